@@ -1,0 +1,20 @@
+# MoFE, reproduced: every table of the paper, from nothing. The experiment is in config.yaml, where
+# and how it runs in profiles/.
+configfile: "config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/data.smk"
+include: "rules/experts.smk"
+include: "rules/merge.smk"
+include: "rules/train.smk"
+include: "rules/evaluate.smk"
+include: "rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        TABLES,
+        FIGURES,
+        f"{ROOT}/report.html",

@@ -1,0 +1,564 @@
+"""The study's configuration: what config.yaml may hold, checked before anything runs.
+
+`load_study` turns the merged configuration into a frozen `Study` or raises one `ConfigError` that
+lists every fault with its key path, the offending value and what to write instead. Imports
+neither torch nor transformers.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic_core import PydanticCustomError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+SHOWS = ("trainable", "time")  # what a table's column can show besides a task
+
+
+class ConfigError(ValueError):
+    """The configuration has faults; `problems` holds one sentence each."""
+
+    def __init__(self, problems: list[str]):
+        self.problems = problems
+        super().__init__(
+            f"{len(problems)} fault(s) in the configuration:\n  " + "\n  ".join(problems)
+        )
+
+
+# ---------------------------------------------------------------------------- kinds of values
+
+
+def _known(sections: str, extra: tuple[str, ...] = ()):
+    """A validator: the value is a name declared in one of the `sections` (or in `extra`)."""
+
+    def check(value: str, info):
+        declared = [n for s in sections.split("|") for n in info.context.get(s, ())] + list(extra)
+        if value not in declared:
+            raise PydanticCustomError(
+                "unknown_name",
+                "{value} is not declared under {sections}{hint}",
+                {
+                    "value": repr(value),
+                    "sections": " or ".join(sections.split("|")),
+                    "hint": suggest(value, declared),
+                },
+            )
+        return value
+
+    return AfterValidator(check)
+
+
+def _is_name(value: str) -> str:
+    if not NAME.fullmatch(value):
+        raise PydanticCustomError(
+            "bad_name",
+            "{value} cannot be a name: it becomes part of paths, so use letters, digits, '.', '_' "
+            "and '-', starting with a letter or digit",
+            {"value": repr(value)},
+        )
+    return value
+
+
+Name = Annotated[str, AfterValidator(_is_name)]
+ModelName = Annotated[str, _known("models")]
+SourceName = Annotated[str, _known("sources")]
+DataName = Annotated[str, _known("data")]
+MixName = Annotated[str, _known("mixes|data")]
+TaskName = Annotated[str, _known("tasks")]
+RecipeName = Annotated[str, _known("recipes")]
+MixtureName = Annotated[str, _known("mixtures")]
+Shown = Annotated[str, _known("tasks", SHOWS)]
+Stages = dict[MixName, RecipeName]  # in order: trained on this mix by this recipe, then ...
+Count = Annotated[int, Field(ge=1)]
+
+
+class Part(BaseModel):
+    """A part of the configuration: unknown keys are faults, values are never coerced."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def _exactly_one(part: Part, *keys: str) -> Part:
+    given = [k for k in keys if getattr(part, k) is not None]
+    if len(given) != 1:
+        raise PydanticCustomError(
+            "exactly_one",
+            "needs exactly one of {keys}, has {given}",
+            {"keys": ", ".join(keys), "given": ", ".join(given) or "none"},
+        )
+    return part
+
+
+class World(Part):
+    """Sizes of the generated world (mofe/data/world.py)."""
+
+    seed: int = 0
+    test_questions: Count = 2000
+    train_rows: Count = 3000
+
+
+class Source(Part):
+    """A data set's repository on the hub, pinned."""
+
+    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+    revision: str
+
+
+class Training(Part):
+    """AdamW with linear decay (section 4.1); batches in rows, lengths in tokens."""
+
+    learning_rate: Annotated[float, Field(gt=0)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    warmup_steps: Annotated[int, Field(ge=0)]
+    max_grad_norm: Annotated[float, Field(gt=0)]
+    epochs: Count
+    global_batch: Count
+    micro_batch: Count
+    max_length: Count
+    router_aux_loss: Annotated[float, Field(ge=0)]
+
+
+# What a mix, a recipe or a model may replace of it: the same keys, each optional.
+TrainingOverride = create_model(
+    "TrainingOverride",
+    __base__=Part,
+    **{
+        name: (Annotated[field.annotation, *field.metadata] | None, None)
+        for name, field in Training.model_fields.items()
+    },
+)
+
+
+class Data(Part):
+    """A training set: rows of a source, as a task's prompts and answers or as raw text."""
+
+    source: SourceName
+    subset: str | None = None
+    split: str
+    task: TaskName | None = None
+    text: str | None = None
+    separator: str | None = None
+    rows: Count | Literal["full"]
+
+    @model_validator(mode="after")
+    def _task_or_text(self):
+        return _exactly_one(self, "task", "text")
+
+
+class Mix(Part):
+    """Data sets trained on together."""
+
+    data: Annotated[tuple[DataName, ...], Field(min_length=1, strict=False)]
+    training: TrainingOverride = TrainingOverride()
+
+
+class Task(Part):
+    """A benchmark: lm-eval task names and the source that they read."""
+
+    harness: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
+    source: SourceName
+
+
+class Gates(Part):
+    """Prompts for mergekit's `hidden` gates: a list of positive prompts a slot."""
+
+    positive: list[Annotated[list[str], Field(min_length=1)]]
+    negative: list[str] = []
+
+
+class Shape(Part):
+    """A Llama's sizes, for a base model that the study pretrains itself."""
+
+    hidden_size: Count
+    intermediate_size: Count
+    num_hidden_layers: Count
+    num_attention_heads: Count
+    num_key_value_heads: Count
+    max_position_embeddings: Count
+
+
+class Scratch(Part):
+    """A base model pretrained by the workflow on the generated world's corpus."""
+
+    shape: Shape
+    seed: int = 0
+    training: TrainingOverride = TrainingOverride()
+
+
+class Model(Part):
+    """A dense model: from the hub, a folder, pretrained here, or fine-tuned from another."""
+
+    hub: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
+    revision: str | None = None
+    path: str | None = None
+    scratch: Scratch | None = None
+    from_: Annotated[ModelName | None, Field(alias="from")] = None
+    train: Stages | None = None
+    gates: Gates
+
+    @model_validator(mode="after")
+    def _one_origin(self):
+        _exactly_one(self, "hub", "path", "scratch", "from_")
+        if (self.from_ is None) != (not self.train):
+            raise PydanticCustomError("from_train", "'from' and 'train' go together")
+        if self.train and len(self.train) != 1:
+            raise PydanticCustomError("one_stage", "a dense expert is trained in one stage")
+        if (self.hub is None) != (self.revision is None):
+            raise PydanticCustomError("pinned", "'hub' and 'revision' go together")
+        return self
+
+
+class Merge(Part):
+    """mergekit-moe's settings (section 3)."""
+
+    gate_mode: Literal["hidden", "cheap_embed", "random"]
+    experts_per_token: Count
+    dtype: Literal["float32", "bfloat16"]
+
+
+class Mixture(Part):
+    """A mixture of experts: the base and how many copies of which expert."""
+
+    base: ModelName
+    experts: Annotated[dict[ModelName, Count], Field(min_length=1)]
+
+
+class Recipe(Part):
+    """A way to fine-tune: a method of mofe/methods.py with its settings."""
+
+    method: Literal["full", "freeze", "lora"]
+    frozen: Count | Literal["all"] | None = None
+    rank: Count | None = None
+    alpha: Count | None = None
+    targets: Annotated[tuple[str, ...], Field(strict=False)] | None = None
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    dora: bool | None = None
+    quantize: Literal["nf4"] | None = None
+    training: TrainingOverride = TrainingOverride()
+
+    _SETTINGS = {
+        "full": (set(), set()),
+        "freeze": ({"frozen"}, {"frozen"}),
+        "lora": (
+            {"rank", "alpha", "targets"},
+            {"rank", "alpha", "targets", "dropout", "dora", "quantize"},
+        ),
+    }
+
+    @model_validator(mode="after")
+    def _settings_of_the_method(self):
+        needed, allowed = self._SETTINGS[self.method]
+        given = {k for k, v in self.settings().items() if v is not None}
+        for text, keys in (("needs", needed - given), ("does not take", given - allowed)):
+            if keys:
+                raise PydanticCustomError(
+                    "method_settings",
+                    "method '{method}' {text} {keys}",
+                    {"method": self.method, "text": text, "keys": ", ".join(sorted(keys))},
+                )
+        return self
+
+    def settings(self) -> dict[str, Any]:
+        """The method's own settings, without the training's."""
+        return self.model_dump(exclude={"method", "training"})
+
+
+class TableRow(Part):
+    """A row: labels as the paper prints them, a mixture, and its training, stage after stage."""
+
+    labels: list[str]
+    mixture: MixtureName
+    train: Stages = {}
+
+
+class TableSpec(Part):
+    """A table: `columns` maps the paper's headings to what they show."""
+
+    caption: str
+    labels: list[str]
+    header: list[tuple[str, Count]] | None = None
+    columns: Annotated[dict[str, Shown], Field(min_length=1)]
+    rows: Annotated[list[TableRow], Field(min_length=1)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _header_pairs(cls, value):
+        if isinstance(value, Mapping) and isinstance(value.get("header"), list):
+            value = {**value, "header": [tuple(h) for h in value["header"]]}
+        return value
+
+    @model_validator(mode="after")
+    def _labels_fit(self):
+        for number, row in enumerate(self.rows, 1):
+            if len(row.labels) != len(self.labels):
+                raise PydanticCustomError(
+                    "labels",
+                    "row {row} has {n} labels for {m} label headings",
+                    {"row": number, "n": len(row.labels), "m": len(self.labels)},
+                )
+        return self
+
+
+class Assumption(Part):
+    """A choice where the paper is silent; `key` is the path of the key that holds it."""
+
+    item: str
+    key: str
+    evidence: str
+
+
+class Study(Part):
+    """The whole study: models, data, mixtures, recipes, tasks and tables."""
+
+    study: Name
+    results: Annotated[str, Field(min_length=1)]
+    seeds: Annotated[list[int], Field(min_length=1)]
+    sampling_seed: int
+    mirror: str | None
+    world: World | None
+    device: Literal["cuda", "cpu"]
+    time_unit: Literal["hours", "seconds"]
+    notes: list[str]
+    scoring: Literal["letter", "text"]
+    shots: Annotated[int, Field(ge=0)]
+    sources: dict[Name, Source]
+    data: dict[Name, Data]
+    mixes: dict[Name, Mix]
+    tasks: dict[Name, Task]
+    models: dict[Name, Model]
+    merge: Merge
+    mixtures: dict[Name, Mixture]
+    training: Training
+    recipes: dict[Name, Recipe]
+    tables: dict[Count, TableSpec]
+    assumptions: list[Assumption]
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self):
+        problems = [*_seeds(self), *_shadowed(self), *_cycles(self), *_slots(self), *_keys(self)]
+        problems += _columns(self)
+        if problems:
+            raise PydanticCustomError(
+                "study", "{problems}", {"problems": "\n".join(problems), "list": problems}
+            )
+        return self
+
+
+# ----------------------------------------------------------------- checks across the sections
+
+
+def _seeds(study: Study) -> Iterable[str]:
+    if len(set(study.seeds)) != len(study.seeds):
+        yield f"seeds: {study.seeds} names a seed twice; give each seed once"
+
+
+def _shadowed(study: Study) -> Iterable[str]:
+    for name in study.mixes.keys() & study.data.keys():
+        yield f"mixes.{name}: a data set has this name too (data.{name}); rename the mix"
+    for name in set(study.tasks) & set(SHOWS):
+        yield f"tasks.{name}: this name is taken by what a table's column can show; rename the task"
+
+
+def _cycles(study: Study) -> Iterable[str]:
+    for name in study.models:
+        chain = [name]
+        while (parent := study.models[chain[-1]].from_) is not None:
+            if parent in chain:
+                yield f"models.{name}.from: {' <- '.join([*chain, parent])} runs in a circle"
+                break
+            chain.append(parent)
+
+
+def _slots(study: Study) -> Iterable[str]:
+    for name, mixture in study.mixtures.items():
+        total = sum(mixture.experts.values())
+        if total < study.merge.experts_per_token:
+            yield (
+                f"mixtures.{name}.experts: {total} expert(s), but merge.experts_per_token is "
+                f"{study.merge.experts_per_token}; add experts"
+            )
+        for expert, count in mixture.experts.items():
+            have = len(study.models[expert].gates.positive)
+            if count > have:
+                yield (
+                    f"mixtures.{name}.experts.{expert}: {count} slots, but "
+                    f"models.{expert}.gates.positive has prompts for {have}; add "
+                    f"{count - have} more list(s) of prompts"
+                )
+    for number, table in study.tables.items():
+        for index, row in enumerate(table.rows):
+            total = sum(study.mixtures[row.mixture].experts.values())
+            for recipe in row.train.values():
+                frozen = study.recipes[recipe].frozen
+                if isinstance(frozen, int) and frozen > total:
+                    yield (
+                        f"tables.{number}.rows.{index}.train: recipe '{recipe}' freezes {frozen} "
+                        f"experts, mixture '{row.mixture}' has {total}"
+                    )
+
+
+def _columns(study: Study) -> Iterable[str]:
+    for number, table in study.tables.items():
+        width = len(table.labels) + len(table.columns)
+        if table.header and sum(n for _, n in table.header) != width:
+            yield (
+                f"tables.{number}.header: spans {sum(n for _, n in table.header)} columns, "
+                f"the table has {width}"
+            )
+
+
+def _keys(study: Study) -> Iterable[str]:
+    for index, assumption in enumerate(study.assumptions):
+        try:
+            value_at(study, assumption.key)
+        except KeyError:
+            yield f"assumptions.{index}.key: {assumption.key!r} is not a key of the configuration"
+
+
+def value_at(study: Study, path: str) -> Any:
+    """The value under a dotted key path, as plain data. Raises KeyError for an unknown path."""
+    value: Any = study.model_dump(mode="json", by_alias=True, exclude_none=True)
+    for key in path.split("."):
+        if not isinstance(value, Mapping) or key not in value:
+            raise KeyError(path)
+        value = value[key]
+    return value
+
+
+# ------------------------------------------------------------------------------------ loading
+
+
+def suggest(word: Any, known: Iterable[str]) -> str:
+    """'; did you mean ...?' for the nearest known word, else the list of what is known."""
+    known = sorted({str(k) for k in known})
+    near = difflib.get_close_matches(str(word), known, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    return f"; known are {', '.join(known)}" if known else ""
+
+
+def _keys_at(path: tuple) -> list[str]:
+    """The keys that the mapping at `path` may hold, following the annotations of `Study`."""
+    annotation: Any = Study
+    for key in path:
+        if _is_part(annotation):
+            fields = {f.alias or n: f for n, f in annotation.model_fields.items()}
+            annotation = fields[key].annotation
+        else:  # the name of an entry, or an index
+            annotation = _part_in(annotation)
+    part = _part_in(annotation)
+    return [f.alias or n for n, f in part.model_fields.items()] if part else []
+
+
+def _is_part(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Part)
+
+
+def _part_in(annotation: Any) -> Any:
+    """The Part inside an annotation such as dict[Name, Data], `World | None` or list[TableRow]."""
+    if _is_part(annotation):
+        return annotation
+    inner = (_part_in(a) for a in getattr(annotation, "__args__", ()))
+    return next((part for part in inner if part), None)
+
+
+def _sentence(error: dict, lines: Mapping[tuple, str]) -> list[str]:
+    """The sentences for one of pydantic's errors."""
+    kind, given = error["type"], error.get("input")
+    if kind == "study":
+        return list(error["ctx"]["list"])
+    # pydantic adds the alternatives of a union and "[key]" to the path that the user wrote
+    loc = tuple(k for k in error["loc"] if not re.search(r"^(int|float|str)$|^constrained-|[\[(]", str(k)))
+    where = ".".join(map(str, loc)) + lines.get(tuple(map(str, loc)), "")
+    if kind == "extra_forbidden":
+        return [f"{where}: unknown key{suggest(loc[-1], _keys_at(loc[:-1]))}"]
+    if kind in ("float_type", "int_type") and isinstance(given, str):
+        try:
+            number = float(given)
+        except ValueError:
+            return [f"{where}: {given!r} is text, a number is needed"]
+        return [f"{where}: {given!r} is text to YAML, not a number; write {_yaml_number(number)}"]
+    if kind == "missing":
+        return [f"{where}: this key is missing; add it"]
+    message = error["msg"]
+    if kind in ("unknown_name", "bad_name", "exactly_one"):
+        return [f"{where}: {message}"]
+    return [f"{where}: {message}, but it is {given!r}"]
+
+
+def _yaml_number(number: float) -> str:
+    if number.is_integer() and abs(number) < 1e15:
+        return str(int(number))
+    text = repr(number)
+    mantissa, e, exponent = text.partition("e")
+    return f"{mantissa if '.' in mantissa else mantissa + '.0'}{e}{exponent}"
+
+
+def _scan(files: Iterable[Path]) -> tuple[dict[tuple, str], list[str]]:
+    """Where each key path stands (' (file:line)'), and every key written twice in one mapping."""
+    lines: dict[tuple, str] = {}
+    twice: list[str] = []
+
+    def walk(node, path: tuple, file: Path):
+        if isinstance(node, yaml.MappingNode):
+            seen: set[str] = set()
+            for key, value in node.value:
+                here = (*path, str(key.value))
+                place = f" ({file}:{key.start_mark.line + 1})"
+                if key.value in seen:
+                    twice.append(f"{'.'.join(here)}{place}: this key stands twice; remove one")
+                seen.add(key.value)
+                lines[here] = place
+                walk(value, here, file)
+        elif isinstance(node, yaml.SequenceNode):
+            for index, value in enumerate(node.value):
+                walk(value, (*path, str(index)), file)
+
+    for file in files:
+        walk(yaml.compose(Path(file).read_text()), (), Path(file))
+    return lines, twice
+
+
+def load_study(config: Mapping[str, Any], files: Iterable[str | Path] = ()) -> Study:
+    """Check a merged configuration and return it as a `Study`.
+
+    config: plain data, as Snakemake merges it from its config files and --config.
+    files: the YAML files it came from, for line numbers and keys written twice.
+    Raises ConfigError with every fault at once.
+    """
+    lines, problems = _scan(Path(f) for f in files)
+    declared = {
+        section: list(config[section])
+        for section in ("models", "sources", "data", "mixes", "tasks", "recipes", "mixtures")
+        if isinstance(config.get(section), Mapping)
+    }
+    study = None
+    try:
+        study = Study.model_validate(dict(config), context=declared)
+    except ValidationError as error:
+        for e in error.errors():
+            problems += [s for s in _sentence(e, lines) if s not in problems]
+    if problems:
+        raise ConfigError(problems)
+    return study
+
+
+def read_study(*files: str | Path, **overrides: Any) -> Study:
+    """The study of YAML files, each laid over the ones before it, then `overrides`."""
+    config: dict[str, Any] = {}
+    for file in files:
+        config = overlay(config, yaml.safe_load(Path(file).read_text()))
+    return load_study(overlay(config, overrides), files)
+
+
+def overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """`top` over `base`, mapping by mapping, as Snakemake merges its config files."""
+    merged = dict(base)
+    for key, value in top.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = overlay(merged[key], value) if both else value
+    return merged

@@ -1,0 +1,61 @@
+"""Training sets: rows of a source become prompts and answers, sampled once for all variants."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mofe import tasks
+from mofe.data import sources
+from mofe.files import write_atomic
+
+
+def prepare(params: dict[str, Any], rows_file: Path, counts_file: Path) -> dict[str, int]:
+    """Write a training set as parquet (`prompt`, `answer`: str) and the counts of its rows.
+
+    params: Plan.data_params. A prompt that occurs twice is used once, and one that the task's test
+    set has too is dropped. Raw text has an empty prompt. Equal parameters give equal rows.
+    Raises ValueError where fewer rows are left than the study asks for.
+    """
+    data, source = params["data"], params["source"]
+    rows = sources.load(source, data["subset"], data["split"], params["mirror"])
+    counts = {"read": len(rows)}
+    if data["task"]:
+        pairs = dict(reversed(list(tasks.training_rows(params["task"], rows))))
+        counts["usable"] = len(pairs)
+        tested = _test_prompts(params["task"])
+        pairs = [(p, a) for p, a in reversed(pairs.items()) if p not in tested]
+        counts["also_in_test"] = counts["usable"] - len(pairs)
+    else:
+        pairs = [("", text) for text in dict.fromkeys(_texts(rows[data["text"]], data))]
+        counts["usable"] = len(pairs)
+    wanted = len(pairs) if data["rows"] == "full" else data["rows"]
+    if wanted > len(pairs):
+        raise ValueError(
+            f"data: {source['repo']} ({data['split']}) has {len(pairs)} usable rows, but {wanted} "
+            "are asked for; lower 'rows' or set it to 'full'"
+        )
+    order = np.random.default_rng(params["seed"]).permutation(len(pairs))[:wanted]
+    prompts, answers = zip(*(pairs[i] for i in order), strict=True)
+    counts["sampled"] = wanted
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"prompt": prompts, "answer": answers}), sink)
+    write_atomic(rows_file, sink.getvalue().to_pybytes())
+    write_atomic(counts_file, json.dumps(counts, indent=2) + "\n")
+    return counts
+
+
+def _texts(column: list[str], data: dict[str, Any]) -> Iterator[str]:
+    for document in column:
+        for text in document.split(data["separator"]) if data["separator"] else (document,):
+            if text.strip():
+                yield text.strip()
+
+
+def _test_prompts(task: dict[str, Any]) -> set[str]:
+    return {t.doc_to_text(doc) for t in tasks.build(task).values() for doc in t.eval_docs}

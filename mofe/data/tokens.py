@@ -1,0 +1,109 @@
+"""Rows as token ids, with the loss on the answer only."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+
+IGNORED = -100  # the label of a token that the loss leaves out
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Tokenised training rows: `ids[i]` are token ids (int64), of which the first `prompt[i]`
+    are the prompt; `dropped` counts rows longer than the limit."""
+
+    ids: list[list[int]]
+    prompt: list[int]
+    dropped: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def lengths(self) -> list[int]:
+        return [len(i) for i in self.ids]
+
+    @property
+    def answers(self) -> list[int]:
+        """Number of tokens under the loss, by row."""
+        return [len(i) - p for i, p in zip(self.ids, self.prompt, strict=True)]
+
+
+def read(files: Iterable[str | Path]) -> list[tuple[str, str]]:
+    """(prompt, answer) of prepared training sets (mofe/data/prepare.py), one after the other."""
+    tables = [pq.read_table(file) for file in files]
+    return [
+        pair
+        for table in tables
+        for pair in zip(table["prompt"].to_pylist(), table["answer"].to_pylist(), strict=True)
+    ]
+
+
+def tokenize(pairs: Sequence[tuple[str, str]], tokenizer, max_length: int) -> Rows:
+    """Tokenise (prompt, answer) pairs; raw text has an empty prompt.
+
+    A row is the tokens of prompt + answer, split where the prompt's own tokens end, as lm-eval
+    splits a question from its continuation. A row longer than `max_length` tokens is dropped and
+    counted, so that no answer is ever cut; raw text is cut into pieces instead.
+    Raises ValueError where no row is left.
+    """
+    prompts = [prompt for prompt, _ in pairs]
+    whole = tokenizer([prompt + answer for prompt, answer in pairs])["input_ids"]
+    heads = tokenizer(prompts)["input_ids"]
+    ids, starts, dropped = [], [], 0
+    for prompt, head, row in zip(prompts, heads, whole, strict=True):
+        if not prompt:
+            pieces = [row[i : i + max_length] for i in range(0, len(row), max_length)]
+            ids += [p for p in pieces if len(p) > 1]
+            starts += [1 for p in pieces if len(p) > 1]  # the first token has nothing before it
+        elif len(row) > max_length:
+            dropped += 1
+        else:
+            ids.append(row)
+            starts.append(len(head))
+    if not ids:
+        raise ValueError(
+            f"training.max_length: none of the {len(pairs)} rows has {max_length} tokens or fewer; "
+            "raise max_length"
+        )
+    return Rows(ids, starts, dropped)
+
+
+def collate(rows: Rows, indices: Sequence[int], pad: int) -> dict[str, torch.Tensor]:
+    """A right-padded batch: `input_ids` and `labels`, int64 (rows, length); labels are -100
+    outside the answer. Attention is causal, so what follows a row's end cannot reach the row."""
+    length = max(len(rows.ids[i]) for i in indices)
+    ids = torch.full((len(indices), length), pad)
+    labels = torch.full((len(indices), length), IGNORED)
+    for at, index in enumerate(indices):
+        row, start = torch.tensor(rows.ids[index]), rows.prompt[index]
+        ids[at, : len(row)] = row
+        labels[at, start : len(row)] = row[start:]
+    return {"input_ids": ids, "labels": labels}
+
+
+def schedule(
+    lengths: Sequence[int], seed: int, epochs: int, global_batch: int, micro_batch: int
+) -> Iterator[list[list[int]]]:
+    """The micro-batches of every optimiser step, as row indices.
+
+    Each epoch visits every row once in an order that `seed` gives, `global_batch` rows a step (the
+    epoch's last step may have fewer). Within a step rows are cut into micro-batches by length,
+    which saves padding and changes nothing else: the step's gradient is that of all its rows.
+    """
+    random = np.random.default_rng(seed)
+    for _ in range(epochs):
+        order = random.permutation(len(lengths)).tolist()
+        for start in range(0, len(order), global_batch):
+            step = sorted(order[start : start + global_batch], key=lengths.__getitem__)
+            yield [step[i : i + micro_batch] for i in range(0, len(step), micro_batch)]
+
+
+def count_steps(rows: int, epochs: int, global_batch: int) -> int:
+    """The number of optimiser steps that `schedule` yields."""
+    return epochs * math.ceil(rows / global_batch)

@@ -1,0 +1,122 @@
+"""Experts that are held one by one, where Mixtral packs all of a layer's experts in one tensor.
+
+A packed tensor cannot be frozen in part: masking its gradient still computes it, and weight decay
+still moves the masked slice. `SplitExperts` keeps the frozen experts in one stack and the trained
+ones in another, so the frozen ones are untouched by construction; `QuantizedExperts` holds every
+expert as bitsandbytes' NF4 layers.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers.models.mixtral.modeling_mixtral import MixtralExperts
+
+
+class LoopExperts(nn.Module, ABC):
+    """Mixtral's experts, called one after the other on the tokens that chose them."""
+
+    def __init__(self, num_experts: int, act_fn: nn.Module):
+        super().__init__()
+        self.num_experts, self.act_fn = num_experts, act_fn
+
+    @abstractmethod
+    def gate_up(self, expert: int, x: torch.Tensor) -> torch.Tensor:
+        """(tokens, hidden) -> (tokens, 2 * ffn): the gate's half first."""
+
+    @abstractmethod
+    def down(self, expert: int, x: torch.Tensor) -> torch.Tensor:
+        """(tokens, ffn) -> (tokens, hidden)."""
+
+    def forward(
+        self, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
+    ) -> torch.Tensor:
+        """(tokens, hidden), (tokens, k) int64 and (tokens, k) -> (tokens, hidden)."""
+        out = torch.zeros_like(hidden_states)
+        k = top_k_index.shape[-1]
+        # The places of each expert's tokens: sorted by expert, then cut where the expert changes.
+        order = top_k_index.flatten().argsort(stable=True)
+        counts = torch.bincount(top_k_index.flatten(), minlength=self.num_experts).tolist()
+        for expert, places in enumerate(order.split(counts)):
+            if len(places) == 0:
+                continue
+            tokens = places // k
+            gate, up = self.gate_up(expert, hidden_states[tokens]).chunk(2, dim=-1)
+            y = self.down(expert, self.act_fn(gate) * up)
+            y = y * top_k_weights.flatten()[places, None]
+            out.index_add_(0, tokens, y.to(out.dtype))
+        return out
+
+
+class SplitExperts(LoopExperts):
+    """The first `frozen` experts in one stack, the others, trained, in another (Table 7).
+
+    Parameters: `{frozen,trained}_gate_up` (experts, 2 * ffn, hidden) and `{frozen,trained}_down`
+    (experts, hidden, ffn), in the packed layer's dtype.
+    """
+
+    def __init__(self, packed: MixtralExperts, frozen: int):
+        super().__init__(packed.num_experts, packed.act_fn)
+        self.frozen = frozen
+        for name, rows, grad in (
+            ("frozen", slice(None, frozen), False),
+            ("trained", slice(frozen, None), True),
+        ):
+            for part, weight in (("gate_up", packed.gate_up_proj), ("down", packed.down_proj)):
+                stack = nn.Parameter(weight.detach()[rows].clone(), requires_grad=grad)
+                self.register_parameter(f"{name}_{part}", stack)
+
+    def _weight(self, part: str, expert: int) -> torch.Tensor:
+        if expert < self.frozen:
+            return getattr(self, f"frozen_{part}")[expert]
+        return getattr(self, f"trained_{part}")[expert - self.frozen]
+
+    def gate_up(self, expert: int, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self._weight("gate_up", expert))
+
+    def down(self, expert: int, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self._weight("down", expert))
+
+    def packed(self, like: MixtralExperts) -> MixtralExperts:
+        """The same experts as Mixtral packs them: `like` with these weights."""
+        for part, target in (("gate_up", like.gate_up_proj), ("down", like.down_proj)):
+            stacks = [getattr(self, f"{name}_{part}") for name in ("frozen", "trained")]
+            target.data.copy_(torch.cat(stacks))
+        return like
+
+
+class QuantizedExperts(LoopExperts):
+    """Every expert as two NF4 layers of bitsandbytes, frozen.
+
+    Without this, 4-bit loading leaves Mixtral's packed experts, most of the model, as they are
+    (bitsandbytes #1849).
+    """
+
+    def __init__(self, packed: MixtralExperts):
+        super().__init__(packed.num_experts, packed.act_fn)
+        self.gate_ups = nn.ModuleList(nf4(w) for w in packed.gate_up_proj.detach())
+        self.downs = nn.ModuleList(nf4(w) for w in packed.down_proj.detach())
+
+    def gate_up(self, expert: int, x: torch.Tensor) -> torch.Tensor:
+        return self.gate_ups[expert](x)
+
+    def down(self, expert: int, x: torch.Tensor) -> torch.Tensor:
+        return self.downs[expert](x)
+
+
+def nf4(weight: torch.Tensor) -> nn.Module:
+    """A frozen bitsandbytes NF4 layer without bias that holds `weight` (out, in).
+
+    It quantises when it is moved to its device; products are computed in the weight's dtype.
+    """
+    import bitsandbytes as bnb  # costs seconds to import, and only QLoRA needs it
+
+    out_features, in_features = weight.shape
+    layer = bnb.nn.Linear4bit(
+        in_features, out_features, bias=False, compute_dtype=weight.dtype, quant_type="nf4"
+    )
+    layer.weight = bnb.nn.Params4bit(
+        weight.clone(), requires_grad=False, quant_type="nf4", module=layer
+    )
+    return layer.to(weight.device)

@@ -1,0 +1,74 @@
+"""Running a job: one call of a function of this package, with its log and its errors.
+
+The scripts of scripts/ end here. Only the standard library is imported, so that handing a job to
+a warm parent (mofe/warm.py) costs no more than starting Python.
+"""
+
+import contextlib
+import importlib
+import os
+import sys
+import traceback
+from dataclasses import dataclass, field
+from typing import Any
+
+from mofe import warm
+
+
+@dataclass(frozen=True)
+class Job:
+    """A call: `function` is "module:name", `arguments` its keyword arguments (plain data)."""
+
+    function: str
+    arguments: dict[str, Any]
+    label: str
+    log: str | None = None
+    threads: int = 1
+    environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
+    folder: str = field(default_factory=os.getcwd)
+
+
+def run(function: str, snakemake, **arguments: Any) -> None:
+    """Make the call for a Snakemake job, here or in the warm parent, and exit with its code."""
+    names = "/".join(snakemake.wildcards)
+    job = Job(
+        function=function,
+        arguments=arguments,
+        label=f"{snakemake.rule} {names}".strip(),
+        log=str(snakemake.log[0]) if snakemake.log else None,
+        threads=snakemake.threads,
+    )
+    socket = os.environ.get(warm.VARIABLE)
+    sys.exit(warm.call(socket, job) if socket else execute(job))
+
+
+def execute(job: Job) -> int:
+    """Make the call in this process; 0, or 1 after an error.
+
+    What the call prints goes to the job's log, its returned line and an error's sentence to the
+    terminal; the log has the traceback.
+    """
+    module, name = job.function.split(":")
+    with contextlib.ExitStack() as stack:
+        if job.log:
+            os.makedirs(os.path.dirname(job.log) or ".", exist_ok=True)
+            log = stack.enter_context(open(job.log, "w"))
+            stack.enter_context(contextlib.redirect_stdout(log))
+            stack.enter_context(contextlib.redirect_stderr(log))
+        try:
+            _use_threads(job.threads)
+            line = getattr(importlib.import_module(module), name)(**job.arguments)
+        except Exception as error:
+            traceback.print_exc()
+            see = f" (see {job.log})" if job.log else ""
+            print(f"{job.label}: {type(error).__name__}: {error}{see}", file=sys.__stderr__)
+            return 1
+    print(f"{job.label}: {line or 'written'}", file=sys.__stderr__, flush=True)
+    return 0
+
+
+def _use_threads(threads: int) -> None:
+    # The same seed gives the same bits only for the same number of threads.
+    import torch
+
+    torch.set_num_threads(threads)

@@ -1,0 +1,108 @@
+"""Models on disk: dense checkpoints, merges, and trained deltas laid over a merge."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors.torch import load_file, save
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from mofe import methods
+from mofe.files import write_atomic
+
+FETCHED = ("*.safetensors", "*.json", "tokenizer.model")
+
+logging.disable_progress_bar()
+
+
+def device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def fetch(params: Mapping[str, Any], out: Path) -> str:
+    """Get a hub model's weights (safetensors only), configuration and tokenizer into `out`.
+
+    params: Plan.model_params. With a mirror the files are linked, not copied.
+    Raises FileNotFoundError where the mirror lacks the model.
+    """
+    if params["mirror"] is None:
+        snapshot_download(
+            params["hub"], revision=params["revision"], local_dir=out, allow_patterns=FETCHED
+        )
+        return f"{params['hub']} at {params['revision']}"
+    source = Path(params["mirror"]) / params["hub"]
+    if not source.is_dir():
+        raise FileNotFoundError(
+            f"mirror: {params['mirror']!r} has no folder {params['hub']!r}; add the model there, or "
+            "set 'mirror: null' to read it from the hub"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    for pattern in FETCHED:
+        for file in source.glob(pattern):
+            (out / file.name).symlink_to(file.resolve())
+    return f"{params['hub']} from {params['mirror']}"
+
+
+def load(folder: str | Path) -> nn.Module:
+    """A checkpoint in float32, on the CPU. Raises ValueError where weights are missing, which
+    transformers would fill at random."""
+    model, info = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+    )
+    for kind in ("missing_keys", "mismatched_keys"):
+        if info[kind]:
+            raise ValueError(f"{folder}: the checkpoint's {kind} are {sorted(info[kind])[:5]}")
+    return model
+
+
+def tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
+    """The checkpoint's tokenizer, padding on the right; its padding token is never seen by a
+    loss, so where there is none the end of text serves."""
+    it = AutoTokenizer.from_pretrained(folder, padding_side="right")
+    if it.pad_token is None:
+        it.pad_token = it.eos_token
+    return it
+
+
+def load_variant(
+    merge: str | Path, chain: Sequence[Mapping[str, Any]], deltas: Sequence[str | Path]
+) -> nn.Module:
+    """A merge with the deltas of its stages laid over it, first stage first.
+
+    chain: the stages' methods (Plan.chain_params), one a delta. The last stage stays in its
+    method's form, so that it is evaluated exactly as it was trained.
+    """
+    model = load(merge)
+    for number, (settings, delta) in enumerate(zip(chain, deltas, strict=True)):
+        if number:
+            model = methods.fold(model)
+        model = methods.apply(model, settings)
+        lay(model, delta)
+    return model
+
+
+def lay(model: nn.Module, delta: str | Path) -> None:
+    """Copy a delta's tensors over the model's trained parameters, which must be the same ones.
+
+    Raises ValueError naming the first difference.
+    """
+    stored, wanted = load_file(delta), methods.trained(model)
+    if different := stored.keys() ^ wanted.keys():
+        raise ValueError(f"{delta}: differs from the model's trained part in {sorted(different)[0]}")
+    for name, tensor in stored.items():
+        if tensor.shape != wanted[name].shape:
+            raise ValueError(
+                f"{delta}: {name} is {tuple(tensor.shape)}, the model's {tuple(wanted[name].shape)}"
+            )
+        wanted[name].data.copy_(tensor)
+
+
+def store_delta(model: nn.Module, file: Path, dtype: torch.dtype) -> None:
+    """Write what was trained, as safetensors of `dtype`."""
+    tensors = {n: p.detach().to("cpu", dtype).contiguous() for n, p in methods.trained(model).items()}
+    write_atomic(file, save(tensors))

@@ -1,0 +1,455 @@
+"""The plan: what the study makes, under which name, from what, for which table.
+
+A pure function of the `Study`: it reads no file and imports neither torch nor transformers. The
+rules ask it for every name, every input and every parameter, so that an artefact that several
+tables show is made once, and a change of a key reruns what depends on that key and nothing else.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from mofe.config import Study, TableSpec, value_at
+
+UNTUNED = "none"
+
+# The report's figures, and the tables they are drawn from.
+FIGURES = {"time_accuracy": (1, 2), "medical_experts": (3, 4), "frozen_experts": (7,)}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Training on one mix by one recipe."""
+
+    mix: str
+    recipe: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.mix}_{self.recipe}"
+
+
+@dataclass(frozen=True)
+class Moe:
+    """A merged mixture: the base model and the expert of every slot, in slot order."""
+
+    base: str
+    experts: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        counts = {e: self.experts.count(e) for e in self.experts}
+        return f"{self.base}_" + "-".join(f"{n}{e}" for e, n in counts.items())
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A mixture after its stages of training; without stages it is the merge itself."""
+
+    moe: Moe
+    stages: tuple[Stage, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return ".".join(s.name for s in self.stages) or UNTUNED
+
+    @property
+    def key(self) -> str:
+        """Its part of every address: merge/stages."""
+        return f"{self.moe.name}/{self.name}"
+
+    @property
+    def parents(self) -> tuple["Variant", ...]:
+        """The trained variants that this one starts from, first stage first."""
+        return tuple(Variant(self.moe, self.stages[:n]) for n in range(1, len(self.stages)))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a table shows in one row and column, and the files it is read from.
+
+    files: for a task one eval JSON a seed; for `trainable` and `time` per seed the train.json of
+    every stage; none for an untuned row's `trainable` and `time`.
+    """
+
+    column: str
+    kind: str  # "trainable", "time" or "task"
+    files: tuple = ()
+    task: str | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A table's row: its labels as the paper prints them, its cells, and what it varies."""
+
+    labels: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    mixture: str
+    recipe: str | None
+    experts: tuple[tuple[str, int], ...]
+    frozen: int | None
+    data: str | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper, as the report draws it."""
+
+    number: int
+    caption: str
+    label_headings: tuple[str, ...]
+    columns: tuple[str, ...]
+    header: tuple[tuple[str, int], ...]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Names, sharing and inputs of everything that a study makes."""
+
+    study: Study
+    root: str = field(init=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "root", self.study.results.rstrip("/"))
+        self._refuse_equal_names()
+
+    # ------------------------------------------------------------------------- what there is
+
+    @cached_property
+    def moes(self) -> dict[str, Moe]:
+        """Every merge that a table needs, by name; equal mixtures are one merge."""
+        return {v.moe.name: v.moe for v in self.variants.values()}
+
+    @cached_property
+    def variants(self) -> dict[str, Variant]:
+        """Every variant that a table shows or starts from, by its key, in table order."""
+        shown = [self._variant(row) for t in self.study.tables.values() for row in t.rows]
+        everything = [v for s in shown for v in (*s.parents, s)]
+        return {v.key: v for v in everything}
+
+    @cached_property
+    def trained(self) -> dict[str, Variant]:
+        return {key: v for key, v in self.variants.items() if v.stages}
+
+    @cached_property
+    def models(self) -> tuple[str, ...]:
+        """Every dense model that a merge needs, directly or as another model's origin."""
+        needed: dict[str, None] = {}
+        for moe in self.moes.values():
+            for name in (moe.base, *moe.experts):
+                for model in self._lineage(name):
+                    needed[model] = None
+        return tuple(needed)
+
+    @cached_property
+    def datasets(self) -> tuple[str, ...]:
+        """Every training set that a needed model or variant is trained on."""
+        mixes = [s.mix for v in self.trained.values() for s in v.stages]
+        mixes += [m for name in self.models for m in self.study.models[name].train or ()]
+        return tuple(dict.fromkeys(d for mix in mixes for d in self.mix(mix)))
+
+    @cached_property
+    def tasks(self) -> dict[str, tuple[str, ...]]:
+        """The tasks that each variant is evaluated on, by the variant's key."""
+        found: dict[str, dict[str, None]] = {}
+        for table in self.study.tables.values():
+            tasks = [shown for shown in table.columns.values() if shown in self.study.tasks]
+            for row in table.rows:
+                found.setdefault(self._variant(row).key, {}).update(dict.fromkeys(tasks))
+        return {key: tuple(tasks) for key, tasks in found.items()}
+
+    @cached_property
+    def tables(self) -> dict[int, Table]:
+        return {n: self._table(n, spec) for n, spec in self.study.tables.items()}
+
+    # -------------------------------------------------------------------------------- addresses
+
+    @property
+    def world(self) -> str:
+        return f"{self.root}/world"
+
+    @property
+    def mirror(self) -> str | None:
+        """The folder that takes the place of the hub: the generated world, or the user's."""
+        return self.world if self.study.world else self.study.mirror
+
+    def model_dir(self, name: str) -> str:
+        return self.study.models[name].path or f"{self.root}/experts/{name}"
+
+    def moe_dir(self, moe: str) -> str:
+        return f"{self.root}/moe/{moe}"
+
+    def data_file(self, dataset: str) -> str:
+        return f"{self.root}/data/{dataset}.parquet"
+
+    def variant_dir(self, variant: Variant, seed: int | str) -> str:
+        return f"{self.root}/variants/{variant.key}/s{seed}"
+
+    def delta(self, variant: Variant, seed: int | str) -> str:
+        return f"{self.variant_dir(variant, seed)}/delta.safetensors"
+
+    def loss_log(self, variant: Variant, seed: int | str) -> str:
+        return f"{self.variant_dir(variant, seed)}/log.jsonl"
+
+    def train_json(self, variant: Variant, seed: int | str) -> str:
+        return f"{self.variant_dir(variant, seed)}/train.json"
+
+    def eval_json(self, variant: Variant, seed: int | str, task: str) -> str:
+        return f"{self.root}/evals/{variant.key}/s{seed}/{task}.json"
+
+    # --------------------------------------------------------------------- inputs of the stages
+
+    def seeds(self, variant: Variant) -> tuple[int, ...]:
+        """The seeds a variant exists for. Seeds are fine-tuning's: untuned merges have one."""
+        return tuple(self.study.seeds) if variant.stages else (0,)
+
+    def mix(self, name: str) -> tuple[str, ...]:
+        """The data sets of a mix; a data set's own name is a mix of one."""
+        return self.study.mixes[name].data if name in self.study.mixes else (name,)
+
+    def source_input(self) -> list[str]:
+        """What reading a source waits for: the generated world, where there is one."""
+        return [self.world] if self.study.world else []
+
+    def origin_input(self, model: str) -> list[str]:
+        """What a dense model is made from, besides training data."""
+        parent = self.study.models[model].from_
+        return [self.model_dir(parent)] if parent else self.source_input()
+
+    def expert_data(self, model: str) -> list[str]:
+        """The training sets of a dense expert."""
+        return [f for mix in self.study.models[model].train or () for f in self.stage_data(mix)]
+
+    def merge_input(self, moe: str) -> list[str]:
+        """The dense checkpoints of a merge, the base first, each once."""
+        it = self.moes[moe]
+        return [self.model_dir(m) for m in dict.fromkeys((it.base, *it.experts))]
+
+    def stage_data(self, mix: str) -> list[str]:
+        return [self.data_file(d) for d in self.mix(mix)]
+
+    def deltas(self, variant: Variant, seed: int | str) -> list[str]:
+        """The trained deltas that make this variant of its merge, first stage first."""
+        chain = (*variant.parents, variant) if variant.stages else ()
+        return [self.delta(v, seed) for v in chain]
+
+    def table_input(self, number: int) -> list[str]:
+        """Every JSON that a table is read from."""
+        return list(dict.fromkeys(_flat(c.files for r in self.tables[number].rows for c in r.cells)))
+
+    @cached_property
+    def figures(self) -> dict[str, tuple[int, ...]]:
+        """The figures that this study's tables allow, and the tables each is drawn from."""
+        have = {
+            name: tuple(n for n in numbers if n in self.tables) for name, numbers in FIGURES.items()
+        }
+        return {name: numbers for name, numbers in have.items() if numbers} | {"loss_curves": ()}
+
+    def figure_input(self, figure: str) -> list[str]:
+        """Every file that a figure is read from; the loss curves read every run's log."""
+        if figure == "loss_curves":
+            return [log for *_, logs in self.loss_logs for log in logs]
+        return list(dict.fromkeys(f for n in self.figures[figure] for f in self.table_input(n)))
+
+    @cached_property
+    def loss_logs(self) -> list[tuple[str, str, tuple[str, ...]]]:
+        """(training data, recipe, one log a seed) of every trained variant."""
+        return [
+            (v.stages[-1].mix, v.stages[-1].recipe, tuple(self.loss_log(v, s) for s in self.seeds(v)))
+            for v in self.trained.values()
+        ]
+
+    @cached_property
+    def train_jsons(self) -> list[str]:
+        return [self.train_json(v, s) for v in self.trained.values() for s in self.seeds(v)]
+
+    @cached_property
+    def eval_jsons(self) -> list[str]:
+        return [
+            self.eval_json(self.variants[key], seed, task)
+            for key, tasks in self.tasks.items()
+            for seed in self.seeds(self.variants[key])
+            for task in tasks
+        ]
+
+    # ------------------------------------------------------------- parameters: what a job reads
+
+    def data_params(self, dataset: str) -> dict[str, Any]:
+        """Everything of the configuration that a prepared training set depends on."""
+        study, data = self.study, self.study.data[dataset]
+        return {
+            "data": _plain(data),
+            "source": _plain(study.sources[data.source]),
+            "task": self.task_params(data.task) if data.task else None,
+            "seed": study.sampling_seed,
+            "mirror": self.mirror,
+        }
+
+    def task_params(self, task: str) -> dict[str, Any]:
+        """Everything of the configuration that a task's questions depend on."""
+        study, it = self.study, self.study.tasks[task]
+        return {
+            "name": task,
+            "harness": list(it.harness),
+            "source": _plain(study.sources[it.source]),
+            "scoring": study.scoring,
+            "shots": study.shots,
+            "seed": study.sampling_seed,
+            "mirror": self.mirror,
+        }
+
+    def model_params(self, model: str) -> dict[str, Any]:
+        """Everything of the configuration that a dense model depends on, its own training aside."""
+        it = self.study.models[model]
+        if it.train:
+            ((mix, recipe),) = it.train.items()
+            return self.stage_params(Stage(mix, recipe))
+        if it.scratch:
+            return {
+                "shape": _plain(it.scratch.shape),
+                "seed": it.scratch.seed,
+                "training": self._training(it.scratch.training),
+            }
+        return {"hub": it.hub, "revision": it.revision, "mirror": self.study.mirror}
+
+    def merge_params(self, moe: str) -> dict[str, Any]:
+        """The merge's settings, and the prompts of every slot."""
+        it, taken, slots = self.moes[moe], {}, []
+        for expert in it.experts:
+            gates, index = self.study.models[expert].gates, taken.get(expert, 0)
+            taken[expert] = index + 1
+            slots.append(
+                {
+                    "model": self.model_dir(expert),
+                    "positive": list(gates.positive[index]),
+                    "negative": list(gates.negative),
+                }
+            )
+        return {**_plain(self.study.merge), "base": self.model_dir(it.base), "slots": slots}
+
+    def stage_params(self, stage: Stage) -> dict[str, Any]:
+        """A stage's resolved recipe: the method, its settings, and the training's."""
+        recipe = self.study.recipes[stage.recipe]
+        mix = self.study.mixes.get(stage.mix)
+        overrides = [mix.training] if mix else []
+        return {
+            **self.method_params(stage),
+            "training": self._training(*overrides, recipe.training),
+        }
+
+    def method_params(self, stage: Stage) -> dict[str, Any]:
+        """The method and its settings: what it takes to rebuild the trained model."""
+        recipe = self.study.recipes[stage.recipe]
+        settings = {k: v for k, v in recipe.settings().items() if v is not None}
+        if "targets" in settings:
+            settings["targets"] = list(settings["targets"])
+        return {"recipe": stage.recipe, "method": recipe.method, **settings}
+
+    def chain_params(self, variant: Variant) -> list[dict[str, Any]]:
+        """The methods of a variant's stages, first stage first."""
+        return [self.method_params(s) for s in variant.stages]
+
+    def assumptions(self) -> list[dict[str, Any]]:
+        """The choices where the paper is silent, with the values that this study uses."""
+        return [
+            {
+                "item": it.item,
+                "key": it.key,
+                "choice": value_at(self.study, it.key),
+                "evidence": it.evidence,
+            }
+            for it in self.study.assumptions
+        ]
+
+    # ------------------------------------------------------------------------------- internals
+
+    def _training(self, *overrides) -> dict[str, Any]:
+        resolved = _plain(self.study.training)
+        for override in overrides:
+            resolved.update({k: v for k, v in _plain(override).items() if v is not None})
+        return resolved
+
+    def _lineage(self, model: str) -> list[str]:
+        parent = self.study.models[model].from_
+        return [*(self._lineage(parent) if parent else ()), model]
+
+    def _moe(self, mixture: str) -> Moe:
+        it = self.study.mixtures[mixture]
+        # A fixed order, so that equal mixtures get equal names and equal slots.
+        return Moe(it.base, tuple(e for e in sorted(it.experts) for _ in range(it.experts[e])))
+
+    def _variant(self, row) -> Variant:
+        return Variant(self._moe(row.mixture), tuple(Stage(m, r) for m, r in row.train.items()))
+
+    def _table(self, number: int, spec: TableSpec) -> Table:
+        rows = []
+        for row in spec.rows:
+            variant = self._variant(row)
+            last = variant.stages[-1] if variant.stages else None
+            rows.append(
+                Row(
+                    labels=tuple(row.labels),
+                    cells=tuple(self._cell(h, shown, variant) for h, shown in spec.columns.items()),
+                    mixture=row.mixture,
+                    recipe=last.recipe if last else None,
+                    experts=tuple(self.study.mixtures[row.mixture].experts.items()),
+                    frozen=self._frozen(variant),
+                    data=last.mix if last else None,
+                )
+            )
+        width = len(spec.labels) + len(spec.columns)
+        return Table(
+            number=number,
+            caption=spec.caption,
+            label_headings=tuple(spec.labels),
+            columns=tuple(spec.columns),
+            header=tuple(spec.header or [("", width)]),
+            rows=tuple(rows),
+        )
+
+    def _cell(self, heading: str, shown: str, variant: Variant) -> Cell:
+        if shown in self.study.tasks:
+            files = tuple(self.eval_json(variant, s, shown) for s in self.seeds(variant))
+            return Cell(heading, "task", files, shown)
+        if not variant.stages:
+            return Cell(heading, shown)
+        stages = (*variant.parents, variant)
+        return Cell(
+            heading,
+            shown,
+            tuple(tuple(self.train_json(v, s) for v in stages) for s in self.seeds(variant)),
+        )
+
+    def _frozen(self, variant: Variant) -> int | None:
+        """How many experts the last stage leaves as they are; None for an untuned merge."""
+        if not variant.stages:
+            return None
+        recipe, total = self.study.recipes[variant.stages[-1].recipe], len(variant.moe.experts)
+        if recipe.method == "full":
+            return 0
+        return recipe.frozen if isinstance(recipe.frozen, int) else total
+
+    def _refuse_equal_names(self):
+        """Names are looked up, never parsed, so two artefacts must not share one."""
+        rows = [row for table in self.study.tables.values() for row in table.rows]
+        seen: dict[str, Variant] = {}
+        for variant in (self._variant(row) for row in rows):
+            if seen.setdefault(variant.key, variant) != variant:
+                raise ValueError(
+                    f"two different variants would both be stored as {variant.key}; rename one of "
+                    "their models, mixes or recipes"
+                )
+
+
+def _plain(part) -> dict[str, Any]:
+    return part.model_dump(mode="json", by_alias=True)
+
+
+def _flat(nested: Iterable) -> Iterable[str]:
+    for item in nested:
+        if isinstance(item, str):
+            yield item
+        else:
+            yield from _flat(item)

@@ -1,0 +1,81 @@
+"""Where a number comes from: versions, revision, hardware, hashes."""
+
+import hashlib
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "accelerate bitsandbytes datasets lm-eval mergekit numpy pandas peft snakemake torch transformers"
+).split()
+
+
+@cache
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that numbers depend on."""
+    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+
+
+@cache
+def git_revision() -> str:
+    """The commit of this code, "+changes" where the working tree differs, or "unknown"."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return "unknown"  # an installed package or an unpacked archive has no revision
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    commit = git("rev-parse", "HEAD")
+    return (commit + ("+changes" if git("status", "--porcelain") else "")) if commit else "unknown"
+
+
+@cache
+def hardware() -> dict[str, Any]:
+    """The processor, its cores, and the GPUs of this machine."""
+    import os
+
+    import torch
+
+    names = [
+        line.split(":", 1)[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {"cpu": names[0] if names else platform.machine(), "cores": os.cpu_count(), "gpus": gpus}
+
+
+def hash_config(params: Mapping[str, Any]) -> str:
+    """SHA-256 of a job's parameters as canonical JSON."""
+    return hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()
+
+
+def hash_tensors(tensors: Mapping[str, Any]) -> str | None:
+    """SHA-256 over named tensors, bit by bit, in order of name; None where there are none.
+
+    A quantised parameter counts with the scales that belong to it.
+    """
+    if not tensors:
+        return None
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        state = getattr(tensor, "quant_state", None)
+        for part in (tensor, *((state.absmax,) if state is not None else ())):
+            digest.update(f"{name} {part.dtype} {tuple(part.shape)}".encode())
+            digest.update(_bytes(part))
+    return digest.hexdigest()
+
+
+def _bytes(tensor) -> memoryview:
+    import torch
+
+    flat = tensor.detach().cpu().contiguous().flatten()
+    return memoryview(flat.view(torch.uint8).numpy())

@@ -1,0 +1,122 @@
+"""Benchmarks: lm-eval's own tasks and ours, reading the sources that the study names.
+
+Training rows are rendered by the same task objects, so that a training prompt is the evaluation's
+prompt by construction.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import lm_eval.tasks
+import yaml
+from datasets import Dataset
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._index import Kind
+from lm_eval.tasks._yaml_loader import load_yaml
+
+from mofe.data import sources
+from mofe.tasks import finance, pubmedqa
+
+HERE = Path(__file__).parent
+STOCK = Path(lm_eval.tasks.__file__).parent
+
+# Data sets that come as one split, and the function that parts it into train and test.
+PARTS: dict[str, Callable[[Dataset, str, int], Dataset]] = {
+    "mofe_pubmedqa": pubmedqa.part,
+    "mofe_finance": finance.part,
+}
+
+logging.getLogger("lm_eval").setLevel(logging.ERROR)
+
+
+def build(params: dict[str, Any]) -> dict[str, ConfigurableTask]:
+    """The lm-eval task objects of one of the study's tasks, by lm-eval name.
+
+    params: Plan.task_params. A group such as `mmlu` becomes its leaf tasks.
+    Raises ValueError for a task name that neither lm-eval nor mofe/tasks has.
+    """
+    return {
+        config["task"]: ConfigurableTask(config=_configure(config, params))
+        for name in params["harness"]
+        for config in _leaves(name)
+    }
+
+
+def training_rows(params: dict[str, Any], rows: Dataset) -> Iterator[tuple[str, str]]:
+    """(prompt, answer) of every labelled row, as the task would ask and score it.
+
+    rows: a training split in the task's schema. Rows without a label (-1) are left out. The answer
+    is the option the task scores, with the task's delimiter in front.
+    """
+    (config, *_) = (c for name in params["harness"] for c in _leaves(name))
+    if config["task"] in PARTS:
+        rows = PARTS[config["task"]](rows, "train", params["seed"])
+    # the rows go in as the test split: lm-eval reads prompt, options and target off its documents
+    config = _overridden(config, {**params, "shots": 0})
+    config |= {"custom_dataset": lambda **_: {"rows": rows}}
+    task = ConfigurableTask(config=config | {"test_split": "rows", "validation_split": None})
+    delimiter = task.config.target_delimiter
+    for doc in rows:
+        target = task.doc_to_target(doc)
+        if target == -1:
+            continue
+        options = task.doc_to_choice(doc)
+        answer = options[target] if isinstance(target, int) else target
+        yield task.doc_to_text(doc), delimiter + answer
+
+
+def _configure(config: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+    """A leaf task's configuration, reading the study's source and parting it as it should."""
+    config = _overridden(config, params)
+    splits = [config.get("test_split") or config["validation_split"], config["fewshot_split"]]
+    config["custom_dataset"] = partial(_splits, params, config.get("dataset_name"), splits)
+    if part := PARTS.get(config["task"]):
+        config["process_docs"] = partial(part, which="test", seed=params["seed"])
+    return config
+
+
+def _overridden(config: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+    """The configuration under the study's scoring and number of shots."""
+    config = {**config, "num_fewshot": params["shots"], "training_split": None, "metadata": {}}
+    config["fewshot_split"] = config.get("fewshot_split") if params["shots"] else None
+    if params["scoring"] == "text":
+        config |= yaml.safe_load((HERE / "text_scoring.yaml").read_text()).get(
+            config["dataset_path"], {}
+        )
+    return config
+
+
+def _splits(params, subset, splits, **_) -> dict[str, Dataset]:
+    return {s: sources.load(params["source"], subset, s, params["mirror"]) for s in splits if s}
+
+
+@cache
+def _manager(everything: bool) -> TaskManager:
+    # Indexing all of lm-eval's 14,000 files costs seconds, so the study's own families come first.
+    folders = [STOCK / "mmlu" / "default", STOCK / "medmcqa", HERE]
+    return TaskManager(include_path=folders, include_defaults=everything)
+
+
+def _leaves(name: str) -> list[dict[str, Any]]:
+    """The resolved configurations of a task, or of every task in a group or tag."""
+    for everything in (False, True):
+        index = _manager(everything).task_index
+        if name in index:
+            return [load_yaml(path, recursive=True) for path in _paths(name, index)]
+    raise ValueError(f"tasks: neither lm-eval nor mofe/tasks has a task named {name!r}")
+
+
+def _paths(name: str, index) -> Iterator[Path]:
+    entry = index[name]
+    if entry.kind is Kind.TASK:
+        yield entry.yaml_path
+    elif entry.kind is Kind.GROUP:
+        for child in entry.cfg["task"]:
+            yield from _paths(child, index)
+    elif entry.kind is Kind.TAG:
+        for child in sorted(entry.tags):
+            yield from _paths(child, index)

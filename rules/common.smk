@@ -1,0 +1,75 @@
+# The study, its plan, and what all rules share.
+import os
+import re
+import sys
+
+from snakemake.exceptions import WorkflowError
+
+# Scripts import the package from this checkout, installed or not.
+sys.path.insert(0, workflow.basedir)
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [workflow.basedir, os.environ.get("PYTHONPATH")])
+)
+
+from mofe import warm
+from mofe.config import ConfigError, load_study
+from mofe.plan import Plan
+
+for variable, value in warm.KEEP_MEMORY.items():
+    os.environ.setdefault(variable, value)
+
+try:
+    STUDY = load_study(config, [path for path in workflow.configfiles])
+    PLAN = Plan(STUDY)
+except ConfigError as error:
+    raise WorkflowError(str(error))
+
+ROOT = PLAN.root
+
+
+def names(planned):
+    """A wildcard's pattern: only planned names, so that a typo is a missing rule."""
+    return "|".join(map(re.escape, planned)) or "(?!)"
+
+
+def models_by(origin):
+    return names(m for m in PLAN.models if getattr(STUDY.models[m], origin) is not None)
+
+
+def variant(wildcards):
+    return PLAN.variants[wildcards.variant]
+
+
+def named(wildcards):
+    """What a record says of the variant that it belongs to."""
+    return {"moe": variant(wildcards).moe.name, "stages": variant(wildcards).name}
+
+
+wildcard_constraints:
+    dataset=names(PLAN.datasets),
+    moe=names(PLAN.moes),
+    variant=names(PLAN.variants),
+    task=names(STUDY.tasks),
+    seed=r"\d+",
+    number=names(map(str, PLAN.tables)),
+
+
+onstart:
+    if not workflow.non_local_exec:
+        refuse_without_gpu()
+        WARM_PARENT = warm.start()
+
+
+def refuse_without_gpu():
+    """A paper-scale training on a CPU would take months: say so before anything starts."""
+    training = {"train", "train_expert", "pretrain"}
+    waiting = [job for job in workflow.dag.needrun_jobs() if job.rule.name in training]
+    if STUDY.device == "cuda" and waiting:
+        import torch
+
+        if not torch.cuda.is_available():
+            raise WorkflowError(
+                f"{len(waiting)} trainings of the study '{STUDY.study}' need a GPU, and this machine "
+                "has none. For the miniature on this machine: snakemake --profile profiles/mini. "
+                "To see what would run: add -n."
+            )

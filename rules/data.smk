@@ -1,0 +1,26 @@
+# Training sets: the generated world of the mini study, and rows sampled once for all variants.
+
+
+rule world:
+    output:
+        directory(PLAN.world),
+    log:
+        f"{ROOT}/logs/world.log",
+    params:
+        world=STUDY.world.model_dump() if STUDY.world else None,
+    script:
+        "../scripts/world.py"
+
+
+rule prepare_data:
+    input:
+        PLAN.source_input(),
+    output:
+        rows=f"{ROOT}/data/{{dataset}}.parquet",
+        counts=f"{ROOT}/data/{{dataset}}.json",
+    log:
+        f"{ROOT}/logs/data/{{dataset}}.log",
+    params:
+        data=lambda w: PLAN.data_params(w.dataset),
+    script:
+        "../scripts/prepare_data.py"

@@ -1,0 +1,19 @@
+# Evaluation: one variant with one seed on one task.
+
+
+rule evaluate:
+    input:
+        PLAN.source_input(),
+        merge=lambda w: PLAN.moe_dir(variant(w).moe.name),
+        deltas=lambda w: PLAN.deltas(variant(w), w.seed),
+    output:
+        record=f"{ROOT}/evals/{{variant}}/s{{seed}}/{{task}}.json",
+        questions=f"{ROOT}/evals/{{variant}}/s{{seed}}/{{task}}.questions.jsonl.gz",
+    log:
+        f"{ROOT}/logs/evals/{{variant}}/s{{seed}}/{{task}}.log",
+    params:
+        task=lambda w: PLAN.task_params(w.task),
+        chain=lambda w: PLAN.chain_params(variant(w)),
+        names=named,
+    script:
+        "../scripts/evaluate.py"

@@ -1,0 +1,46 @@
+# Dense models: the base, from the hub or pretrained here, and the experts fine-tuned from it.
+
+
+rule fetch_model:
+    output:
+        directory(f"{ROOT}/experts/{{model}}"),
+    log:
+        f"{ROOT}/logs/experts/{{model}}.log",
+    wildcard_constraints:
+        model=models_by("hub"),
+    params:
+        model=lambda w: PLAN.model_params(w.model),
+    script:
+        "../scripts/fetch_model.py"
+
+
+rule pretrain:
+    input:
+        world=PLAN.source_input(),
+    output:
+        directory(f"{ROOT}/experts/{{model}}"),
+    log:
+        f"{ROOT}/logs/experts/{{model}}.log",
+    wildcard_constraints:
+        model=models_by("scratch"),
+    params:
+        model=lambda w: PLAN.model_params(w.model),
+    script:
+        "../scripts/pretrain.py"
+
+
+rule train_expert:
+    input:
+        origin=lambda w: PLAN.origin_input(w.model),
+        data=lambda w: PLAN.expert_data(w.model),
+    output:
+        directory(f"{ROOT}/experts/{{model}}"),
+    log:
+        f"{ROOT}/logs/experts/{{model}}.log",
+    wildcard_constraints:
+        model=models_by("from_"),
+    params:
+        stage=lambda w: PLAN.model_params(w.model),
+        seed=STUDY.sampling_seed,
+    script:
+        "../scripts/train_expert.py"

@@ -1,0 +1,14 @@
+# Mixtures of experts: mergekit-moe's Mixtral of a base and its experts.
+
+
+rule merge:
+    input:
+        lambda w: PLAN.merge_input(w.moe),
+    output:
+        directory(f"{ROOT}/moe/{{moe}}"),
+    log:
+        f"{ROOT}/logs/moe/{{moe}}.log",
+    params:
+        merge=lambda w: PLAN.merge_params(w.moe),
+    script:
+        "../scripts/merge.py"

@@ -1,0 +1,74 @@
+# Tables, figures and the report: they read JSON and nothing else.
+TABLE_FORMATS = ["tex", "md", "csv"]
+TABLES = expand(f"{ROOT}/table{{number}}.{{format}}", number=PLAN.tables, format=TABLE_FORMATS)
+FIGURES = expand(
+    f"{ROOT}/figures/{{figure}}.{{format}}", figure=PLAN.figures, format=["pdf", "png"]
+)
+
+
+rule table:
+    input:
+        lambda w: PLAN.table_input(int(w.number)),
+    output:
+        tex=f"{ROOT}/table{{number}}.tex",
+        md=f"{ROOT}/table{{number}}.md",
+        csv=report(
+            f"{ROOT}/table{{number}}.csv",
+            caption="../docs/captions/table.rst",
+            category="Tables",
+            labels={"table": "{number}"},
+        ),
+    log:
+        f"{ROOT}/logs/table{{number}}.log",
+    params:
+        table=lambda w: PLAN.tables[int(w.number)],
+        unit=STUDY.time_unit,
+    script:
+        "../scripts/table.py"
+
+
+rule figure:
+    input:
+        lambda w: PLAN.figure_input(w.figure),
+    output:
+        pdf=f"{ROOT}/figures/{{figure}}.pdf",
+        png=report(
+            f"{ROOT}/figures/{{figure}}.png",
+            caption="../docs/captions/{figure}.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
+    log:
+        f"{ROOT}/logs/figures/{{figure}}.log",
+    wildcard_constraints:
+        figure=names(PLAN.figures),
+    params:
+        tables=lambda w: [PLAN.tables[n] for n in PLAN.figures[w.figure]],
+        logs=lambda w: PLAN.loss_logs if w.figure == "loss_curves" else [],
+        unit=STUDY.time_unit,
+    script:
+        "../scripts/figure.py"
+
+
+rule report:
+    input:
+        trainings=PLAN.train_jsons,
+        evaluations=PLAN.eval_jsons,
+        figures=expand(f"{ROOT}/figures/{{figure}}.png", figure=PLAN.figures),
+        captions=expand("docs/captions/{figure}.rst", figure=PLAN.figures),
+    output:
+        report(
+            f"{ROOT}/report.html",
+            caption="../docs/captions/report.rst",
+            category="Report",
+        ),
+    log:
+        f"{ROOT}/logs/report.log",
+    params:
+        tables=list(PLAN.tables.values()),
+        assumptions=PLAN.assumptions(),
+        study=STUDY.study,
+        unit=STUDY.time_unit,
+        notes=list(STUDY.notes),
+    script:
+        "../scripts/report.py"

@@ -1,0 +1,21 @@
+# Fine-tuning: one stage of one variant with one seed. What was trained is stored, to be laid over
+# the merge.
+
+
+rule train:
+    input:
+        merge=lambda w: PLAN.moe_dir(variant(w).moe.name),
+        parents=lambda w: PLAN.deltas(variant(w), w.seed)[:-1],
+        data=lambda w: PLAN.stage_data(variant(w).stages[-1].mix),
+    output:
+        delta=f"{ROOT}/variants/{{variant}}/s{{seed}}/delta.safetensors",
+        record=f"{ROOT}/variants/{{variant}}/s{{seed}}/train.json",
+        log=f"{ROOT}/variants/{{variant}}/s{{seed}}/log.jsonl",
+    log:
+        f"{ROOT}/logs/variants/{{variant}}/s{{seed}}.log",
+    params:
+        stage=lambda w: PLAN.stage_params(variant(w).stages[-1]),
+        chain=lambda w: PLAN.chain_params(variant(w))[:-1],
+        names=named,
+    script:
+        "../scripts/train.py"

@@ -1,0 +1,17 @@
+"""A variant with one seed on one task (rules/evaluate.smk)."""
+
+from pathlib import Path
+
+from mofe.job import run
+
+run(
+    "mofe.evaluate:evaluate_variant",
+    snakemake,
+    merge=snakemake.input.merge,
+    deltas=list(snakemake.input.deltas),
+    chain=snakemake.params.chain,
+    params=snakemake.params.task,
+    names={**snakemake.params.names, "seed": int(snakemake.wildcards.seed)},
+    record=Path(snakemake.output.record),
+    questions=Path(snakemake.output.questions),
+)

@@ -1,0 +1,12 @@
+"""A mixture of experts, merged (rules/merge.smk)."""
+
+from pathlib import Path
+
+from mofe.job import run
+
+run(
+    "mofe.merge:merge",
+    snakemake,
+    params=snakemake.params.merge,
+    out=Path(snakemake.output[0]),
+)

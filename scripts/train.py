@@ -1,0 +1,20 @@
+"""One stage of a variant's fine-tuning with one seed (rules/train.smk)."""
+
+from pathlib import Path
+
+from mofe.job import run
+
+run(
+    "mofe.train:train_variant",
+    snakemake,
+    merge=snakemake.input.merge,
+    data=list(snakemake.input.data),
+    parents=list(snakemake.input.parents),
+    chain=snakemake.params.chain,
+    params=snakemake.params.stage,
+    names=snakemake.params.names,
+    seed=int(snakemake.wildcards.seed),
+    delta=Path(snakemake.output.delta),
+    record=Path(snakemake.output.record),
+    log=Path(snakemake.output.log),
+)

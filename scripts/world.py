@@ -1,0 +1,5 @@
+"""The generated world of the mini study (rules/data.smk)."""
+
+from mofe.job import run
+
+run("mofe.data.world:make", snakemake, world=snakemake.params.world, out=snakemake.output[0])
