@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -472,7 +480,9 @@ def _sentence(error: dict, lines: Mapping[tuple, str]) -> list[str]:
     if kind == "study":
         return list(error["ctx"]["list"])
     # pydantic adds the alternatives of a union and "[key]" to the path that the user wrote
-    loc = tuple(k for k in error["loc"] if not re.search(r"^(int|float|str)$|^constrained-|[\[(]", str(k)))
+    loc = tuple(
+        k for k in error["loc"] if not re.search(r"^(int|float|str)$|^constrained-|[\[(]", str(k))
+    )
     where = ".".join(map(str, loc)) + lines.get(tuple(map(str, loc)), "")
     if kind == "extra_forbidden":
         return [f"{where}: unknown key{suggest(loc[-1], _keys_at(loc[:-1]))}"]

@@ -60,9 +60,7 @@ class AnswerScorer(LM):
     def _encode(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int], int]]:
         """(ids of context + continuation, where the continuation starts), as lm-eval splits it."""
         contexts = list(dict.fromkeys(context for context, _ in pairs))
-        lengths = dict(
-            zip(contexts, map(len, self.tokenizer(contexts)["input_ids"]), strict=True)
-        )
+        lengths = dict(zip(contexts, map(len, self.tokenizer(contexts)["input_ids"]), strict=True))
         whole = self.tokenizer([context + continuation for context, continuation in pairs])
         encoded = [
             (ids, lengths[context])

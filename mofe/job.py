@@ -58,7 +58,7 @@ def execute(job: Job) -> int:
         try:
             _use_threads(job.threads)
             line = getattr(importlib.import_module(module), name)(**job.arguments)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the job fails with it, whatever it is
             traceback.print_exc()
             see = f" (see {job.log})" if job.log else ""
             print(f"{job.label}: {type(error).__name__}: {error}{see}", file=sys.__stderr__)

@@ -93,7 +93,7 @@ def lay(model: nn.Module, delta: str | Path) -> None:
     """
     stored, wanted = load_file(delta), methods.trained(model)
     if different := stored.keys() ^ wanted.keys():
-        raise ValueError(f"{delta}: differs from the model's trained part in {sorted(different)[0]}")
+        raise ValueError(f"{delta}: differs from the model's trained part in {min(different)}")
     for name, tensor in stored.items():
         if tensor.shape != wanted[name].shape:
             raise ValueError(
@@ -104,5 +104,7 @@ def lay(model: nn.Module, delta: str | Path) -> None:
 
 def store_delta(model: nn.Module, file: Path, dtype: torch.dtype) -> None:
     """Write what was trained, as safetensors of `dtype`."""
-    tensors = {n: p.detach().to("cpu", dtype).contiguous() for n, p in methods.trained(model).items()}
+    tensors = {
+        n: p.detach().to("cpu", dtype).contiguous() for n, p in methods.trained(model).items()
+    }
     write_atomic(file, save(tensors))

@@ -8,7 +8,7 @@ tables show is made once, and a change of a key reruns what depends on that key 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from mofe.config import Study, TableSpec, value_at
 
@@ -90,6 +90,14 @@ class Row:
     experts: tuple[tuple[str, int], ...]
     frozen: int | None
     data: str | None = None
+
+
+class Curve(NamedTuple):
+    """A trained variant's loss: its training data, its recipe, and its log.jsonl for each seed."""
+
+    data: str
+    recipe: str
+    logs: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -237,7 +245,9 @@ class Plan:
 
     def table_input(self, number: int) -> list[str]:
         """Every JSON that a table is read from."""
-        return list(dict.fromkeys(_flat(c.files for r in self.tables[number].rows for c in r.cells)))
+        return list(
+            dict.fromkeys(_flat(c.files for r in self.tables[number].rows for c in r.cells))
+        )
 
     @cached_property
     def figures(self) -> dict[str, tuple[int, ...]]:
@@ -250,14 +260,18 @@ class Plan:
     def figure_input(self, figure: str) -> list[str]:
         """Every file that a figure is read from; the loss curves read every run's log."""
         if figure == "loss_curves":
-            return [log for *_, logs in self.loss_logs for log in logs]
+            return [log for curve in self.curves for log in curve.logs]
         return list(dict.fromkeys(f for n in self.figures[figure] for f in self.table_input(n)))
 
     @cached_property
-    def loss_logs(self) -> list[tuple[str, str, tuple[str, ...]]]:
-        """(training data, recipe, one log a seed) of every trained variant."""
+    def curves(self) -> list[Curve]:
+        """The loss curve of every trained variant."""
         return [
-            (v.stages[-1].mix, v.stages[-1].recipe, tuple(self.loss_log(v, s) for s in self.seeds(v)))
+            Curve(
+                v.stages[-1].mix,
+                v.stages[-1].recipe,
+                tuple(self.loss_log(v, seed) for seed in self.seeds(v)),
+            )
             for v in self.trained.values()
         ]
 
@@ -357,7 +371,7 @@ class Plan:
             {
                 "item": it.item,
                 "key": it.key,
-                "choice": value_at(self.study, it.key),
+                "choice": _without_prompts(value_at(self.study, it.key)),
                 "evidence": it.evidence,
             }
             for it in self.study.assumptions
@@ -445,6 +459,11 @@ class Plan:
 
 def _plain(part) -> dict[str, Any]:
     return part.model_dump(mode="json", by_alias=True)
+
+
+def _without_prompts(choice: Any) -> Any:
+    """A model's entry without its gates' prompts, which would drown everything else."""
+    return {k: v for k, v in choice.items() if k != "gates"} if isinstance(choice, dict) else choice
 
 
 def _flat(nested: Iterable) -> Iterable[str]:

@@ -10,9 +10,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = (
-    "accelerate bitsandbytes datasets lm-eval mergekit numpy pandas peft snakemake torch transformers"
-).split()
+PACKAGES = [
+    "accelerate",
+    "bitsandbytes",
+    "datasets",
+    "lm-eval",
+    "mergekit",
+    "numpy",
+    "pandas",
+    "peft",
+    "snakemake",
+    "torch",
+    "transformers",
+]
 
 
 @cache
@@ -29,7 +39,9 @@ def git_revision() -> str:
         return "unknown"  # an installed package or an unpacked archive has no revision
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
+        done = subprocess.run(
+            ["git", *arguments], cwd=root, capture_output=True, text=True, check=False
+        )
         return done.stdout.strip() if done.returncode == 0 else ""
 
     commit = git("rev-parse", "HEAD")

@@ -19,10 +19,18 @@ import threading
 from pathlib import Path
 
 VARIABLE = "MOFE_WARM_PARENT"  # the environment variable that holds the socket's path
-PRELOAD = (
-    "peft bitsandbytes mofe.train mofe.evaluate mofe.merge mofe.data.prepare mofe.data.world "
-    "mofe.report.tables mofe.report.figures mofe.report.page"
-).split()
+PRELOAD = [
+    "peft",
+    "bitsandbytes",
+    "mofe.train",
+    "mofe.evaluate",
+    "mofe.merge",
+    "mofe.data.prepare",
+    "mofe.data.world",
+    "mofe.report.tables",
+    "mofe.report.figures",
+    "mofe.report.page",
+]
 
 # glibc gives large blocks back to the system after each use, and getting them again costs more
 # than the computing where page faults are slow: training steps took up to ten times as long.
@@ -39,9 +47,7 @@ def start() -> subprocess.Popen:
     It serves until its standard input closes, which it does when this process ends.
     """
     path = Path(tempfile.mkdtemp(prefix="mofe-")) / "socket"
-    server = subprocess.Popen(
-        [sys.executable, "-m", "mofe.warm", str(path)], stdin=subprocess.PIPE
-    )
+    server = subprocess.Popen([sys.executable, "-m", "mofe.warm", str(path)], stdin=subprocess.PIPE)
     os.environ[VARIABLE] = str(path)
     return server
 

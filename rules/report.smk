@@ -44,7 +44,7 @@ rule figure:
         figure=names(PLAN.figures),
     params:
         tables=lambda w: [PLAN.tables[n] for n in PLAN.figures[w.figure]],
-        logs=lambda w: PLAN.loss_logs if w.figure == "loss_curves" else [],
+        curves=lambda w: PLAN.curves if w.figure == "loss_curves" else [],
         unit=STUDY.time_unit,
     script:
         "../scripts/figure.py"

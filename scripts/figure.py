@@ -4,7 +4,7 @@ from mofe.job import run
 
 figure, outputs = snakemake.wildcards.figure, list(snakemake.output)
 drawn_from = (
-    {"curves": snakemake.params.logs}
+    {"curves": snakemake.params.curves}
     if figure == "loss_curves"
     else {"tables": snakemake.params.tables, "unit": snakemake.params.unit}
 )

@@ -1,0 +1,233 @@
+"""A table's results as one tidy frame, read from the JSON files the plan lists for its cells."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+
+from mofe import paper
+
+Unit = Literal["hours", "seconds"]
+
+COLUMNS = ("row", "label", "column", "paper", "value", "sd", "stderr", "n", "seeds")
+
+SECONDS_PER = {"hours": 3600.0, "seconds": 1.0}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the runs say about one cell.
+
+    value: mean over seeds. sd: sample standard deviation over seeds, None for one seed.
+    stderr: standard error of the evaluation, None where nothing was evaluated: the root mean
+    square of the seeds' own standard errors. It is what one seed's score carries from the choice
+    of questions; it does not shrink with the seeds, which all answer the same questions.
+    n: questions a seed answered, None where nothing was evaluated. seeds: their count.
+    """
+
+    value: float
+    sd: float | None
+    stderr: float | None
+    n: int | None
+    seeds: int
+
+
+def label(row) -> str:
+    """The row's address within its table: its labels as printed, joined by " | "."""
+    return paper.LABEL_SEPARATOR.join(row.labels)
+
+
+def time_column(column: str, unit: Unit) -> str:
+    """The heading of our training time: the paper's says hours, so seconds get their own."""
+    if unit == "hours":
+        return column
+    return re.sub(r"\(hr\)$|$", "(s)", column, count=1)
+
+
+def tidy(table, unit: Unit) -> pd.DataFrame:
+    """One line a cell of ``table``: what the paper prints, what we measured.
+
+    Columns: row (from 1), label, column (the paper's heading), paper (published value), value,
+    sd, stderr, n, seeds (see Measured). Parameters are counted in ones, scores are fractions of 1.
+    Training time is in ``unit``: hours compare with the paper's; seconds never stand in one line
+    with them, but in a line of their own under "Training Time(s)". Empty is NaN or NA; a cell that
+    neither the paper nor we fill has no line. A row the paper lacks has no paper values.
+
+    Raises:
+        ValueError: a file is not what it should be, or the seeds of a cell contradict each other.
+    """
+    if unit not in SECONDS_PER:
+        raise ValueError(f"unit is {unit!r}; training time is in hours or in seconds")
+    frame = pd.DataFrame(_lines(table, unit), columns=list(COLUMNS))
+    floats = dict.fromkeys(("paper", "value", "sd", "stderr"), "float64")
+    return frame.astype({"row": "int64", "n": "Int64", "seeds": "Int64", **floats})
+
+
+def _lines(table, unit: Unit) -> Iterator[tuple]:
+    for number, row in enumerate(table.rows, start=1):
+        for cell in row.cells:
+            printed = paper.printed(table.number, label(row), cell.column)
+            published = None if printed is None else paper.number(printed)
+            ours = measure(cell, unit)
+            if cell.kind == "time" and unit != "hours":
+                seconds = time_column(cell.column, unit)
+                shown = [(cell.column, published, None), (seconds, None, ours)]
+            else:
+                shown = [(cell.column, published, ours)]
+            for column, value, measured in shown:
+                if value is not None or measured is not None:
+                    yield (number, label(row), column, value, *_fields(measured))
+
+
+def _fields(measured: Measured | None) -> tuple:
+    if measured is None:
+        return (None,) * 5
+    return measured.value, measured.sd, measured.stderr, measured.n, measured.seeds
+
+
+def measure(cell, unit: Unit) -> Measured | None:
+    """Read a cell's files; None for a cell without any, as an untuned row's training time."""
+    if not cell.files:
+        return None
+    return {"trainable": _trainable, "time": _time, "task": _score}[cell.kind](cell, unit)
+
+
+def _trainable(cell, unit: Unit) -> Measured:
+    """Parameters trained in the last stage: a fact of the recipe, so equal whatever the seed."""
+    counts = [read_train(stages[-1])["trainable_parameters"] for stages in cell.files]
+    if len(set(counts)) > 1:
+        raise ValueError(
+            f"{cell.files[0][-1]}: trainable_parameters differs between seeds: "
+            f"{', '.join(map(str, counts))}"
+        )
+    return Measured(counts[0], _sd(counts), None, None, len(counts))
+
+
+def _time(cell, unit: Unit) -> Measured:
+    """Training time of all stages of a row, added up."""
+    times = [
+        sum(read_train(path)["seconds"] for path in stages) / SECONDS_PER[unit]
+        for stages in cell.files
+    ]
+    return Measured(statistics.fmean(times), _sd(times), None, None, len(times))
+
+
+def _score(cell, unit: Unit) -> Measured:
+    evals = [read_eval(path) for path in cell.files]
+    questions = {record["n"] for record in evals}
+    if len(questions) > 1:
+        raise ValueError(
+            f"{cell.files[0]}: n differs between seeds: {', '.join(map(str, sorted(questions)))}"
+        )
+    scores = [record["metrics"]["acc"]["value"] for record in evals]
+    squares = [record["metrics"]["acc"]["stderr"] ** 2 for record in evals]
+    stderr = math.sqrt(statistics.fmean(squares))
+    return Measured(statistics.fmean(scores), _sd(scores), stderr, questions.pop(), len(scores))
+
+
+def _sd(values: list) -> float | None:
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def floor(cell) -> tuple[float, str]:
+    """The score that needs no model on a task cell's questions, and how it is reached."""
+    record = read_eval(cell.files[0])["floor"]
+    return record["value"], record["how"]
+
+
+# --- reading and checking ---------------------------------------------------------------------
+
+_TRAIN_TEXTS = ("recipe", "moe", "stages", "git_revision")
+_TRAIN_OBJECTS = ("versions", "hardware", "frozen_sha256")
+
+
+def read_train(path: str | os.PathLike) -> dict[str, Any]:
+    """A training's train.json, checked.
+
+    Raises:
+        ValueError: not JSON, a key is missing, or a number is not finite or below zero.
+    """
+    record = _read(path)
+    for key in ("trainable_parameters", "total_parameters", "tokens", "answer_tokens", "steps"):
+        _whole(path, record, key)
+    _whole(path, record, "seed")
+    _number(path, record, "seconds", low=0)
+    _number(path, record, "final_loss")
+    for key in _TRAIN_TEXTS:
+        _instance(path, record, key, str, "a text")
+    for key in _TRAIN_OBJECTS:
+        _instance(path, record, key, dict, "an object")
+    return record
+
+
+def read_eval(path: str | os.PathLike) -> dict[str, Any]:
+    """An evaluation's JSON, checked; the headline metric is ``acc``.
+
+    Raises:
+        ValueError: not JSON, a key is missing, a number is not finite, or a score is outside 0..1.
+    """
+    record = _read(path)
+    _number(path, record, "metrics.acc.value", low=0, high=1)
+    _number(path, record, "metrics.acc.stderr", low=0, high=1)
+    _number(path, record, "floor.value", low=0, high=1)
+    _instance(path, record, "floor.how", str, "a text")
+    if _whole(path, record, "n") == 0:
+        raise ValueError(f"{path}: n is 0; an evaluation has questions")
+    _whole(path, record, "seed")
+    for key in ("task", "moe", "stages", "git_revision"):
+        _instance(path, record, key, str, "a text")
+    _instance(path, record, "versions", dict, "an object")
+    return record
+
+
+def _read(path: str | os.PathLike) -> dict[str, Any]:
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    try:
+        record = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not a complete JSON file ({error})") from error
+    if type(record) is not dict:
+        raise ValueError(f"{path}: holds {type(record).__name__}, not an object")
+    return record
+
+
+def _at(path, record: dict, key: str) -> Any:
+    """The value under a dotted key."""
+    value = record
+    for name in key.split("."):
+        if not isinstance(value, dict) or name not in value:
+            raise ValueError(f"{path}: {key} is missing")
+        value = value[name]
+    return value
+
+
+def _number(path, record: dict, key: str, low: float = -math.inf, high: float = math.inf) -> float:
+    value = _at(path, record, key)
+    # By exact type, as JSON has them: isinstance would take true for a number.
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(f"{path}: {key} is {value!r}, not a finite number")
+    if not low <= value <= high:
+        raise ValueError(f"{path}: {key} is {value}, outside {low} to {high}")
+    return value
+
+
+def _whole(path, record: dict, key: str) -> int:
+    value = _number(path, record, key, low=0)
+    if type(value) is not int:
+        raise ValueError(f"{path}: {key} is {value}, not a whole number")
+    return value
+
+
+def _instance(path, record: dict, key: str, kind: type, name: str) -> None:
+    value = _at(path, record, key)
+    if type(value) is not kind:
+        raise ValueError(f"{path}: {key} is {value!r}, not {name}")

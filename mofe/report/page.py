@@ -1,0 +1,318 @@
+"""The report: one self-contained HTML page with every table beside the paper's, and the figures.
+
+It asks nothing of the network: styles are inline, images are data URIs, there is no script. It
+holds no date, so the same results give the same page.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from mofe.files import write_atomic
+from mofe.report import frames
+from mofe.report.tables import entry, headings, kind_by_column, shown_labels
+
+_MINUS = "\u2212"
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def write(
+    tables: Sequence,
+    figures: Sequence[tuple[str | os.PathLike, str]],
+    assumptions: Sequence[Mapping[str, Any]],
+    trainings: Sequence[str | os.PathLike],
+    evaluations: Sequence[str | os.PathLike],
+    study: str,
+    unit: frames.Unit,
+    notes: Sequence[str],
+    out: str | os.PathLike,
+) -> None:
+    """Write the report of a study.
+
+    Args:
+        tables: the plan's tables, in the order shown.
+        figures: (PNG file, caption) of each figure.
+        assumptions: item, choice, evidence and, if it has one, the configuration's key of each
+            choice where the paper is silent; a choice may be any value of a configuration.
+        trainings: every train.json of the study; evaluations: every evaluation's JSON.
+        study: its name. unit: of the training time.
+        notes: paragraphs on what the study can show; text is escaped, markupsafe.Markup is not.
+        out: the HTML file.
+
+    Raises:
+        ValueError: a result is not what it should be; ``out`` is then left as it was.
+    """
+    trained = [frames.read_train(path) for path in trainings]
+    evaluated = [frames.read_eval(path) for path in evaluations]
+    page = _TEMPLATES.get_template("report.html.jinja").render(
+        study=study,
+        notes=notes,
+        tables=[view(table, unit) for table in tables],
+        figures=[image(path, caption) for path, caption in figures],
+        assumptions=[{"key": "", **it, "choice": in_words(it["choice"])} for it in assumptions],
+        provenance=provenance(trained, evaluated),
+    )
+    write_atomic(out, page)
+
+
+def in_words(choice: Any) -> str:
+    """A value of the configuration as a person would write it; what is unset goes unsaid."""
+    if isinstance(choice, Mapping):
+        said = [(key, in_words(it)) for key, it in choice.items() if it is not None]
+        return "; ".join(f"{key}: {words}" for key, words in said if words)
+    if isinstance(choice, Sequence) and not isinstance(choice, str):
+        return ", ".join(map(in_words, choice))
+    if isinstance(choice, bool):
+        return "yes" if choice else "no"
+    if isinstance(choice, int) and choice >= 10_000:
+        return f"{choice:,}"
+    return "none" if choice is None else str(choice)
+
+
+def image(path: str | os.PathLike, caption: str) -> dict[str, Any]:
+    """A PNG file as a data URI, its caption, and its width on the page in pixels.
+
+    The figures are drawn at one resolution, so one scale gives their letters one size.
+    """
+    png = Path(path).read_bytes()
+    pixels = int.from_bytes(png[16:20], "big")  # the width's place in a PNG's header
+    source = "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+    return {"source": source, "caption": caption, "width": round(0.75 * pixels)}
+
+
+# --- a table ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Field:
+    """A cell of the page's table. part is paper, ours or difference; first opens its column."""
+
+    part: str
+    text: str
+    sd: str = ""
+    best: bool = False
+    first: bool = False
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the page's table: its parts, its fields row by row, and its last lines."""
+
+    group: str
+    heading: str
+    parts: tuple[str, ...]
+    rows: list[tuple[Field, ...]]
+    floor: str = ""
+    stderr: str = ""
+    n: str = ""
+
+
+def view(table, unit: frames.Unit) -> dict[str, Any]:
+    """What the template shows of a table: headings, rows, last lines and words on the order."""
+    frame = frames.tidy(table, unit)
+    labels = len(table.label_headings)
+    heads = headings(table, unit)
+    columns = [
+        column
+        for (group, shown), heading in zip(heads[labels:], table.columns, strict=True)
+        for column in _columns(table, frame, group, heading, shown)
+    ]
+    groups = [group for group, _ in heads[:labels]]
+    groups += [column.group for column in columns for _ in column.parts]
+    return {
+        "number": table.number,
+        "caption": table.caption,
+        "groups": [
+            (text, len(list(run))) for text, run in itertools.groupby(groups) if any(groups)
+        ],
+        "label_headings": table.label_headings,
+        "columns": columns,
+        "blocks": any(not shown[0] for shown in shown_labels(table)),
+        "rows": [
+            (shown, [field for column in columns for field in column.rows[at]])
+            for at, shown in enumerate(shown_labels(table))
+        ],
+        "floors": floors(table),
+        "orders": [words for column in _tasks(table) if (words := order(frame, column))],
+    }
+
+
+def _tasks(table) -> list[str]:
+    kinds = kind_by_column(table)
+    return [column for column in table.columns if kinds[column] == "task"]
+
+
+def _columns(table, frame: pd.DataFrame, group: str, heading: str, shown: str) -> list[Column]:
+    """The page's columns for one of the table's: two for a time that is not in the paper's unit."""
+    kind = kind_by_column(table)[heading]
+    if heading != shown:
+        return [
+            Column(group, heading, ("paper",), _rows(table, frame, heading, kind, ("paper",))),
+            Column(group, shown, ("ours",), _rows(table, frame, shown, kind, ("ours",))),
+        ]
+    parts = ("paper", "ours") if kind == "trainable" else ("paper", "ours", "difference")
+    rows = _rows(table, frame, heading, kind, parts)
+    last = _last_lines(table, frame, heading) if kind == "task" else {}
+    return [Column(group, heading, parts, rows, **last)]
+
+
+def _rows(table, frame, heading: str, kind: str, parts: tuple[str, ...]) -> list[tuple[Field, ...]]:
+    lines = {line.row: line for line in frame[frame["column"] == heading].itertuples()}
+    # The best score is marked, the paper's and ours; for time and size there is no such thing.
+    scores = lines.values() if kind == "task" else ()
+    best = {
+        "paper": max((line.paper for line in scores if pd.notna(line.paper)), default=None),
+        "ours": max((line.value for line in scores if pd.notna(line.value)), default=None),
+    }
+    rows = []
+    for number, row in enumerate(table.rows, start=1):
+        line = lines.get(number)
+        texts = entry(line, kind, table.number, frames.label(row))
+        fields = {
+            "paper": (texts.paper, "", line is not None and line.paper == best["paper"]),
+            "ours": (texts.ours, texts.sd, line is not None and line.value == best["ours"]),
+            "difference": (_difference(line, kind), "", False),
+        }
+        rows.append(tuple(Field(part, *fields[part], first=part == parts[0]) for part in parts))
+    return rows
+
+
+def _difference(line, kind: str) -> str:
+    """Ours less the paper's, with its sign; nothing where one of the two is missing."""
+    if line is None or pd.isna(line.value) or pd.isna(line.paper):
+        return ""
+    text = f"{line.value - line.paper:+.{4 if kind == 'task' else 1}f}"
+    return text.replace("-", _MINUS)
+
+
+def _last_lines(table, frame: pd.DataFrame, heading: str) -> dict[str, str]:
+    """A task's floor, the standard error of its evaluation and its number of questions."""
+    lines = frame[(frame["column"] == heading) & frame["value"].notna()]
+    if lines.empty:
+        return {}
+    cells = [c for row in table.rows for c in row.cells if c.column == heading and c.files]
+    least, most = lines["stderr"].min(), lines["stderr"].max()
+    return {
+        "floor": f"{frames.floor(cells[0])[0]:.4f}",
+        "stderr": f"{most:.4f}"
+        if f"{least:.4f}" == f"{most:.4f}"
+        else f"{least:.4f} to {most:.4f}",
+        "n": " or ".join(f"{n:,}" for n in sorted(set(lines["n"]))),
+    }
+
+
+def floors(table) -> list[str]:
+    """How each floor of a table is reached, in words, each once."""
+    cells = [cell for row in table.rows for cell in row.cells if cell.kind == "task" and cell.files]
+    return list(dict.fromkeys(frames.floor(cell)[1] for cell in cells))
+
+
+def order(frame: pd.DataFrame, column: str) -> str | None:
+    """In words: are a task's rows ordered as in the paper? None if no two can be compared.
+
+    It counts pairs of rows that the paper's values tell apart, and asks no more: whether a
+    difference is more than noise is not asked here.
+    """
+    lines = frame[frame["column"] == column].dropna(subset=["paper", "value"])
+    pairs = [
+        (one.value - two.value) * (one.paper - two.paper) > 0
+        for one, two in itertools.combinations(lines.itertuples(), 2)
+        if one.paper != two.paper
+    ]
+    if not pairs:
+        return None
+    same, count = sum(pairs), len(pairs)
+    told = "all" if same == count else "none" if same == 0 else f"{same}"
+    theirs, ours = (lines.loc[lines[name].idxmax(), "label"] for name in ("paper", "value"))
+    best = f"best is “{ours}”" + (" in both" if ours == theirs else f", in the paper “{theirs}”")
+    noun = "pair of rows is" if count == 1 else "pairs of rows are"
+    return f"{column}: {told} of {count} {noun} in the paper's order; {best}."
+
+
+# --- provenance -------------------------------------------------------------------------------
+
+
+def provenance(trained: Sequence[dict], evaluated: Sequence[dict]) -> dict[str, Any]:
+    """Where the numbers come from: seeds, code, versions, hardware, and what was trained."""
+    records = [*trained, *evaluated]
+    frozen = [record for record in trained if record["frozen_sha256"].get("before")]
+    packages = sorted({name for record in records for name in record["versions"]})
+    return {
+        "seeds": _distinct(str(seed) for seed in sorted({r["seed"] for r in trained})),
+        "trainings": len(trained),
+        "evaluations": len(evaluated),
+        "seconds": duration(sum(record["seconds"] for record in trained)),
+        "tokens": sum(record["tokens"] for record in trained),
+        "revisions": _distinct(record["git_revision"] for record in records),
+        "hardware": _distinct(_hardware(record["hardware"]) for record in trained),
+        "versions": {
+            name: ", ".join(_distinct(str(r["versions"].get(name, "none")) for r in records))
+            for name in packages
+        },
+        "frozen": len(frozen),
+        "unchanged": sum(_unchanged(record) for record in frozen),
+        "recipes": _by_recipe(trained),
+        "runs": [{**record, "experts": _experts(record)} for record in trained],
+    }
+
+
+def _experts(record: dict) -> str:
+    if not record["frozen_sha256"].get("before"):
+        return "none frozen"
+    return "unchanged" if _unchanged(record) else "changed"
+
+
+def _unchanged(record: dict) -> bool:
+    """Are the frozen experts bit for bit what they were before training?"""
+    return record["frozen_sha256"].get("before") == record["frozen_sha256"].get("after")
+
+
+def _hardware(hardware: Mapping[str, Any]) -> str:
+    gpus = ", ".join(map(str, hardware.get("gpus", ()))) or "no GPU"
+    return f"{hardware.get('cpu', 'unknown CPU')}, {hardware.get('cores', '?')} cores, {gpus}"
+
+
+def _by_recipe(trained: Sequence[dict]) -> list[dict[str, Any]]:
+    recipes: dict[str, list[dict]] = {}
+    for record in trained:
+        recipes.setdefault(record["recipe"], []).append(record)
+    return [
+        {
+            "recipe": recipe,
+            "trainings": len(runs),
+            "steps": sum(run["steps"] for run in runs),
+            "tokens": sum(run["tokens"] for run in runs),
+            "seconds": duration(seconds := sum(run["seconds"] for run in runs)),
+            "speed": sum(run["tokens"] for run in runs) / seconds if seconds else None,
+        }
+        for recipe, runs in recipes.items()
+    ]
+
+
+def _distinct(texts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(texts))
+
+
+def duration(seconds: float) -> str:
+    """A time to read: "41.2 s", "12 min 3 s", "3 h 20 min"."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"

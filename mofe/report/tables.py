@@ -1,0 +1,349 @@
+"""A paper's table with our values in it, as LaTeX, markdown and tidy CSV.
+
+A cell shows our mean over seeds, its standard deviation, and the paper's value in parentheses,
+digit for digit as the paper prints it. Training time in seconds shows no published value: the
+paper's is in hours, and the two are never mixed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import re
+import textwrap
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from mofe import paper
+from mofe.files import write_atomic
+from mofe.report import frames
+
+# What a page 345 pt wide (article, 10 pt) can take: longer texts are broken into lines.
+_HEADING_WIDTH = 10
+_LABEL_WIDTH, _LABEL_WIDTH_BESIDE_MANY, _MANY = 20, 10, 3
+
+
+def write(
+    table,
+    unit: frames.Unit,
+    tex: str | os.PathLike,
+    md: str | os.PathLike,
+    csv: str | os.PathLike,
+) -> None:
+    """Write the three files of a table; none is touched if a result cannot be read.
+
+    Raises:
+        ValueError: see frames.tidy.
+    """
+    frame = frames.tidy(table, unit)
+    texts = {tex: latex(table, frame, unit), md: markdown(table, frame, unit), csv: to_csv(frame)}
+    for path, text in texts.items():
+        write_atomic(path, text)
+
+
+def to_csv(frame: pd.DataFrame) -> str:
+    """The tidy frame as CSV; 12 digits hold a parameter count of any model here exactly."""
+    return frame.to_csv(index=False, float_format="%.12g", lineterminator="\n")
+
+
+# --- what a cell says, in any format ----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A cell's texts; empty where there is nothing to say."""
+
+    ours: str = ""
+    sd: str = ""
+    paper: str = ""
+
+
+def columns(table, unit: frames.Unit) -> list[str]:
+    """The value columns as shown, left to right: time is headed by the unit it is in."""
+    kinds = kind_by_column(table)
+    return [
+        frames.time_column(column, unit) if kinds[column] == "time" else column
+        for column in table.columns
+    ]
+
+
+def kind_by_column(table) -> dict[str, str]:
+    """The paper's heading -> trainable, time or task."""
+    return {cell.column: cell.kind for row in table.rows for cell in row.cells}
+
+
+def entries(table, frame: pd.DataFrame, unit: frames.Unit) -> list[list[Entry]]:
+    """The table's cells row by row, in the order of ``columns``."""
+    kinds = kind_by_column(table)
+    lines = {(line.row, line.column): line for line in frame.itertuples(index=False)}
+    pairs = list(zip(table.columns, columns(table, unit), strict=True))
+    return [
+        [
+            entry(lines.get((number, shown)), kinds[column], table.number, frames.label(row))
+            for column, shown in pairs
+        ]
+        for number, row in enumerate(table.rows, start=1)
+    ]
+
+
+def entry(line, kind: str, number: int, label: str) -> Entry:
+    """The texts of one line of the tidy frame (None: no such line) of table ``number``."""
+    if line is None:
+        return Entry()
+    published = paper.printed(number, label, line.column) or ""
+    if pd.isna(line.value):
+        return Entry(paper=published)
+    ours, sd = format_pair(line.value, line.sd, kind)
+    return Entry(ours, sd, published)
+
+
+def format_pair(value: float, sd: float, kind: str) -> tuple[str, str]:
+    """A value and its standard deviation to the same decimals; no deviation for one seed.
+
+    Parameters have none: they are counted, and equal for all seeds.
+    """
+    if kind == "trainable":
+        return parameters(value), ""
+    decimals = 4 if kind == "task" else _decimals(value)
+    return f"{value:.{decimals}f}", "" if pd.isna(sd) else f"{sd:.{decimals}f}"
+
+
+def parameters(count: float) -> str:
+    """A count as the paper prints it: 1.86B, 0.34B, 2.3M; below a million 12.3K, then in ones."""
+    if count >= 1e8:
+        return f"{count / 1e9:.2f}B"
+    if count >= 1e6:
+        return f"{count / 1e6:.1f}M"
+    if count >= 1e3:
+        return f"{count / 1e3:.1f}K"
+    return f"{count:.0f}"
+
+
+def _decimals(time: float) -> int:
+    """Three digits of a time are worth reading, whichever unit it is in; at most 3 decimals."""
+    return min(3, max(0, 2 - math.floor(math.log10(time)))) if time > 0 else 0
+
+
+def shown_labels(table) -> list[tuple[str, ...]]:
+    """The rows' labels with repeated parents blank, as the paper prints them.
+
+    A label is a parent if others follow it. Counts ("0 | 2 | 2") are values and are repeated.
+    """
+    shown, previous = [], ()
+    for row in table.rows:
+        texts = list(row.labels)
+        for depth in range(len(texts) - 1):
+            same = tuple(row.labels[: depth + 1]) == tuple(previous[: depth + 1])
+            if same and not row.labels[depth].isdigit():
+                texts[depth] = ""
+        shown.append(tuple(texts))
+        previous = row.labels
+    return shown
+
+
+def headings(table, unit: frames.Unit) -> list[tuple[str, str]]:
+    """(group, heading) of every column, label columns first; the group is empty if there is none.
+
+    Where a group is one column wide and only repeats its heading ("MedMCQA" over "MedMCQA"), the
+    group is dropped.
+
+    Raises:
+        ValueError: the table's header does not span its columns.
+    """
+    own = [*table.label_headings, *columns(table, unit)]
+    groups = [text for text, width in table.header for _ in range(width)] or [""] * len(own)
+    if len(groups) != len(own):
+        raise ValueError(
+            f"table {table.number}: the header spans {len(groups)} columns of {len(own)}"
+        )
+    pairs = zip(groups, own, strict=True)
+    return [("" if group == heading else group, heading) for group, heading in pairs]
+
+
+def note(table, frame: pd.DataFrame, unit: frames.Unit) -> str:
+    """How to read a cell, in one or two sentences."""
+    seeds = int(frame["seeds"].max(skipna=True)) if frame["seeds"].notna().any() else 0
+    # Untuned models have no seed, so even in a study of several some values are of one run.
+    mean = f"mean ± standard deviation over {seeds} seeds, or one run" if seeds > 1 else "one run"
+    sentences = [f"Ours: {mean}; in parentheses the paper's value."]
+    if unit != "hours" and "time" in kind_by_column(table).values():
+        sentences.append("Training time is in seconds; the paper's, in hours, is not comparable.")
+    return " ".join(sentences)
+
+
+# --- LaTeX ------------------------------------------------------------------------------------
+
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "{": r"\{",
+        "}": r"\}",
+        "$": r"\$",
+        "&": r"\&",
+        "#": r"\#",
+        "%": r"\%",
+        "_": r"\_",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        # In the standard fonts' encoding these three print as other characters.
+        "<": r"$<$",
+        ">": r"$>$",
+        "|": r"$|$",
+        "→": r"$\rightarrow$",
+        "←": r"$\leftarrow$",
+        "±": r"$\pm$",
+        "\u00d7": r"$\times$",  # multiplication sign
+        "≤": r"$\leq$",
+        "≥": r"$\geq$",
+        "\u2212": r"$-$",  # minus sign
+    }
+)
+
+
+def escape(text: str) -> str:
+    """Plain text as LaTeX that prints it."""
+    return text.translate(_LATEX)
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of the printed table. spec: LaTeX's; width: how many of LaTeX's columns it is."""
+
+    group: str
+    heading: str
+    spec: str
+    width: int
+    is_label: bool
+
+
+def latex(table, frame: pd.DataFrame, unit: frames.Unit) -> str:
+    """A table float that needs the booktabs package and nothing else, within a page's width."""
+    cells = entries(table, frame, unit)
+    cols = _columns(table, cells, unit)
+    return "\n".join(
+        [
+            r"\begin{table}[htbp]",
+            r"\centering\footnotesize",
+            rf"\setlength{{\tabcolsep}}{{{'2.5' if len(table.columns) >= _MANY else '5'}pt}}",
+            rf"\caption{{{escape(table.caption)}}}\smallskip",
+            rf"\begin{{tabular}}{{@{{}}{''.join(col.spec for col in cols)}@{{}}}}",
+            r"\toprule",
+            *_latex_groups(cols),
+            _latex_line(_latex_heading(col) for col in cols),
+            r"\midrule",
+            *_latex_body(table, cells, [col.width for col in cols if not col.is_label]),
+            r"\bottomrule",
+            r"\end{tabular}",
+            rf"\par\smallskip{{\scriptsize {escape(note(table, frame, unit))}\par}}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _columns(table, cells: list[list[Entry]], unit: frames.Unit) -> list[_Column]:
+    labels = len(table.label_headings)
+    columns = []
+    for at, (group, heading) in enumerate(headings(table, unit)):
+        if at < labels:
+            counts = all(row.labels[at].isdigit() for row in table.rows)
+            columns.append(_Column(group, heading, "c" if counts else "l", 1, True))
+        elif any(row[at - labels].paper for row in cells):
+            # Ours and the paper's in a column each, so that digits align whatever stands beside.
+            columns.append(_Column(group, heading, r"r@{\,}l", 2, False))
+        else:
+            columns.append(_Column(group, heading, "r", 1, False))
+    return columns
+
+
+def _latex_line(cells: Iterable[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _latex_groups(cols: list[_Column]) -> list[str]:
+    """The upper heading line and the rules under its groups; nothing if there are no groups."""
+    if not any(col.group for col in cols):
+        return []
+    cells, rules, at = [], [], 1
+    for group, members in itertools.groupby(cols, key=lambda col: col.group):
+        width = sum(col.width for col in members)
+        if group:
+            cells.append(rf"\multicolumn{{{width}}}{{c}}{{{escape(group)}}}")
+            rules.append(rf"\cmidrule(lr){{{at}-{at + width - 1}}}")
+        else:
+            cells += [""] * width
+        at += width
+    return [_latex_line(cells), "".join(rules)]
+
+
+def _latex_heading(col: _Column) -> str:
+    align = "l" if col.spec == "l" else "c"
+    text = _broken(col.heading, _HEADING_WIDTH, align, "b")
+    return text if col.is_label else rf"\multicolumn{{{col.width}}}{{{align}}}{{{text}}}"
+
+
+def _latex_body(table, cells: list[list[Entry]], widths: list[int]) -> list[str]:
+    lines, shown = [], shown_labels(table)
+    blocks = any(not labels[0] for labels in shown)
+    room = _LABEL_WIDTH if len(widths) < _MANY else _LABEL_WIDTH_BESIDE_MANY
+    for labels, row in zip(shown, cells, strict=True):
+        # A new parent ("Medium") opens a block; a table whose first labels never repeat has none.
+        if blocks and lines and labels[0]:
+            lines.append(r"\addlinespace")
+        texts = [_broken(text, room, "l", "t") for text in labels]
+        values = [_latex_entry(it, width) for it, width in zip(row, widths, strict=True)]
+        lines.append(_latex_line([*texts, *values]))
+    return lines
+
+
+def _latex_entry(it: Entry, width: int) -> str:
+    # The leading zero of a deviation of a score says nothing: .0031.
+    sd = rf"$_{{\pm {it.sd.removeprefix('0')}}}$" if it.sd else ""
+    if width == 1:
+        return it.ours + sd
+    published = rf"{{\scriptsize({it.paper})}}" if it.paper else ""
+    return f"{it.ours}{sd} & {published}"
+
+
+def _broken(text: str, width: int, align: str, position: str) -> str:
+    """Escaped text, in lines of at most ``width`` characters where it has spaces or hyphens."""
+    lines = [escape(line) for line in textwrap.wrap(text, width, break_long_words=False)]
+    if len(lines) < 2:
+        return "".join(lines)
+    begin = rf"\begin{{tabular}}[{position}]{{@{{}}{align}@{{}}}}"
+    return begin + r"\\".join(lines) + r"\end{tabular}"
+
+
+# --- markdown ---------------------------------------------------------------------------------
+
+
+def markdown(table, frame: pd.DataFrame, unit: frames.Unit) -> str:
+    """The table in GitHub's markdown, with a group in front of its heading: "Model: General"."""
+    heads = [f"{group}: {text}" if group else text for group, text in headings(table, unit)]
+    aligns = [":--"] * len(table.label_headings) + ["--:"] * len(table.columns)
+    rows = [
+        [*labels, *map(_markdown_entry, row)]
+        for labels, row in zip(shown_labels(table), entries(table, frame, unit), strict=True)
+    ]
+    lines = [_markdown_line(cells) for cells in ([_plain(head) for head in heads], aligns)]
+    lines += [_markdown_line(map(_plain, row)) for row in rows]
+    title = f"**Table {table.number}.** {_plain(table.caption)}"
+    return "\n".join([title, "", *lines, "", note(table, frame, unit), ""])
+
+
+def _markdown_line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _markdown_entry(it: Entry) -> str:
+    published = f"({it.paper})" if it.paper else ""
+    ours = f"{it.ours} ± {it.sd}" if it.sd else it.ours
+    return " ".join(filter(None, (ours, published)))
+
+
+def _plain(text: str) -> str:
+    """Text that markdown shows as it is."""
+    return re.sub(r"([\\`*_|<\[\]])", r"\\\1", text)

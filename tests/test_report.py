@@ -1,0 +1,872 @@
+"""Results to tables, figures and the page, on a made-up study with the paper's seven tables."""
+
+import io
+import json
+import math
+import os
+import random
+import re
+import shutil
+import statistics
+import subprocess
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import matplotlib.image
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mofe import files, paper
+from mofe.report import figures, frames, page, tables
+
+SEEDS = (0, 1, 2)
+FLOORS = {"mmlu": 0.262, "medmcqa": 0.281, "pubmedqa": 0.552, "finance": 0.405}
+TASKS = {"MMLU": "mmlu", "MedMCQA": "medmcqa", "Medicine": "medmcqa"}
+TASKS |= {"PubMedQA": "pubmedqa", "Finance": "finance"}
+COLUMNS = ["Trainable Parameters", "Training Time(hr)", *TASKS]
+SIZES = {"Small": 2, "Medium": 4, "Large": 8}
+RECIPES = {"X": None, "Full": "full", "MoFE": "mofe", "LoRA": "lora", "QLoRA": "qlora"}
+RECIPES |= {"DoRA": "dora"}
+TRAINABLE = {"full": 1_861_000, "lora": 12_288, "qlora": 12_288, "dora": 14_336}
+SECONDS = {"full": 24.0, "lora": 15.0, "qlora": 19.0, "dora": 18.0}
+SCORES = {None: 0.27, "full": 0.61, "mofe": 0.57, "lora": 0.37, "qlora": 0.36, "dora": 0.38}
+VERSIONS = {"torch": "2.15.0", "transformers": "5.23.0", "lm-eval": "0.4.13", "peft": "0.21.0"}
+
+# The parts of each table that its published cells do not hold.
+LAYOUT = {
+    1: (("Model", "Fine-tuning"), (), "Parameters, time and performance by model size."),
+    2: (("Model", "Fine-tuning"), (), "Parameters, time and performance by method & size."),
+    3: (
+        ("Medical Expert", "General"),
+        (("Model", 2), ("MedMCQA", 1)),
+        "The performance of MoFE models with various expert model compositions.",
+    ),
+    4: (
+        ("Finance Expert", "Medical Expert", "General"),
+        (("Model", 3), ("Task Performance", 2)),
+        "The performance of MoFE models with different numbers of finance and medical experts.",
+    ),
+    5: (("Base Model",), (("Base Model", 1), ("Task Performance", 2)), "Different base models."),
+    6: (("Expert Model", "Training Strategy"), (), "Task performance by training strategy."),
+    7: (("Frozen", "Updated"), (("FFN Blocks", 2), ("MedMCQA", 1)), "Frozen FFN blocks."),
+}
+
+
+def train_record(**changes) -> dict:
+    record = {
+        "trainable_parameters": 98_304,
+        "total_parameters": 1_861_000,
+        "seconds": 9.0,
+        "tokens": 120_000,
+        "answer_tokens": 12_000,
+        "steps": 40,
+        "final_loss": 0.9,
+        "seed": 0,
+        "recipe": "mofe",
+        "moe": "tiny_2tiny",
+        "stages": "both_mofe",
+        "versions": VERSIONS,
+        "git_revision": "0123456789abcdef0123456789abcdef01234567",
+        "hardware": {"cpu": "A processor", "cores": 2, "gpus": []},
+        "config_hash": "abc",
+        "frozen_sha256": {"before": "f00d", "after": "f00d"},
+    }
+    return record | changes
+
+
+def eval_record(**changes) -> dict:
+    record = {
+        "task": "mmlu",
+        "moe": "tiny_2tiny",
+        "stages": "both_mofe",
+        "seed": 0,
+        "n": 2000,
+        "metrics": {"acc": {"value": 0.51, "stderr": 0.011}},
+        "floor": {"value": 0.262, "how": "always answering the commonest option"},
+        "seconds": 3.0,
+        "versions": VERSIONS,
+        "git_revision": "0123456789abcdef0123456789abcdef01234567",
+    }
+    return record | changes
+
+
+def put(path, record) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record), encoding="utf-8")
+    return str(path)
+
+
+def put_log(path, final: float, rng: random.Random, steps: int = 40) -> None:
+    losses = [final + (2.2 - final) * math.exp(-step / 9) for step in range(steps)]
+    lines = [
+        {"step": step, "loss": loss + rng.gauss(0, 0.02), "learning_rate": 1e-3, "tokens": 3000}
+        for step, loss in enumerate(losses, start=1)
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(line | {"seconds": 0.2}) + "\n" for line in lines))
+
+
+def study(folder, seeds=SEEDS) -> list[SimpleNamespace]:
+    """The seven tables of the paper over made-up results, written below ``folder``."""
+    rng = random.Random(7)
+    return [
+        _table(number, cells, folder, seeds, rng)
+        for number, cells in paper.published().groupby("table")
+    ]
+
+
+def _table(number, cells, folder, seeds, rng) -> SimpleNamespace:
+    headings, header, caption = LAYOUT[number]
+    columns = tuple(column for column in COLUMNS if column in set(cells["column"]))
+    labels = [tuple(label.split(" | ")) for label in cells.groupby("row")["label"].first()]
+    return SimpleNamespace(
+        number=number,
+        caption=caption,
+        label_headings=headings,
+        header=header,
+        columns=columns,
+        rows=tuple(_row(number, label, columns, folder, seeds, rng) for label in labels),
+    )
+
+
+def _facts(number, labels) -> tuple[str, str | None, dict[str, int], int | None, float]:
+    """(mixture, last recipe, experts, frozen experts, bonus on the score) of a made-up row."""
+    if number <= 2:
+        size, method = labels
+        recipe = RECIPES[method]
+        frozen = SIZES[size] if recipe == "mofe" else None
+        return f"tiny_{SIZES[size]}tiny", recipe, {"tiny": SIZES[size]}, frozen, 0.0
+    if number == 7:
+        frozen, trained = map(int, labels)
+        recipe = "mofe" if trained == 0 else f"freeze{frozen}"
+        return "tiny_4tiny", recipe, {"tiny": 4}, frozen, 0.004 * trained
+    if number in (3, 4):
+        counts = [int(label) for label in labels]
+        finance, medical, general = counts if number == 4 else (0, *counts)
+        experts = {"finance": finance, "medical": medical, "general": general}
+        experts = {name: count for name, count in experts.items() if count}
+        name = "general_" + "-".join(f"{count}{name}" for name, count in experts.items())
+        return name, "mofe", experts, 4, 0.015 * medical + 0.01 * finance
+    if number == 5:
+        base = labels[0].split()[0].lower()
+        return f"{base}_2finance-2medical", "mofe", {"finance": 2, "medical": 2}, 4, 0.05
+    expert = labels[0].split()[0].lower()
+    return f"tiny_4{expert}", "mofe", {expert: 4}, 4, 0.01 * len(labels[1]) / 10
+
+
+def _row(number, labels, columns, folder, seeds, rng) -> SimpleNamespace:
+    mixture, recipe, experts, frozen, bonus = _facts(number, labels)
+    stages = ["posttrain_mofe"] if labels[-1].startswith("Post") else []
+    stages = ".".join([*stages, f"both_{recipe}"]) if recipe else "none"
+    variant = f"{mixture}/{stages}"
+    names = ["posttrain_mofe", stages] if "." in stages else [stages]
+    trains = tuple(
+        tuple(
+            _train(folder / f"variants/{mixture}/{name}/s{seed}", mixture, name, recipe, seed, rng)
+            for name in names
+        )
+        for seed in (seeds if recipe else ())
+    )
+    cells = []
+    for column in columns:
+        if column in TASKS:
+            score = SCORES.get(recipe, 0.56) + bonus
+            evals = folder / f"evals/{variant}"
+            files = tuple(_eval(evals, variant, TASKS[column], seed, score, rng) for seed in seeds)
+            cells.append(cell("task", column, files, TASKS[column]))
+        else:
+            cells.append(cell("time" if "Time" in column else "trainable", column, trains))
+    return SimpleNamespace(
+        labels=labels,
+        cells=tuple(cells),
+        mixture=mixture,
+        recipe=recipe,
+        experts=tuple(experts.items()),
+        frozen=frozen,
+        trains=trains,
+    )
+
+
+def cell(kind, column, files, task=None) -> SimpleNamespace:
+    return SimpleNamespace(kind=kind, column=column, files=files, task=task)
+
+
+def _train(folder, mixture, stages, recipe, seed, rng) -> str:
+    path = folder / "train.json"
+    if not path.exists():
+        experts = int(re.findall(r"[0-9]+", mixture)[0])
+        seconds = SECONDS.get(recipe, 10.0) * (0.7 + 0.1 * experts) + rng.gauss(0, 0.3)
+        put_log(folder / "log.jsonl", 1.6 - SCORES.get(recipe, 0.56), rng)
+        record = train_record(seed=seed, recipe=recipe, moe=mixture, stages=stages)
+        put(
+            path,
+            record | {"seconds": seconds, "trainable_parameters": TRAINABLE.get(recipe, 98_304)},
+        )
+    return str(path)
+
+
+def _eval(folder, variant, task, seed, score, rng) -> str:
+    path = folder / f"s{seed}/{task}.json"
+    if not path.exists():
+        value = min(0.98, score + 0.7 * (FLOORS[task] - 0.27) + rng.gauss(0, 0.012))
+        stderr = math.sqrt(value * (1 - value) / 2000)
+        floor = {"value": FLOORS[task], "how": "always answering the commonest option"}
+        moe, stages = variant.split("/")
+        record = eval_record(task=task, moe=moe, stages=stages, seed=seed, floor=floor)
+        put(path, record | {"metrics": {"acc": {"value": value, "stderr": stderr}}})
+    return str(path)
+
+
+def curves(tables) -> list[figures.Curve]:
+    """A curve for each trained row; a row trained in two stages has one for each."""
+    found = {}
+    for row in (row for table in tables for row in table.rows if row.recipe):
+        for stage in zip(*row.trains, strict=True):
+            last = stage[0].split("/")[-3].split(".")[-1]
+            data = "post-pretraining" if last == "posttrain_mofe" else "MMLU + MedMCQA"
+            logs = tuple(path.replace("train.json", "log.jsonl") for path in stage)
+            found[logs] = figures.Curve(data, row.recipe, logs)
+    return list(found.values())
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """The made-up study's folder and tables; tests read it and change nothing in it."""
+    folder = tmp_path_factory.mktemp("results")
+    return folder, study(folder)
+
+
+def one_row(number, label, *cells, **more) -> SimpleNamespace:
+    """A table of one row, with Table ``number``'s published values."""
+    row = SimpleNamespace(labels=label, cells=cells, recipe="mofe", experts=(), frozen=2, **more)
+    return SimpleNamespace(
+        number=number,
+        caption="One row.",
+        label_headings=tuple("AB"[: len(label)]),
+        header=(),
+        columns=tuple(it.column for it in cells),
+        rows=(row,),
+    )
+
+
+def scores(folder, values, stderrs=(0.01, 0.01, 0.01), n=2000, task="mmlu") -> tuple[str, ...]:
+    return tuple(
+        put(
+            folder / f"s{seed}/{task}.json",
+            eval_record(seed=seed, n=n, metrics={"acc": {"value": value, "stderr": stderr}}),
+        )
+        for seed, (value, stderr) in enumerate(zip(values, stderrs, strict=False))
+    )
+
+
+# --- frames -----------------------------------------------------------------------------------
+
+
+def test_a_score_is_the_mean_over_seeds_with_its_deviation_and_standard_error(tmp_path):
+    files_ = scores(tmp_path, (0.5, 0.52, 0.57), stderrs=(0.010, 0.011, 0.012))
+    table = one_row(1, ("Small", "MoFE"), cell("task", "MMLU", files_, "mmlu"))
+    (line,) = frames.tidy(table, "seconds").to_dict("records")
+    assert tuple(line) == frames.COLUMNS
+    assert (line["row"], line["label"], line["column"]) == (1, "Small | MoFE", "MMLU")
+    assert line["paper"] == 0.3163
+    assert line["value"] == pytest.approx(0.53)
+    assert line["sd"] == pytest.approx(statistics.stdev((0.5, 0.52, 0.57)))
+    assert line["stderr"] == pytest.approx(math.sqrt((0.01**2 + 0.011**2 + 0.012**2) / 3))
+    assert (line["n"], line["seeds"]) == (2000, 3)
+
+
+def test_one_seed_has_no_deviation_and_a_new_row_no_published_value(tmp_path):
+    files_ = scores(tmp_path, (0.5,))
+    table = one_row(1, ("Tiny", "MoFE"), cell("task", "MMLU", files_, "mmlu"))
+    (line,) = frames.tidy(table, "hours").to_dict("records")
+    assert math.isnan(line["sd"])
+    assert math.isnan(line["paper"])
+    assert (line["value"], line["seeds"]) == (0.5, 1)
+
+
+def trained(tmp_path, seconds=(3600.0, 7200.0), counts=(2_252_800, 2_252_800)) -> tuple:
+    """Two seeds of two stages; the second stage trains ``counts`` for ``seconds``."""
+    return tuple(
+        (
+            put(tmp_path / f"first/s{seed}/train.json", train_record(seconds=360.0)),
+            put(
+                tmp_path / f"last/s{seed}/train.json",
+                train_record(seconds=time, trainable_parameters=count),
+            ),
+        )
+        for seed, (time, count) in enumerate(zip(seconds, counts, strict=True))
+    )
+
+
+def test_training_time_adds_up_the_stages_and_parameters_are_the_last_stages(tmp_path):
+    runs = trained(tmp_path)
+    table = one_row(
+        2,
+        ("Small", "LoRA"),
+        cell("trainable", "Trainable Parameters", runs),
+        cell("time", "Training Time(hr)", runs),
+    )
+    frame = frames.tidy(table, "hours").set_index("column")
+    assert frame.loc["Trainable Parameters", ["paper", "value", "sd"]].tolist() == [
+        2.3e6,
+        2_252_800,
+        0,
+    ]
+    assert frame.loc["Training Time(hr)", "value"] == pytest.approx((1.1 + 2.1) / 2)
+    assert frame.loc["Training Time(hr)", "paper"] == 13
+    assert frame["n"].isna().all()
+
+
+def test_seconds_and_the_papers_hours_never_share_a_line(tmp_path):
+    table = one_row(2, ("Small", "LoRA"), cell("time", "Training Time(hr)", trained(tmp_path)))
+    frame = frames.tidy(table, "seconds").set_index("column")
+    assert list(frame.index) == ["Training Time(hr)", "Training Time(s)"]
+    assert frame.loc["Training Time(hr)", "paper"] == 13
+    assert pd.isna(frame.loc["Training Time(hr)", "value"])
+    assert pd.isna(frame.loc["Training Time(hr)", "seeds"])
+    assert pd.isna(frame.loc["Training Time(s)", "paper"])
+    assert frame.loc["Training Time(s)", "value"] == pytest.approx(5760)
+
+
+def test_seeds_that_contradict_each_other_are_refused(tmp_path):
+    runs = trained(tmp_path, counts=(10, 11))
+    with pytest.raises(ValueError, match="trainable_parameters differs between seeds: 10, 11"):
+        frames.measure(cell("trainable", "Trainable Parameters", runs), "hours")
+    questions = (*scores(tmp_path / "a", (0.5,), n=10), *scores(tmp_path / "b", (0.5,), n=11))
+    with pytest.raises(ValueError, match="n differs between seeds: 10, 11"):
+        frames.measure(cell("task", "MMLU", questions, "mmlu"), "hours")
+
+
+def test_a_unit_is_hours_or_seconds(results):
+    with pytest.raises(ValueError, match="unit is 'minutes'"):
+        frames.tidy(results[1][0], "minutes")
+
+
+@pytest.mark.parametrize("unit", ["hours", "seconds"])
+def test_every_published_cell_is_in_the_frames_once(results, unit):
+    found = [
+        (table.number, line.row, line.label, line.column, line.paper)
+        for table in results[1]
+        for line in frames.tidy(table, unit).itertuples()
+        if not pd.isna(line.paper)
+    ]
+    cells = paper.published()[["table", "row", "label", "column", "value"]]
+    # By column within a row, because the paper's order of columns is the table's affair.
+    assert sorted(found) == sorted(cells.itertuples(index=False, name=None))
+
+
+def test_untuned_rows_have_no_line_for_parameters_or_time(results):
+    frame = frames.tidy(results[1][0], "seconds")
+    assert set(frame[frame["label"] == "Small | X"]["column"]) == {"MMLU", "MedMCQA"}
+
+
+WRONG_EVALS = [
+    ({"metrics": {}}, "metrics.acc.value is missing"),
+    ({"metrics": {"acc": 0.5}}, "metrics.acc.value is missing"),
+    ({"metrics": {"acc": {"value": math.nan, "stderr": 0.1}}}, "metrics.acc.value is nan"),
+    ({"metrics": {"acc": {"value": 51.0, "stderr": 0.1}}}, "metrics.acc.value is 51.0, outside"),
+    ({"metrics": {"acc": {"value": None, "stderr": 0.1}}}, "metrics.acc.value is None"),
+    ({"metrics": {"acc": {"value": True, "stderr": 0.1}}}, "metrics.acc.value is True"),
+    ({"metrics": {"acc": {"value": 0.5, "stderr": -0.1}}}, "metrics.acc.stderr is -0.1, outside"),
+    ({"n": 0}, "n is 0"),
+    ({"n": 20.5}, "n is 20.5, not a whole number"),
+    ({"floor": {"value": 1.2, "how": "x"}}, "floor.value is 1.2, outside"),
+    ({"task": 3}, "task is 3, not a text"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG_EVALS)
+def test_a_wrong_evaluation_is_refused_by_file_and_key(tmp_path, change, message):
+    path = put(tmp_path / "mmlu.json", eval_record(**change))
+    with pytest.raises(ValueError, match=f"^{re.escape(path)}: {re.escape(message)}"):
+        frames.read_eval(path)
+
+
+WRONG_TRAININGS = [
+    ({"seconds": math.inf}, "seconds is inf"),
+    ({"seconds": -1.0}, "seconds is -1.0, outside"),
+    ({"final_loss": math.nan}, "final_loss is nan"),
+    ({"trainable_parameters": 1.5}, "trainable_parameters is 1.5, not a whole number"),
+    ({"trainable_parameters": "1"}, "trainable_parameters is '1', not a finite number"),
+    ({"versions": []}, "versions is [], not an object"),
+    ({"recipe": None}, "recipe is None, not a text"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG_TRAININGS)
+def test_a_wrong_training_is_refused_by_file_and_key(tmp_path, change, message):
+    path = put(tmp_path / "train.json", train_record(**change))
+    with pytest.raises(ValueError, match=f"^{re.escape(path)}: {re.escape(message)}"):
+        frames.read_train(path)
+
+
+@pytest.mark.parametrize("read", [frames.read_train, frames.read_eval])
+@pytest.mark.parametrize("text", ["", '{"task": "mm', "[]", "3"])
+def test_what_is_no_json_object_is_refused(tmp_path, read, text):
+    path = tmp_path / "result.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: (not a complete|holds)"):
+        read(path)
+
+
+@pytest.mark.parametrize("key", sorted(train_record()))
+def test_a_training_lacks_no_key(tmp_path, key):
+    record = train_record()
+    del record[key]
+    path = put(tmp_path / "train.json", record)
+    if key == "config_hash":  # recorded for people; nothing here reads it
+        frames.read_train(path)
+    else:
+        with pytest.raises(ValueError, match=f"{key} is missing"):
+            frames.read_train(path)
+
+
+# --- tables -----------------------------------------------------------------------------------
+
+
+def render(table, unit, folder) -> tuple[str, str, str]:
+    paths = [folder / f"table{table.number}.{kind}" for kind in ("tex", "md", "csv")]
+    tables.write(table, unit, *paths)
+    return tuple(path.read_text(encoding="utf-8") for path in paths)
+
+
+def test_the_csv_is_the_tidy_frame(results, tmp_path):
+    table = results[1][0]
+    _, _, csv = render(table, "seconds", tmp_path)
+    assert csv.splitlines()[0] == "row,label,column,paper,value,sd,stderr,n,seeds"
+    assert "2,Small | Full,Training Time(hr),14,,,,,\n" in csv
+    read = pd.read_csv(io.StringIO(csv), dtype={"n": "Int64", "seeds": "Int64"})
+    frame = frames.tidy(table, "seconds")
+    pd.testing.assert_frame_equal(read, frame, check_dtype=False, rtol=1e-11)
+
+
+def test_markdown_shows_ours_with_deviation_and_the_papers_text(results, tmp_path):
+    _, md, _ = render(results[1][3], "seconds", tmp_path)
+    lines = [line for line in md.splitlines() if line.startswith("|")]
+    assert lines[0] == (
+        "| Model: Finance Expert | Model: Medical Expert | Model: General "
+        "| Task Performance: Medicine | Task Performance: Finance |"
+    )
+    assert len(lines) == 2 + 6
+    assert re.fullmatch(
+        r"\| 0 \| 4 \| 0 \| 0\.\d{4} ± 0\.\d{4} \(0\.3636\) \| 0\.\d{4} ± 0\.\d{4} \(0\.928\) \|",
+        lines[4],
+    )
+
+
+def test_time_in_seconds_shows_no_published_time(results, tmp_path):
+    tex, md, _ = render(results[1][0], "seconds", tmp_path)
+    assert "Training Time(s)" in md
+    assert "Training Time(hr)" not in md
+    assert "(14)" not in md + tex
+    tex, md, _ = render(results[1][0], "hours", tmp_path)
+    assert "Training Time(hr)" in md
+    assert "(14)" in md
+    assert "(14)" in tex
+
+
+def test_one_seed_shows_no_deviation(tmp_path):
+    table = study(tmp_path / "results", seeds=(5,))[6]
+    tex, md, _ = render(table, "seconds", tmp_path)
+    assert "±" not in md
+    assert r"\pm" not in tex
+    assert "one run" in md
+
+
+def test_repeated_parents_are_blank_and_repeated_counts_are_not(results):
+    first = [labels[0] for labels in tables.shown_labels(results[1][0])]
+    assert first == ["Small", "", "", "Medium", "", "", "Large", "", ""]
+    assert [labels[0] for labels in tables.shown_labels(results[1][3])] == list("000321")
+    assert [labels[0] for labels in tables.shown_labels(results[1][5])] == [
+        "TinyLlama",
+        "",
+        "Medical Expert",
+    ]
+
+
+def test_latex_has_the_papers_two_levels_of_headings(results, tmp_path):
+    tex, _, _ = render(results[1][3], "hours", tmp_path)
+    assert r"\multicolumn{3}{c}{Model} & \multicolumn{4}{c}{Task Performance} \\" in tex
+    assert r"\cmidrule(lr){1-3}\cmidrule(lr){4-7}" in tex
+    tex, _, _ = render(results[1][5], "hours", tmp_path)
+    assert r"$\rightarrow$" in tex
+    assert "cmidrule" not in tex
+
+
+def test_a_header_that_does_not_span_the_columns_is_refused(results):
+    table = SimpleNamespace(**vars(results[1][3]) | {"header": (("Model", 2),)})
+    with pytest.raises(ValueError, match="table 4: the header spans 2 columns of 5"):
+        tables.headings(table, "hours")
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (1_861_144_576, "1.86B"),
+        (339_000_000, "0.34B"),
+        (2_252_800, "2.3M"),
+        (12_288, "12.3K"),
+        (640, "640"),
+    ],
+)
+def test_parameters_are_printed_as_the_paper_prints_them(count, text):
+    assert tables.parameters(count) == text
+
+
+@pytest.mark.parametrize(
+    ("time", "text"),
+    [
+        (7200.4, "7200"),
+        (123.4, "123"),
+        (12.34, "12.3"),
+        (6.04, "6.04"),
+        (0.0061, "0.006"),
+        (0, "0"),
+    ],
+)
+def test_times_are_printed_with_three_digits(time, text):
+    assert tables.format_pair(time, math.nan, "time") == (text, "")
+
+
+@given(st.text(alphabet="\\{}$&#%_~^<>|ab ", max_size=30))
+def test_escaped_text_leaves_latex_nothing_to_act_on(text):
+    """Without the replacements themselves, no character with a meaning is left unescaped."""
+    known = [r"\textbackslash{}", r"\textasciitilde{}", r"\textasciicircum{}", "$<$", "$>$", "$|$"]
+    known += [r"\{", r"\}", r"\$", r"\&", r"\#", r"\%", r"\_"]
+    rest = re.sub("|".join(map(re.escape, known)), "", tables.escape(text))
+    assert set(rest) <= set("ab ")
+
+
+def hostile(table) -> SimpleNamespace:
+    """The table with characters that LaTeX, markdown and HTML would each act on."""
+    nasty = r"<b>50% & $x_1^2$ #{~}\ | → ± `é`</b>"
+    labels = (nasty, *table.rows[0].labels[1:])
+    row = SimpleNamespace(**vars(table.rows[0]) | {"labels": labels})
+    headings = (nasty, *table.label_headings[1:])
+    changes = {"caption": nasty, "label_headings": headings, "rows": (row, *table.rows[1:])}
+    return SimpleNamespace(**vars(table) | changes)
+
+
+def test_hostile_labels_stay_text_in_markdown(results, tmp_path):
+    _, md, _ = render(hostile(results[1][6]), "hours", tmp_path)
+    rows = [line for line in md.splitlines() if line.startswith("|")]
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in rows}) == 1
+    assert not re.search(r"(?<!\\)<", md)
+
+
+needs_latex = pytest.mark.skipif(
+    shutil.which("pdflatex") is None and os.environ.get("MOFE_REQUIRE_LATEX") != "1",
+    reason="pdflatex is not installed (MOFE_REQUIRE_LATEX=1 makes this a failure)",
+)
+
+
+def pdflatex(folder, tables_, unit) -> str:
+    """Compile the tables, a page each, in an article with booktabs and nothing else; the log."""
+    for at, table in enumerate(tables_):
+        text = tables.latex(table, frames.tidy(table, unit), unit)
+        (folder / f"{at}.tex").write_text(text, encoding="utf-8")
+    inputs = "".join(rf"\input{{{at}}}\clearpage" for at in range(len(tables_)))
+    document = rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{inputs}"
+    (folder / "all.tex").write_text(document + r"\end{document}", encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    run = subprocess.run(command, cwd=folder, capture_output=True, check=False)
+    log = run.stdout.decode("utf-8", errors="replace")
+    assert run.returncode == 0, log[-2000:]
+    assert f"({len(tables_)} pages" in log.replace("\n", "")
+    return log
+
+
+@needs_latex
+@pytest.mark.parametrize("unit", ["hours", "seconds"])
+def test_all_tables_compile_in_an_article_and_fit_its_width(results, tmp_path, unit):
+    assert "Overfull" not in pdflatex(tmp_path, results[1], unit)
+
+
+@needs_latex
+def test_hostile_labels_compile(results, tmp_path):
+    pdflatex(tmp_path, [hostile(table) for table in results[1]], "hours")
+
+
+def test_a_result_that_cannot_be_read_leaves_the_tables_in_place(tmp_path):
+    table = study(tmp_path / "results", seeds=(0, 1))[6]
+    before = render(table, "hours", tmp_path)
+    broken = table.rows[4].cells[0].files[1]
+    put(tmp_path / "broken.json", {})
+    shutil.copy(tmp_path / "broken.json", broken)
+    with pytest.raises(ValueError, match=f"{re.escape(broken)}: metrics.acc.value is missing"):
+        render(table, "hours", tmp_path)
+    kinds = ("tex", "md", "csv")
+    assert before == tuple((tmp_path / f"table7.{kind}").read_text("utf-8") for kind in kinds)
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+def test_write_atomic_replaces_a_file_and_makes_its_folder(tmp_path):
+    path = tmp_path / "new" / "file.txt"
+    files.write_atomic(path, "é\n")
+    files.write_atomic(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert os.listdir(path.parent) == ["file.txt"]
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert path.stat().st_mode == plain.stat().st_mode
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    path = tmp_path / "file.txt"
+    files.write_atomic(path, "old")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        files.write_atomic(path, "new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file.txt"]
+
+
+# --- figures ----------------------------------------------------------------------------------
+
+
+def draw(tables_, unit, folder) -> dict[str, list]:
+    """Every figure, by name, as [PDF, PNG]."""
+    paths = {
+        name: [folder / f"{name}.{kind}" for kind in ("pdf", "png")]
+        for name in ("time_accuracy", "medical_experts", "frozen_experts", "loss_curves")
+    }
+    figures.time_accuracy(tables_[:2], unit, paths["time_accuracy"])
+    figures.medical_experts(tables_[2:4], unit, paths["medical_experts"])
+    figures.frozen_experts(tables_[6:], unit, paths["frozen_experts"])
+    figures.loss_curves(curves(tables_), paths["loss_curves"])
+    return paths
+
+
+def test_figures_are_pictures_and_the_same_twice(results, tmp_path):
+    once = draw(results[1], "hours", tmp_path / "once")
+    twice = draw(results[1], "hours", tmp_path / "twice")
+    for name, (pdf, png) in once.items():
+        assert pdf.read_bytes().startswith(b"%PDF")
+        height, width, _ = matplotlib.image.imread(png).shape
+        assert min(height, width) > 400
+        assert [path.read_bytes() for path in twice[name]] == [pdf.read_bytes(), png.read_bytes()]
+
+
+def test_a_model_shown_by_two_tables_is_one_point(results):
+    """Nine rows of Table 1 and fifteen of Table 2 are eighteen models; Table 3 is in Table 4."""
+    points = figures._by_task(results[1][:2], "hours")
+    assert {task: len(found) for task, found in points.items()} == {"mmlu": 18, "medmcqa": 18}
+    points = figures._by_task(results[1][2:4], "hours")
+    assert {task: len(found) for task, found in points.items()} == {"medmcqa": 6, "finance": 6}
+
+
+def test_the_paper_is_drawn_at_its_own_scale_only(results):
+    hours = figures._by_task(results[1][:1], "hours")["mmlu"][1]
+    assert (hours.paper, hours.hours) == (0.3331, 14)
+    seconds = figures._by_task(results[1][:1], "seconds")["mmlu"][1]
+    assert (seconds.paper, seconds.hours) == (None, None)
+
+
+def log(path, losses) -> str:
+    path.write_text(
+        "".join(json.dumps({"step": i, "loss": x}) + "\n" for i, x in enumerate(losses))
+    )
+    return str(path)
+
+
+def test_a_loss_curve_is_the_mean_over_runs_with_their_deviation(tmp_path):
+    logs = [log(tmp_path / "a.jsonl", (2.0, 1.0)), log(tmp_path / "b.jsonl", (2.0, 2.0))]
+    assert figures._mean_loss(logs) == ([0, 1], [2.0, 1.5], [0.0, pytest.approx(math.sqrt(0.5))])
+    assert figures._mean_loss(logs[:1]) == ([0, 1], [2.0, 1.0], [0.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"step": 1, "loss": 2.0}\n{"step": 2, "lo', "line 2 is no step with its loss"),
+        ('{"step": 1}\n', "line 1 is no step with its loss"),
+        ('{"step": 1, "loss": NaN}\n', "line 1: loss is nan"),
+        ("", "holds no step"),
+    ],
+)
+def test_a_broken_log_is_refused(tmp_path, text, message):
+    path = tmp_path / "log.jsonl"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))}: {message}"):
+        figures.loss_curves([figures.Curve("MMLU", "mofe", (str(path),))], [tmp_path / "x.png"])
+
+
+def test_runs_of_other_lengths_are_no_curve(tmp_path):
+    logs = (log(tmp_path / "a.jsonl", (2.0, 1.0)), log(tmp_path / "b.jsonl", (2.0,)))
+    with pytest.raises(ValueError, match=r"b\.jsonl: other steps than .*a\.jsonl"):
+        figures.loss_curves([figures.Curve("MMLU", "mofe", logs)], [tmp_path / "x.png"])
+
+
+def test_nothing_to_draw_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="nothing to draw"):
+        figures.frozen_experts([], "hours", [tmp_path / "x.png"])
+
+
+# --- the page ---------------------------------------------------------------------------------
+
+LEDGER = [{"item": "Epochs <b>", "choice": "3", "evidence": "unstated & so on"}]
+
+
+class Reader(HTMLParser):
+    """What a browser would load, and the table cells' texts by their class."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.loads, self.cells, self.tags, self._open = [], [], [], None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append(tag)
+        self.loads += [v for k, v in attrs.items() if k in ("src", "href", "srcset", "action")]
+        if tag == "td":
+            self._open = [attrs.get("class", ""), ""]
+            self.cells.append(self._open)
+
+    def handle_endtag(self, tag):
+        if tag == "td":
+            self._open = None
+
+    def handle_data(self, data):
+        if self._open is not None:
+            self._open[1] += data
+
+    def texts(self, part) -> list[str]:
+        return [text for style, text in self.cells if part in style.split() and text]
+
+
+def report(folder, tables_, unit, out) -> str:
+    drawn = draw(tables_, unit, folder / "figures")
+    page.write(
+        tables_,
+        [(png, f"Figure <{name}>") for name, (_, png) in drawn.items()],
+        LEDGER,
+        sorted(folder.glob("variants/**/train.json")),
+        sorted(folder.glob("evals/**/*.json")),
+        "mini",
+        unit,
+        ["What this <study> can show."],
+        out,
+    )
+    return out.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def html(results, tmp_path_factory):
+    return report(*results, "seconds", tmp_path_factory.mktemp("page") / "report.html")
+
+
+def test_the_page_asks_nothing_of_the_network(html):
+    reader = Reader(html)
+    assert all(target.startswith(("data:image/png;base64,", "#")) for target in reader.loads)
+    assert sum(target.startswith("data:") for target in reader.loads) == 4
+    assert not {"script", "link", "iframe", "object"} & set(reader.tags)
+    assert "url(" not in html
+    assert "@import" not in html
+
+
+def test_the_page_shows_every_published_value_as_printed(html):
+    assert sorted(Reader(html).texts("paper")) == sorted(paper.published()["printed"])
+
+
+def test_the_page_shows_ours_and_the_difference(results, html):
+    scored = sum(cell.kind == "task" for t in results[1] for r in t.rows for cell in r.cells)
+    reader = Reader(html)
+    assert len(reader.texts("difference")) == scored
+    ours = reader.texts("ours")
+    assert len(ours) == 116
+    assert sum("±" in text for text in ours) == scored + 18
+
+
+def test_the_page_escapes_what_users_write(html):
+    assert "Epochs &lt;b&gt;" in html
+    assert "What this &lt;study&gt; can show." in html
+    assert 'alt="Figure &lt;loss_curves&gt;"' in html
+
+
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        (18_000, "18,000"),
+        (3e-5, "3e-05"),
+        (None, "none"),
+        ("letter", "letter"),
+        (["q", "v"], "q, v"),
+        ({"hub": "a/b", "training": {}, "path": None}, "hub: a/b"),
+        ({"train": {"mmlu": True}}, "train: mmlu: yes"),
+    ],
+)
+def test_a_choice_in_words(choice, words):
+    assert page.in_words(choice) == words
+
+
+def test_hostile_labels_stay_text_on_the_page(results):
+    shown = page._TEMPLATES.from_string("{{ it.rows[0][0][0] }}").render(
+        it=page.view(hostile(results[1][6]), "hours")
+    )
+    assert shown.startswith("&lt;b&gt;50% &amp;")
+
+
+def test_the_page_is_the_same_twice(results, html, tmp_path):
+    assert report(*results, "seconds", tmp_path / "again.html") == html
+
+
+def test_a_difference_has_its_sign(tmp_path):
+    files_ = scores(tmp_path, (0.3, 0.3, 0.3))
+    table = one_row(1, ("Small", "MoFE"), cell("task", "MMLU", files_, "mmlu"))
+    ((_, fields),) = page.view(table, "hours")["rows"]
+    assert [field.text for field in fields] == ["0.3163", "0.3000", "\u22120.0163"]
+
+
+def lines(ours, theirs) -> pd.DataFrame:
+    rows = [(f"row {at}", "MMLU", *pair) for at, pair in enumerate(zip(ours, theirs, strict=True))]
+    return pd.DataFrame(rows, columns=["label", "column", "value", "paper"])
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "words"),
+    [
+        ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "MMLU: all of 3 pairs of rows are in the paper's order"),
+        ((0.3, 0.2, 0.1), (0.4, 0.5, 0.6), "MMLU: none of 3 pairs"),
+        ((0.1, 0.3, 0.2), (0.4, 0.5, 0.6), "best is “row 1”, in the paper “row 2”"),
+        ((0.1, 0.3, 0.2), (0.4, 0.4, 0.3), "MMLU: 1 of 2 pairs"),
+        ((0.2, 0.2), (0.4, 0.5), "MMLU: none of 1 pair of rows"),
+    ],
+)
+def test_order_in_words(ours, theirs, words):
+    assert words in page.order(lines(ours, theirs), "MMLU")
+
+
+def test_no_order_without_two_rows_to_compare():
+    assert page.order(lines((0.1, 0.2), (0.4, math.nan)), "MMLU") is None
+
+
+def test_provenance_counts_trainings_and_frozen_experts():
+    runs = [
+        train_record(),
+        train_record(seed=1, frozen_sha256={"before": "f00d", "after": "bad"}),
+        train_record(recipe="full", frozen_sha256={"before": None, "after": None}),
+    ]
+    told = page.provenance(runs, [eval_record(versions=VERSIONS | {"torch": "2.14.0"})])
+    assert (told["trainings"], told["evaluations"], told["seeds"]) == (3, 1, ["0", "1"])
+    assert (told["frozen"], told["unchanged"]) == (2, 1)
+    assert [run["experts"] for run in told["runs"]] == ["unchanged", "changed", "none frozen"]
+    assert told["versions"]["torch"] == "2.15.0, 2.14.0"
+    assert [(it["recipe"], it["trainings"]) for it in told["recipes"]] == [("mofe", 2), ("full", 1)]
+    assert told["hardware"] == ["A processor, 2 cores, no GPU"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(4.25, "4.2 s"), (59.99, "1 min 0 s"), (723, "12 min 3 s"), (12_000, "3 h 20 min")],
+)
+def test_duration(seconds, text):
+    assert page.duration(seconds) == text
