@@ -1,0 +1,65 @@
+# One command each: `make mini` runs the study in miniature, `make test` the tests. Both set
+# everything up first; a second call finds it done.
+PYTHON ?= python3
+SEEDS ?=
+OVERLAY ?=
+BIN := .venv/bin
+
+# Importing torch and transformers without compiled bytecode takes four times as long.
+unexport PYTHONDONTWRITEBYTECODE
+
+comma := ,
+space := $(subst ,, )
+seeds = $(if $(SEEDS),--config seeds=[$(subst $(space),$(comma),$(strip $(SEEDS)))])
+overlay = $(if $(OVERLAY),--configfile config.yaml profiles/mini/study.yaml $(OVERLAY))
+
+.PHONY: help mini test lint format lock latex clean
+
+help:
+	@echo "make mini           the study in miniature, three seeds, to results/mini/"
+	@echo "make mini SEEDS=0   the same with one seed"
+	@echo "make test           the tests"
+	@echo "make lint           ruff, snakefmt and snakemake --lint"
+	@echo "make lock           resolve requirements.in anew"
+
+mini: .venv/ready
+	$(BIN)/snakemake --profile profiles/mini $(overlay) $(seeds)
+
+test: .venv/ready latex
+	$(BIN)/python -m pytest
+
+lint: .venv/ready
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakemake --lint
+
+format: .venv/ready
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/snakefmt Snakefile rules
+
+# uv installs the pinned packages in parallel and compiles their bytecode, all by hash.
+.venv/ready: requirements.lock envs/installer.lock
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/installer.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode -r requirements.lock
+	touch $@
+
+# One test compiles the tables with pdflatex. Without it, and without the right to install it, that
+# test is skipped and says so.
+latex:
+	@command -v pdflatex >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -q && apt-get install -qy --no-install-recommends texlive-latex-base texlive-latex-recommended; \
+	  else \
+	    echo "pdflatex is missing, so the tables are not compiled in the tests: install texlive-latex-recommended"; \
+	  fi; }
+
+lock: .venv/ready
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade requirements.in -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade envs/installer.in -o envs/installer.lock
+
+clean:
+	rm -rf results .snakemake
