@@ -1,3 +1,7 @@
 """MoFE, reproduced: the study of "MoFE: Mixture of Frozen Experts" as a workflow."""
 
-__version__ = "0.1.0"
+import logging
+
+# bitsandbytes looks for optional CPU kernels on import and complains where there are none; its own
+# NF4 code does the work.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

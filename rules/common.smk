@@ -1,25 +1,19 @@
 # The study, its plan, and what all rules share.
-import os
 import re
 import sys
 
 from snakemake.exceptions import WorkflowError
 
-# Scripts import the package from this checkout, installed or not.
-sys.path.insert(0, workflow.basedir)
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, [workflow.basedir, os.environ.get("PYTHONPATH")])
-)
+sys.path.insert(0, workflow.basedir)  # the package of this checkout, installed or not
 
-from mofe import warm
+from mofe import job, warm
 from mofe.config import ConfigError, load_study
 from mofe.plan import Plan
 
-for variable, value in warm.KEEP_MEMORY.items():
-    os.environ.setdefault(variable, value)
+job.prepare_environment(workflow.basedir)
 
 try:
-    STUDY = load_study(config, [path for path in workflow.configfiles])
+    STUDY = load_study(config, workflow.configfiles)
     PLAN = Plan(STUDY)
 except ConfigError as error:
     raise WorkflowError(str(error))
@@ -55,13 +49,14 @@ wildcard_constraints:
 
 
 onstart:
-    if not workflow.non_local_exec:
+    if workflow.local_exec:
         refuse_without_gpu()
-        WARM_PARENT = warm.start()
+        if not workflow.deployment_settings.deployment_method:
+            WARM_PARENT = warm.start()
 
 
 def refuse_without_gpu():
-    """A paper-scale training on a CPU would take months: say so before anything starts."""
+    """Paper-scale training is not for a CPU: say so before anything starts."""
     training = {"train", "train_expert", "pretrain"}
     waiting = [job for job in workflow.dag.needrun_jobs() if job.rule.name in training]
     if STUDY.device == "cuda" and waiting:

@@ -6,6 +6,8 @@ rule world:
         directory(PLAN.world),
     log:
         f"{ROOT}/logs/world.log",
+    conda:
+        "../envs/mofe.yaml"
     params:
         world=STUDY.world.model_dump() if STUDY.world else None,
     script:
@@ -20,6 +22,8 @@ rule prepare_data:
         counts=f"{ROOT}/data/{{dataset}}.json",
     log:
         f"{ROOT}/logs/data/{{dataset}}.log",
+    conda:
+        "../envs/mofe.yaml"
     params:
         data=lambda w: PLAN.data_params(w.dataset),
     script:

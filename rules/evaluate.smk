@@ -11,6 +11,8 @@ rule evaluate:
         questions=f"{ROOT}/evals/{{variant}}/s{{seed}}/{{task}}.questions.jsonl.gz",
     log:
         f"{ROOT}/logs/evals/{{variant}}/s{{seed}}/{{task}}.log",
+    conda:
+        "../envs/mofe.yaml"
     params:
         task=lambda w: PLAN.task_params(w.task),
         chain=lambda w: PLAN.chain_params(variant(w)),

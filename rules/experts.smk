@@ -8,6 +8,8 @@ rule fetch_model:
         f"{ROOT}/logs/experts/{{model}}.log",
     wildcard_constraints:
         model=models_by("hub"),
+    conda:
+        "../envs/mofe.yaml"
     params:
         model=lambda w: PLAN.model_params(w.model),
     script:
@@ -23,6 +25,8 @@ rule pretrain:
         f"{ROOT}/logs/experts/{{model}}.log",
     wildcard_constraints:
         model=models_by("scratch"),
+    conda:
+        "../envs/mofe.yaml"
     params:
         model=lambda w: PLAN.model_params(w.model),
     script:
@@ -39,6 +43,8 @@ rule train_expert:
         f"{ROOT}/logs/experts/{{model}}.log",
     wildcard_constraints:
         model=models_by("from_"),
+    conda:
+        "../envs/mofe.yaml"
     params:
         stage=lambda w: PLAN.model_params(w.model),
         seed=STUDY.sampling_seed,

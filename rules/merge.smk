@@ -8,6 +8,8 @@ rule merge:
         directory(f"{ROOT}/moe/{{moe}}"),
     log:
         f"{ROOT}/logs/moe/{{moe}}.log",
+    conda:
+        "../envs/mofe.yaml"
     params:
         merge=lambda w: PLAN.merge_params(w.moe),
     script:

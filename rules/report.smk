@@ -1,6 +1,8 @@
 # Tables, figures and the report: they read JSON and nothing else.
 TABLE_FORMATS = ["tex", "md", "csv"]
-TABLES = expand(f"{ROOT}/table{{number}}.{{format}}", number=PLAN.tables, format=TABLE_FORMATS)
+TABLES = expand(
+    f"{ROOT}/table{{number}}.{{format}}", number=PLAN.tables, format=TABLE_FORMATS
+)
 FIGURES = expand(
     f"{ROOT}/figures/{{figure}}.{{format}}", figure=PLAN.figures, format=["pdf", "png"]
 )
@@ -20,6 +22,8 @@ rule table:
         ),
     log:
         f"{ROOT}/logs/table{{number}}.log",
+    conda:
+        "../envs/mofe.yaml"
     params:
         table=lambda w: PLAN.tables[int(w.number)],
         unit=STUDY.time_unit,
@@ -42,6 +46,8 @@ rule figure:
         f"{ROOT}/logs/figures/{{figure}}.log",
     wildcard_constraints:
         figure=names(PLAN.figures),
+    conda:
+        "../envs/mofe.yaml"
     params:
         tables=lambda w: [PLAN.tables[n] for n in PLAN.figures[w.figure]],
         curves=lambda w: PLAN.curves if w.figure == "loss_curves" else [],
@@ -64,6 +70,8 @@ rule report:
         ),
     log:
         f"{ROOT}/logs/report.log",
+    conda:
+        "../envs/mofe.yaml"
     params:
         tables=list(PLAN.tables.values()),
         assumptions=PLAN.assumptions(),

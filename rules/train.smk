@@ -13,6 +13,8 @@ rule train:
         log=f"{ROOT}/variants/{{variant}}/s{{seed}}/log.jsonl",
     log:
         f"{ROOT}/logs/variants/{{variant}}/s{{seed}}.log",
+    conda:
+        "../envs/mofe.yaml"
     params:
         stage=lambda w: PLAN.stage_params(variant(w).stages[-1]),
         chain=lambda w: PLAN.chain_params(variant(w))[:-1],

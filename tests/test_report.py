@@ -495,6 +495,16 @@ def test_latex_has_the_papers_two_levels_of_headings(results, tmp_path):
     assert "cmidrule" not in tex
 
 
+def test_latex_is_a_float_with_caption_and_label_that_needs_booktabs_only(results, tmp_path):
+    tex, _, _ = render(results[1][0], "hours", tmp_path)
+    assert tex.startswith("\\begin{table}[htbp]\n\\centering\n\\caption[Parameters, time and ")
+    assert "\\label{tab:mofe-1}" in tex
+    assert "Ours: mean $\\pm$ standard deviation over 3 seeds" in tex
+    assert [tex.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 1, 1]
+    assert tex.count(r"\addlinespace") == 2
+    assert not re.search(r"multirow|\\cline|\\hline|\\rowcolor", tex)
+
+
 def test_a_header_that_does_not_span_the_columns_is_refused(results):
     table = SimpleNamespace(**vars(results[1][3]) | {"header": (("Model", 2),)})
     with pytest.raises(ValueError, match="table 4: the header spans 2 columns of 5"):
@@ -587,6 +597,16 @@ def test_all_tables_compile_in_an_article_and_fit_its_width(results, tmp_path, u
 @needs_latex
 def test_hostile_labels_compile(results, tmp_path):
     pdflatex(tmp_path, [hostile(table) for table in results[1]], "hours")
+
+
+@needs_latex
+@pytest.mark.parametrize("label", ["[2pt]", "*", "]"])
+def test_a_label_is_no_argument_of_the_line_before(results, tmp_path, label):
+    table = results[1][0]
+    rows = [SimpleNamespace(**vars(r) | {"labels": (label, r.labels[1])}) for r in table.rows[:3]]
+    rows.append(table.rows[3])
+    changes = {"caption": label, "label_headings": (label, label), "rows": tuple(rows[::-1])}
+    pdflatex(tmp_path, [SimpleNamespace(**vars(table) | changes), table], "hours")
 
 
 def test_a_result_that_cannot_be_read_leaves_the_tables_in_place(tmp_path):

@@ -5,6 +5,7 @@ world of the mini study is one (mofe/data/world.py), a cluster's shared copy ano
 """
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from datasets import Dataset, load_dataset
@@ -29,4 +30,7 @@ def load(
             f"mirror: {mirror!r} has no folder {source['repo']!r}; add the data set there, or set "
             "'mirror: null' to read it from the hub"
         )
-    return load_dataset(str(folder.resolve()), subset, split=split)
+    # datasets keys its cache by a folder's last name, not by its contents: another mirror's rows, or
+    # those of an earlier world, would come back without a word. So local rows are never cached.
+    with TemporaryDirectory() as cache:
+        return load_dataset(str(folder), subset, split=split, cache_dir=cache, keep_in_memory=True)

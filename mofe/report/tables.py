@@ -188,6 +188,10 @@ _LATEX = str.maketrans(
         "_": r"\_",
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
+        # After a line's end these would be its arguments.
+        "[": "{[}",
+        "]": "{]}",
+        "*": "{*}",
         # In the standard fonts' encoding these three print as other characters.
         "<": r"$<$",
         ">": r"$>$",
@@ -208,104 +212,71 @@ def escape(text: str) -> str:
     return text.translate(_LATEX)
 
 
-@dataclass(frozen=True)
-class _Column:
-    """A column of the printed table. spec: LaTeX's; width: how many of LaTeX's columns it is."""
-
-    group: str
-    heading: str
-    spec: str
-    width: int
-    is_label: bool
-
-
 def latex(table, frame: pd.DataFrame, unit: frames.Unit) -> str:
-    """A table float that needs the booktabs package and nothing else, within a page's width."""
-    cells = entries(table, frame, unit)
-    cols = _columns(table, cells, unit)
-    return "\n".join(
-        [
-            r"\begin{table}[htbp]",
-            r"\centering\footnotesize",
-            rf"\setlength{{\tabcolsep}}{{{'2.5' if len(table.columns) >= _MANY else '5'}pt}}",
-            rf"\caption{{{escape(table.caption)}}}\smallskip",
-            rf"\begin{{tabular}}{{@{{}}{''.join(col.spec for col in cols)}@{{}}}}",
-            r"\toprule",
-            *_latex_groups(cols),
-            _latex_line(_latex_heading(col) for col in cols),
-            r"\midrule",
-            *_latex_body(table, cells, [col.width for col in cols if not col.is_label]),
-            r"\bottomrule",
-            r"\end{tabular}",
-            rf"\par\smallskip{{\scriptsize {escape(note(table, frame, unit))}\par}}",
-            r"\end{table}",
-            "",
-        ]
-    )
+    """A table float that needs the booktabs package and nothing else, within a page's width.
 
-
-def _columns(table, cells: list[list[Entry]], unit: frames.Unit) -> list[_Column]:
-    labels = len(table.label_headings)
-    columns = []
+    Pandas lays it out. Ours and the paper's values have a column each under their common heading,
+    so that digits align whatever stands beside them.
+    """
+    labels, many = len(table.label_headings), len(table.columns) >= _MANY
+    columns, specs = [], []
     for at, (group, heading) in enumerate(headings(table, unit)):
-        if at < labels:
-            counts = all(row.labels[at].isdigit() for row in table.rows)
-            columns.append(_Column(group, heading, "c" if counts else "l", 1, True))
-        elif any(row[at - labels].paper for row in cells):
-            # Ours and the paper's in a column each, so that digits align whatever stands beside.
-            columns.append(_Column(group, heading, r"r@{\,}l", 2, False))
-        else:
-            columns.append(_Column(group, heading, "r", 1, False))
-    return columns
+        counts = at < labels and all(row.labels[at].isdigit() for row in table.rows)
+        specs.append(r"r@{\,}l" if at >= labels else "c" if counts else "l")
+        shown = _broken(heading, _HEADING_WIDTH, "l" if specs[-1] == "l" else "c", "b")
+        columns += [(escape(group), shown, n) for n in ((at,) if at < labels else (at, ~at))]
+    cells = [
+        [*texts, *(text for it in row for text in _latex_entry(it))]
+        for texts, row in zip(_latex_labels(table), entries(table, frame, unit), strict=True)
+    ]
+    style = pd.DataFrame(cells, columns=pd.MultiIndex.from_tuples(columns)).style
+    grouped = any(group for group, *_ in columns)
+    style.hide(axis="index").hide(axis="columns", level=[2] if grouped else [0, 2])
+    commands = {"smallskip": "", "footnotesize": ""}
+    commands["setlength"] = rf"{{\tabcolsep}}{{{2.5 if many else 5}pt}}"
+    style.set_table_styles([{"selector": k, "props": f":{v};"} for k, v in commands.items()])
+    caption = escape(table.caption)
+    text = style.to_latex(
+        column_format=f"@{{}}{''.join(specs)}@{{}}",
+        position="htbp",
+        position_float="centering",
+        hrules=True,
+        label=f"tab:mofe-{table.number}",
+        caption=(f"{caption} {escape(note(table, frame, unit))}", caption),
+        multicol_align="c",
+    )
+    # Pandas draws no rules under groups of columns; the groups' line is the first one that ends.
+    end = "\\\\\n"
+    return text.replace(end, end + _latex_rules(columns), 1) if grouped else text
 
 
-def _latex_line(cells: Iterable[str]) -> str:
-    return " & ".join(cells) + r" \\"
-
-
-def _latex_groups(cols: list[_Column]) -> list[str]:
-    """The upper heading line and the rules under its groups; nothing if there are no groups."""
-    if not any(col.group for col in cols):
-        return []
-    cells, rules, at = [], [], 1
-    for group, members in itertools.groupby(cols, key=lambda col: col.group):
-        width = sum(col.width for col in members)
-        if group:
-            cells.append(rf"\multicolumn{{{width}}}{{c}}{{{escape(group)}}}")
-            rules.append(rf"\cmidrule(lr){{{at}-{at + width - 1}}}")
-        else:
-            cells += [""] * width
+def _latex_rules(columns: list[tuple[str, str, int]]) -> str:
+    """The rules under the groups of columns."""
+    rules, at = "", 1
+    for group, members in itertools.groupby(group for group, *_ in columns):
+        width = len(list(members))
+        rules += rf"\cmidrule(lr){{{at}-{at + width - 1}}}" if group else ""
         at += width
-    return [_latex_line(cells), "".join(rules)]
+    return rules + "\n"
 
 
-def _latex_heading(col: _Column) -> str:
-    align = "l" if col.spec == "l" else "c"
-    text = _broken(col.heading, _HEADING_WIDTH, align, "b")
-    return text if col.is_label else rf"\multicolumn{{{col.width}}}{{{align}}}{{{text}}}"
-
-
-def _latex_body(table, cells: list[list[Entry]], widths: list[int]) -> list[str]:
-    lines, shown = [], shown_labels(table)
-    blocks = any(not labels[0] for labels in shown)
-    room = _LABEL_WIDTH if len(widths) < _MANY else _LABEL_WIDTH_BESIDE_MANY
-    for labels, row in zip(shown, cells, strict=True):
-        # A new parent ("Medium") opens a block; a table whose first labels never repeat has none.
-        if blocks and lines and labels[0]:
-            lines.append(r"\addlinespace")
-        texts = [_broken(text, room, "l", "t") for text in labels]
-        values = [_latex_entry(it, width) for it, width in zip(row, widths, strict=True)]
-        lines.append(_latex_line([*texts, *values]))
+def _latex_labels(table) -> list[list[str]]:
+    """The rows' labels; a new parent ("Medium") opens a block, set off from the one before."""
+    shown = shown_labels(table)
+    blocks = any(labels and not labels[0] for labels in shown)
+    room = _LABEL_WIDTH_BESIDE_MANY if len(table.columns) >= _MANY else _LABEL_WIDTH
+    lines = [[_broken(text, room, "l", "t") for text in labels] for labels in shown]
+    for line in lines[1:]:
+        if blocks and line[0]:
+            line[0] = rf"\addlinespace {line[0]}"
     return lines
 
 
-def _latex_entry(it: Entry, width: int) -> str:
+def _latex_entry(it: Entry) -> tuple[str, str]:
+    """Ours and the paper's."""
     # The leading zero of a deviation of a score says nothing: .0031.
     sd = rf"$_{{\pm {it.sd.removeprefix('0')}}}$" if it.sd else ""
-    if width == 1:
-        return it.ours + sd
-    published = rf"{{\scriptsize({it.paper})}}" if it.paper else ""
-    return f"{it.ours}{sd} & {published}"
+    return it.ours + sd, rf"{{\scriptsize({it.paper})}}" if it.paper else ""
 
 
 def _broken(text: str, width: int, align: str, position: str) -> str:

@@ -1,0 +1,108 @@
+"""What tests share: the checkout, a small world, and tiny real models made on the spot."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from mofe import merge, models
+from mofe.config import read_study
+from mofe.data import world
+from mofe.plan import Plan
+
+ROOT = Path(__file__).parents[1]
+SHARED = Path(os.environ.get("MOFE_SHARED", ROOT.parent / "shared"))
+CONFIG = ROOT / "config.yaml"
+MINI = ROOT / "profiles" / "mini" / "study.yaml"
+REDUCED = ROOT / "tests" / "studies" / "reduced.yaml"
+
+torch.set_num_threads(1)
+# Timing is measured in benchmarks/, never in tests: a busy machine must not fail one.
+settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("here")
+
+
+@pytest.fixture(scope="session")
+def paper_plan() -> Plan:
+    return Plan(read_study(CONFIG))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real samples, which is not part of the repository."""
+    if not SHARED.is_dir():
+        pytest.skip(f"{SHARED} is absent: set MOFE_SHARED to the folder of real samples")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """A small generated world (world/), two tiny dense Llamas (a/, b/) with its tokenizer, and
+    merges of them (moe4a/, moe2a2b/)."""
+    root = tmp_path_factory.mktemp("tiny")
+    reduced = read_study(CONFIG, MINI, REDUCED)
+    world.make(reduced.world.model_dump(), str(root / "world"))
+    tokenizer = models.tokenizer(root / "world" / "mofe" / "tokenizer")
+    for seed, name in enumerate("ab"):
+        torch.manual_seed(seed)
+        LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=64,
+                intermediate_size=128,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                max_position_embeddings=256,
+                pad_token_id=None,
+            )
+        ).save_pretrained(root / name)
+        tokenizer.save_pretrained(root / name)
+    for name, slots in (
+        ("moe2a", "aa"),
+        ("moe4a", "aaaa"),
+        ("moe8a", "a" * 8),
+        ("moe2a2b", "aabb"),
+    ):
+        merge.merge(merge_params(root, "a", slots), root / name)
+    return root
+
+
+def merge_params(root: Path, base: str, slots: str) -> dict:
+    # words that the world's tokenizer knows: unknown ones would give every slot the same gate
+    words = sorted(w for w in models.tokenizer(root / base).get_vocab() if w.isalpha())[100:]
+    return {
+        "gate_mode": "hidden",
+        "experts_per_token": 2,
+        "dtype": "float32",
+        "base": str(root / base),
+        "slots": [
+            {"model": str(root / slot), "positive": [word], "negative": [words[50]]}
+            for slot, word in zip(slots, words, strict=False)
+        ],
+    }
+
+
+def snakemake(*arguments: str, check: bool = True) -> subprocess.CompletedProcess:
+    """Run Snakemake as a user does, from the checkout's root."""
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if check:
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return done
+
+
+def overrides(**values) -> list[str]:
+    """--config arguments."""
+    return ["--config", *(f"{key}={json.dumps(value)}" for key, value in values.items())]

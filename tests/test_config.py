@@ -1,0 +1,186 @@
+"""The configuration: every fault at once, each with its key, its value and a remedy."""
+
+import copy
+
+import pytest
+import yaml
+from conftest import CONFIG, MINI, REDUCED
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mofe.config import NAME, ConfigError, load_study, overlay, read_study, value_at
+
+
+@pytest.fixture
+def config() -> dict:
+    return yaml.safe_load(CONFIG.read_text())
+
+
+def problems(config: dict, files=()) -> list[str]:
+    with pytest.raises(ConfigError) as raised:
+        load_study(config, files)
+    return raised.value.problems
+
+
+@pytest.mark.parametrize("overlays", [(), (MINI,), (MINI, REDUCED)])
+def test_shipped_studies_are_valid(overlays):
+    assert read_study(CONFIG, *overlays).tables.keys() == set(range(1, 8))
+
+
+FAULTS = {
+    "unknown key": (("training", "epochz"), 3, "training.epochz", "'epochs'"),
+    "unknown key of a recipe": (("recipes", "lora", "rnak"), 4, "recipes.lora.rnak", "'rank'"),
+    "unknown key of a row": (
+        ("tables", 1, "rows", 0, "mixtrue"),
+        "small",
+        "tables.1.rows.0.mixtrue",
+        "'mixture'",
+    ),
+    "unknown key of an override": (
+        ("mixes", "posttrain", "training", "epoch"),
+        1,
+        "mixes.posttrain.training.epoch",
+        "'epochs'",
+    ),
+    "unknown section": (("trainin",), {}, "trainin", "'training'"),
+    "unknown mixture": (
+        ("tables", 1, "rows", 0, "mixture"),
+        "smal",
+        "tables.1.rows.0.mixture",
+        "'small'",
+    ),
+    "unknown recipe": (
+        ("tables", 7, "rows", 0, "train"),
+        {"medmcqa": "moffe"},
+        "tables.7.rows.0.train.medmcqa",
+        "'mofe'",
+    ),
+    "unknown expert": (
+        ("mixtures", "small", "experts"),
+        {"tinylama": 2},
+        "mixtures.small.experts.tinylama",
+        "'tinyllama'",
+    ),
+    "unknown task in a column": (
+        ("tables", 3, "columns"),
+        {"MedMCQA": "medmqa"},
+        "tables.3.columns.MedMCQA",
+        "'medmcqa'",
+    ),
+    "text that looks like a number": (
+        ("training", "learning_rate"),
+        "3e-5",
+        "training.learning_rate",
+        "write 3.0e-05",
+    ),
+    "wrong type": (("training", "epochs"), 1.5, "training.epochs", "integer"),
+    "wrong choice": (("device",), "gpu", "device", "'cuda' or 'cpu'"),
+    "a name that leaves its folder": (
+        ("recipes", "../../x"),
+        {"method": "full"},
+        "recipes.../../x",
+        "cannot be a name",
+    ),
+    "settings of another method": (("recipes", "full", "rank"), 8, "recipes.full", "rank"),
+    "two origins": (("models", "tinyllama", "path"), "x", "models.tinyllama", "exactly one of"),
+    "too few prompts": (
+        ("mixtures", "large", "experts"),
+        {"tinyllama": 9},
+        "mixtures.large.experts.tinyllama",
+        "prompts for 8",
+    ),
+    "too many frozen": (("recipes", "freeze3", "frozen"), 5, "tables.7.rows.1.train", "freezes 5"),
+    "a circle of models": (("models", "general", "from"), "general", "models.general", "circle"),
+    "an assumption without its key": (
+        ("assumptions", 0, "key"),
+        "models.tinylama",
+        "assumptions.0.key",
+        "not a key",
+    ),
+    "a seed twice": (("seeds",), [1, 1], "seeds", "twice"),
+    "labels that do not fit": (
+        ("tables", 7, "rows", 0, "labels"),
+        ["4"],
+        "tables.7",
+        "1 labels for 2",
+    ),
+}
+
+
+def put(config: dict, path: tuple, value) -> None:
+    *parents, last = path
+    for key in parents:
+        config = config[key]
+    config[last] = value
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=FAULTS)
+def test_a_fault_is_one_sentence_with_key_and_remedy(config, fault):
+    path, value, where, remedy = FAULTS[fault]
+    put(config, path, value)
+    (sentence, *_) = [p for p in problems(config) if p.startswith(where)]
+    assert remedy in sentence
+    assert "\n" not in sentence
+
+
+def test_every_fault_is_told_at_once(config):
+    # faults of shape only: what the parts say together is checked once each part is sound
+    names = [n for n in FAULTS if n.startswith(("unknown", "text", "wrong"))]
+    for name in names:
+        put(config, *FAULTS[name][:2])
+    told = problems(config)
+    for name in names:
+        assert any(p.startswith(FAULTS[name][2]) for p in told), name
+
+
+def test_line_numbers_and_keys_written_twice(tmp_path, config):
+    text = CONFIG.read_text().replace("learning_rate: 3.0e-5", "learning_rate: 3e-5")
+    file = tmp_path / "config.yaml"
+    file.write_text(text + "seeds: [1]\n")
+    line = text[: text.index("learning_rate: 3e-5")].count("\n") + 1
+    told = problems(yaml.safe_load(file.read_text()), [file])
+    assert any(p.startswith(f"training.learning_rate ({file}:{line})") for p in told)
+    assert any(p.startswith("seeds (") and "stands twice" in p for p in told)
+
+
+def test_a_missing_key_is_named(config):
+    del config["training"]["epochs"]
+    assert problems(config) == ["training.epochs: this key is missing; add it"]
+
+
+values = st.recursive(
+    st.integers() | st.text(max_size=3),
+    lambda inner: st.dictionaries(st.text("abc", max_size=2), inner, max_size=3),
+    max_leaves=8,
+)
+mappings = st.dictionaries(st.text("abc", max_size=2), values, max_size=4)
+
+
+@given(mappings, mappings, mappings)
+def test_overlays_are_associative_and_the_last_wins(a, b, c):
+    assert overlay(overlay(a, b), c) == overlay(a, overlay(b, c))
+    assert overlay(a, {}) == a == overlay(a, a)
+    before = copy.deepcopy((a, b))
+    merged = overlay(a, b)
+    assert (a, b) == before
+    assert all(merged[k] == v for k, v in b.items() if not isinstance(v, dict))
+
+
+@given(st.text(max_size=12))
+def test_names_cannot_leave_their_folder(name):
+    if NAME.fullmatch(name):
+        assert "/" not in name and not name.startswith((".", "-")) and name.strip() == name
+
+
+def test_assumptions_hold_real_values(paper_plan):
+    for assumption in paper_plan.study.assumptions:
+        assert value_at(paper_plan.study, assumption.key) is not None
+
+
+def test_overlay_of_the_mini_study_changes_no_table():
+    paper, mini = read_study(CONFIG), read_study(CONFIG, MINI)
+    assert paper.tables == mini.tables
+    assert paper.mixtures == mini.mixtures
+    assert {n: r.method for n, r in paper.recipes.items()} == {
+        n: r.method for n, r in mini.recipes.items()
+    }

@@ -1,0 +1,213 @@
+"""What the study rests on: parameter counts, identical experts, frozen weights, stored deltas."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import merge_params
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from transformers import LlamaConfig, MixtralConfig, MixtralForCausalLM
+
+from mofe import merge, methods, models
+from mofe.train import total_parameters
+
+TINYLLAMA = {
+    "vocab_size": 32000,
+    "hidden_size": 2048,
+    "intermediate_size": 5632,
+    "num_hidden_layers": 22,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 4,
+}
+QKVO = ["q_proj", "k_proj", "v_proj", "o_proj"]
+SETTINGS = {
+    "full": {"method": "full"},
+    "mofe": {"method": "freeze", "frozen": "all"},
+    "freeze3": {"method": "freeze", "frozen": 3},
+    "freeze1": {"method": "freeze", "frozen": 1},
+    "lora": {"method": "lora", "rank": 8, "alpha": 16, "targets": QKVO},
+    "dora": {"method": "lora", "rank": 8, "alpha": 16, "targets": QKVO, "dora": True},
+    "qlora": {"method": "lora", "rank": 8, "alpha": 16, "targets": QKVO, "quantize": "nf4"},
+}
+
+
+def count(model: torch.nn.Module) -> int:
+    return sum(p.numel() for p in methods.trained(model).values())
+
+
+@pytest.mark.parametrize(
+    "method, experts, expected",
+    [
+        # embeddings and lm_head 2 x 65,536,000, 22 layers of attention (9,437,184) and norms
+        # (4,096), the last norm (2,048), and a router row (2,048) a layer and expert: 0.34B
+        ("mofe", 2, 338_872_320),
+        ("mofe", 4, 338_962_432),
+        ("mofe", 8, 339_142_656),
+        ("full", 2, 1_861_404_672),
+        ("full", 4, 3_384_027_136),
+        ("full", 8, 6_429_272_064),
+        ("lora", 2, 2_252_800),
+        ("lora", 8, 2_252_800),
+        ("dora", 2, 2_354_176),
+        ("dora", 4, 2_354_176),
+    ],
+)
+def test_trainable_parameters_at_tinyllamas_shape(method, experts, expected):
+    with torch.device("meta"):
+        model = MixtralForCausalLM(
+            MixtralConfig(num_local_experts=experts, num_experts_per_tok=2, **TINYLLAMA)
+        )
+        assert count(methods.apply(model, SETTINGS[method])) == expected
+
+
+def test_one_of_four_experts_adds_its_own_parameters():
+    with torch.device("meta"):
+        config = MixtralConfig(num_local_experts=4, num_experts_per_tok=2, **TINYLLAMA)
+        frozen = count(methods.apply(MixtralForCausalLM(config), SETTINGS["mofe"]))
+        three = count(methods.apply(MixtralForCausalLM(config), SETTINGS["freeze3"]))
+    assert three - frozen == 22 * 3 * 2048 * 5632
+
+
+def logits(model, ids: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        return model.eval()(input_ids=ids).logits
+
+
+tokens = st.lists(st.integers(3, 500), min_size=2, max_size=24)
+
+
+@settings(max_examples=15)
+@given(ids=tokens)
+def test_identical_experts_are_one_function_and_the_router_gets_no_gradient(tiny, ids):
+    ids = torch.tensor([ids])
+    dense = models.load(tiny / "a")
+    expected = logits(dense, ids)
+    for name in ("moe2a", "moe4a", "moe8a"):
+        model = models.load(tiny / name)
+        assert (logits(model, ids) - expected).abs().max() <= 1e-5
+        model.train()(input_ids=ids, labels=ids).loss.backward()
+        for layer in model.model.layers:
+            assert layer.mlp.gate.weight.grad.abs().max() <= 1e-6
+            assert layer.self_attn.v_proj.weight.grad.abs().max() > 1e-6
+
+
+def test_the_router_of_different_experts_gets_a_gradient(tiny):
+    model, ids = models.load(tiny / "moe2a2b").train(), torch.arange(3, 40)[None]
+    model(input_ids=ids, labels=ids).loss.backward()
+    assert all(layer.mlp.gate.weight.grad.abs().max() > 1e-6 for layer in model.model.layers)
+
+
+def test_a_merge_is_its_sources_bit_by_bit(tiny):
+    merged = models.load(tiny / "moe2a2b").state_dict()
+    a, b = models.load(tiny / "a").state_dict(), models.load(tiny / "b").state_dict()
+    for key in ("model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"):
+        assert torch.equal(merged[key], a[key])
+    for layer in range(2):
+        at = f"model.layers.{layer}"
+        key = f"{at}.self_attn.v_proj.weight"
+        assert torch.equal(merged[key], a[key])
+        for slot, source in enumerate((a, a, b, b)):
+            gate_up = torch.cat([source[f"{at}.mlp.{n}_proj.weight"] for n in ("gate", "up")])
+            assert torch.equal(merged[f"{at}.mlp.experts.gate_up_proj"][slot], gate_up)
+            down = source[f"{at}.mlp.down_proj.weight"]
+            assert torch.equal(merged[f"{at}.mlp.experts.down_proj"][slot], down)
+        router = merged[f"{at}.mlp.gate.weight"]
+        assert len({tuple(row) for row in router.tolist()}) == 4, "prompts give every slot a gate"
+
+
+def test_a_merge_is_the_same_twice_and_keeps_the_tokenizer(tiny, tmp_path):
+    merge.merge(merge_params(tiny, "a", "aabb"), tmp_path / "again")
+    first, second = (
+        load_file(folder / "model.safetensors")
+        if (folder / "model.safetensors").exists()
+        else {k: v for f in sorted(folder.glob("*.safetensors")) for k, v in load_file(f).items()}
+        for folder in (tiny / "moe2a2b", tmp_path / "again")
+    )
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (tiny / "a" / name).read_bytes()
+
+
+IDS = torch.arange(3, 43).reshape(2, 20)
+
+
+@pytest.mark.parametrize("method", ["freeze3", "freeze1"])
+def test_split_experts_are_the_packed_ones(tiny, method):
+    expected = logits(models.load(tiny / "moe2a2b"), IDS)
+    split = methods.apply(models.load(tiny / "moe2a2b"), SETTINGS[method])
+    assert torch.allclose(logits(split, IDS), expected, atol=1e-5)
+    folded = methods.fold(split)
+    original = models.load(tiny / "moe2a2b").state_dict()
+    assert folded.state_dict().keys() == original.keys()
+    assert all(torch.equal(v, original[k]) for k, v in folded.state_dict().items())
+
+
+def moved(model: torch.nn.Module) -> torch.nn.Module:
+    """The model with every trained parameter moved, as training would."""
+    torch.manual_seed(1)
+    for parameter in methods.trained(model).values():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    return model
+
+
+@pytest.mark.parametrize("method", SETTINGS)
+def test_a_delta_laid_over_its_merge_is_the_trained_model(tiny, tmp_path, method):
+    model = moved(methods.apply(models.load(tiny / "moe2a2b"), SETTINGS[method]))
+    models.store_delta(model, tmp_path / "delta.safetensors", torch.float32)
+    again = models.load_variant(
+        tiny / "moe2a2b", [SETTINGS[method]], [tmp_path / "delta.safetensors"]
+    )
+    assert torch.equal(logits(again, IDS), logits(model, IDS))
+    assert not torch.allclose(logits(model, IDS), logits(models.load(tiny / "moe2a2b"), IDS))
+
+
+@pytest.mark.parametrize("method", [m for m in SETTINGS if m != "qlora"])
+def test_a_folded_model_is_a_plain_mixtral_of_the_same_function(tiny, tmp_path, method):
+    model = moved(methods.apply(models.load(tiny / "moe2a2b"), SETTINGS[method]))
+    expected = logits(model, IDS)
+    folded = methods.fold(model)
+    assert type(folded) is MixtralForCausalLM
+    assert torch.allclose(logits(folded, IDS), expected, atol=1e-4)
+    folded.save_pretrained(tmp_path / "model")
+    assert torch.allclose(logits(models.load(tmp_path / "model"), IDS), expected, atol=1e-4)
+
+
+def test_qlora_quantises_the_experts_too(tiny):
+    import bitsandbytes as bnb
+
+    model = methods.apply(models.load(tiny / "moe2a2b"), SETTINGS["qlora"])
+    frozen = methods.frozen(model)
+    four_bit = {n for n, p in frozen.items() if isinstance(p, bnb.nn.Params4bit)}
+    assert sum(".experts." in n for n in four_bit) == 2 * 4 * 2, "layers x experts x matrices"
+    assert sum("self_attn" in n for n in four_bit) == 2 * 4
+    assert all(frozen[n].dtype == torch.uint8 for n in four_bit)
+    assert total_parameters(model) == total_parameters(models.load(tiny / "moe2a2b")) + count(model)
+
+
+def test_what_cannot_be_is_refused(tiny, tmp_path):
+    with pytest.raises(ValueError, match="the model is dense"):
+        methods.apply(models.load(tiny / "a"), SETTINGS["mofe"])
+    with pytest.raises(ValueError, match="frozen is 3, the mixture has 2"):
+        methods.apply(models.load(tiny / "moe2a"), SETTINGS["freeze3"])
+    with pytest.raises(ValueError, match="quantised"):
+        methods.fold(methods.apply(models.load(tiny / "moe2a"), SETTINGS["qlora"]))
+    model = methods.apply(models.load(tiny / "moe2a2b"), SETTINGS["mofe"])
+    models.store_delta(model, tmp_path / "delta.safetensors", torch.float32)
+    for merged, settings_ in (("moe2a2b", "full"), ("moe2a", "mofe")):
+        with pytest.raises(ValueError, match=str(tmp_path / "delta.safetensors")):
+            models.load_variant(
+                tiny / merged, [SETTINGS[settings_]], [tmp_path / "delta.safetensors"]
+            )
+
+
+def test_missing_weights_are_refused(tiny, tmp_path):
+    folder = tmp_path / "broken"
+    broken = models.load(tiny / "a")
+    state = {k: v for k, v in broken.state_dict().items() if "layers.1.mlp.up_proj" not in k}
+    broken.save_pretrained(folder, state_dict=state)
+    with pytest.raises(ValueError, match="missing_keys"):
+        models.load(folder)
+    assert isinstance(broken.config, LlamaConfig) and Path(folder).is_dir()

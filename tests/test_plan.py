@@ -1,0 +1,149 @@
+"""The plan: what is shared, what depends on what, and that it costs nothing to ask."""
+
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+import yaml
+from conftest import CONFIG, MINI, ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mofe import paper
+from mofe.config import load_study, read_study
+from mofe.plan import Moe, Plan, Stage, Variant
+
+
+def test_the_papers_study_is_31_trainings(paper_plan):
+    rows = [row for table in paper_plan.tables.values() for row in table.rows]
+    assert len(rows) == 44
+    assert len(paper_plan.tasks) == 33, "variants that a table shows"
+    assert len(paper_plan.trained) == 31
+    assert [m for m in paper_plan.models if paper_plan.study.models[m].from_] == [
+        "general",
+        "medical",
+        "finance",
+    ]
+    assert len(paper_plan.moes) == 12
+    assert len(paper_plan.eval_jsons) == len(set(paper_plan.eval_jsons)) == 62
+
+
+def files(plan: Plan, table: int, row: int) -> list:
+    """The eval files of a table's row (from 1)."""
+    return [c.files for c in plan.tables[table].rows[row - 1].cells if c.kind == "task"]
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        ((1, 1), (2, 1)),  # untuned small
+        ((1, 3), (2, 5)),  # MoFE small
+        ((1, 9), (2, 15)),  # MoFE large
+        ((3, 1), (4, 1)),
+        ((3, 2), (4, 2)),
+        ((3, 3), (4, 3)),
+        ((5, 1), (4, 5)),  # general base
+        ((6, 1), (7, 1)),
+    ],
+)
+def test_rows_that_are_one_model_share_its_files(paper_plan, one, other):
+    first, second = files(paper_plan, *one), files(paper_plan, *other)
+    assert first[0] == second[0]
+
+
+def test_every_table_shows_the_papers_rows(paper_plan):
+    published = paper.published()
+    for number, table in paper_plan.tables.items():
+        ours = {(" | ".join(r.labels), c.column) for r in table.rows for c in r.cells if c.files}
+        theirs = published[published["table"] == number]
+        assert ours == set(zip(theirs["label"], theirs["column"], strict=True)), number
+
+
+def test_seeds_are_finetunings(paper_plan):
+    mini = Plan(read_study(CONFIG, MINI))
+    assert len(mini.train_jsons) == 3 * 31
+    assert len(mini.eval_jsons) == 3 * 62 - 2 * 6, "an untuned merge has no seed"
+    assert all(path.startswith("results/mini/") for path in mini.eval_jsons + mini.train_jsons)
+    assert paper_plan.eval_jsons[0].startswith("results/evals/")
+
+
+def test_planning_imports_neither_torch_nor_transformers():
+    code = (
+        "import sys; from mofe.config import read_study; from mofe.plan import Plan;"
+        f"Plan(read_study({str(CONFIG)!r})).eval_jsons;"
+        "sys.exit(bool({'torch', 'transformers', 'pandas', 'datasets'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def stages(plan: Plan) -> dict:
+    return {k: plan.stage_params(v.stages[-1]) for k, v in plan.trained.items()}
+
+
+@pytest.mark.parametrize(
+    "change, changed",
+    [
+        ({"recipes": {"lora": {"rank": 4}}}, {"lora"}),
+        ({"recipes": {"mofe": {"training": {"epochs": 7}}}}, {"mofe"}),
+        ({"recipes": {"freeze2": {"frozen": 1}}}, {"freeze2"}),
+    ],
+)
+def test_a_recipes_change_reaches_its_own_variants_only(paper_plan, change, changed):
+    before, after = stages(paper_plan), stages(Plan(read_study(CONFIG, **change)))
+    assert before.keys() == after.keys()
+    differ = {key.rsplit("_", 1)[-1] for key in before if before[key] != after[key]}
+    assert differ == changed
+    assert all(before[key] != after[key] for key in before if key.rsplit("_", 1)[-1] in changed)
+
+
+def test_overrides_resolve_mix_then_recipe(paper_plan):
+    plan = Plan(read_study(CONFIG, recipes={"mofe": {"training": {"weight_decay": 0.5}}}))
+    posttrain = plan.stage_params(Stage("posttrain", "mofe"))["training"]
+    assert (posttrain["epochs"], posttrain["weight_decay"]) == (1, 0.5)
+    assert plan.stage_params(Stage("medmcqa", "mofe"))["training"]["epochs"] == 3
+
+
+def test_two_artefacts_never_share_a_name():
+    row = {"labels": ["9", "9"], "mixture": "medium", "train": {"a_b": "c"}}
+    study = {
+        "mixes": {"a_b": {"data": ["mmlu"]}, "a": {"data": ["medmcqa"]}},
+        "recipes": {"c": {"method": "full"}, "b_c": {"method": "full"}},
+        "tables": {7: {"rows": [row, {**row, "train": {"a": "b_c"}}]}},
+    }
+    with pytest.raises(ValueError, match="would both be stored as"):
+        Plan(read_study(CONFIG, **study))
+
+
+experts = st.dictionaries(
+    st.sampled_from(["tinyllama", "general", "medical", "finance"]),
+    st.integers(1, 3),
+    min_size=1,
+).filter(lambda e: sum(e.values()) >= 2)
+
+
+@settings(max_examples=25)
+@given(experts, st.randoms())
+def test_equal_mixtures_have_equal_names_whatever_their_order(counts, random):
+    shuffled = list(counts.items())
+    random.shuffle(shuffled)
+    ours, other = with_small(counts), with_small(dict(shuffled))
+    assert ours == other
+    assert Counter(ours.experts) == counts
+
+
+def with_small(experts: dict[str, int]) -> Moe:
+    """The merge of the small rows when the small mixture has these experts on a general base."""
+    config = yaml.safe_load(CONFIG.read_text())
+    config["mixtures"]["small"] = {"base": "general", "experts": experts}
+    plan = Plan(load_study(config))
+    (name,) = {name for name in plan.moes if files(plan, 1, 1)[0][0].split("/")[2] == name}
+    return plan.moes[name]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xyz")), max_size=4))
+def test_a_variants_parents_are_its_beginnings(names):
+    variant = Variant(Moe("m", ("e", "e")), tuple(Stage(*n) for n in names))
+    chain = [*variant.parents, variant] if names else []
+    assert [v.stages for v in chain] == [variant.stages[: n + 1] for n in range(len(names))]
+    assert variant.key == f"m_2e/{'.'.join(f'{a}_{b}' for a, b in names) or 'none'}"

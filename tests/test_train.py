@@ -1,0 +1,231 @@
+"""The training loop: the loss, the batches, what stays and what moves, and the same bits twice."""
+
+import json
+import math
+from itertools import chain
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from test_models import SETTINGS
+
+from mofe import methods, models, train
+from mofe.data import tokens
+
+TRAINING = {
+    "learning_rate": 1e-2,
+    "weight_decay": 0.1,
+    "warmup_steps": 0,
+    "max_grad_norm": 1.0,
+    "epochs": 2,
+    "global_batch": 8,
+    "micro_batch": 3,
+    "max_length": 64,
+    "router_aux_loss": 0.0,
+}
+
+
+@pytest.fixture(scope="module")
+def data(tiny) -> str:
+    """A prepared training set of the generated world's MedMCQA rows."""
+    rows = pq.read_table(next((tiny / "world/openlifescienceai/medmcqa/data").glob("train*")))
+    rows = rows.slice(0, 20).to_pylist()
+    prompts = [row["question"].strip() + "\nAnswer:" for row in rows]
+    answers = [" " + row["op" + "abcd"[row["cop"]]] for row in rows]
+    file = tiny / "train.parquet"
+    pq.write_table(pa.table({"prompt": prompts, "answer": answers}), file)
+    return str(file)
+
+
+def run(tiny, data, out: Path, method: str, seed: int = 0, **training) -> dict:
+    train.train_variant(
+        merge=str(tiny / "moe2a2b"),
+        data=[data],
+        parents=[],
+        chain=[],
+        params={"recipe": method, **SETTINGS[method], "training": {**TRAINING, **training}},
+        names={"moe": "moe2a2b", "stages": method},
+        seed=seed,
+        delta=out / "delta.safetensors",
+        record=out / "train.json",
+        log=out / "log.jsonl",
+    )
+    return json.loads((out / "train.json").read_text())
+
+
+@pytest.mark.parametrize("method", SETTINGS)
+def test_what_is_frozen_stays_bit_for_bit_and_what_is_trained_moves(tiny, data, tmp_path, method):
+    record = run(tiny, data, tmp_path, method)
+    assert record["frozen_sha256"]["before"] == record["frozen_sha256"]["after"]
+    assert (record["frozen_sha256"]["before"] is None) == (method == "full")
+
+    start = methods.apply(models.load(tiny / "moe2a2b"), SETTINGS[method])
+    end = models.load_variant(
+        tiny / "moe2a2b", [SETTINGS[method]], [tmp_path / "delta.safetensors"]
+    )
+    kept, before = methods.frozen(end), methods.frozen(start)
+    assert all(torch.equal(kept[n], p) for n, p in before.items())
+    stored = load_file(tmp_path / "delta.safetensors")
+    assert sum(t.numel() for t in stored.values()) == record["trainable_parameters"]
+    if "lora" not in method and method != "dora":
+        before = methods.trained(start)
+        still = {n for n, t in stored.items() if torch.equal(t, before[n].detach())}
+        assert not still, "weight decay and gradients reach all that is trained"
+
+
+def test_frozen_experts_are_those_of_the_merge(tiny, data, tmp_path):
+    """Not only unchanged by the loop: the very weights that were merged, weight decay included."""
+    run(tiny, data, tmp_path, "freeze3", weight_decay=1.0)
+    end = models.load_variant(
+        tiny / "moe2a2b", [SETTINGS["freeze3"]], [tmp_path / "delta.safetensors"]
+    )
+    end, merged = methods.fold(end).state_dict(), models.load(tiny / "moe2a2b").state_dict()
+    for name in merged:
+        if ".experts." in name:
+            assert torch.equal(end[name][:3], merged[name][:3])
+            assert not torch.equal(end[name][3], merged[name][3])
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(tiny, data, tmp_path):
+    for method in ("mofe", "lora", "freeze1"):
+        digests = []
+        for name, seed in (("one", 0), ("two", 0), ("other", 1)):
+            run(tiny, data, tmp_path / method / name, method, seed)
+            digests.append((tmp_path / method / name / "delta.safetensors").read_bytes())
+        assert digests[0] == digests[1] != digests[2]
+
+
+def test_the_record_says_what_was_done(tiny, data, tmp_path):
+    record = run(tiny, data, tmp_path, "mofe")
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert record["rows"] == 20 and record["dropped_rows"] == 0
+    assert record["steps"] == len(lines) == 2 * math.ceil(20 / 8)
+    assert [line["step"] for line in lines] == list(range(1, 7))
+    rates = [line["learning_rate"] for line in lines]
+    assert rates == pytest.approx([1e-2 * (6 - n) / 6 for n in range(6)]), "linear, to zero"
+    assert record["final_loss"] == lines[-1]["loss"] < lines[0]["loss"]
+    assert record["tokens"] == lines[-1]["tokens"]
+    assert 0 < lines[-1]["seconds"] <= record["seconds"] + 0.001
+    for key in ("torch", "transformers", "peft", "accelerate", "python"):
+        assert record["versions"][key]
+    assert record["hardware"]["cores"] >= 1 and record["git_revision"]
+    assert record["answer_tokens"] == 2 * 20
+
+
+def test_a_step_does_not_depend_on_the_micro_batch(tiny, data, tmp_path):
+    """Rows a forward pass change speed, not the experiment: losses and weights agree."""
+    for micro in (1, 8):
+        run(tiny, data, tmp_path / str(micro), "full", micro_batch=micro, learning_rate=1e-3)
+    one, eight = (
+        [json.loads(x)["loss"] for x in (tmp_path / m / "log.jsonl").read_text().splitlines()]
+        for m in "18"
+    )
+    assert one[0] == pytest.approx(eight[0], rel=1e-6)
+    assert one == pytest.approx(eight, rel=1e-3)
+    one, eight = (load_file(tmp_path / m / "delta.safetensors") for m in "18")
+    start = models.load(tiny / "moe2a2b").state_dict()
+    # where a gradient is nearly zero Adam turns its rounding into a step, so compare on average
+    moved = sum((one[n] - start[n]).abs().mean().item() for n in one)
+    apart = sum((one[n] - eight[n]).abs().mean().item() for n in one)
+    assert apart < 0.02 * moved
+
+
+def test_the_loss_is_transformers(tiny, data):
+    model, tokenizer = models.load(tiny / "moe2a2b"), models.tokenizer(tiny / "a")
+    rows = tokens.tokenize(tokens.read([data]), tokenizer, 64)
+    batch = tokens.collate(rows, range(6), tokenizer.pad_token_id)
+    ours = train.AnswerLoss(model)(**batch) / sum(rows.answers[:6])
+    mask = torch.zeros_like(batch["input_ids"])
+    for at in range(6):
+        mask[at, : rows.lengths[at]] = 1
+    theirs = model(**batch, attention_mask=mask).loss
+    assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_the_auxiliary_loss_is_transformers(tiny, data):
+    model, tokenizer = models.load(tiny / "moe2a2b"), models.tokenizer(tiny / "a")
+    rows = tokens.tokenize(tokens.read([data]), tokenizer, 64)
+    same = [i for i in range(20) if rows.lengths[i] == rows.lengths[0]]  # no padding
+    batch = tokens.collate(rows, same, tokenizer.pad_token_id)
+    ours = train.AnswerLoss(model, 0.02)(**batch) / len(same)
+    model.router_aux_loss_coef = 0.02
+    theirs = model(**batch, output_router_logits=True).loss
+    assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_stages_follow_each_other(tiny, data, tmp_path):
+    """A second stage starts where the first one ended: with no learning it is the first."""
+    run(tiny, data, tmp_path / "first", "mofe")
+    first = str(tmp_path / "first" / "delta.safetensors")
+    chain = [{"recipe": "mofe", **SETTINGS["mofe"]}]
+    for method in ("lora", "mofe"):
+        out = tmp_path / method
+        train.train_variant(
+            merge=str(tiny / "moe2a2b"),
+            data=[data],
+            parents=[first],
+            chain=chain,
+            params={
+                "recipe": method,
+                **SETTINGS[method],
+                "training": {**TRAINING, "learning_rate": 1e-30, "weight_decay": 0.0},
+            },
+            names={},
+            seed=0,
+            delta=out / "delta.safetensors",
+            record=out / "train.json",
+            log=out / "log.jsonl",
+        )
+        deltas = [first, str(out / "delta.safetensors")]
+        both = models.load_variant(tiny / "moe2a2b", [*chain, SETTINGS[method]], deltas)
+        one = models.load_variant(tiny / "moe2a2b", chain, [first])
+        ids = torch.arange(3, 23)[None]
+        with torch.inference_mode():
+            assert torch.allclose(
+                both.eval()(input_ids=ids).logits, one.eval()(input_ids=ids).logits, atol=1e-5
+            )
+
+
+def test_a_loss_that_is_not_a_number_is_a_failure(tiny, data, tmp_path):
+    with pytest.raises(FloatingPointError, match="learning_rate"):
+        run(tiny, data, tmp_path, "full", learning_rate=1e30, max_grad_norm=1e30)
+    assert not (tmp_path / "train.json").exists()
+    assert not (tmp_path / "delta.safetensors").exists()
+
+
+lengths = st.lists(st.integers(1, 50), min_size=1, max_size=40)
+
+
+@given(lengths, st.integers(0, 9), st.integers(1, 3), st.integers(1, 16), st.integers(1, 16))
+def test_every_epoch_visits_every_row_once(lengths, seed, epochs, global_batch, micro_batch):
+    steps = list(tokens.schedule(lengths, seed, epochs, global_batch, micro_batch))
+    assert len(steps) == tokens.count_steps(len(lengths), epochs, global_batch)
+    visited = [[i for batch in step for i in batch] for step in steps]
+    per_epoch = len(steps) // epochs
+    for epoch in range(epochs):
+        rows = list(chain(*visited[epoch * per_epoch : (epoch + 1) * per_epoch]))
+        assert sorted(rows) == list(range(len(lengths)))
+    assert all(len(batch) <= micro_batch for step in steps for batch in step)
+    assert all(len(rows) <= global_batch for rows in visited)
+    # the micro-batch decides how a step is cut, never which rows it has
+    other = list(tokens.schedule(lengths, seed, epochs, global_batch, micro_batch + 1))
+    assert [sorted(chain(*step)) for step in other] == [sorted(rows) for rows in visited]
+
+
+def test_long_rows_are_dropped_and_text_is_cut(tiny):
+    tokenizer = models.tokenizer(tiny / "a")
+    words = [w for w in tokenizer.get_vocab() if w.isalpha()][:12]
+    text = " ".join(words)
+    pairs = [(text, " " + words[0]), (words[0], " " + words[1]), ("", text)]
+    rows = tokens.tokenize(pairs, tokenizer, 5)
+    assert rows.dropped == 1
+    assert rows.lengths[0] == 3 and rows.answers[0] == 1
+    assert rows.lengths[1:] == [5, 5, 3], "13 tokens with the first one that tokenizers add"
+    assert rows.ids[1] + rows.ids[2] + rows.ids[3] == tokenizer(text)["input_ids"]
+    with pytest.raises(ValueError, match="raise max_length"):
+        tokens.tokenize(pairs[:1], tokenizer, 5)
