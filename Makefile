@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 comma := ,
 space := $(subst ,, )
-seeds = $(if $(SEEDS),--config seeds=[$(subst $(space),$(comma),$(strip $(SEEDS)))])
+seeds = $(if $(SEEDS),--config seeds=$(subst $(space),$(comma),$(strip $(SEEDS))))
 overlay = $(if $(OVERLAY),--configfile config.yaml profiles/mini/study.yaml $(OVERLAY))
 
 .PHONY: help mini test lint format lock latex clean

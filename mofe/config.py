@@ -15,6 +15,7 @@ import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -319,12 +320,19 @@ class Assumption(Part):
     evidence: str
 
 
+def _listed(value: Any) -> Any:
+    """Seeds as the command line gives them, `--config seeds=0` or `seeds=0,1,2`, as a list."""
+    if isinstance(value, str) and re.fullmatch(r"\d+(,\d+)*", value):
+        return [int(seed) for seed in value.split(",")]
+    return [value] if isinstance(value, int) else value
+
+
 class Study(Part):
     """The whole study: models, data, mixtures, recipes, tasks and tables."""
 
     study: Name
     results: Annotated[str, Field(min_length=1)]
-    seeds: Annotated[list[int], Field(min_length=1)]
+    seeds: Annotated[list[int], Field(min_length=1), BeforeValidator(_listed)]
     sampling_seed: int
     mirror: str | None
     world: World | None

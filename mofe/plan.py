@@ -221,10 +221,9 @@ class Plan:
         """What reading a source waits for: the generated world, where there is one."""
         return [self.world] if self.study.world else []
 
-    def origin_input(self, model: str) -> list[str]:
-        """What a dense model is made from, besides training data."""
-        parent = self.study.models[model].from_
-        return [self.model_dir(parent)] if parent else self.source_input()
+    def origin(self, model: str) -> str:
+        """The folder of the model that a dense expert is fine-tuned from."""
+        return self.model_dir(self.study.models[model].from_)
 
     def expert_data(self, model: str) -> list[str]:
         """The training sets of a dense expert."""

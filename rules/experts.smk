@@ -18,7 +18,7 @@ rule fetch_model:
 
 rule pretrain:
     input:
-        world=PLAN.source_input(),
+        world=PLAN.world,
     output:
         directory(f"{ROOT}/experts/{{model}}"),
     log:
@@ -35,7 +35,7 @@ rule pretrain:
 
 rule train_expert:
     input:
-        origin=lambda w: PLAN.origin_input(w.model),
+        origin=lambda w: PLAN.origin(w.model),
         data=lambda w: PLAN.expert_data(w.model),
     output:
         directory(f"{ROOT}/experts/{{model}}"),

@@ -143,6 +143,11 @@ def test_line_numbers_and_keys_written_twice(tmp_path, config):
     assert any(p.startswith("seeds (") and "stands twice" in p for p in told)
 
 
+@pytest.mark.parametrize("given, seeds", [(0, [0]), ("0,1,2", [0, 1, 2]), ([4], [4])])
+def test_seeds_as_the_command_line_gives_them(config, given, seeds):
+    assert load_study({**config, "seeds": given}).seeds == seeds
+
+
 def test_a_missing_key_is_named(config):
     del config["training"]["epochs"]
     assert problems(config) == ["training.epochs: this key is missing; add it"]

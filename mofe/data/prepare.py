@@ -14,11 +14,12 @@ from mofe.data import sources
 from mofe.files import write_atomic
 
 
-def prepare(params: dict[str, Any], rows_file: Path, counts_file: Path) -> dict[str, int]:
+def prepare(params: dict[str, Any], rows_file: Path, counts_file: Path) -> str:
     """Write a training set as parquet (`prompt`, `answer`: str) and the counts of its rows.
 
     params: Plan.data_params. A prompt that occurs twice is used once, and one that the task's test
-    set has too is dropped. Raw text has an empty prompt. Equal parameters give equal rows.
+    set has too is dropped. Raw text has an empty prompt. Equal parameters give equal rows. Returns
+    a line for the user.
     Raises ValueError where fewer rows are left than the study asks for.
     """
     data, source = params["data"], params["source"]
@@ -47,7 +48,7 @@ def prepare(params: dict[str, Any], rows_file: Path, counts_file: Path) -> dict[
     pq.write_table(pa.table({"prompt": prompts, "answer": answers}), sink)
     write_atomic(rows_file, sink.getvalue().to_pybytes())
     write_atomic(counts_file, json.dumps(counts, indent=2) + "\n")
-    return counts
+    return f"{wanted} of {len(rows)} rows"
 
 
 def _texts(column: list[str], data: dict[str, Any]) -> Iterator[str]:
