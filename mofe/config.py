@@ -161,14 +161,14 @@ class Data(Part):
 class Mix(Part):
     """Data sets trained on together."""
 
-    data: Annotated[tuple[DataName, ...], Field(min_length=1, strict=False)]
+    data: Annotated[list[DataName], Field(min_length=1)]
     training: TrainingOverride = TrainingOverride()
 
 
 class Task(Part):
     """A benchmark: lm-eval task names and the source that they read."""
 
-    harness: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
+    harness: Annotated[list[str], Field(min_length=1)]
     source: SourceName
 
 
@@ -243,7 +243,7 @@ class Recipe(Part):
     frozen: Count | Literal["all"] | None = None
     rank: Count | None = None
     alpha: Count | None = None
-    targets: Annotated[tuple[str, ...], Field(strict=False)] | None = None
+    targets: Annotated[list[str], Field(min_length=1)] | None = None
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     dora: bool | None = None
     quantize: Literal["nf4"] | None = None
@@ -331,7 +331,7 @@ class Study(Part):
     """The whole study: models, data, mixtures, recipes, tasks and tables."""
 
     study: Name
-    results: Annotated[str, Field(min_length=1)]
+    results: Annotated[str, Field(pattern=r"^[^{}*?\s]+$")]
     seeds: Annotated[list[int], Field(min_length=1), BeforeValidator(_listed)]
     sampling_seed: int
     mirror: str | None
@@ -356,7 +356,7 @@ class Study(Part):
     @model_validator(mode="after")
     def _parts_fit_together(self):
         problems = [*_seeds(self), *_shadowed(self), *_cycles(self), *_slots(self), *_keys(self)]
-        problems += _columns(self)
+        problems += [*_columns(self), *_origins(self), *_chains(self)]
         if problems:
             raise PydanticCustomError(
                 "study", "{problems}", {"problems": "\n".join(problems), "list": problems}
@@ -387,6 +387,34 @@ def _cycles(study: Study) -> Iterable[str]:
                 yield f"models.{name}.from: {' <- '.join([*chain, parent])} runs in a circle"
                 break
             chain.append(parent)
+
+
+def _origins(study: Study) -> Iterable[str]:
+    for name, model in study.models.items():
+        if model.scratch and study.world is None:
+            yield f"models.{name}.scratch: pretraining reads the generated world; set 'world'"
+        if model.scratch:
+            shape = model.scratch.shape
+            for whole, part in (
+                ("hidden_size", "num_attention_heads"),
+                ("num_attention_heads", "num_key_value_heads"),
+            ):
+                if getattr(shape, whole) % getattr(shape, part):
+                    yield f"models.{name}.scratch.shape: {whole} is no multiple of {part}"
+        for recipe in (model.train or {}).values():
+            if study.recipes[recipe].method == "freeze":
+                yield f"models.{name}.train: recipe '{recipe}' freezes experts, the model is dense"
+
+
+def _chains(study: Study) -> Iterable[str]:
+    for number, table in study.tables.items():
+        for index, row in enumerate(table.rows):
+            for recipe in list(row.train.values())[:-1]:
+                if study.recipes[recipe].quantize:
+                    yield (
+                        f"tables.{number}.rows.{index}.train: no stage can follow the quantised "
+                        f"recipe '{recipe}'; make it the last"
+                    )
 
 
 def _slots(study: Study) -> Iterable[str]:
@@ -499,7 +527,8 @@ def _sentence(error: dict, lines: Mapping[tuple, str]) -> list[str]:
             number = float(given)
         except ValueError:
             return [f"{where}: {given!r} is text, a number is needed"]
-        return [f"{where}: {given!r} is text to YAML, not a number; write {_yaml_number(number)}"]
+        hint = f"write {_yaml_number(number)} in a file (--config gives nested numbers as text)"
+        return [f"{where}: {given!r} is text, not a number; {hint}"]
     if kind == "missing":
         return [f"{where}: this key is missing; add it"]
     message = error["msg"]

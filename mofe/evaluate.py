@@ -180,7 +180,7 @@ def evaluate_variant(
     seed, for the record. Returns a line for the user.
     """
     started = time.perf_counter()
-    model = models.load_variant(merge, chain, deltas).to(models.device())
+    model = models.place(models.load_variant(merge, chain, deltas))
     asked = score(model, models.tokenizer(merge), params)
     lines = "".join(json.dumps(q) + "\n" for q in asked)
     # no time stamp in the header: equal records are equal files

@@ -24,6 +24,16 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def place(model: nn.Module) -> nn.Module:
+    """The model on its device. On a GPU what is frozen becomes bfloat16: only what is trained
+    needs a float32 master, without which a small learning rate is rounded away."""
+    if device().type == "cuda":
+        for parameter in methods.frozen(model).values():
+            if parameter.dtype == torch.float32:
+                parameter.data = parameter.data.bfloat16()
+    return model.to(device())
+
+
 def fetch(params: Mapping[str, Any], out: Path) -> str:
     """Get a hub model's weights (safetensors only), configuration and tokenizer into `out`.
 

@@ -213,9 +213,9 @@ class Plan:
         """The seeds a variant exists for. Seeds are fine-tuning's: untuned merges have one."""
         return tuple(self.study.seeds) if variant.stages else (0,)
 
-    def mix(self, name: str) -> tuple[str, ...]:
+    def mix(self, name: str) -> list[str]:
         """The data sets of a mix; a data set's own name is a mix of one."""
-        return self.study.mixes[name].data if name in self.study.mixes else (name,)
+        return self.study.mixes[name].data if name in self.study.mixes else [name]
 
     def source_input(self) -> list[str]:
         """What reading a source waits for: the generated world, where there is one."""
@@ -305,7 +305,7 @@ class Plan:
         study, it = self.study, self.study.tasks[task]
         return {
             "name": task,
-            "harness": list(it.harness),
+            "harness": it.harness,
             "source": _plain(study.sources[it.source]),
             "scoring": study.scoring,
             "shots": study.shots,
@@ -356,8 +356,6 @@ class Plan:
         """The method and its settings: what it takes to rebuild the trained model."""
         recipe = self.study.recipes[stage.recipe]
         settings = {k: v for k, v in recipe.settings().items() if v is not None}
-        if "targets" in settings:
-            settings["targets"] = list(settings["targets"])
         return {"recipe": stage.recipe, "method": recipe.method, **settings}
 
     def chain_params(self, variant: Variant) -> list[dict[str, Any]]:

@@ -77,6 +77,11 @@ def fit(
         _decay_groups(model, training["weight_decay"]), lr=training["learning_rate"]
     )
     warmup = training["warmup_steps"]
+    if warmup >= steps:
+        raise ValueError(
+            f"training.warmup_steps: {warmup} steps of warm-up leave none of the {steps} steps; "
+            "lower it"
+        )
 
     def decay(step: int) -> float:
         return (step + 1) / (warmup + 1) if step < warmup else (steps - step) / (steps - warmup)
@@ -220,7 +225,7 @@ def _fit_recorded(model, origin, pairs, params, seed, log) -> dict[str, Any]:
         "trainable_parameters": sum(p.numel() for p in methods.trained(model).values()),
         "total_parameters": total_parameters(model),
     }
-    model = place(model)
+    model = models.place(model)
     log.parent.mkdir(parents=True, exist_ok=True)
     before = provenance.hash_tensors(methods.frozen(model))
     result = fit(model, rows, training, seed, tokenizer.pad_token_id, log)
@@ -238,16 +243,6 @@ def _fit_recorded(model, origin, pairs, params, seed, log) -> dict[str, Any]:
         "versions": provenance.versions(),
         "hardware": provenance.hardware(),
     }
-
-
-def place(model: nn.Module) -> nn.Module:
-    """The model on its device. On a GPU what is frozen becomes bfloat16: only what is trained
-    needs a float32 master, without which a small learning rate is rounded away."""
-    if models.device().type == "cuda":
-        for parameter in methods.frozen(model).values():
-            if parameter.dtype == torch.float32:
-                parameter.data = parameter.data.bfloat16()
-    return model.to(models.device())
 
 
 def total_parameters(model: nn.Module) -> int:

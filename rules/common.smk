@@ -1,6 +1,8 @@
 # The study, its plan, and what all rules share.
+import os
 import re
 import sys
+from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
@@ -12,8 +14,13 @@ from mofe.plan import Plan
 
 job.prepare_environment(workflow.basedir)
 
+# Snakemake lists the command line's files first; what is laid over what is the other way round.
+CONFIG_FILES = dict.fromkeys(
+    os.path.relpath(f) for f in ["config.yaml", *workflow.configfiles]
+)
+
 try:
-    STUDY = load_study(config, workflow.configfiles)
+    STUDY = load_study(config, CONFIG_FILES)
     PLAN = Plan(STUDY)
 except ConfigError as error:
     raise WorkflowError(str(error))
@@ -32,6 +39,10 @@ def models_by(origin):
 
 def variant(wildcards):
     return PLAN.variants[wildcards.variant]
+
+
+def caption(figure):
+    return Path(workflow.basedir, "docs", "captions", f"{figure}.rst").read_text()
 
 
 def named(wildcards):

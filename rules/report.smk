@@ -38,7 +38,7 @@ rule figure:
         pdf=f"{ROOT}/figures/{{figure}}.pdf",
         png=report(
             f"{ROOT}/figures/{{figure}}.png",
-            caption="../docs/captions/{figure}.rst",
+            caption="../docs/captions/figure.rst",
             category="Figures",
             labels={"figure": "{figure}"},
         ),
@@ -61,7 +61,6 @@ rule report:
         trainings=PLAN.train_jsons,
         evaluations=PLAN.eval_jsons,
         figures=expand(f"{ROOT}/figures/{{figure}}.png", figure=PLAN.figures),
-        captions=expand("docs/captions/{figure}.rst", figure=PLAN.figures),
     output:
         report(
             f"{ROOT}/report.html",
@@ -74,6 +73,7 @@ rule report:
         "../envs/mofe.yaml"
     params:
         tables=list(PLAN.tables.values()),
+        captions=[caption(figure) for figure in PLAN.figures],
         assumptions=PLAN.assumptions(),
         study=STUDY.study,
         unit=STUDY.time_unit,

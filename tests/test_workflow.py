@@ -1,0 +1,287 @@
+"""The workflow as its users run it: dry runs, the whole reduced study, and what reruns when."""
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from conftest import CONFIG, MINI, REDUCED, snakemake
+
+from mofe import train
+from mofe.config import read_study
+from mofe.plan import Plan
+
+
+def jobs(output: str) -> Counter:
+    """The job table that Snakemake prints, by rule."""
+    last = output[output.rindex("Job stats:") :]
+    rows = re.findall(r"^(\w+) +(\d+)$", last, re.MULTILINE)
+    return Counter({rule: int(n) for rule, n in rows if rule != "total"})
+
+
+PAPER_SCALE = {
+    1: {"fetch_model": 1, "prepare_data": 2, "merge": 3, "train": 6, "evaluate": 18},
+    2: {"fetch_model": 1, "prepare_data": 2, "merge": 3, "train": 12, "evaluate": 30},
+    3: {
+        "fetch_model": 1,
+        "prepare_data": 3,
+        "train_expert": 2,
+        "merge": 3,
+        "train": 3,
+        "evaluate": 3,
+    },
+    4: {
+        "fetch_model": 1,
+        "prepare_data": 3,
+        "train_expert": 3,
+        "merge": 6,
+        "train": 6,
+        "evaluate": 12,
+    },
+    5: {
+        "fetch_model": 1,
+        "prepare_data": 3,
+        "train_expert": 3,
+        "merge": 3,
+        "train": 3,
+        "evaluate": 6,
+    },
+    6: {
+        "fetch_model": 1,
+        "prepare_data": 3,
+        "train_expert": 1,
+        "merge": 2,
+        "train": 4,
+        "evaluate": 6,
+    },
+    7: {"fetch_model": 1, "prepare_data": 1, "merge": 1, "train": 5, "evaluate": 5},
+}
+
+
+@pytest.mark.parametrize("number", PAPER_SCALE)
+def test_a_tables_jobs_at_paper_scale(number, tmp_path):
+    done = snakemake("-n", "--config", f"results={tmp_path}", "--", f"{tmp_path}/table{number}.tex")
+    assert jobs(done.stdout) == {**PAPER_SCALE[number], "table": 1}
+
+
+def test_graphs(tmp_path):
+    here = ["--config", f"results={tmp_path}", "--", f"{tmp_path}/table1.tex"]
+    for kind in ("--dag", "--rulegraph"):
+        graph = snakemake(kind, *here).stdout
+        assert graph.startswith("digraph snakemake_dag")
+        assert "merge" in graph and "train" in graph
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["table8.tex", "variants/tinyllama_2tinyllama/mmlu_medmcqa_moffe/s0/train.json", "moe/x"],
+)
+def test_a_misspelt_target_is_no_job(target, tmp_path):
+    done = snakemake(
+        "-n", "--config", f"results={tmp_path}", "--", f"{tmp_path}/{target}", check=False
+    )
+    assert done.returncode != 0
+    assert "MissingRuleException" in done.stderr + done.stdout
+
+
+def test_paper_scale_without_a_gpu_stops_before_it_starts(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU: nothing to refuse")
+    done = snakemake(
+        "--cores",
+        "1",
+        "--config",
+        f"results={tmp_path}",
+        "--",
+        f"{tmp_path}/table7.tex",
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "need a GPU, and this machine has none" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+class Reduced:
+    """The reduced mini study in a folder of its own."""
+
+    def __init__(self, results: Path, overlays: Path):
+        self.results, self.overlays = results, overlays
+
+    def run(self, *targets: str, overlay: dict | None = None, check: bool = True):
+        return snakemake("--profile", "profiles/mini", *self._study(overlay, targets), check=check)
+
+    def dry(self, overlay: dict | None, *targets: str) -> str:
+        return snakemake("-n", "--cores", "2", *self._study(overlay, targets)).stdout
+
+    def _study(self, overlay: dict | None, targets: tuple[str, ...]) -> list[str]:
+        files = [str(CONFIG), str(MINI), str(REDUCED)]
+        if overlay is not None:
+            file = self.overlays / "overlay.yaml"
+            file.write_text(yaml.safe_dump(overlay))
+            files.append(str(file))
+        return ["--configfile", *files, "--config", f"results={self.results}", "--", *targets]
+
+    def records(self, pattern: str) -> list[dict]:
+        return [json.loads(p.read_text()) for p in sorted(self.results.glob(pattern))]
+
+
+@pytest.fixture(scope="module")
+def reduced(tmp_path_factory) -> Reduced:
+    it = Reduced(tmp_path_factory.mktemp("study") / "results", tmp_path_factory.mktemp("overlays"))
+    it.run("all")
+    return it
+
+
+def test_one_command_makes_every_table_figure_and_the_report(reduced):
+    for number in range(1, 8):
+        for kind in ("tex", "md", "csv"):
+            assert (reduced.results / f"table{number}.{kind}").stat().st_size > 100
+    for figure in ("time_accuracy", "medical_experts", "frozen_experts", "loss_curves"):
+        for kind in ("pdf", "png"):
+            assert (reduced.results / "figures" / f"{figure}.{kind}").stat().st_size > 1000
+    page = (reduced.results / "report.html").read_text()
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert all(f"Table {number}" in page for number in range(1, 8))
+
+
+def test_the_tidy_tables_hold_the_papers_values_beside_ours(reduced):
+    columns = ["row", "label", "column", "paper", "value", "sd", "stderr", "n", "seeds"]
+    for number in range(1, 8):
+        frame = pd.read_csv(reduced.results / f"table{number}.csv")
+        assert list(frame.columns) == columns
+        accuracies = frame[~frame["column"].str.startswith("Train")]
+        assert accuracies[["paper", "value", "stderr", "n"]].notna().all(axis=None)
+        assert accuracies["value"].between(0, 1).all()
+        assert (frame["seeds"].dropna() == 1).all()
+    table = pd.read_csv(reduced.results / "table1.csv")
+    assert table["label"].drop_duplicates().tolist()[:3] == [
+        "Small | X",
+        "Small | Full",
+        "Small | MoFE",
+    ]
+    hours = table[table["column"] == "Training Time(hr)"]
+    assert hours["value"].isna().all() and hours["paper"].tolist() == [14, 6, 19, 6, 26, 6]
+    assert table[table["column"] == "Training Time(s)"]["paper"].isna().all()
+
+
+def test_frozen_parameters_are_bit_identical_in_every_run(reduced):
+    records = reduced.records("variants/*/*/s0/train.json")
+    assert len(records) == 31
+    for record in records:
+        hashes = record["frozen_sha256"]
+        assert hashes["before"] == hashes["after"]
+        assert (hashes["before"] is None) == (record["recipe"] == "full")
+
+
+def test_small_medium_and_large_mofe_are_one_function(reduced):
+    """Identical frozen experts: the three sizes differ by rounding only."""
+    small, medium, large = (
+        reduced.records(f"evals/tinyllama_{n}tinyllama/mmlu_medmcqa_mofe/s0/*.json")
+        for n in (2, 4, 8)
+    )
+    for a, b, c in zip(small, medium, large, strict=True):
+        assert (
+            max(r["metrics"]["acc"]["value"] for r in (a, b, c))
+            - min(r["metrics"]["acc"]["value"] for r in (a, b, c))
+            <= 2 / a["n"]
+        )
+
+
+def test_a_second_run_does_nothing(reduced):
+    assert "Nothing to be done" in (done := reduced.run("all")).stdout + done.stderr
+
+
+def test_changing_loras_rank_reruns_loras_variants_and_what_shows_them(reduced):
+    output = reduced.dry({"recipes": {"lora": {"rank": 4}}}, "all")
+    assert jobs(output) == {
+        "train": 3,
+        "evaluate": 6,
+        "table": 1,
+        "figure": 2,
+        "report": 1,
+        "all": 1,
+    }
+    trained = re.findall(r"wildcards: variant=(\S+),", output)
+    assert {name.rsplit("_", 1)[-1] for name in trained} == {"lora"}
+    assert {"table2.tex"} == set(re.findall(r"output: \S+/(table\d\.tex)", output))
+
+
+def test_adding_a_row_trains_only_what_is_new(reduced):
+    rows = yaml.safe_load(CONFIG.read_text())["tables"][7]["rows"]
+    new = {"labels": ["2", "0"], "mixture": "small", "train": {"medmcqa": "mofe"}}
+    output = reduced.dry({"tables": {7: {"rows": [*rows, new]}}}, f"{reduced.results}/table7.tex")
+    assert jobs(output) == {"train": 1, "evaluate": 1, "table": 1}
+
+
+def test_a_new_method_of_a_known_kind_is_one_line(reduced):
+    rows = yaml.safe_load(CONFIG.read_text())["tables"][7]["rows"]
+    new = {"labels": ["r", "2"], "mixture": "medium", "train": {"medmcqa": "lora2"}}
+    overlay = {
+        "recipes": {"lora2": {"method": "lora", "rank": 2, "alpha": 4, "targets": ["q_proj"]}},
+        "tables": {7: {"rows": [*rows, new]}},
+    }
+    before = (reduced.results / "table1.csv").read_bytes()
+    reduced.run(f"{reduced.results}/table7.csv", overlay=overlay)
+    frame = pd.read_csv(reduced.results / "table7.csv")
+    assert frame["label"].tolist()[-1] == "r | 2" and pd.isna(frame["paper"].iloc[-1])
+    assert (reduced.results / "table1.csv").read_bytes() == before
+    reduced.run(f"{reduced.results}/table7.csv")  # as it was, for the other tests
+
+
+def test_bad_input_is_told_at_once_and_leaves_everything_in_place(reduced):
+    before = sorted(p for p in reduced.results.rglob("*") if p.is_file())
+    overlay = {"training": {"learning_rate": "3e-5", "epoch": 2}}
+    done = reduced.run("all", overlay=overlay, check=False)
+    assert done.returncode != 0
+    told = done.stderr + done.stdout
+    assert "2 fault(s) in the configuration" in told
+    assert re.search(
+        r"training.learning_rate \(.*overlay.yaml:\d+\): '3e-5' is text, not a number", told
+    )
+    assert "training.epoch" in told and "did you mean 'epochs'?" in told
+    assert sorted(p for p in reduced.results.rglob("*") if p.is_file()) == before
+
+
+def test_a_failing_job_says_why_and_leaves_the_rest_in_place(reduced):
+    kept = [p for p in reduced.results.rglob("*.json") if "_dora" not in str(p)]
+    overlay = {"recipes": {"dora": {"training": {"max_length": 2}}}}
+    done = reduced.run(f"{reduced.results}/table2.tex", overlay=overlay, check=False)
+    assert done.returncode != 0
+    assert "none of the 128 rows has 2 tokens or fewer; raise max_length" in done.stderr
+    assert all(p.exists() for p in kept)
+    reduced.run(f"{reduced.results}/table2.tex")
+
+
+def test_a_job_of_the_warm_parent_is_the_job_done_here(reduced, tmp_path):
+    """The same seed gives the same bits in another process, warm parent or not."""
+    plan = Plan(read_study(CONFIG, MINI, REDUCED, results=str(reduced.results)))
+    variant = plan.variants["general_2finance-2medical/medmcqa_sujet_mofe"]
+    train.train_variant(
+        merge=plan.moe_dir(variant.moe.name),
+        data=plan.stage_data(variant.stages[-1].mix),
+        parents=[],
+        chain=[],
+        params=plan.stage_params(variant.stages[-1]),
+        names={},
+        seed=0,
+        delta=tmp_path / "delta.safetensors",
+        record=tmp_path / "train.json",
+        log=tmp_path / "log.jsonl",
+    )
+    assert (tmp_path / "delta.safetensors").read_bytes() == Path(
+        plan.delta(variant, 0)
+    ).read_bytes()
+
+
+def test_snakemakes_own_report(reduced, tmp_path):
+    report = tmp_path / "report.html"
+    snakemake(
+        *["--profile", "profiles/mini", "--configfile", str(CONFIG), str(MINI), str(REDUCED)],
+        *["--config", f"results={reduced.results}", "--report", str(report), "--", "all"],
+    )
+    text = report.read_text()
+    assert "Tables" in text and "Figures" in text and "loss_curves" in text
