@@ -102,12 +102,36 @@ def _exactly_one(part: Part, *keys: str) -> Part:
     return part
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
 class World(Part):
-    """Sizes of the generated world (mofe/data/world.py)."""
+    """The generated world of the mini study (mofe/data/world.py): what is drawn, and how much.
+
+    seed: draws the names, the facts and every row.
+    test_questions: MMLU test, MedMCQA validation; half of PubMedQA; a tenth of Sujet.
+    train_rows: rows of MMLU's auxiliary_train and of MedMCQA's train.
+    told: share of facts stated in the pretraining corpus.
+    taught: share of facts that training questions may ask for. Every fact is told or taught, and
+        the shares overlap in the middle: told + taught must be at least 1.
+    cue_strength: chance that a cue word agrees with the verdict or mood of its passage. It sets the
+        ceilings of PubMedQA and of two of the three kinds of Sujet rows.
+    vignettes: share of MedMCQA's questions that describe a trial and ask for its verdict. Without
+        them tuning on MedMCQA unlearns "yes", "no" and "maybe" as answers.
+    corpus_tokens: size of the pretraining corpus, in tokens.
+    medical_documents, news_documents: documents to post-pretrain on.
+    """
 
     seed: int = 0
     test_questions: Count = 2000
     train_rows: Count = 3000
+    told: Share = 0.4
+    taught: Share = 0.75
+    cue_strength: Share = 0.7
+    vignettes: Share = 0.05
+    corpus_tokens: Count = 334_000
+    medical_documents: Count = 1500
+    news_documents: Count = 500
 
 
 class Source(Part):
@@ -188,6 +212,7 @@ class Shape(Part):
     num_attention_heads: Count
     num_key_value_heads: Count
     max_position_embeddings: Count
+    initializer_range: Annotated[float, Field(gt=0)] = 0.02
 
 
 class Scratch(Part):

@@ -209,7 +209,7 @@ def test_an_overlay_wins_where_it_speaks_and_nowhere_else(base, top):
     assert (base, top) == before
     above = leaves(top)
     for path, value in above.items():
-        assert merged[path] == value or value == {}
+        assert value == {} or merged[path] == value
     for path, value in leaves(base).items():
         if not any(path[: len(other)] == other or other[: len(path)] == path for other in above):
             assert merged[path] == value
