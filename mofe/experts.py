@@ -116,6 +116,9 @@ def nf4(weight: torch.Tensor) -> nn.Module:
     layer = bnb.nn.Linear4bit(
         in_features, out_features, bias=False, compute_dtype=weight.dtype, quant_type="nf4"
     )
+    # On some CPUs bitsandbytes answers with a bfloat16 kernel as soon as a model is in eval mode: the
+    # model evaluated would not be the model trained.
+    layer.support_avx512bf16_for_cpu = False
     layer.weight = bnb.nn.Params4bit(
         weight.clone(), requires_grad=False, quant_type="nf4", module=layer
     )

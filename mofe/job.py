@@ -6,8 +6,10 @@ a warm parent (mofe/warm.py) costs no more than starting Python.
 
 import contextlib
 import importlib
+import json
 import os
 import sys
+import time
 import traceback
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,13 +19,17 @@ from mofe import warm
 
 @dataclass(frozen=True)
 class Job:
-    """A call: `function` is "module:name", `arguments` its keyword arguments (plain data)."""
+    """A call: `function` is "module:name", `arguments` its keyword arguments (plain data).
+
+    asked: when the process that asks for it was started, in seconds since the epoch.
+    """
 
     function: str
     arguments: dict[str, Any]
     label: str
     log: str | None = None
     threads: int = 1
+    asked: float = field(default_factory=lambda: time.time() - process_age())
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
     folder: str = field(default_factory=os.getcwd)
 
@@ -56,7 +62,8 @@ def execute(job: Job) -> int:
     """Make the call in this process; 0, or 1 after an error.
 
     What the call prints goes to the job's log, its returned line and an error's sentence to the
-    terminal; the log has the traceback.
+    terminal. The log has an error's traceback, or in its last line as JSON the seconds it took to
+    start (processes and imports) and to compute (benchmarks/study.py adds them up).
     """
     module, name = job.function.split(":")
     with contextlib.ExitStack() as stack:
@@ -67,7 +74,11 @@ def execute(job: Job) -> int:
             stack.enter_context(contextlib.redirect_stderr(log))
         try:
             _use_threads(job.threads)
-            line = getattr(importlib.import_module(module), name)(**job.arguments)
+            call = getattr(importlib.import_module(module), name)
+            started = time.time()
+            line = call(**job.arguments)
+            seconds = {"starting": started - job.asked, "computing": time.time() - started}
+            print(json.dumps({"job": job.label, "seconds": seconds}))
         except Exception as error:  # noqa: BLE001 - the job fails with it, whatever it is
             traceback.print_exc()
             see = f" (see {job.log})" if job.log else ""
@@ -75,6 +86,13 @@ def execute(job: Job) -> int:
             return 1
     print(f"{job.label}: {line or 'written'}", file=sys.__stderr__, flush=True)
     return 0
+
+
+def process_age() -> float:
+    """Seconds since this process was started."""
+    with open("/proc/self/stat") as file:
+        ticks = int(file.read().rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _use_threads(threads: int) -> None:

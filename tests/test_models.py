@@ -187,6 +187,14 @@ def test_qlora_quantises_the_experts_too(tiny):
     assert total_parameters(model) == total_parameters(models.load(tiny / "moe2a2b")) + count(model)
 
 
+@pytest.mark.parametrize("method", SETTINGS)
+def test_the_model_evaluated_is_the_model_trained(tiny, method):
+    """No method computes something else in eval mode or without gradients."""
+    model = moved(methods.apply(models.load(tiny / "moe2a2b"), SETTINGS[method]))
+    trained = model.train()(input_ids=IDS).logits.detach()
+    assert torch.allclose(logits(model, IDS), trained, atol=1e-5)
+
+
 def test_what_cannot_be_is_refused(tiny, tmp_path):
     with pytest.raises(ValueError, match="the model is dense"):
         methods.apply(models.load(tiny / "a"), SETTINGS["mofe"])

@@ -10,9 +10,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import CONFIG, MINI
+from tokenizers import Tokenizer
 
+from mofe.config import World, read_study
 from mofe.data import world as worlds
-from mofe.data.world import World, generate
+from mofe.data.world import generate
 
 SMALL = World(
     test_questions=60,
@@ -349,3 +352,19 @@ def test_the_job_is_given_plain_data(made, tmp_path):
     assert "1850 facts" in line
     assert contents(tmp_path) == contents(made[0])
     assert json.loads((tmp_path / "world.json").read_text()) == made[1]
+
+
+def test_the_mini_studys_gate_prompts_are_in_the_worlds_words_and_distinct(made):
+    """An unknown word would give every slot the same gate."""
+    words = Tokenizer.from_file(str(made[0] / "mofe" / "tokenizer" / "tokenizer.json"))
+    unknown = words.token_to_id("<unk>")
+    study = read_study(CONFIG, MINI)
+    for mixture in study.mixtures.values():
+        slots = [
+            (tuple(prompts), tuple(study.models[expert].gates.negative))
+            for expert, count in mixture.experts.items()
+            for prompts in study.models[expert].gates.positive[:count]
+        ]
+        assert len(set(slots)) == len(slots)
+        for prompt in (p for slot in slots for prompts in slot for p in prompts):
+            assert unknown not in words.encode(prompt).ids, prompt
