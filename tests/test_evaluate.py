@@ -19,8 +19,7 @@ from mofe.plan import Plan
 
 @pytest.fixture(scope="module")
 def plan(tiny) -> Plan:
-    study = read_study(CONFIG, MINI, REDUCED, world=None, mirror=str(tiny / "world"))
-    return Plan(study)
+    return Plan(read_study(CONFIG, MINI, REDUCED, results=str(tiny)))  # tiny/world is its world
 
 
 @pytest.mark.parametrize("task", ["mmlu", "medmcqa", "pubmedqa", "finance"])

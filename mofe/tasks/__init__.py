@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import lm_eval.tasks
+import lm_eval.utils
 import yaml
 from datasets import Dataset
 from lm_eval.api.task import ConfigurableTask
@@ -31,6 +32,8 @@ PARTS: dict[str, Callable[[Dataset, str, int], Dataset]] = {
 }
 
 logging.getLogger("lm_eval").setLevel(logging.ERROR)
+# lm-eval compiles a prompt's template anew for every question, which takes longer than asking it.
+lm_eval.utils.env.from_string = cache(lm_eval.utils.env.from_string)
 
 
 def build(params: dict[str, Any]) -> dict[str, ConfigurableTask]:
@@ -73,9 +76,7 @@ def _configure(config: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]
     """A leaf task's configuration, reading the study's source and parting it as it should."""
     config = _overridden(config, params)
     splits = [config.get("test_split") or config["validation_split"], config["fewshot_split"]]
-    config["custom_dataset"] = partial(_splits, params, config.get("dataset_name"), splits)
-    if part := PARTS.get(config["task"]):
-        config["process_docs"] = partial(part, which="test", seed=params["seed"])
+    config["custom_dataset"] = partial(_splits, params, config, splits)
     return config
 
 
@@ -90,8 +91,15 @@ def _overridden(config: dict[str, Any], params: dict[str, Any]) -> dict[str, Any
     return config
 
 
-def _splits(params, subset, splits, **_) -> dict[str, Dataset]:
-    return {s: sources.load(params["source"], subset, s, params["mirror"]) for s in splits if s}
+def _splits(params, config, splits, **_) -> dict[str, Dataset]:
+    loaded = {
+        split: sources.load(params["source"], config.get("dataset_name"), split, params["mirror"])
+        for split in splits
+        if split
+    }
+    if part := PARTS.get(config["task"]):
+        return {split: part(rows, "test", params["seed"]) for split, rows in loaded.items()}
+    return loaded
 
 
 @cache

@@ -22,8 +22,9 @@ def part(rows: Dataset, which: Literal["train", "test"], seed: int) -> Dataset:
     row's only option is its answer. Repeated prompts are dropped before the split, so that no
     test prompt is trained on. Raises ValueError for a row without an answer.
     """
-    prompts, answers = rows["inputs"], rows["answer"]
-    kinds = list(zip(rows["dataset"], rows["task_type"], strict=True))
+    columns = rows.select_columns(["inputs", "answer", "dataset", "task_type"])[:]
+    prompts, answers = columns["inputs"], columns["answer"]
+    kinds = list(zip(columns["dataset"], columns["task_type"], strict=True))
     labels: dict[tuple[str, str], set[str]] = defaultdict(set)
     for number, (kind, answer) in enumerate(zip(kinds, answers, strict=True)):
         if not answer:

@@ -17,7 +17,7 @@ ANSWERS = ("yes", "no", "maybe")  # in the authors' order: one generator shuffle
 def part(rows: Dataset, which: Literal["train", "test"], seed: int) -> Dataset:
     """One half of PQA-L in its own order. `seed` is not used: the split is the authors'."""
     random, chosen = Random(0), []
-    decisions = rows["final_decision"]
+    decisions = rows[:]["final_decision"]
     for answer in ANSWERS:
         indices = [i for i, decision in enumerate(decisions) if decision == answer]
         random.shuffle(indices)
