@@ -102,6 +102,7 @@ def _exactly_one(part: Part, *keys: str) -> Part:
     return part
 
 
+Seed = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -133,6 +134,14 @@ class World(Part):
     medical_documents: Count = 1500
     news_documents: Count = 500
 
+    @model_validator(mode="after")
+    def _every_fact_somewhere(self):
+        if self.told + self.taught < 1:
+            raise PydanticCustomError(
+                "told_and_taught", "told + taught is below 1: some facts would be nowhere to learn"
+            )
+        return self
+
 
 class Source(Part):
     """A data set's repository on the hub, pinned."""
@@ -144,7 +153,7 @@ class Source(Part):
 class Training(Part):
     """AdamW with linear decay (section 4.1); batches in rows, lengths in tokens."""
 
-    learning_rate: Annotated[float, Field(gt=0)]
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     weight_decay: Annotated[float, Field(ge=0)]
     warmup_steps: Annotated[int, Field(ge=0)]
     max_grad_norm: Annotated[float, Field(gt=0)]
@@ -167,7 +176,10 @@ TrainingOverride = create_model(
 
 
 class Data(Part):
-    """A training set: rows of a source, as a task's prompts and answers or as raw text."""
+    """A training set: rows of a source, as a task's prompts and answers or as raw text.
+
+    separator: cuts a text into several. chunk_words: cuts those into pieces of so many words.
+    """
 
     source: SourceName
     subset: str | None = None
@@ -175,10 +187,13 @@ class Data(Part):
     task: TaskName | None = None
     text: str | None = None
     separator: str | None = None
+    chunk_words: Count | None = None
     rows: Count | Literal["full"]
 
     @model_validator(mode="after")
     def _task_or_text(self):
+        if self.task and (self.separator or self.chunk_words):
+            raise PydanticCustomError("cuts", "'separator' and 'chunk_words' cut raw text only")
         return _exactly_one(self, "task", "text")
 
 
@@ -357,8 +372,8 @@ class Study(Part):
 
     study: Name
     results: Annotated[str, Field(pattern=r"^[^{}*?\s]+$")]
-    seeds: Annotated[list[int], Field(min_length=1), BeforeValidator(_listed)]
-    sampling_seed: int
+    seeds: Annotated[list[Seed], Field(min_length=1), BeforeValidator(_listed)]
+    sampling_seed: Seed
     mirror: str | None
     world: World | None
     device: Literal["cuda", "cpu"]

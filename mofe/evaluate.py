@@ -55,6 +55,8 @@ class AnswerScorer(LM):
                     target = target.to(logs.device)
                     score = logs.gather(-1, target[:, None]).sum().item()
                     scores[number] = (score, bool((logs.argmax(-1) == target).all()))
+        if not all(math.isfinite(score) for score, _ in scores):
+            raise ValueError("tasks: the model's log-likelihoods are not finite numbers")
         return scores
 
     def _encode(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int], int]]:
@@ -197,7 +199,7 @@ def evaluate_variant(
         "versions": provenance.versions(),
         "hardware": provenance.hardware(),
     }
-    write_atomic(record, json.dumps(result, indent=2) + "\n")
+    write_atomic(record, json.dumps(result, indent=2, allow_nan=False) + "\n")
     accuracy = summary["metrics"]["acc"]
     return (
         f"{params['name']} {accuracy['value']:.4f} ± {accuracy['stderr']:.4f} on {summary['n']} "

@@ -113,9 +113,12 @@ def nf4(weight: torch.Tensor) -> nn.Module:
     import bitsandbytes as bnb  # costs seconds to import, and only QLoRA needs it
 
     out_features, in_features = weight.shape
-    layer = bnb.nn.Linear4bit(
-        in_features, out_features, bias=False, compute_dtype=weight.dtype, quant_type="nf4"
-    )
+    # On the meta device, so that no random numbers are drawn for weights that are replaced: what
+    # peft draws next, the adapters, would depend on the number of experts.
+    with torch.device("meta"):
+        layer = bnb.nn.Linear4bit(
+            in_features, out_features, bias=False, compute_dtype=weight.dtype, quant_type="nf4"
+        )
     # On some CPUs bitsandbytes answers with a bfloat16 kernel as soon as a model is in eval mode: the
     # model evaluated would not be the model trained.
     layer.support_avx512bf16_for_cpu = False

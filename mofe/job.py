@@ -34,14 +34,17 @@ class Job:
     folder: str = field(default_factory=os.getcwd)
 
 
-def prepare_environment(root: str) -> None:
-    """Set what the processes of jobs inherit: this checkout's package, bytecode, memory."""
+def prepare_environment(root: str, device: str) -> None:
+    """Set what the processes of jobs inherit: this checkout's package, and for a CPU study no GPU
+    and memory that is kept."""
     paths = [root, os.environ.get("PYTHONPATH")]
     os.environ["PYTHONPATH"] = os.pathsep.join(p for p in paths if p)
     # Without compiled bytecode, importing torch and transformers takes four times as long.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    for variable, value in warm.KEEP_MEMORY.items():
-        os.environ.setdefault(variable, value)
+    if device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        for variable, value in warm.KEEP_MEMORY.items():
+            os.environ.setdefault(variable, value)
 
 
 def run(function: str, snakemake, **arguments: Any) -> None:
@@ -79,7 +82,7 @@ def execute(job: Job) -> int:
             line = call(**job.arguments)
             seconds = {"starting": started - job.asked, "computing": time.time() - started}
             print(json.dumps({"job": job.label, "seconds": seconds}))
-        except Exception as error:  # noqa: BLE001 - the job fails with it, whatever it is
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, the job fails
             traceback.print_exc()
             see = f" (see {job.log})" if job.log else ""
             print(f"{job.label}: {type(error).__name__}: {error}{see}", file=sys.__stderr__)

@@ -9,6 +9,7 @@ import torch
 from mergekit.moe.config import MoEMergeConfig
 from mergekit.options import MergeOptions
 from mergekit.scripts.moe import build
+from safetensors import safe_open
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 TOKENIZER_FILES += ("special_tokens_map.json", "added_tokens.json")
@@ -19,7 +20,8 @@ def merge(params: Mapping[str, Any], out: Path) -> str:
 
     params: Plan.merge_params. Attention, embeddings and norms are the base's, each slot's FFN its
     expert's, bit by bit; the router starts from the hidden states of the slots' prompts ("hidden"
-    gates, section 3.2). Returns a line for the user.
+    gates, section 3.2). Returns a line for the user. Raises ValueError where two slots get the same
+    gate, or a slot none: mergekit only warns, and the router could not tell those experts apart.
     """
     config = MoEMergeConfig.model_validate(
         {
@@ -41,8 +43,24 @@ def merge(params: Mapping[str, Any], out: Path) -> str:
     torch.manual_seed(0)  # for `random` gates
     # Identical experts are meant: the model is trained after merging.
     build(config, str(out), MergeOptions(copy_tokenizer=False), device="cpu", allow_all_same=True)
+    if params["gate_mode"] != "random":
+        _refuse_equal_gates(out)
     # mergekit would save the tokenizer as it used it, padding on the left.
     for name in TOKENIZER_FILES:
         if (file := Path(params["base"]) / name).exists():
             shutil.copy(file, out / name)
     return f"{len(params['slots'])} experts on {Path(params['base']).name}"
+
+
+def _refuse_equal_gates(out: Path) -> None:
+    for file in sorted(out.glob("*.safetensors")):
+        with safe_open(file, "pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - it is no dictionary
+                if not name.endswith(".gate.weight"):
+                    continue
+                gates = tensors.get_tensor(name).float()
+                if len(gates.unique(dim=0)) < len(gates) or not gates.any(dim=1).all():
+                    raise ValueError(
+                        f"models.*.gates: {out.name} has equal or empty gates in {name}; give each "
+                        "slot prompts that end in words of its own"
+                    )

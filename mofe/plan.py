@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from mofe.config import Study, TableSpec, value_at
+from mofe.config import ConfigError, Study, TableSpec, value_at
 
 UNTUNED = "none"
 
@@ -295,7 +295,8 @@ class Plan:
         return {
             "data": _plain(data),
             "source": _plain(study.sources[data.source]),
-            "task": self.task_params(data.task) if data.task else None,
+            # training rows are rendered without examples, whatever the evaluation shows
+            "task": {**self.task_params(data.task), "shots": 0} if data.task else None,
             "seed": study.sampling_seed,
             "mirror": self.mirror,
         }
@@ -446,12 +447,11 @@ class Plan:
         """Names are looked up, never parsed, so two artefacts must not share one."""
         rows = [row for table in self.study.tables.values() for row in table.rows]
         seen: dict[str, Variant] = {}
-        for variant in (self._variant(row) for row in rows):
-            if seen.setdefault(variant.key, variant) != variant:
-                raise ValueError(
-                    f"two different variants would both be stored as {variant.key}; rename one of "
-                    "their models, mixes or recipes"
-                )
+        for shown in (self._variant(row) for row in rows):
+            for variant in (*shown.parents, shown):
+                if seen.setdefault(variant.key, variant) != variant:
+                    clash = f"tables: two different variants would both be stored as {variant.key}"
+                    raise ConfigError([f"{clash}; rename one of their models, mixes or recipes"])
 
 
 def _plain(part) -> dict[str, Any]:

@@ -79,11 +79,17 @@ def hash_tensors(tensors: Mapping[str, Any]) -> str | None:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name]
-        state = getattr(tensor, "quant_state", None)
-        for part in (tensor, *((state.absmax,) if state is not None else ())):
+        for part in (tensor, *_scales(getattr(tensor, "quant_state", None))):
             digest.update(f"{name} {part.dtype} {tuple(part.shape)}".encode())
             digest.update(_bytes(part))
     return digest.hexdigest()
+
+
+def _scales(state) -> list:
+    """The scales of a quantised parameter; nested ones are quantised themselves."""
+    if state is None:
+        return []
+    return [state.absmax, *([state.offset, *_scales(state.state2)] if state.nested else [])]
 
 
 def _bytes(tensor) -> memoryview:

@@ -6,6 +6,7 @@ it resumes and ends with exit code 0 on a loss that is not a number.
 """
 
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,14 +35,19 @@ class AnswerLoss(nn.Module):
         super().__init__()
         self.model, self.router_aux_loss = model, router_aux_loss
 
-    def forward(self, input_ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor
+    ) -> torch.Tensor:
         """int64 (rows, length) each, labels -100 where there is no loss -> a float32 scalar.
+
+        Rows are padded on the right and attention is causal, so padding cannot reach a row: the
+        mask only keeps it out of the router's auxiliary loss.
 
         The router's auxiliary loss, a mean over tokens, counts once for each labelled token, so
         that dividing by their number leaves both terms as they are meant.
         """
         plain = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        balanced = self.router_aux_loss > 0
+        balanced = self.router_aux_loss > 0 and hasattr(plain.config, "num_local_experts")
         extra = {"output_router_logits": True} if balanced else {}
         out = plain.model(input_ids=input_ids, use_cache=False, **extra)
         targets = labels[:, 1:]
@@ -54,7 +60,10 @@ class AnswerLoss(nn.Module):
                 self.router_aux_loss
                 * picked.sum()
                 * load_balancing_loss_func(
-                    out.router_logits, config.num_local_experts, config.num_experts_per_tok
+                    out.router_logits,
+                    config.num_local_experts,
+                    config.num_experts_per_tok,
+                    attention_mask,
                 )
             )
         return loss
@@ -104,22 +113,19 @@ def fit(
             answer_tokens = sum(answers[i] for i in everything)
             seen += sum(lengths[i] for i in everything)
             seen_answers += answer_tokens
-            # every process takes its share; gradients are averaged over processes, hence the factor
-            mine = micro_batches[accelerator.process_index :: accelerator.num_processes]
-            scale = accelerator.num_processes / answer_tokens
             total = torch.zeros((), device=accelerator.device)
-            for batch in mine:
+            for batch in micro_batches:
                 inputs = tokens.collate(rows, batch, pad)
                 part = objective(**{k: v.to(accelerator.device) for k, v in inputs.items()})
-                accelerator.backward(part * scale)
+                accelerator.backward(part / answer_tokens)
                 total += part.detach()
-            loss = (accelerator.reduce(total) / answer_tokens).item()
-            if not torch.isfinite(torch.tensor(loss)):
+            loss = (total / answer_tokens).item()
+            norm = accelerator.clip_grad_norm_(objective.parameters(), training["max_grad_norm"])
+            if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise FloatingPointError(
-                    f"training.learning_rate: the loss is {loss} at step {number} with "
-                    f"{training['learning_rate']}; lower it"
+                    f"training.learning_rate: at step {number} the loss is {loss} and the gradient's "
+                    f"norm {norm:g} with {training['learning_rate']}; lower it"
                 )
-            accelerator.clip_grad_norm_(objective.parameters(), training["max_grad_norm"])
             rate = scheduler.get_last_lr()[0]
             optimizer.step()
             scheduler.step()
@@ -177,7 +183,9 @@ def train_variant(
     if chain:
         model = methods.fold(model)
     model = methods.apply(model, params)
-    result = _fit_recorded(model, merge, tokens.read(data), params, seed, log)
+    result = _fit_recorded(
+        model, merge, tokens.read(data), params, seed, log, chain=list(chain), names=dict(names)
+    )
     stored = torch.bfloat16 if models.device().type == "cuda" else torch.float32
     models.store_delta(model, delta, stored)
     write_atomic(record, json.dumps({**names, **result}, indent=2) + "\n")
@@ -217,8 +225,9 @@ def pretrain(*, world: str, params: Mapping[str, Any], name: str, out: Path) -> 
     return _store_dense(model, origin, {"model": name, **result}, out)
 
 
-def _fit_recorded(model, origin, pairs, params, seed, log) -> dict[str, Any]:
-    """Fit, and the record of train.json: counts, seconds, hashes, provenance."""
+def _fit_recorded(model, origin, pairs, params, seed, log, **hashed) -> dict[str, Any]:
+    """Fit, and the record of train.json: counts, seconds, hashes, provenance. `hashed` is what
+    else the result depends on, for its config_hash."""
     training, tokenizer = params["training"], models.tokenizer(origin)
     rows = tokens.tokenize(pairs, tokenizer, training["max_length"])
     counts = {
@@ -238,7 +247,7 @@ def _fit_recorded(model, origin, pairs, params, seed, log) -> dict[str, Any]:
         **counts,
         **result,
         "frozen_sha256": {"before": before, "after": after},
-        "config_hash": provenance.hash_config({**params, "seed": seed}),
+        "config_hash": provenance.hash_config({**params, "seed": seed, **hashed}),
         "git_revision": provenance.git_revision(),
         "versions": provenance.versions(),
         "hardware": provenance.hardware(),

@@ -63,7 +63,8 @@ def call(path: str, job) -> int:
         connection.sendall(data)
         answer = connection.recv(1)
     if not answer:
-        return 1  # the fork died, as it does when the machine is out of memory
+        print(f"{job.label}: its process died (out of memory?)", file=sys.stderr)
+        return 1
     return answer[0]
 
 
@@ -93,7 +94,11 @@ def serve(path: str) -> None:
         connection, _ = listener.accept()
         if os.fork() == 0:
             listener.close()
-            os._exit(_work(connection))
+            code = 1
+            try:
+                code = _work(connection)
+            finally:
+                os._exit(code)
         connection.close()
     os.unlink(path)
     os.rmdir(os.path.dirname(path))
@@ -116,7 +121,10 @@ def _work(connection: socket.socket) -> int:
     (length,) = struct.unpack("!Q", header)
     data = b""
     while len(data) < length:
-        data += connection.recv(length - len(data))
+        part = connection.recv(length - len(data))
+        if not part:
+            return 1  # the script that asked is gone
+        data += part
     for target, stream in zip((1, 2), streams, strict=True):
         os.dup2(stream, target)
     job = pickle.loads(data)

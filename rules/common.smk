@@ -12,8 +12,6 @@ from mofe import job, warm
 from mofe.config import ConfigError, load_study
 from mofe.plan import Plan
 
-job.prepare_environment(workflow.basedir)
-
 # Snakemake lists the command line's files first; what is laid over what is the other way round.
 CONFIG_FILES = dict.fromkeys(
     os.path.relpath(f) for f in ["config.yaml", *workflow.configfiles]
@@ -25,6 +23,7 @@ try:
 except ConfigError as error:
     raise WorkflowError(str(error))
 
+job.prepare_environment(workflow.basedir, STUDY.device)
 ROOT = PLAN.root
 
 
@@ -62,7 +61,11 @@ wildcard_constraints:
 onstart:
     if workflow.local_exec:
         refuse_without_gpu()
-        if not workflow.deployment_settings.deployment_method:
+        # a fork cannot use a GPU that its parent has looked at, nor another environment's Python
+        if (
+            STUDY.device == "cpu"
+            and not workflow.deployment_settings.deployment_method
+        ):
             WARM_PARENT = warm.start()
 
 

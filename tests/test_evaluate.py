@@ -73,6 +73,13 @@ def test_the_record_and_its_questions(tiny, plan, tmp_path):
     assert questions.read_bytes() == first, "the same scores twice"
 
 
+def test_a_model_that_is_not_a_number_has_no_accuracy(tiny, plan):
+    model = models.load(tiny / "moe2a")
+    model.model.layers[0].mlp.experts.down_proj.data[:] = float("nan")
+    with pytest.raises(ValueError, match="not finite"):
+        evaluate.score(model, models.tokenizer(tiny / "a"), plan.task_params("medmcqa"))
+
+
 def question(options, target, correct=0) -> dict:
     return {"options": list(options), "target": target, "correct": correct}
 

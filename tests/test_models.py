@@ -1,5 +1,6 @@
 """What the study rests on: parameter counts, identical experts, frozen weights, stored deltas."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -49,9 +50,11 @@ def count(model: torch.nn.Module) -> int:
         ("full", 4, 3_384_027_136),
         ("full", 8, 6_429_272_064),
         ("lora", 2, 2_252_800),
+        ("lora", 4, 2_252_800),
         ("lora", 8, 2_252_800),
         ("dora", 2, 2_354_176),
         ("dora", 4, 2_354_176),
+        ("dora", 8, 2_354_176),
     ],
 )
 def test_trainable_parameters_at_tinyllamas_shape(method, experts, expected):
@@ -185,6 +188,38 @@ def test_qlora_quantises_the_experts_too(tiny):
     assert sum("self_attn" in n for n in four_bit) == 2 * 4
     assert all(frozen[n].dtype == torch.uint8 for n in four_bit)
     assert total_parameters(model) == total_parameters(models.load(tiny / "moe2a2b")) + count(model)
+
+
+def test_adapters_start_alike_whatever_the_experts_and_their_precision(tiny):
+    """QLoRA is LoRA on quantised weights, and a larger mixture's adapters are a smaller one's."""
+    starts = []
+    for name, method in itertools.product(("moe2a", "moe4a", "moe8a"), ("lora", "qlora")):
+        model = models.load(tiny / name)
+        torch.manual_seed(0)
+        trained = methods.trained(methods.apply(model, SETTINGS[method]))
+        starts.append(torch.cat([trained[n].flatten() for n in sorted(trained)]))
+    assert starts[0].any() and all(torch.equal(starts[0], start) for start in starts)
+
+
+def test_slots_with_equal_gates_are_refused(tiny, tmp_path):
+    params = merge_params(tiny, "a", "aabb")
+    params["slots"][3]["positive"] = params["slots"][2]["positive"]
+    with pytest.raises(ValueError, match="equal or empty gates"):
+        merge.merge(params, tmp_path / "merged")
+
+
+def test_the_papers_gates_differ_in_their_last_tokens(shared, paper_plan):
+    """The first layer's gates are the embeddings of the prompts' last tokens, those of TinyLlama."""
+    folder = shared / "data/TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T"
+    tokenizer = models.tokenizer(folder)
+
+    def last(prompts: list[str]) -> tuple[int, ...]:
+        return tuple(sorted(tokenizer(p)["input_ids"][-1] for p in prompts))
+
+    for moe in paper_plan.moes:
+        slots = paper_plan.merge_params(moe)["slots"]
+        assert len({last(s["positive"]) for s in slots}) == len(slots), moe
+        assert not any(set(last(s["positive"])) & set(last(s["negative"])) for s in slots), moe
 
 
 @pytest.mark.parametrize("method", SETTINGS)

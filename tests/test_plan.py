@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mofe import paper
-from mofe.config import load_study, read_study
+from mofe.config import ConfigError, load_study, read_study
 from mofe.plan import Moe, Plan, Stage, Variant
 
 
@@ -104,6 +104,23 @@ def test_overrides_resolve_mix_then_recipe(paper_plan):
     assert plan.stage_params(Stage("medmcqa", "mofe"))["training"]["epochs"] == 3
 
 
+def test_an_artefact_that_a_row_only_starts_from_shares_no_name_either():
+    row = {"labels": ["9", "9"], "mixture": "medium", "train": {"a_b": "c"}}
+    study = {
+        "mixes": {"a_b": {"data": ["mmlu"]}, "a": {"data": ["medmcqa"]}},
+        "recipes": {"c": {"method": "full"}, "b_c": {"method": "full"}},
+        "tables": {7: {"rows": [row, {**row, "train": {"a": "b_c", "medmcqa": "mofe"}}]}},
+    }
+    with pytest.raises(ConfigError, match="would both be stored as"):
+        Plan(read_study(CONFIG, **study))
+
+
+def test_examples_shown_in_evaluation_do_not_change_the_training(paper_plan):
+    few = Plan(read_study(CONFIG, shots=5))
+    assert few.data_params("medmcqa") == paper_plan.data_params("medmcqa")
+    assert few.task_params("medmcqa") != paper_plan.task_params("medmcqa")
+
+
 def test_two_artefacts_never_share_a_name():
     row = {"labels": ["9", "9"], "mixture": "medium", "train": {"a_b": "c"}}
     study = {
@@ -111,7 +128,7 @@ def test_two_artefacts_never_share_a_name():
         "recipes": {"c": {"method": "full"}, "b_c": {"method": "full"}},
         "tables": {7: {"rows": [row, {**row, "train": {"a": "b_c"}}]}},
     }
-    with pytest.raises(ValueError, match="would both be stored as"):
+    with pytest.raises(ConfigError, match="would both be stored as"):
         Plan(read_study(CONFIG, **study))
 
 

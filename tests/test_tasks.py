@@ -77,6 +77,27 @@ def test_training_prompts_are_the_evaluations_then_the_answer(plan, name):
         assert {answer for _, answer in pairs} == {" A", " B", " C", " D"}
 
 
+@pytest.mark.parametrize("name", ["medmcqa", "pubmedqa", "finance", "mmlu"])
+def test_examples_never_come_from_the_test_set(plan, name):
+    for task in tasks.build({**plan.task_params(name), "shots": 2}).values():
+        asked = {task.doc_to_text(doc) for doc in task.eval_docs}
+        shown = {task.doc_to_text(doc) for doc in task.fewshot_docs()}
+        assert shown and not asked & shown
+        doc = task.eval_docs[0]
+        context = task.fewshot_context(doc, 2)
+        assert context.endswith(task.doc_to_text(doc))
+        assert sum(text in context for text in shown) >= 2
+        if name == "mmlu":
+            break
+
+
+def test_raw_text_is_cut_into_articles_and_pieces():
+    data = {"separator": "|||||", "chunk_words": 3}
+    texts = list(prepare._texts(["a b c d e ||||| f", " ||||| "], data))
+    assert texts == ["a b c", "d e", "f"]
+    assert list(prepare._texts([" a  b "], {"separator": None, "chunk_words": None})) == ["a  b"]
+
+
 def test_unlabelled_rows_are_not_trained_on(shared, plan):
     rows = load_dataset(str(shared / "data/openlifescienceai/medmcqa"), split="test")
     assert rows["cop"] == [-1]

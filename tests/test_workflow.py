@@ -177,10 +177,11 @@ def test_frozen_parameters_are_bit_identical_in_every_run(reduced):
         assert (hashes["before"] is None) == (record["recipe"] == "full")
 
 
-def test_small_medium_and_large_mofe_are_one_function(reduced):
+@pytest.mark.parametrize("recipe", ["mofe", "lora", "dora", "qlora"])
+def test_small_medium_and_large_are_one_function(reduced, recipe):
     """Identical frozen experts: the three sizes differ by rounding only."""
     small, medium, large = (
-        reduced.records(f"evals/tinyllama_{n}tinyllama/mmlu_medmcqa_mofe/s0/*.json")
+        reduced.records(f"evals/tinyllama_{n}tinyllama/mmlu_medmcqa_{recipe}/s0/*.json")
         for n in (2, 4, 8)
     )
     for a, b, c in zip(small, medium, large, strict=True):

@@ -54,8 +54,12 @@ def prepare(params: dict[str, Any], rows_file: Path, counts_file: Path) -> str:
 def _texts(column: list[str], data: dict[str, Any]) -> Iterator[str]:
     for document in column:
         for text in document.split(data["separator"]) if data["separator"] else (document,):
-            if text.strip():
-                yield text.strip()
+            words = text.split() if data["chunk_words"] else []
+            size = data["chunk_words"] or 1
+            pieces = (" ".join(words[i : i + size]) for i in range(0, len(words), size))
+            for piece in pieces if data["chunk_words"] else (text,):
+                if piece.strip():
+                    yield piece.strip()
 
 
 def _test_prompts(task: dict[str, Any]) -> set[str]:

@@ -75,16 +75,18 @@ def tokenize(pairs: Sequence[tuple[str, str]], tokenizer, max_length: int) -> Ro
 
 
 def collate(rows: Rows, indices: Sequence[int], pad: int) -> dict[str, torch.Tensor]:
-    """A right-padded batch: `input_ids` and `labels`, int64 (rows, length); labels are -100
-    outside the answer. Attention is causal, so what follows a row's end cannot reach the row."""
+    """A right-padded batch: `input_ids`, `attention_mask` and `labels`, int64 (rows, length);
+    labels are -100 outside the answer."""
     length = max(len(rows.ids[i]) for i in indices)
     ids = torch.full((len(indices), length), pad)
+    mask = torch.zeros((len(indices), length), dtype=torch.int64)
     labels = torch.full((len(indices), length), IGNORED)
     for at, index in enumerate(indices):
         row, start = torch.tensor(rows.ids[index]), rows.prompt[index]
         ids[at, : len(row)] = row
+        mask[at, : len(row)] = 1
         labels[at, start : len(row)] = row[start:]
-    return {"input_ids": ids, "labels": labels}
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
 def schedule(

@@ -154,6 +154,7 @@ def frozen_experts(
     with matplotlib.rc_context(_STYLE):
         figure, axes = _panels(len(panels), width=4.8, height=3.6)
         for axis, points in zip(axes, panels.values(), strict=True):
+            points = [point for point in points if point.row.frozen is not None]
             _line(axis, [point.row.frozen for point in points], points, "#D55E00", "o")
             _floor_line(axis, points[0].cell)
             axis.set(title=_task_title(points), xlabel="frozen experts in the mixture")

@@ -74,16 +74,27 @@ def training_rows(params: dict[str, Any], rows: Dataset) -> Iterator[tuple[str, 
 
 def _configure(config: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     """A leaf task's configuration, reading the study's source and parting it as it should."""
-    config = _overridden(config, params)
-    splits = [config.get("test_split") or config["validation_split"], config["fewshot_split"]]
-    config["custom_dataset"] = partial(_splits, params, config, splits)
-    return config
+    part, shots = PARTS.get(config["task"]), params["shots"]
+    asked = config.get("test_split") or config["validation_split"]
+    examples = config.get("fewshot_split") or config.get("training_split")
+    if part:
+        load = partial(_parts, part, params, config.get("dataset_name"), asked)
+        asked, examples = "test", "train"
+    else:
+        names = [asked, examples] if shots else [asked]
+        load = partial(_splits, params, config.get("dataset_name"), names)
+    if shots and examples in (None, asked):
+        raise ValueError(
+            f"shots: task {config['task']!r} has no rows to take {shots} examples from"
+        )
+    config = _overridden(config, params) | {"custom_dataset": load, "test_split": asked}
+    return config | {"validation_split": None, "fewshot_split": examples if shots else None}
 
 
 def _overridden(config: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     """The configuration under the study's scoring and number of shots."""
     config = {**config, "num_fewshot": params["shots"], "training_split": None, "metadata": {}}
-    config["fewshot_split"] = config.get("fewshot_split") if params["shots"] else None
+    config["fewshot_split"] = None
     if params["scoring"] == "text":
         config |= yaml.safe_load((HERE / "text_scoring.yaml").read_text()).get(
             config["dataset_path"], {}
@@ -91,15 +102,13 @@ def _overridden(config: dict[str, Any], params: dict[str, Any]) -> dict[str, Any
     return config
 
 
-def _splits(params, config, splits, **_) -> dict[str, Dataset]:
-    loaded = {
-        split: sources.load(params["source"], config.get("dataset_name"), split, params["mirror"])
-        for split in splits
-        if split
-    }
-    if part := PARTS.get(config["task"]):
-        return {split: part(rows, "test", params["seed"]) for split, rows in loaded.items()}
-    return loaded
+def _splits(params, subset, names, **_) -> dict[str, Dataset]:
+    return {name: sources.load(params["source"], subset, name, params["mirror"]) for name in names}
+
+
+def _parts(part, params, subset, split, **_) -> dict[str, Dataset]:
+    rows = sources.load(params["source"], subset, split, params["mirror"])
+    return {which: part(rows, which, params["seed"]) for which in ("test", "train")}
 
 
 @cache
