@@ -195,9 +195,7 @@ def evaluate_variant(
         "questions": questions.name,
         "seconds": time.perf_counter() - started,
         "config_hash": provenance.hash_config({"chain": list(chain), "task": params}),
-        "git_revision": provenance.git_revision(),
-        "versions": provenance.versions(),
-        "hardware": provenance.hardware(),
+        **provenance.stamp(),
     }
     write_atomic(record, json.dumps(result, indent=2, allow_nan=False) + "\n")
     accuracy = summary["metrics"]["acc"]

@@ -64,6 +64,11 @@ def hardware() -> dict[str, Any]:
     return {"cpu": names[0] if names else platform.machine(), "cores": os.cpu_count(), "gpus": gpus}
 
 
+def stamp() -> dict[str, Any]:
+    """What every record says of the code and the machine that made it."""
+    return {"git_revision": git_revision(), "versions": versions(), "hardware": hardware()}
+
+
 def hash_config(params: Mapping[str, Any]) -> str:
     """SHA-256 of a job's parameters as canonical JSON."""
     return hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()

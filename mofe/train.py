@@ -248,9 +248,7 @@ def _fit_recorded(model, origin, pairs, params, seed, log, **hashed) -> dict[str
         **result,
         "frozen_sha256": {"before": before, "after": after},
         "config_hash": provenance.hash_config({**params, "seed": seed, **hashed}),
-        "git_revision": provenance.git_revision(),
-        "versions": provenance.versions(),
-        "hardware": provenance.hardware(),
+        **provenance.stamp(),
     }
 
 

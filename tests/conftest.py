@@ -50,20 +50,7 @@ def tiny(tmp_path_factory) -> Path:
     world.make(reduced.world.model_dump(), str(root / "world"))
     tokenizer = models.tokenizer(root / "world" / "mofe" / "tokenizer")
     for seed, name in enumerate("ab"):
-        torch.manual_seed(seed)
-        LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=64,
-                intermediate_size=128,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                num_key_value_heads=2,
-                max_position_embeddings=256,
-                pad_token_id=None,
-            )
-        ).save_pretrained(root / name)
-        tokenizer.save_pretrained(root / name)
+        save_llama(root / name, tokenizer, seed)
     for name, slots in (
         ("moe2a", "aa"),
         ("moe4a", "aaaa"),
@@ -72,6 +59,24 @@ def tiny(tmp_path_factory) -> Path:
     ):
         merge.merge(merge_params(root, "a", slots), root / name)
     return root
+
+
+def save_llama(folder: Path, tokenizer, seed: int = 0) -> None:
+    """A Llama of two layers with random weights, and its tokenizer."""
+    torch.manual_seed(seed)
+    LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=2048,
+            pad_token_id=None,
+        )
+    ).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def merge_params(root: Path, base: str, slots: str) -> dict:

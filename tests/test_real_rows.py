@@ -5,9 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
-from conftest import CONFIG, ROOT, snakemake
-from transformers import LlamaConfig, LlamaForCausalLM
+from conftest import CONFIG, ROOT, save_llama, snakemake
 
 from mofe import models
 
@@ -20,19 +18,7 @@ def study(shared, tmp_path_factory) -> Path:
     """Tables 1 and 7 of the real-rows study; the folder of its results."""
     root = tmp_path_factory.mktemp("real")
     tokenizer = models.tokenizer(shared / "data" / TINYLLAMA)
-    torch.manual_seed(0)
-    LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=64,
-            intermediate_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=2048,
-        )
-    ).save_pretrained(root / "base")
-    tokenizer.save_pretrained(root / "base")
+    save_llama(root / "base", tokenizer)
     results = root / "results"
     snakemake(
         *["--profile", "profiles/mini", "--configfile", str(CONFIG), str(REAL)],
