@@ -3,8 +3,12 @@
     python benchmarks/study.py --profile profiles/mini --config seeds=0
 
 runs Snakemake with these arguments into an empty results folder and prints the record as JSON.
-Every job's log ends with the seconds that it took to start and to compute; the rest of cores x wall
-is Snakemake itself and cores without a job.
+
+    python benchmarks/study.py results/mini
+
+adds up the jobs of a study that has run, without its wall time. Every job's log ends with the
+seconds that it took to start and to compute; the rest of cores x wall is Snakemake itself and cores
+without a job.
 """
 
 import json
@@ -16,13 +20,28 @@ from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT))  # the package of this checkout, installed or not
 
 from mofe import provenance
 
 
+def add_up(results: Path) -> dict:
+    """Jobs, and seconds of starting and computing (sums over jobs), in all and by rule."""
+    rules: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for log in sorted((results / "logs").rglob("*.log")):
+        job = json.loads(log.read_text().splitlines()[-1])
+        for name in ("all", job["job"].split()[0]):
+            rules[name]["jobs"] += 1
+            for part, seconds in job["seconds"].items():
+                rules[name][part] += seconds
+    return {
+        name: {part: round(value, 1) for part, value in rule.items()}
+        for name, rule in rules.items()
+    }
+
+
 def measure(arguments: list[str], results: Path) -> dict:
-    """Run the study into `results` and add up its jobs' logs."""
+    """Run the study into `results`; its wall time beside the sums over its jobs."""
     config = [] if "--config" in arguments else ["--config"]
     started = time.perf_counter()
     subprocess.run(
@@ -31,32 +50,21 @@ def measure(arguments: list[str], results: Path) -> dict:
         check=True,
     )
     wall = time.perf_counter() - started
-    total: dict[str, float] = defaultdict(float)
-    by_rule: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    logs = sorted((results / "logs").rglob("*.log"))
-    for log in logs:
-        job = json.loads(log.read_text().splitlines()[-1])
-        rule = by_rule[job["job"].split()[0]]
-        rule["jobs"] += 1
-        for part, seconds in job["seconds"].items():
-            total[part] += seconds
-            rule[part] += seconds
-    cores = provenance.hardware()["cores"]
-    return {
-        "arguments": arguments,
-        "wall": round(wall, 1),
-        "jobs": len(logs),
-        **{part: round(seconds, 1) for part, seconds in total.items()},
-        "cores x wall / computing": round(cores * wall / total["computing"], 2),
-        "rules": {
-            name: {part: round(value, 1) for part, value in rule.items()}
-            for name, rule in by_rule.items()
-        },
-        "hardware": provenance.hardware(),
-        "git_revision": provenance.git_revision(),
-    }
+    jobs, cores = add_up(results), provenance.hardware()["cores"]
+    ratio = cores * wall / jobs["all"]["computing"]
+    return {"wall": round(wall, 1), "cores x wall / computing": round(ratio, 2), "jobs": jobs}
+
+
+def main(arguments: list[str]) -> None:
+    if arguments and Path(arguments[0]).is_dir():
+        record = {"jobs": add_up(Path(arguments[0]))}
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            record = measure(arguments, Path(folder) / "results")
+    stamp = provenance.stamp()
+    stamp.pop("versions")
+    print(json.dumps({"arguments": arguments, **record, **stamp}, indent=2))
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(measure(sys.argv[1:], Path(folder) / "results"), indent=2))
+    main(sys.argv[1:])
