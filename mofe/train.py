@@ -77,7 +77,7 @@ def fit(
     training: the resolved `training` keys. log: gets one JSON line an optimiser step (step, loss:
     mean over the global batch's answer tokens, learning_rate, tokens: seen so far, seconds).
     Returns the run's record (seconds by this loop's own clock). Raises FloatingPointError where
-    the loss is not finite.
+    the loss or the gradient's norm is not finite, ValueError where warm-up takes every step.
     """
     on_gpu = models.device().type == "cuda"
     accelerator = Accelerator(cpu=not on_gpu, mixed_precision="bf16" if on_gpu else "no")

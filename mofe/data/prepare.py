@@ -54,12 +54,14 @@ def prepare(params: dict[str, Any], rows_file: Path, counts_file: Path) -> str:
 def _texts(column: list[str], data: dict[str, Any]) -> Iterator[str]:
     for document in column:
         for text in document.split(data["separator"]) if data["separator"] else (document,):
-            words = text.split() if data["chunk_words"] else []
-            size = data["chunk_words"] or 1
-            pieces = (" ".join(words[i : i + size]) for i in range(0, len(words), size))
-            for piece in pieces if data["chunk_words"] else (text,):
-                if piece.strip():
-                    yield piece.strip()
+            yield from filter(None, _pieces(text.strip(), data["chunk_words"]))
+
+
+def _pieces(text: str, size: int | None) -> list[str]:
+    if size is None:
+        return [text]
+    words = text.split()
+    return [" ".join(words[i : i + size]) for i in range(0, len(words), size)]
 
 
 def _test_prompts(task: dict[str, Any]) -> set[str]:
