@@ -194,7 +194,7 @@ def evaluate_variant(
         **summary,
         "questions": questions.name,
         "seconds": time.perf_counter() - started,
-        "config_hash": provenance.hash_config({"chain": list(chain), "task": params}),
+        "config_hash": provenance.hash_config({**names, "chain": list(chain), "task": params}),
         **provenance.stamp(),
     }
     write_atomic(record, json.dumps(result, indent=2, allow_nan=False) + "\n")

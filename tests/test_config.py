@@ -217,10 +217,20 @@ def test_an_overlay_wins_where_it_speaks_and_nowhere_else(base, top):
     assert overlay(base, {}) == base == overlay(base, base)
 
 
-@given(st.text(max_size=12))
+@given(st.from_regex(NAME, fullmatch=True))
 def test_names_cannot_leave_their_folder(name):
-    if NAME.fullmatch(name):
-        assert "/" not in name and not name.startswith((".", "-")) and name.strip() == name
+    assert "/" not in name and not name.startswith((".", "-")) and name.strip() == name
+
+
+@given(
+    st.text("a/.;- $", min_size=1, max_size=6).filter(
+        lambda t: set(t) & set("/;$ ") or t[0] in ".-"
+    )
+)
+def test_what_is_no_name_is_refused(name):
+    config = yaml.safe_load(CONFIG.read_text())
+    config["recipes"][name] = {"method": "full"}
+    assert any("cannot be a name" in problem for problem in problems(config))
 
 
 def test_assumptions_hold_real_values(paper_plan):
