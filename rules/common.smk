@@ -10,6 +10,7 @@ sys.path.insert(0, workflow.basedir)  # the package of this checkout, installed 
 
 from mofe import job, warm
 from mofe.config import ConfigError, load_study
+from mofe.cost import LIGHT, Costs
 from mofe.plan import Plan
 
 # Snakemake lists the command line's files first; what is laid over what is the other way round.
@@ -25,6 +26,7 @@ except ConfigError as error:
 
 job.prepare_environment(workflow.basedir, STUDY.device)
 ROOT = PLAN.root
+COSTS = Costs(PLAN)
 
 
 def names(planned):
@@ -47,6 +49,23 @@ def caption(figure):
 def named(wildcards):
     """What a record says of the variant that it belongs to."""
     return {"moe": variant(wildcards).moe.name, "stages": variant(wildcards).name}
+
+
+def cpus(needs):
+    """A rule's `threads`: the cores that its needs (of the wildcards, or the same for all) name."""
+    return (lambda wildcards: needs(wildcards).cpus) if callable(needs) else needs.cpus
+
+
+def asks(needs):
+    """A rule's `resources`. A job that ran out of memory or time is tried again with more."""
+    of = needs if callable(needs) else lambda wildcards: needs
+    return {
+        "gpu": lambda wildcards: of(wildcards).gpus,
+        "nodes": lambda wildcards: of(wildcards).nodes,
+        "mem_mb": lambda wildcards, attempt: of(wildcards).mem_mb * attempt,
+        "runtime": lambda wildcards, attempt: of(wildcards).runtime * attempt,
+        "sharding": lambda wildcards: of(wildcards).sharding,
+    }
 
 
 wildcard_constraints:

@@ -8,6 +8,9 @@ rule world:
         f"{ROOT}/logs/world.log",
     conda:
         "../envs/mofe.yaml"
+    threads: cpus(LIGHT)
+    resources:
+        **asks(LIGHT),
     params:
         world=STUDY.world.model_dump() if STUDY.world else None,
     script:
@@ -24,6 +27,9 @@ rule prepare_data:
         f"{ROOT}/logs/data/{{dataset}}.log",
     conda:
         "../envs/mofe.yaml"
+    threads: cpus(lambda w: COSTS.data(w.dataset))
+    resources:
+        **asks(lambda w: COSTS.data(w.dataset)),
     params:
         data=lambda w: PLAN.data_params(w.dataset),
     script:

@@ -13,6 +13,9 @@ rule evaluate:
         f"{ROOT}/logs/evals/{{variant}}/s{{seed}}/{{task}}.log",
     conda:
         "../envs/mofe.yaml"
+    threads: cpus(lambda w: COSTS.evaluate(variant(w), w.task))
+    resources:
+        **asks(lambda w: COSTS.evaluate(variant(w), w.task)),
     params:
         task=lambda w: PLAN.task_params(w.task),
         chain=lambda w: PLAN.chain_params(variant(w)),

@@ -10,6 +10,9 @@ rule fetch_model:
         model=models_by("hub"),
     conda:
         "../envs/mofe.yaml"
+    threads: cpus(lambda w: COSTS.fetch(w.model))
+    resources:
+        **asks(lambda w: COSTS.fetch(w.model)),
     params:
         model=lambda w: PLAN.model_params(w.model),
     script:
@@ -27,6 +30,9 @@ rule pretrain:
         model=models_by("scratch"),
     conda:
         "../envs/mofe.yaml"
+    threads: cpus(lambda w: COSTS.train_expert(w.model))
+    resources:
+        **asks(lambda w: COSTS.train_expert(w.model)),
     params:
         model=lambda w: PLAN.model_params(w.model),
     script:
@@ -45,6 +51,9 @@ rule train_expert:
         model=models_by("from_"),
     conda:
         "../envs/mofe.yaml"
+    threads: cpus(lambda w: COSTS.train_expert(w.model))
+    resources:
+        **asks(lambda w: COSTS.train_expert(w.model)),
     params:
         stage=lambda w: PLAN.model_params(w.model),
         seed=STUDY.sampling_seed,

@@ -10,6 +10,9 @@ rule merge:
         f"{ROOT}/logs/moe/{{moe}}.log",
     conda:
         "../envs/mofe.yaml"
+    threads: cpus(lambda w: COSTS.merge(w.moe))
+    resources:
+        **asks(lambda w: COSTS.merge(w.moe)),
     params:
         merge=lambda w: PLAN.merge_params(w.moe),
     script:

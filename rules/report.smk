@@ -26,6 +26,9 @@ rule table:
         f"{ROOT}/logs/table{{number}}.log",
     conda:
         "../envs/mofe.yaml"
+    threads: cpus(LIGHT)
+    resources:
+        **asks(LIGHT),
     params:
         table=lambda w: PLAN.tables[int(w.number)],
         unit=STUDY.time_unit,
@@ -51,6 +54,9 @@ rule figure:
         figure=names(PLAN.figures),
     conda:
         "../envs/mofe.yaml"
+    threads: cpus(LIGHT)
+    resources:
+        **asks(LIGHT),
     params:
         tables=lambda w: [PLAN.tables[n] for n in PLAN.figures[w.figure]],
         curves=lambda w: PLAN.curves if w.figure == "loss_curves" else [],
@@ -75,6 +81,9 @@ rule report:
         f"{ROOT}/logs/report.log",
     conda:
         "../envs/mofe.yaml"
+    threads: cpus(LIGHT)
+    resources:
+        **asks(LIGHT),
     params:
         tables=list(PLAN.tables.values()),
         captions=[caption(figure) for figure in PLAN.figures],

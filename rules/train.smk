@@ -15,6 +15,9 @@ rule train:
         f"{ROOT}/logs/variants/{{variant}}/s{{seed}}.log",
     conda:
         "../envs/mofe.yaml"
+    threads: cpus(lambda w: COSTS.train(variant(w)))
+    resources:
+        **asks(lambda w: COSTS.train(variant(w))),
     params:
         stage=lambda w: PLAN.stage_params(variant(w).stages[-1]),
         chain=lambda w: PLAN.chain_params(variant(w))[:-1],
