@@ -1,0 +1,33 @@
+"""GPUs that estimates are made for."""
+
+from dataclasses import dataclass
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A kind of GPU.
+
+    name: as people write it. memory_gib: what CUDA reports of it, rounded down. tflops: its peak in
+    bfloat16 on tensor cores, dense (without sparsity).
+    """
+
+    name: str
+    memory_gib: float
+    tflops: float
+
+    @property
+    def usable(self) -> float:
+        """Bytes that a training may plan with: less CUDA's own half a GiB and some fragmentation."""
+        return (self.memory_gib * 0.97 - 0.5) * GIB
+
+
+# Peaks: NVIDIA's data sheets of the A100 (SXM), the H100 (SXM) and the H200 (SXM). Their figures for
+# the H100 and the H200 are with sparsity, which doubles them.
+GPUS = {
+    "a100-80gb": Gpu("A100-80GB", 79, 312),
+    "a100-40gb": Gpu("A100-40GB", 39, 312),
+    "h100": Gpu("H100", 79, 989),
+    "h200": Gpu("H200", 139, 989),
+}

@@ -1,0 +1,191 @@
+"""What a training holds in memory at its peak, as the sum of its parts.
+
+The model of mofe/train.py: trained parameters are float32 with float32 gradients and two moments of
+Adam. On a GPU frozen parameters are bfloat16 and products are computed in bfloat16 (autocast); on a
+CPU everything is float32. Nothing is recomputed: every activation that backward needs is kept.
+benchmarks/memory.py holds these estimates against measured peaks. Bytes throughout.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mofe.shapes import Shape
+
+NF4 = 0.5 + 4 / 64  # bytes a weight: four bits, and a float32 scale for every 64 weights
+PROCESS = 700e6  # resident after importing torch, transformers, accelerate and peft, measured
+
+Settings = Mapping[str, Any]
+Parts = dict[str, float]  # bytes, by what they hold
+
+
+def on_gpu(
+    shape: Shape,
+    settings: Settings,
+    training: Settings,
+    text: bool,
+    gpus: int = 1,
+    sharding: str = "none",
+) -> Parts:
+    """The peak on each of `gpus` GPUs, during the backward pass.
+
+    settings: Plan.method_params; training: the resolved `training` keys. text: raw text, whose
+    tokens are all under the loss. sharding: as in mofe.cost.Needs.
+    """
+    trained, states = shape.trainable(settings), 12 * shape.trainable(settings)
+    weights = 4 * trained + _frozen(shape, settings, 2)
+    copies = 2 * _cast(shape, settings)  # autocast's, kept from forward to backward
+    if sharding == "fsdp":
+        # Each layer is gathered when it is used, the next one meanwhile; what is outside of the
+        # layers is one unit. Gathered weights are bfloat16, a layer's gradient float32.
+        layer_trained = (trained - _outside(shape, settings)) / shape.num_hidden_layers
+        copies = 2 * (2 * shape.layer + shape.embeddings) + 4 * layer_trained
+        weights, states = weights / gpus, states / gpus
+    parts = {
+        "weights": weights,
+        "gradients and Adam's moments": states,
+        "bfloat16 copies": copies,
+        "activations": _activations(shape, settings, training, mixed=True),
+        "logits": _logits(shape, training, text, 14),
+        "backward": _backward(shape, settings, training, mixed=True),
+    }
+    if sharding == "ddp":
+        parts["DDP's buckets"] = 4 * trained
+    return parts
+
+
+def on_cpu(
+    shape: Shape, settings: Settings, training: Settings, text: bool, stored: int = 4
+) -> Parts:
+    """The peak of resident memory of a process that trains on the CPU. stored: bytes a parameter
+    of the checkpoint that is read."""
+    trained = shape.trainable(settings)
+    fitting = {
+        "process": PROCESS,
+        "weights": 4 * trained + _frozen(shape, settings, 4),
+        "gradients and Adam's moments": 12 * trained,
+        "activations": _activations(shape, settings, training, mixed=False),
+        "logits": _logits(shape, training, text, 12),
+        "backward": _backward(shape, settings, training, mixed=False),
+    }
+    loading = {"process": PROCESS, "loading": loading_bytes(shape, stored)}
+    return max(fitting, loading, key=total)
+
+
+def total(parts: Parts) -> float:
+    """The sum of a peak's parts."""
+    return sum(parts.values())
+
+
+def loading_bytes(shape: Shape, stored: int) -> float:
+    """A checkpoint being read: in float32, beside the file's own pages."""
+    return (4 + stored) * shape.parameters
+
+
+# --------------------------------------------------------------------------------------- parts
+
+
+def _frozen(shape: Shape, settings: Settings, width: int) -> float:
+    """Bytes of the weights that are not trained, of `width` bytes each where not quantised."""
+    frozen = shape.total(settings) - shape.trainable(settings)
+    if settings.get("quantize") != "nf4":
+        return width * frozen
+    quantised = shape.num_hidden_layers * (shape.attention + shape.ffns)
+    return NF4 * quantised + width * (frozen - quantised)
+
+
+def _outside(shape: Shape, settings: Settings) -> int:
+    """Trained parameters outside of the layers."""
+    return 0 if settings["method"] == "lora" else shape.embeddings
+
+
+def _cast(shape: Shape, settings: Settings) -> int:
+    """Trained weights of products, which autocast copies: not the embeddings, not the norms."""
+    if settings["method"] == "lora":
+        return shape.adapters(settings)
+    norms = (2 * shape.num_hidden_layers + 1) * shape.hidden_size
+    return shape.trainable(settings) - shape.vocab_size * shape.hidden_size - norms
+
+
+def _tokens(training: Settings) -> int:
+    return training["micro_batch"] * training["max_length"]
+
+
+def _activations(shape: Shape, settings: Settings, training: Settings, mixed: bool) -> float:
+    """What is kept for backward of a micro-batch whose rows all have the greatest length."""
+    hidden, layers = shape.hidden_size, shape.num_hidden_layers
+    lora = settings["method"] == "lora"
+    norm = 4 * hidden * (1 if lora else 2)  # its input, and its input over its norm: float32
+    token = layers * _layer(shape, settings, mixed) + norm
+    fixed = 0.0
+    if settings.get("dora"):  # peft gets a layer's weight change by applying it to an identity
+        inputs = [i for name, (i, _) in shape.linears.items() if name in settings["targets"]]
+        fixed = layers * (2 if mixed else 4) * sum(i * i for i in inputs)
+    return _tokens(training) * token + fixed
+
+
+def _layer(shape: Shape, settings: Settings, mixed: bool) -> float:
+    """Bytes that a decoder layer keeps for each token."""
+    hidden, ffn, active = shape.hidden_size, shape.intermediate_size, shape.active
+    query, key = shape.query_size, shape.key_size
+    width = 2 if mixed else 4
+    moe = shape.num_local_experts > 0
+    lora = settings["method"] == "lora"
+    targets = {n: io for n, io in shape.linears.items() if lora and n in settings["targets"]}
+    share = 0.0 if lora else 1 - shape.frozen_experts(settings) / max(1, shape.num_local_experts)
+
+    norms = 2 * 4 * hidden * (1 if lora else 2)
+    attention = 2 * width * (query + key) + 4 * shape.num_attention_heads
+    if mixed:  # every product casts its input anew
+        inputs = (
+            sum(width * i for i, _ in targets.values())
+            if lora
+            else width * hidden * (4 if moe else 5)
+        )
+    else:  # products of one input share it
+        shared = {"q_proj": 0, "k_proj": 0, "v_proj": 0, "gate_proj": 1, "up_proj": 1}
+        inputs = width * hidden * (len({shared[t] for t in targets if t in shared}) if lora else 2)
+    # gate and up, the gate's activation; their product where down_proj is trained
+    kept = 3 + (1.0 if "down_proj" in targets else share)
+    experts = width * active * ffn * kept
+    if moe:  # an expert's output, weighted by the router; its input where it is trained
+        experts += width * active * hidden * (1 + share)
+        if _one_by_one(shape, settings):
+            experts += width * active * hidden
+    adapters = sum(
+        width * (settings["rank"] + (2 * o if settings.get("dora") else 0))
+        for _, o in targets.values()
+    )
+    return norms + attention + inputs + experts + adapters
+
+
+def _one_by_one(shape: Shape, settings: Settings) -> bool:
+    """Whether experts are called one after the other (mofe/experts.py)."""
+    if settings.get("quantize"):
+        return True
+    return 0 < shape.frozen_experts(settings) < shape.num_local_experts and (
+        settings["method"] == "freeze"
+    )
+
+
+def _logits(shape: Shape, training: Settings, text: bool, width: int) -> float:
+    """Logits, their log-softmax and their gradient, at the labelled positions: for answers two
+    tokens a row."""
+    rows, length = training["micro_batch"], training["max_length"]
+    return rows * (length if text else 2) * shape.vocab_size * width
+
+
+def _backward(shape: Shape, settings: Settings, training: Settings, mixed: bool) -> float:
+    """The gradients that are alive at once: of one layer's activations, and of the largest weight
+    before it is added to what earlier micro-batches left."""
+    width = 2 if mixed else 4
+    hidden, ffn = shape.hidden_size, shape.intermediate_size
+    flowing = _tokens(training) * (width * shape.active * (4 * ffn + 2 * hidden) + 8 * hidden)
+    if settings["method"] == "lora":
+        largest = 0
+        if settings.get("quantize"):  # one matrix of an expert, dequantised
+            largest = 2 * ffn * hidden * width
+        return flowing + largest
+    stack = max(1, shape.num_local_experts) - shape.frozen_experts(settings)
+    per = 2 if shape.num_local_experts else 1  # gate and up are one tensor in a mixture
+    largest = max(shape.vocab_size * hidden, stack * per * ffn * hidden)
+    return flowing + largest * (6 if mixed else 4)
