@@ -11,7 +11,42 @@ from abc import ABC, abstractmethod
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS, grouped_mm_experts_forward
 from transformers.models.mixtral.modeling_mixtral import MixtralExperts
+
+GROUPED = "grouped_mm_autocast"  # Mixtral's packed experts as this project computes them
+
+
+def grouped_experts(
+    experts: MixtralExperts,
+    hidden_states: torch.Tensor,
+    top_k_index: torch.Tensor,
+    top_k_weights: torch.Tensor,
+) -> torch.Tensor:
+    """transformers' grouped matrix products, which under autocast use the autocast's dtype.
+
+    Shapes as in LoopExperts.forward. Grouped products ignore autocast: trained experts, held in
+    float32, would be multiplied in float32.
+    """
+    kind = hidden_states.device.type
+    if torch.is_autocast_enabled(kind) and experts.gate_up_proj.dtype == torch.float32:
+        experts = _Cast(experts, torch.get_autocast_dtype(kind))
+    return grouped_mm_experts_forward(experts, hidden_states, top_k_index, top_k_weights)
+
+
+class _Cast:
+    """Packed experts with their weights in another dtype."""
+
+    def __init__(self, experts: MixtralExperts, dtype: torch.dtype):
+        self._experts = experts
+        self.gate_up_proj = experts.gate_up_proj.to(dtype)
+        self.down_proj = experts.down_proj.to(dtype)
+
+    def __getattr__(self, name: str):
+        return getattr(self._experts, name)
+
+
+ALL_EXPERTS_FUNCTIONS.register(GROUPED, grouped_experts)
 
 
 class LoopExperts(nn.Module, ABC):
@@ -38,9 +73,9 @@ class LoopExperts(nn.Module, ABC):
         # The places of each expert's tokens: sorted by expert, then cut where the expert changes.
         order = top_k_index.flatten().argsort(stable=True)
         counts = torch.bincount(top_k_index.flatten(), minlength=self.num_experts).tolist()
+        # An expert that no token chose takes part with none, so that its weights get a gradient (of
+        # zero) in every backward pass: replicated processes wait for it.
         for expert, places in enumerate(order.split(counts)):
-            if len(places) == 0:
-                continue
             tokens = places // k
             gate, up = self.gate_up(expert, hidden_states[tokens]).chunk(2, dim=-1)
             y = self.down(expert, self.act_fn(gate) * up)

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
 def write_atomic(path: str | os.PathLike, content: str | bytes) -> None:
-    """Write ``content`` to ``path`` under a temporary name, flush it to disk, then rename it.
+    """Write ``content`` to ``path``: the whole of it, or nothing (see ``atomic``).
 
-    A failure, as on a full disk, leaves what stood there before and no temporary file. Text is
-    written as UTF-8 with the line ends it has. Missing folders are made.
+    Text is written as UTF-8 with the line ends it has.
+    """
+    with atomic(path) as temporary:
+        temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+@contextmanager
+def atomic(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary path to write a file at, which is then flushed to disk and renamed to ``path``.
+
+    A failure, as on a full disk, leaves what stood there before and no temporary file. Missing
+    folders are made.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode("utf-8") if isinstance(content, str) else content
     # In the same folder, because a rename is atomic only within one file system; with the process
     # in its name, because two jobs may write the same file.
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
+        yield temporary
+        with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:

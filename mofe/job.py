@@ -14,7 +14,7 @@ import traceback
 from dataclasses import dataclass, field
 from typing import Any
 
-from mofe import warm
+from mofe import launch, warm
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,12 @@ def prepare_environment(root: str, device: str) -> None:
             os.environ.setdefault(variable, value)
 
 
-def run(function: str, snakemake, **arguments: Any) -> None:
-    """Make the call for a Snakemake job, here or in the warm parent, and exit with its code."""
+def run(function: str, snakemake, several: bool = False, **arguments: Any) -> None:
+    """Make the call for a Snakemake job, here or in the warm parent, and exit with its code.
+
+    several: the call is meant for as many processes as the job was given GPUs (resources `gpu`, in
+    all, on `nodes` machines), and made in each of them.
+    """
     names = "/".join(snakemake.wildcards)
     job = Job(
         function=function,
@@ -57,8 +61,21 @@ def run(function: str, snakemake, **arguments: Any) -> None:
         log=str(snakemake.log[0]) if snakemake.log else None,
         threads=snakemake.threads,
     )
+    given = snakemake.resources.get
+    processes, nodes = (given("gpu", 1), given("nodes", 1)) if several else (1, 1)
+    if processes > 1:
+        sys.exit(launch.start(job, processes, nodes))
     socket = os.environ.get(warm.VARIABLE)
     sys.exit(warm.call(socket, job) if socket else execute(job))
+
+
+def sharding(snakemake) -> str:
+    """How this job's processes share the model: as the plan decided (resource `sharding`), where
+    there are several."""
+    if snakemake.resources.get("gpu", 1) == 1:
+        return "none"
+    planned = snakemake.resources.get("sharding", "none")
+    return "ddp" if planned == "none" else planned
 
 
 def execute(job: Job) -> int:

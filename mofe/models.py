@@ -1,18 +1,17 @@
 """Models on disk: dense checkpoints, merges, and trained deltas laid over a merge."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from mofe import methods
-from mofe.files import write_atomic
+from mofe import experts, files, methods, parallel
 
 FETCHED = ("*.safetensors", "*.json", "tokenizer.model")
 
@@ -20,18 +19,21 @@ logging.disable_progress_bar()
 
 
 def device() -> torch.device:
-    """The GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """This process's GPU if there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", parallel.local_rank())
+    return torch.device("cpu")
 
 
-def place(model: nn.Module) -> nn.Module:
+def place(model: nn.Module, sharded: bool = False) -> nn.Module:
     """The model on its device. On a GPU what is frozen becomes bfloat16: only what is trained
-    needs a float32 master, without which a small learning rate is rounded away."""
+    needs a float32 master, without which a small learning rate is rounded away. What will be
+    sharded stays where it is: it would not fit."""
     if device().type == "cuda":
         for parameter in methods.frozen(model).values():
             if parameter.dtype == torch.float32:
                 parameter.data = parameter.data.bfloat16()
-    return model.to(device())
+    return model if sharded else model.to(device())
 
 
 def fetch(params: Mapping[str, Any], out: Path) -> str:
@@ -67,6 +69,8 @@ def load(folder: str | Path) -> nn.Module:
     for kind in ("missing_keys", "mismatched_keys"):
         if info[kind]:
             raise ValueError(f"{folder}: the checkpoint's {kind} are {sorted(info[kind])[:5]}")
+    if hasattr(model.config, "num_local_experts"):
+        model.set_experts_implementation(experts.GROUPED)
     return model
 
 
@@ -113,8 +117,32 @@ def lay(model: nn.Module, delta: str | Path) -> None:
 
 
 def store_delta(model: nn.Module, file: Path, dtype: torch.dtype) -> None:
-    """Write what was trained, as safetensors of `dtype`."""
-    tensors = {
-        n: p.detach().to("cpu", dtype).contiguous() for n, p in methods.trained(model).items()
-    }
-    write_atomic(file, save(tensors))
+    """Write what was trained, as safetensors of `dtype`. Called by all processes, which put their
+    shards together; the first one writes."""
+    tensors = gathered(model, dtype)
+    if parallel.rank() == 0:
+        with files.atomic(file) as temporary:
+            save_file(tensors, temporary)
+
+
+def gathered(model: nn.Module, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The trained parameters by name, whole, as `dtype` on the CPU; in all processes but the
+    first, which do not need them, nothing."""
+    tensors = {}
+    for name, parameter in methods.trained(model).items():
+        tensor = parallel.whole(parameter.detach())
+        if parallel.rank() == 0:
+            tensors[name] = tensor.to("cpu", dtype).contiguous()
+    return tensors
+
+
+def unsharded(model: nn.Module, make: Callable[[], nn.Module]) -> nn.Module:
+    """A sharded model's trained parameters in a whole model, which `make` gives (the one that
+    training began with). In all processes but the first the model as it is."""
+    tensors = gathered(model, torch.float32)
+    if parallel.rank() != 0:
+        return model
+    fresh = make()
+    for name, parameter in methods.trained(fresh).items():
+        parameter.data.copy_(tensors[name])
+    return fresh

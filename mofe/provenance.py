@@ -4,7 +4,7 @@ import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -74,10 +74,20 @@ def hash_config(params: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()
 
 
+def fingerprint(paths: Iterable[str | Path]) -> str:
+    """SHA-256 over the files' names, sizes and times of change: other when a file was made anew."""
+    digest = hashlib.sha256()
+    for path in sorted(map(Path, paths)):
+        stat = path.stat()
+        digest.update(f"{path.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
 def hash_tensors(tensors: Mapping[str, Any]) -> str | None:
     """SHA-256 over named tensors, bit by bit, in order of name; None where there are none.
 
-    A quantised parameter counts with the scales that belong to it.
+    A quantised parameter counts with the scales that belong to it, a sharded one as the whole that
+    its shards are, so all processes must call this.
     """
     if not tensors:
         return None
@@ -100,5 +110,7 @@ def _scales(state) -> list:
 def _bytes(tensor) -> memoryview:
     import torch
 
+    if hasattr(tensor, "full_tensor"):
+        tensor = tensor.full_tensor()
     flat = tensor.detach().cpu().contiguous().flatten()
     return memoryview(flat.view(torch.uint8).numpy())

@@ -7,20 +7,24 @@ it resumes and ends with exit code 0 on a loss that is not a number.
 
 import json
 import math
+import resource
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
-from mofe import methods, models, provenance
+from mofe import methods, models, parallel, provenance
+from mofe.checkpoint import Checkpoint, Interrupted, Progress, Signals
 from mofe.data import sources, tokens
 from mofe.files import write_atomic
 
@@ -35,6 +39,11 @@ class AnswerLoss(nn.Module):
         super().__init__()
         self.model, self.router_aux_loss = model, router_aux_loss
 
+    @property
+    def plain(self) -> nn.Module:
+        """The causal language model, adapters in it but without peft's wrapper around it."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
     def forward(
         self, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor
     ) -> torch.Tensor:
@@ -46,7 +55,7 @@ class AnswerLoss(nn.Module):
         The router's auxiliary loss, a mean over tokens, counts once for each labelled token, so
         that dividing by their number leaves both terms as they are meant.
         """
-        plain = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        plain = self.plain
         balanced = self.router_aux_loss > 0 and hasattr(plain.config, "num_local_experts")
         extra = {"output_router_logits": True} if balanced else {}
         out = plain.model(input_ids=input_ids, use_cache=False, **extra)
@@ -70,90 +79,146 @@ class AnswerLoss(nn.Module):
 
 
 def fit(
-    model: nn.Module, rows: tokens.Rows, training: Mapping[str, Any], seed: int, pad: int, log: Path
+    model: nn.Module,
+    rows: tokens.Rows,
+    training: Mapping[str, Any],
+    seed: int,
+    pad: int,
+    checkpoint: Checkpoint,
+    sharding: parallel.Sharding = "none",
 ) -> dict[str, Any]:
-    """Train the parameters that require gradients, in place.
+    """Train the parameters that require gradients, in place, in all processes of this job.
 
-    training: the resolved `training` keys. log: gets one JSON line an optimiser step (step, loss:
-    mean over the global batch's answer tokens, learning_rate, tokens: seen so far, seconds).
+    training: the resolved `training` keys. checkpoint: where to go on from, and where to save on
+    SIGTERM or SIGUSR1 and from time to time; its log gets one JSON line an optimiser step (step,
+    loss: mean over the global batch's answer tokens, learning_rate, tokens: seen so far, seconds).
+    sharding: how several processes share the work; whatever it is, the rows of every step and the
+    loss are the same.
     Returns the run's record (seconds by this loop's own clock). Raises FloatingPointError where
-    the loss or the gradient's norm is not finite, ValueError where warm-up takes every step.
+    the loss or the gradient's norm is not finite, ValueError where warm-up takes every step,
+    Interrupted after a signal.
     """
-    on_gpu = models.device().type == "cuda"
-    accelerator = Accelerator(cpu=not on_gpu, mixed_precision="bf16" if on_gpu else "no")
+    accelerator = parallel.accelerator()
     steps = tokens.count_steps(len(rows), training["epochs"], training["global_batch"])
-    optimizer = torch.optim.AdamW(
-        _decay_groups(model, training["weight_decay"]), lr=training["learning_rate"]
+    rate = _decay(training, steps)
+    objective = parallel.prepare(
+        AnswerLoss(model, training["router_aux_loss"]), accelerator, sharding
     )
-    warmup = training["warmup_steps"]
+    objective.train()
+    trained = methods.trained(model)
+    optimizer = torch.optim.AdamW(_decay_groups(trained, training["weight_decay"]), fused=True)
+    schedule = tokens.schedule(
+        rows.lengths, seed, training["epochs"], training["global_batch"], training["micro_batch"]
+    )
+    answers, lengths = rows.answers, rows.lengths
+    progress = checkpoint.restore(trained, optimizer)
+    before, started, loss = progress.seconds, time.perf_counter(), float("nan")
+
+    with Signals() as signals, checkpoint.lines() as log:
+        for step in islice(schedule, progress.step, None):
+            number = progress.step + 1
+            everything = [index for batch in step for index in batch]
+            answer_tokens = sum(answers[i] for i in everything)
+            # what a step draws (dropout) depends on the step alone, also after a restart
+            torch.manual_seed(_step_seed(seed, number))
+            total = torch.zeros((), device=accelerator.device)
+            mine = parallel.deal(step, parallel.processes(), parallel.rank())
+            for place, (batch, counts) in enumerate(mine, 1):
+                inputs = tokens.collate(rows, batch, pad, counts)
+                with parallel.window(objective, accelerator, last=place == len(mine)):
+                    with accelerator.autocast():
+                        part = objective(**{k: v.to(total.device) for k, v in inputs.items()})
+                    # gradients are averaged over the processes, and meant to be added up
+                    accelerator.backward(part * parallel.processes() / answer_tokens)
+                total += part.detach()
+                if parallel.any_of(signals.asked is not None):
+                    checkpoint.save(trained, optimizer, progress)
+                    raise Interrupted(
+                        f"stopped by {signals.asked or 'a signal to another process'} after step "
+                        f"{progress.step} of {steps}; it goes on from there when it is run again"
+                    )
+            loss = (accelerator.reduce(total) / answer_tokens).item()
+            norm = torch.nn.utils.clip_grad_norm_(trained.values(), training["max_grad_norm"])
+            norm = parallel.whole(norm).item()
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise FloatingPointError(
+                    f"training.learning_rate: at step {number} the loss is {loss} and the gradient's "
+                    f"norm {norm:g} with {training['learning_rate']}; lower it"
+                )
+            for group in optimizer.param_groups:
+                group["lr"] = rate(number - 1)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            progress = replace(
+                progress,
+                step=number,
+                tokens=progress.tokens + sum(lengths[i] for i in everything),
+                answer_tokens=progress.answer_tokens + answer_tokens,
+                seconds=before + time.perf_counter() - started,
+            )
+            log(
+                {"step": number, "loss": loss, "learning_rate": rate(number - 1), **_seen(progress)}
+            )
+            left = progress.seconds / number * (steps - number)
+            print(f"step {number}/{steps}  loss {loss:.4f}  {left:.0f} s left", flush=True)
+            if number < steps and parallel.any_of(checkpoint.due()):
+                checkpoint.save(trained, optimizer, progress)
+    return {
+        "seconds": progress.seconds,
+        "steps": steps,
+        "rows": len(rows),
+        "dropped_rows": rows.dropped,
+        "tokens": progress.tokens,
+        "answer_tokens": progress.answer_tokens,
+        "final_loss": loss,
+        "resumed": progress.resumed,
+        "processes": parallel.processes(),
+        "sharding": sharding,
+        "peak_memory_bytes": _peak_memory(),
+    }
+
+
+def _decay(training: Mapping[str, Any], steps: int) -> Callable[[int], float]:
+    """The learning rate of each step, from 0: linear warm-up, then linear decay to zero."""
+    warmup, highest = training["warmup_steps"], training["learning_rate"]
     if warmup >= steps:
         raise ValueError(
             f"training.warmup_steps: {warmup} steps of warm-up leave none of the {steps} steps; "
             "lower it"
         )
 
-    def decay(step: int) -> float:
-        return (step + 1) / (warmup + 1) if step < warmup else (steps - step) / (steps - warmup)
+    def rate(step: int) -> float:
+        if step < warmup:
+            return highest * ((step + 1) / (warmup + 1))
+        return highest * ((steps - step) / (steps - warmup))
 
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, decay)
-    objective = AnswerLoss(model, training["router_aux_loss"])
-    objective, optimizer = accelerator.prepare(objective, optimizer)
-    objective.train()
-
-    plan = tokens.schedule(
-        rows.lengths, seed, training["epochs"], training["global_batch"], training["micro_batch"]
-    )
-    answers, lengths = rows.answers, rows.lengths
-    seen = seen_answers = 0
-    loss = float("nan")
-    started = time.perf_counter()
-    with open(log, "w") as lines:
-        for number, micro_batches in enumerate(plan, 1):
-            everything = [index for batch in micro_batches for index in batch]
-            answer_tokens = sum(answers[i] for i in everything)
-            seen += sum(lengths[i] for i in everything)
-            seen_answers += answer_tokens
-            total = torch.zeros((), device=accelerator.device)
-            for batch in micro_batches:
-                inputs = tokens.collate(rows, batch, pad)
-                part = objective(**{k: v.to(accelerator.device) for k, v in inputs.items()})
-                accelerator.backward(part / answer_tokens)
-                total += part.detach()
-            loss = (total / answer_tokens).item()
-            norm = accelerator.clip_grad_norm_(objective.parameters(), training["max_grad_norm"])
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                raise FloatingPointError(
-                    f"training.learning_rate: at step {number} the loss is {loss} and the gradient's "
-                    f"norm {norm:g} with {training['learning_rate']}; lower it"
-                )
-            rate = scheduler.get_last_lr()[0]
-            optimizer.step()
-            scheduler.step()
-            optimizer.zero_grad(set_to_none=True)
-            seconds = time.perf_counter() - started
-            record = {"step": number, "loss": loss, "learning_rate": rate, "tokens": seen}
-            lines.write(json.dumps({**record, "seconds": round(seconds, 3)}) + "\n")
-            lines.flush()
-            left = seconds / number * (steps - number)
-            print(f"step {number}/{steps}  loss {loss:.4f}  {left:.0f} s left", flush=True)
-    return {
-        "seconds": time.perf_counter() - started,
-        "steps": steps,
-        "rows": len(rows),
-        "dropped_rows": rows.dropped,
-        "tokens": seen,
-        "answer_tokens": seen_answers,
-        "final_loss": loss,
-    }
+    return rate
 
 
-def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def _decay_groups(trained: Mapping[str, nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
     """Parameter groups: norms and biases are excluded from weight decay, as is customary."""
-    trained = methods.trained(model).values()
+    parameters = trained.values()
     return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
+
+
+def _step_seed(seed: int, step: int) -> int:
+    """A seed for this step in this process."""
+    words = np.random.SeedSequence([seed, step, parallel.rank()]).generate_state(1, np.uint64)
+    return int(words[0] >> np.uint64(1))
+
+
+def _seen(progress: Progress) -> dict[str, Any]:
+    return {"tokens": progress.tokens, "seconds": round(progress.seconds, 3)}
+
+
+def _peak_memory() -> int:
+    """The most memory that this process had so far, in bytes: of its GPU, else resident."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 # --------------------------------------------------------------------------- what jobs call
@@ -171,39 +236,64 @@ def train_variant(
     delta: Path,
     record: Path,
     log: Path,
+    checkpoint: Path,
+    sharding: parallel.Sharding = "none",
 ) -> str:
     """Train one stage of a variant and store what was trained, with its record.
 
     merge: the merge's folder; parents, chain: deltas and methods of the stages before, first stage
-    first; params: Plan.stage_params; names: of merge and stages, for the record. Returns a line
-    for the user. Raises RuntimeError where a frozen parameter changed.
+    first; params: Plan.stage_params; names: of merge and stages, for the record; checkpoint: a
+    folder for this training alone, from which an interrupted one goes on. Called by every process
+    of the job; the first one writes. Returns a line for the user. Raises RuntimeError where a
+    frozen parameter changed, Interrupted on a signal.
     """
     set_seed(seed)
     model = models.load_variant(merge, chain, parents)
     if chain:
         model = methods.fold(model)
     model = methods.apply(model, params)
-    result = _fit_recorded(
-        model, merge, tokens.read(data), params, seed, log, chain=list(chain), names=dict(names)
+    inputs = [*Path(merge).glob("*.safetensors"), *data, *parents]
+    result, kept = _fit_recorded(
+        *(model, merge, tokens.read(data), params, seed, checkpoint, inputs, sharding),
+        chain=list(chain),
+        names=dict(names),
     )
     stored = torch.bfloat16 if models.device().type == "cuda" else torch.float32
     models.store_delta(model, delta, stored)
-    write_atomic(record, json.dumps({**names, **result}, indent=2) + "\n")
+    if parallel.rank() == 0:
+        write_atomic(log, kept.log.read_bytes())
+        write_atomic(record, json.dumps({**names, **result}, indent=2) + "\n")
+        kept.remove()
     return _summary(result)
 
 
 def train_dense(
-    *, origin: str, data: Sequence[str], params: Mapping[str, Any], name: str, seed: int, out: Path
+    *,
+    origin: str,
+    data: Sequence[str],
+    params: Mapping[str, Any],
+    name: str,
+    seed: int,
+    out: Path,
+    checkpoint: Path,
+    sharding: parallel.Sharding = "none",
 ) -> str:
-    """Fine-tune a dense model into an expert: a checkpoint, train.json and log.jsonl in `out`."""
+    """Fine-tune a dense model into an expert: a checkpoint, train.json and log.jsonl in `out`.
+
+    Arguments as in train_variant.
+    """
     set_seed(seed)
     model = methods.apply(models.load(origin), params)
-    out.mkdir(parents=True, exist_ok=True)
-    result = _fit_recorded(model, origin, tokens.read(data), params, seed, out / "log.jsonl")
-    return _store_dense(methods.fold(model), origin, {"model": name, **result}, out)
+    inputs = [*Path(origin).glob("*.safetensors"), *data]
+    result, kept = _fit_recorded(
+        model, origin, tokens.read(data), params, seed, checkpoint, inputs, sharding
+    )
+    return _store_dense(model, params, origin, {"model": name, **result}, kept, out)
 
 
-def pretrain(*, world: str, params: Mapping[str, Any], name: str, out: Path) -> str:
+def pretrain(
+    *, world: str, params: Mapping[str, Any], name: str, out: Path, checkpoint: Path
+) -> str:
     """Pretrain a small Llama on the generated world's corpus: the mini study's base model."""
     set_seed(params["seed"])
     origin = f"{world}/mofe/tokenizer"
@@ -216,16 +306,17 @@ def pretrain(*, world: str, params: Mapping[str, Any], name: str, out: Path) -> 
         tie_word_embeddings=False,
         **params["shape"],
     )
-    out.mkdir(parents=True, exist_ok=True)
     model = LlamaForCausalLM(config)
     corpus = sources.load({"repo": "mofe/corpus"}, None, "train", mirror=world)
     params = {"recipe": "pretraining", **params}
     pairs = [("", text) for text in corpus["text"]]
-    result = _fit_recorded(model, origin, pairs, params, params["seed"], out / "log.jsonl")
-    return _store_dense(model, origin, {"model": name, **result}, out)
+    result, kept = _fit_recorded(model, origin, pairs, params, params["seed"], checkpoint, [])
+    return _store_dense(model, params, origin, {"model": name, **result}, kept, out)
 
 
-def _fit_recorded(model, origin, pairs, params, seed, log, **hashed) -> dict[str, Any]:
+def _fit_recorded(
+    model, origin, pairs, params, seed, checkpoint, inputs, sharding="none", **hashed
+) -> tuple[dict[str, Any], Checkpoint]:
     """Fit, and the record of train.json: counts, seconds, hashes, provenance. `hashed` is what
     else the result depends on, for its config_hash."""
     training, tokenizer = params["training"], models.tokenizer(origin)
@@ -234,22 +325,24 @@ def _fit_recorded(model, origin, pairs, params, seed, log, **hashed) -> dict[str
         "trainable_parameters": sum(p.numel() for p in methods.trained(model).values()),
         "total_parameters": total_parameters(model),
     }
-    model = models.place(model)
-    log.parent.mkdir(parents=True, exist_ok=True)
+    model = models.place(model, sharded=sharding == "fsdp")
+    config_hash = provenance.hash_config({**params, "seed": seed, **hashed})
+    kept = Checkpoint(checkpoint, f"{config_hash} {provenance.fingerprint(inputs)}")
     before = provenance.hash_tensors(methods.frozen(model))
-    result = fit(model, rows, training, seed, tokenizer.pad_token_id, log)
+    result = fit(model, rows, training, seed, tokenizer.pad_token_id, kept, sharding)
     after = provenance.hash_tensors(methods.frozen(model))
     if before != after:
         raise RuntimeError(f"a frozen parameter changed during training: {before} became {after}")
-    return {
+    record = {
         "recipe": params["recipe"],
         "seed": seed,
         **counts,
         **result,
         "frozen_sha256": {"before": before, "after": after},
-        "config_hash": provenance.hash_config({**params, "seed": seed, **hashed}),
+        "config_hash": config_hash,
         **provenance.stamp(),
     }
+    return record, kept
 
 
 def total_parameters(model: nn.Module) -> int:
@@ -260,15 +353,29 @@ def total_parameters(model: nn.Module) -> int:
     )
 
 
-def _store_dense(model: nn.Module, origin: str, record: Mapping[str, Any], out: Path) -> str:
-    model.save_pretrained(out)
-    models.tokenizer(origin).save_pretrained(out)
-    write_atomic(out / "train.json", json.dumps(record, indent=2) + "\n")
+def _store_dense(
+    model: nn.Module,
+    params: Mapping[str, Any],
+    origin: str,
+    record: Mapping[str, Any],
+    kept: Checkpoint,
+    out: Path,
+) -> str:
+    if record["sharding"] == "fsdp":
+        model = models.unsharded(model, lambda: methods.apply(models.load(origin), params))
+    if parallel.rank() == 0:
+        out.mkdir(parents=True, exist_ok=True)
+        methods.fold(model).save_pretrained(out)
+        models.tokenizer(origin).save_pretrained(out)
+        write_atomic(out / "log.jsonl", kept.log.read_bytes())
+        write_atomic(out / "train.json", json.dumps(record, indent=2) + "\n")
+        kept.remove()
     return _summary(record)
 
 
 def _summary(record: Mapping[str, Any]) -> str:
+    together = f" by {record['processes']} processes" if record["processes"] > 1 else ""
     return (
-        f"{record['steps']} steps in {record['seconds']:.1f} s, final loss "
+        f"{record['steps']} steps in {record['seconds']:.1f} s{together}, final loss "
         f"{record['final_loss']:.3f}, {record['trainable_parameters']:,} parameters trained"
     )

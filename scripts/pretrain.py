@@ -4,11 +4,14 @@ from pathlib import Path
 
 from mofe.job import run
 
+out = Path(snakemake.output[0])
+
 run(
     "mofe.train:pretrain",
     snakemake,
     world=snakemake.input.world,
     params=snakemake.params.model,
     name=snakemake.wildcards.model,
-    out=Path(snakemake.output[0]),
+    out=out,
+    checkpoint=out.with_name(f".{out.name}.checkpoint"),
 )

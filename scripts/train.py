@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from mofe.job import run
+from mofe.job import run, sharding
 
 run(
     "mofe.train:train_variant",
     snakemake,
+    several=True,
     merge=snakemake.input.merge,
     data=list(snakemake.input.data),
     parents=list(snakemake.input.parents),
@@ -17,4 +18,6 @@ run(
     delta=Path(snakemake.output.delta),
     record=Path(snakemake.output.record),
     log=Path(snakemake.output.log),
+    checkpoint=Path(snakemake.output.record).parent / "checkpoint",
+    sharding=sharding(snakemake),
 )

@@ -2,15 +2,20 @@
 
 from pathlib import Path
 
-from mofe.job import run
+from mofe.job import run, sharding
+
+out = Path(snakemake.output[0])
 
 run(
     "mofe.train:train_dense",
     snakemake,
+    several=True,
     origin=snakemake.input.origin,
     data=list(snakemake.input.data),
     params=snakemake.params.stage,
     name=snakemake.wildcards.model,
     seed=snakemake.params.seed,
-    out=Path(snakemake.output[0]),
+    out=out,
+    checkpoint=out.with_name(f".{out.name}.checkpoint"),
+    sharding=sharding(snakemake),
 )

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -26,6 +28,19 @@ torch.set_num_threads(1)
 # Timing is measured in benchmarks/, never in tests: a busy machine must not fail one.
 settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("here")
+
+
+TRAINING = {
+    "learning_rate": 1e-2,
+    "weight_decay": 0.1,
+    "warmup_steps": 0,
+    "max_grad_norm": 1.0,
+    "epochs": 2,
+    "global_batch": 8,
+    "micro_batch": 3,
+    "max_length": 64,
+    "router_aux_loss": 0.0,
+}
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +74,18 @@ def tiny(tmp_path_factory) -> Path:
     ):
         merge.merge(merge_params(root, "a", slots), root / name)
     return root
+
+
+@pytest.fixture(scope="session")
+def data(tiny) -> str:
+    """A prepared training set of the generated world's MedMCQA rows."""
+    rows = pq.read_table(next((tiny / "world/openlifescienceai/medmcqa/data").glob("train*")))
+    rows = rows.slice(0, 20).to_pylist()
+    prompts = [row["question"].strip() + "\nAnswer:" for row in rows]
+    answers = [" " + row["op" + "abcd"[row["cop"]]] for row in rows]
+    file = tiny / "train.parquet"
+    pq.write_table(pa.table({"prompt": prompts, "answer": answers}), file)
+    return str(file)
 
 
 def save_llama(folder: Path, tokenizer, seed: int = 0) -> None:

@@ -5,10 +5,9 @@ import math
 from itertools import chain
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
+from conftest import TRAINING
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -16,30 +15,6 @@ from test_models import SETTINGS
 
 from mofe import methods, models, train
 from mofe.data import tokens
-
-TRAINING = {
-    "learning_rate": 1e-2,
-    "weight_decay": 0.1,
-    "warmup_steps": 0,
-    "max_grad_norm": 1.0,
-    "epochs": 2,
-    "global_batch": 8,
-    "micro_batch": 3,
-    "max_length": 64,
-    "router_aux_loss": 0.0,
-}
-
-
-@pytest.fixture(scope="module")
-def data(tiny) -> str:
-    """A prepared training set of the generated world's MedMCQA rows."""
-    rows = pq.read_table(next((tiny / "world/openlifescienceai/medmcqa/data").glob("train*")))
-    rows = rows.slice(0, 20).to_pylist()
-    prompts = [row["question"].strip() + "\nAnswer:" for row in rows]
-    answers = [" " + row["op" + "abcd"[row["cop"]]] for row in rows]
-    file = tiny / "train.parquet"
-    pq.write_table(pa.table({"prompt": prompts, "answer": answers}), file)
-    return str(file)
 
 
 def run(tiny, data, out: Path, method: str, seed: int = 0, **training) -> dict:
@@ -54,6 +29,7 @@ def run(tiny, data, out: Path, method: str, seed: int = 0, **training) -> dict:
         delta=out / "delta.safetensors",
         record=out / "train.json",
         log=out / "log.jsonl",
+        checkpoint=out / "checkpoint",
     )
     return json.loads((out / "train.json").read_text())
 
@@ -179,6 +155,7 @@ def test_stages_follow_each_other(tiny, data, tmp_path):
             delta=out / "delta.safetensors",
             record=out / "train.json",
             log=out / "log.jsonl",
+            checkpoint=out / "checkpoint",
         )
         deltas = [first, str(out / "delta.safetensors")]
         both = models.load_variant(tiny / "moe2a2b", [*chain, SETTINGS[method]], deltas)

@@ -272,6 +272,7 @@ def test_a_job_of_the_warm_parent_is_the_job_done_here(reduced, tmp_path):
         delta=tmp_path / "delta.safetensors",
         record=tmp_path / "train.json",
         log=tmp_path / "log.jsonl",
+        checkpoint=tmp_path / "checkpoint",
     )
     assert (tmp_path / "delta.safetensors").read_bytes() == Path(
         plan.delta(variant, 0)

@@ -74,9 +74,11 @@ def tokenize(pairs: Sequence[tuple[str, str]], tokenizer, max_length: int) -> Ro
     return Rows(ids, starts, dropped)
 
 
-def collate(rows: Rows, indices: Sequence[int], pad: int) -> dict[str, torch.Tensor]:
+def collate(
+    rows: Rows, indices: Sequence[int], pad: int, counts: bool = True
+) -> dict[str, torch.Tensor]:
     """A right-padded batch: `input_ids`, `attention_mask` and `labels`, int64 (rows, length);
-    labels are -100 outside the answer."""
+    labels are -100 outside the answer, and everywhere where the rows do not count."""
     length = max(len(rows.ids[i]) for i in indices)
     ids = torch.full((len(indices), length), pad)
     mask = torch.zeros((len(indices), length), dtype=torch.int64)
@@ -85,7 +87,8 @@ def collate(rows: Rows, indices: Sequence[int], pad: int) -> dict[str, torch.Ten
         row, start = torch.tensor(rows.ids[index]), rows.prompt[index]
         ids[at, : len(row)] = row
         mask[at, : len(row)] = 1
-        labels[at, start : len(row)] = row[start:]
+        if counts:
+            labels[at, start : len(row)] = row[start:]
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 

@@ -1,0 +1,301 @@
+"""Several processes are one: the same rows, losses and weights, replicated or sharded; and a training
+that was interrupted is the training that was not."""
+
+import json
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import ROOT, TRAINING
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from test_models import SETTINGS
+
+from mofe import experts, methods, models, parallel, train
+from mofe.checkpoint import Interrupted
+from mofe.data import tokens
+from mofe.job import Job
+
+CASES = [
+    ("full", "ddp"),
+    ("full", "fsdp"),
+    ("mofe", "ddp"),
+    ("mofe", "fsdp"),
+    ("freeze3", "ddp"),
+    ("freeze3", "fsdp"),
+    ("lora", "ddp"),
+    ("lora", "fsdp"),
+    ("dora", "ddp"),
+    ("qlora", "ddp"),
+]
+# Small enough a rate that rounding, of which Adam makes steps, does not decide; an odd number of
+# micro-batches, so that one process idles.
+GENTLE = {"learning_rate": 1e-3, "micro_batch": 3, "router_aux_loss": 0.01}
+
+
+def arguments(tiny: Path, data: str, out: Path, method: str, sharding: str, **training) -> dict:
+    return {
+        "merge": str(tiny / "moe2a2b"),
+        "data": [data],
+        "parents": [],
+        "chain": [],
+        "params": {"recipe": method, **SETTINGS[method], "training": {**TRAINING, **training}},
+        "names": {"moe": "moe2a2b", "stages": method},
+        "seed": 0,
+        "delta": out / "delta.safetensors",
+        "record": out / "train.json",
+        "log": out / "log.jsonl",
+        "checkpoint": out / "checkpoint",
+        "sharding": sharding,
+    }
+
+
+def train_all(calls: list[dict], dense: dict) -> str:
+    """What each process of the test's job does: one training after the other."""
+    for call in calls:
+        train.train_variant(**call)
+    return train.train_dense(**dense)
+
+
+def losses(out: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def start(function: str, processes: int, printed: Path, **given) -> subprocess.Popen:
+    """A job in several processes, started as a script does."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    code = (
+        "import pickle, sys; from mofe import launch;"
+        "sys.exit(launch.start(pickle.load(sys.stdin.buffer), int(sys.argv[1])))"
+    )
+    job = Job(function, given, "it", log=str(printed), environment=environment, folder=str(ROOT))
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, str(processes)],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        cwd=ROOT,
+    )
+    child.stdin.write(pickle.dumps(job))
+    child.stdin.close()
+    return child
+
+
+@pytest.fixture(scope="module")
+def both(tiny, data, tmp_path_factory) -> Path:
+    """Every case trained by one process (one/) and by two (two/)."""
+    root = tmp_path_factory.mktemp("parallel")
+    dense = {
+        "origin": str(tiny / "a"),
+        "data": [data],
+        "params": {"recipe": "full", "method": "full", "training": {**TRAINING, **GENTLE}},
+        "name": "dense",
+        "seed": 0,
+    }
+
+    def calls(count: str) -> tuple[list[dict], dict]:
+        out = root / count
+        many = [
+            arguments(tiny, data, out / f"{m}-{s}", m, s if count == "two" else "none", **GENTLE)
+            for m, s in CASES
+        ]
+        sharding = "fsdp" if count == "two" else "none"
+        one = {**dense, "out": out / "dense", "checkpoint": out / "c", "sharding": sharding}
+        return many, one
+
+    train_all(*calls("one"))
+    many, one = calls("two")
+    child = start("test_parallel:train_all", 2, root / "log", calls=many, dense=one)
+    told = child.stderr.read().decode()
+    assert child.wait() == 0, told + (root / "log").read_text()
+    assert "parameters trained" in told and "by 2 processes" in told
+    return root
+
+
+@pytest.mark.parametrize("method, sharding", CASES)
+def test_two_processes_compute_what_one_does(both, tiny, method, sharding):
+    one, two = both / "one" / f"{method}-{sharding}", both / "two" / f"{method}-{sharding}"
+    assert losses(two) == pytest.approx(losses(one), rel=1e-4)
+    records = [json.loads((out / "train.json").read_text()) for out in (one, two)]
+    for key in ("steps", "rows", "tokens", "answer_tokens", "trainable_parameters", "config_hash"):
+        assert records[0][key] == records[1][key], key
+    assert (records[1]["processes"], records[1]["sharding"]) == (2, sharding)
+    assert records[0]["frozen_sha256"] == records[1]["frozen_sha256"]
+    apart_little(one / "delta.safetensors", two / "delta.safetensors", tiny, method)
+
+
+def apart_little(one: Path, two: Path, tiny: Path, method: str) -> None:
+    """The weights are apart by a small part of what they moved: where a gradient is nearly zero,
+    Adam turns its rounding into a step."""
+    torch.manual_seed(0)
+    start = methods.trained(methods.apply(models.load(tiny / "moe2a2b"), SETTINGS[method]))
+    one, two = load_file(one), load_file(two)
+    assert one.keys() == two.keys() == start.keys()
+    moved = sum((one[n] - start[n].detach()).abs().sum().item() for n in one)
+    apart = sum((one[n] - two[n]).abs().sum().item() for n in one)
+    assert moved > 0 and apart < 0.02 * moved
+
+
+def test_a_sharded_dense_expert_is_stored_whole(both):
+    one, two = (models.load(both / count / "dense") for count in ("one", "two"))
+    assert one.state_dict().keys() == two.state_dict().keys()
+    ids = torch.arange(3, 23)[None]
+    with torch.inference_mode():
+        assert torch.allclose(one(ids).logits, two(ids).logits, atol=1e-3)
+    assert not (both / "two" / "c").exists(), "a finished training keeps no checkpoint"
+
+
+steps = st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=4), min_size=1, max_size=20)
+
+
+@given(steps, st.integers(1, 9))
+def test_a_step_is_dealt_out_evenly_and_whole(step, processes):
+    shares = [parallel.deal(step, processes, rank) for rank in range(processes)]
+    assert len({len(share) for share in shares}) == 1, "all take part in every round"
+    counted = [batch for share in shares for batch, counts in share if counts]
+    assert sorted(counted) == sorted(step)
+    assert all(len(batch) == 1 for share in shares for batch, counts in share if not counts)
+    rounds = list(zip(*shares, strict=True))
+    in_order = [batch for places in rounds for batch, counts in places if counts]
+    assert in_order == step, "rows of like length are computed at the same time"
+
+
+def test_rows_that_do_not_count_have_no_loss_and_reach_every_parameter(tiny, data):
+    """A process that idles computes a gradient of zero for all that is trained."""
+    tokenizer = models.tokenizer(tiny / "a")
+    rows = tokens.tokenize(tokens.read([data]), tokenizer, 64)
+    for method in ("full", "mofe", "freeze3", "lora", "dora"):
+        model = methods.apply(models.load(tiny / "moe2a2b"), SETTINGS[method])
+        loss = train.AnswerLoss(model, 0.01)(**tokens.collate(rows, [0], 0, counts=False))
+        loss.backward()
+        assert loss.item() == 0
+        assert all(
+            p.grad is not None and not p.grad.any() for p in methods.trained(model).values()
+        ), method
+
+
+def test_trained_experts_are_multiplied_in_the_precision_of_autocast(tiny):
+    """Packed experts in float32 give gradients in float32, by products in bfloat16."""
+    model = models.load(tiny / "moe2a2b")
+    assert model.config._experts_implementation == experts.GROUPED
+    layer = model.model.layers[0].mlp.experts
+    torch.manual_seed(0)
+    x, chosen = torch.randn(6, 64), torch.tensor([[0, 1], [2, 3]]).repeat(3, 1)
+    weights = torch.full((6, 2), 0.5)
+    plain = layer(x, chosen, weights)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = layer(x.bfloat16(), chosen, weights)
+        low.float().sum().backward()
+    assert low.dtype == torch.bfloat16
+    assert torch.allclose(low.float(), plain, atol=0.02) and not torch.equal(low.float(), plain)
+    assert layer.gate_up_proj.grad.dtype == torch.float32 and layer.gate_up_proj.grad.any()
+
+
+# ---------------------------------------------------------------------------- interruptions
+
+LONG = {"epochs": 20, "micro_batch": 2}
+
+
+def wait_for(steps: int, call: dict) -> None:
+    lines = call["checkpoint"] / "log.jsonl"
+    deadline = time.monotonic() + 120
+    while not lines.exists() or len(lines.read_text().splitlines()) < steps:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def interrupt(call: dict, number: signal.Signals, after: int) -> None:
+    """Train here until the signal comes, after so many steps."""
+
+    def send():
+        wait_for(after, call)
+        os.kill(os.getpid(), number)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    with pytest.raises(Interrupted, match=f"stopped by {number.name} after step"):
+        train.train_variant(**call)
+    sender.join()
+    assert not call["delta"].exists() and not call["record"].exists()
+
+
+@pytest.mark.parametrize("method", ["full", "freeze3", "lora", "qlora"])
+def test_an_interrupted_training_is_the_uninterrupted_one(tiny, data, tmp_path, method):
+    """Bit for bit, dropout included, through SIGTERM and then SIGUSR1."""
+    settings = {**SETTINGS[method], **({"dropout": 0.2} if method == "lora" else {})}
+    calls = {
+        name: arguments(tiny, data, tmp_path / name, method, "none", **LONG)
+        for name in ("whole", "cut")
+    }
+    for call in calls.values():
+        call["params"] = {**call["params"], **settings}
+    train.train_variant(**calls["whole"])
+    cut = calls["cut"]
+    interrupt(cut, signal.SIGTERM, after=5)
+    interrupt(cut, signal.SIGUSR1, after=20)
+    train.train_variant(**cut)
+    assert cut["delta"].read_bytes() == calls["whole"]["delta"].read_bytes()
+    whole, record = (json.loads(calls[n]["record"].read_text()) for n in ("whole", "cut"))
+    assert (whole["resumed"], record["resumed"]) == (0, 2)
+    for key in ("steps", "tokens", "answer_tokens", "final_loss", "frozen_sha256", "config_hash"):
+        assert whole[key] == record[key]
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    assert not cut["checkpoint"].exists()
+
+
+def test_several_processes_stop_together_and_another_number_goes_on(tiny, data, tmp_path):
+    """Two processes with shards save on a signal; one process without shards goes on from there."""
+    whole = arguments(tiny, data, tmp_path / "whole", "full", "none", **{**LONG, **GENTLE})
+    train.train_variant(**whole)
+    cut = arguments(tiny, data, tmp_path / "cut", "full", "fsdp", **{**LONG, **GENTLE})
+    child = start("mofe.train:train_variant", 2, tmp_path / "log", **cut)
+    wait_for(5, cut)
+    child.send_signal(signal.SIGTERM)
+    told = child.stderr.read().decode()
+    assert re.search(r"stopped by \w+ .*after step \d+ of 60", told), told
+    assert child.wait() != 0
+    assert not cut["delta"].exists() and not cut["record"].exists()
+    train.train_variant(**{**cut, "sharding": "none"})
+    record = json.loads(cut["record"].read_text())
+    assert record["resumed"] == 1
+    assert losses(tmp_path / "cut") == pytest.approx(losses(tmp_path / "whole"), rel=0.02)
+
+
+def test_a_checkpoint_of_another_training_is_not_continued(tiny, data, tmp_path):
+    call = arguments(tiny, data, tmp_path, "mofe", "none", **LONG)
+    interrupt(call, signal.SIGTERM, after=3)
+    assert list(call["checkpoint"].glob("step-*"))
+    other = arguments(tiny, data, tmp_path, "mofe", "none", **{**LONG, "weight_decay": 0.5})
+    train.train_variant(**other)
+    assert json.loads(other["record"].read_text())["resumed"] == 0
+
+    call["delta"].unlink(), call["record"].unlink()
+    interrupt(call, signal.SIGTERM, after=3)
+    pq.write_table(pq.read_table(data), data)  # equal rows, but made anew
+    train.train_variant(**call)
+    assert json.loads(call["record"].read_text())["resumed"] == 0
+
+
+def test_a_damaged_checkpoint_is_an_error_not_a_fresh_start(tiny, data, tmp_path):
+    call = arguments(tiny, data, tmp_path, "mofe", "none", **LONG)
+    interrupt(call, signal.SIGTERM, after=3)
+    (saved,) = call["checkpoint"].glob("step-*")
+    for file in saved.glob("*.distcp"):
+        file.unlink()
+    with pytest.raises(OSError, match="cannot be read; remove .* to train from the start"):
+        train.train_variant(**call)
+    assert not call["delta"].exists()
