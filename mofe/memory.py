@@ -12,7 +12,8 @@ from typing import Any
 from mofe.shapes import Shape
 
 NF4 = 0.5 + 4 / 64  # bytes a weight: four bits, and a float32 scale for every 64 weights
-PROCESS = 700e6  # resident after importing torch, transformers, accelerate and peft, measured
+PROCESS = 970e6  # resident after importing torch, transformers, accelerate and peft, measured
+CUDA_PROCESS = 3e9  # main memory of a process that uses a GPU, beside the model
 
 Settings = Mapping[str, Any]
 Parts = dict[str, float]  # bytes, by what they hold
@@ -69,6 +70,21 @@ def on_cpu(
     }
     loading = {"process": PROCESS, "loading": loading_bytes(shape, stored)}
     return max(fitting, loading, key=total)
+
+
+def evaluating(shape: Shape, settings: Settings, on_cpu: bool) -> Parts:
+    """The peak of an evaluation: what was trained is float32, the rest as in training. A forward
+    pass of mofe.evaluate has 16,384 tokens at the most, and keeps one layer's activations."""
+    width = 4 if on_cpu else 2
+    trained = shape.trainable(settings)
+    parts = {
+        "weights": 4 * trained + _frozen(shape, settings, width),
+        "bfloat16 copies": 0 if on_cpu else 2 * _cast(shape, settings),
+        "activations": 16384
+        * width
+        * (4 * shape.active * shape.intermediate_size + 8 * shape.hidden_size),
+    }
+    return parts | ({"process": PROCESS} if on_cpu else {})
 
 
 def total(parts: Parts) -> float:

@@ -51,14 +51,20 @@ def named(wildcards):
     return {"moe": variant(wildcards).moe.name, "stages": variant(wildcards).name}
 
 
-def cpus(needs):
-    """A rule's `threads`: the cores that its needs (of the wildcards, or the same for all) name."""
-    return (lambda wildcards: needs(wildcards).cpus) if callable(needs) else needs.cpus
+def needs(cost):
+    """What a rule's job needs; `cost` is its estimate, or a function of the wildcards to it."""
+    return (lambda wildcards: cost(wildcards).needs) if callable(cost) else lambda _: cost.needs
 
 
-def asks(needs):
+def cpus(cost):
+    """A rule's `threads`."""
+    of = needs(cost)
+    return lambda wildcards: of(wildcards).cpus
+
+
+def asks(cost):
     """A rule's `resources`. A job that ran out of memory or time is tried again with more."""
-    of = needs if callable(needs) else lambda wildcards: needs
+    of = needs(cost)
     return {
         "gpu": lambda wildcards: of(wildcards).gpus,
         "nodes": lambda wildcards: of(wildcards).nodes,
