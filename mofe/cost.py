@@ -270,7 +270,10 @@ class Costs:
         params = self.plan.stage_params(stage)
         text = any(self.study.data[d].text for d in self.plan.mix(stage.mix))
         training = params["training"]
-        per_epoch, rows = self.epoch_tokens(stage.mix), sum(map(self.rows, self.plan.mix(stage.mix)))
+        per_epoch, rows = (
+            self.epoch_tokens(stage.mix),
+            sum(map(self.rows, self.plan.mix(stage.mix))),
+        )
         length = min(per_epoch / rows, training["max_length"])
         labelled = 1.0 if text else min(1.0, ANSWER_TOKENS / length)
         tokens = training["epochs"] * per_epoch

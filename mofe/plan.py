@@ -168,6 +168,11 @@ class Plan:
                 found.setdefault(self._variant(row).key, {}).update(dict.fromkeys(tasks))
         return {key: tuple(tasks) for key, tasks in found.items()}
 
+    def shown_in(self, *numbers: int) -> list[Variant]:
+        """The variants that these tables' rows show, each once."""
+        rows = [row for n in numbers if n in self.study.tables for row in self.study.tables[n].rows]
+        return list(dict.fromkeys(self._variant(row) for row in rows))
+
     @cached_property
     def tables(self) -> dict[int, Table]:
         return {n: self._table(n, spec) for n, spec in self.study.tables.items()}

@@ -53,7 +53,11 @@ def named(wildcards):
 
 def needs(cost):
     """What a rule's job needs; `cost` is its estimate, or a function of the wildcards to it."""
-    return (lambda wildcards: cost(wildcards).needs) if callable(cost) else lambda _: cost.needs
+    return (
+        (lambda wildcards: cost(wildcards).needs)
+        if callable(cost)
+        else lambda _: cost.needs
+    )
 
 
 def cpus(cost):
