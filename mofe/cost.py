@@ -62,7 +62,8 @@ class Estimate:
 
     needs: what it asks for. hours: wall-clock. memory: bytes at the peak, on each GPU (of a CPU
     study: resident), by what holds them. disk: bytes that it leaves; scratch: bytes of its
-    checkpoint, gone when it ends. fits: whether any number of these GPUs holds it. measured: whether
+    checkpoint, gone when it ends. request: a training's shape, parameters and whether it reads raw
+    text. fits: whether any number of these GPUs holds it. measured: whether
     its speed is that of finished runs.
     """
 
@@ -77,6 +78,7 @@ class Estimate:
     scratch: float = 0
     fits: bool = True
     measured: bool = False
+    request: tuple[Shape, Mapping, bool] | None = field(default=None, repr=False)
 
     @property
     def gpu_hours(self) -> float:
@@ -208,7 +210,8 @@ class Costs:
         """A training set. Reading a hub's data set into memory takes a few GB."""
         mem_mb, disk = (2000, 1) if self.study.world else (8000, 0.5)
         characters = self.rows(dataset) * self.row_tokens(dataset) * self._characters_per_token
-        return Estimate(Needs(1, mem_mb, 60), 5 / 60, disk=disk * characters)
+        hours = LIGHT.hours if self.study.world else 5 / 60
+        return Estimate(Needs(1, mem_mb, 60), hours, disk=disk * characters)
 
     def fetch(self, model: str) -> Estimate:
         """A dense model from the hub, linked or copied: stored in float32 at the most."""
@@ -223,11 +226,12 @@ class Costs:
         needs = Needs(1, self._mem_mb(resident), self._minutes(hours))
         return Estimate(needs, hours, parameters=shape.parameters, disk=disk)
 
-    def train(self, variant: Variant) -> Estimate:
-        """One stage of a variant's fine-tuning: its last."""
+    def train(self, variant: Variant, micro_batch: int | None = None) -> Estimate:
+        """One stage of a variant's fine-tuning: its last. micro_batch: another than the study's."""
         shape, stage = self.moe_shape(variant.moe.name), variant.stages[-1]
         trained = shape.trainable(self.plan.method_params(stage))
-        return self._train(shape, stage, disk=(4 if self.on_cpu else 2) * trained)
+        disk = (4 if self.on_cpu else 2) * trained
+        return self._train(shape, stage, disk, micro_batch)
 
     def train_expert(self, model: str) -> Estimate:
         """A dense model's fine-tuning; its pretraining, of a model from scratch."""
@@ -264,10 +268,66 @@ class Costs:
             fits=self.on_cpu or memory.total(parts) <= GPUS[self.gpu].usable,
         )
 
+    # -------------------------------------------------------------------------------- refusals
+
+    def misfit(self, rule: str, job: str, estimate: Estimate, gpus: int, nodes: int) -> str | None:
+        """Why a training or an evaluation cannot run on the GPUs that it gets, and what would do; None
+        where it can. gpus: of each of `nodes` nodes. `job` is what it is called: model or variant."""
+        if self.on_cpu or not estimate.memory:
+            return None
+        kind, it = GPUS[self.gpu], self._on(estimate, gpus * nodes)
+        need = memory.total(it)
+        if need <= kind.usable:
+            return None
+        told = (
+            f"{rule} {job}: needs {gib(need)} on each of {gpus * nodes} GPU(s), hardware.gpu "
+            f"{self.gpu} has {kind.memory_gib:g} GiB"
+        )
+        return f"{told}; {self._remedy(estimate)}"
+
+    def _on(self, estimate: Estimate, gpus: int) -> Parts:
+        """An estimate's memory on another number of GPUs, sharded if it has to be."""
+        if estimate.request is None:
+            return estimate.memory
+        shape, params, text = estimate.request
+        alone = memory.on_gpu(shape, params, params["training"], text)
+        if gpus == 1 or params.get("quantize") or memory.total(alone) <= GPUS[self.gpu].usable:
+            return alone
+        return memory.on_gpu(shape, params, params["training"], text, gpus, "fsdp")
+
+    def _remedy(self, estimate: Estimate) -> str:
+        """What would hold a job: more GPUs, other GPUs, or fewer rows at once."""
+        if estimate.request is None:
+            fitting = [k for k, g in GPUS.items() if memory.total(estimate.memory) <= g.usable]
+            return f"it fits {', '.join(fitting)}" if fitting else "it fits no GPU that is known"
+        shape, params, text = estimate.request
+        if (placed := self.placement(shape, params, text)).fits:
+            where = f"{placed.gpus} GPUs" + (
+                f" on each of {placed.nodes} nodes" if placed.nodes > 1 else ""
+            )
+            return f"it fits {where} (let the plan choose, or set resources gpu and nodes so)"
+        ways = []
+        for kind in GPUS:
+            there = place(shape, params, params["training"], text, kind, self.gpus_per_node)
+            if there.fits:
+                ways.append(f"hardware.gpu {kind} with {there.gpus * there.nodes} GPU(s)")
+        rows = params["training"]["micro_batch"]
+        while rows > 1:
+            rows //= 2
+            fewer = {**params, "training": {**params["training"], "micro_batch": rows}}
+            if (there := self.placement(shape, fewer, text)).fits:
+                ways.append(f"training.micro_batch {rows} with {there.gpus * there.nodes} GPU(s)")
+                break
+        return f"it would fit: {' or '.join(ways)}" if ways else "no number of known GPUs holds it"
+
     # ------------------------------------------------------------------------------- internals
 
-    def _train(self, shape: Shape, stage: Stage, disk: float) -> Estimate:
+    def _train(
+        self, shape: Shape, stage: Stage, disk: float, micro_batch: int | None = None
+    ) -> Estimate:
         params = self.plan.stage_params(stage)
+        if micro_batch:
+            params["training"]["micro_batch"] = micro_batch
         text = any(self.study.data[d].text for d in self.plan.mix(stage.mix))
         training = params["training"]
         per_epoch, rows = (
@@ -318,6 +378,7 @@ class Costs:
             scratch=12 * trainable,  # masters and moments
             fits=placed.fits,
             measured=recipe in self.measured.speed,
+            request=(shape, params, text),
         )
 
     def placement(self, shape: Shape, params: Mapping, text: bool) -> Placement:
@@ -418,12 +479,8 @@ def _known_shape(plan: Plan, model: str) -> Shape:
         if name == "head_dim":
             ours, theirs = stated.head, read.head
         if ours != theirs:
-            raise ConfigError(
-                [
-                    f"models.{model}.shape.{name}: {ours}, but {found}/config.json says {theirs}; "
-                    "correct it, or remove 'shape'"
-                ]
-            )
+            problem = f"models.{model}.shape.{name}: {ours}, but {found}/config.json says {theirs}"
+            raise ConfigError([f"{problem}; correct it, or remove 'shape'"])
     return read
 
 

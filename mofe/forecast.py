@@ -113,7 +113,7 @@ def forecast(costs: Costs) -> dict[str, Any]:
             "kept": kept,
             "by_rule": _by_rule(made.values()),
             "largest_checkpoint": scratch,
-            "peak_on_8": kept + 8 * scratch,
+            "peak_with_8": kept + sum(sorted(j.estimate.scratch for j in made.values())[-8:]),
         },
         "tables": {
             number: _totals(j for j in made.values() if number in j.tables)
@@ -204,12 +204,17 @@ def _other_bases(costs: Costs) -> dict[str, list[dict[str, Any]]]:
             }
             for v in variants
         ]
+        found[base].sort(key=lambda it: it["experts"])
     return found
 
 
 def _other(costs: Costs, variant) -> dict[str, Any]:
-    it = costs.train(variant)
+    """A training there; where it fits no number of GPUs, with fewer rows a forward pass."""
+    micro_batch = costs.plan.stage_params(variant.stages[-1])["training"]["micro_batch"]
+    while not (it := costs.train(variant, micro_batch)).fits and micro_batch > 1:
+        micro_batch //= 2
     return {
+        "micro_batch": micro_batch,
         "parameters": it.parameters,
         "trainable": it.trainable,
         "memory": memory.total(it.memory),
@@ -225,25 +230,26 @@ def _other(costs: Costs, variant) -> dict[str, Any]:
 
 def summary(found: Mapping[str, Any]) -> str:
     """The forecast in a few lines, for the terminal."""
-    totals, hardware = found["totals"], found["hardware"]
+    totals, hardware, disk = found["totals"], found["hardware"], found["disk"]
     cpu = found["device"] == "cpu"
-    machine = found["machines"][hardware["gpu"]]
-    unit = "core-hours" if cpu else f"GPU-hours on {GPUS[hardware['gpu']].name}"
-    lines = [
-        f"{found['study']}: {totals['jobs']} jobs, {totals['trainings']} of them trainings and "
-        f"{totals['evaluations']} evaluations",
-        f"  {totals['gpu_hours']:.1f} {unit}"
-        + ("" if cpu else f" at {hardware['utilisation']:.0%} of its peak"),
-        "  done in "
-        + ", ".join(
-            f"{_time(hours)} on {n}" if hours is not None else f"not on {n}"
-            for n, hours in machine["makespan"].items()
-        )
-        + (" cores" if cpu else " GPUs"),
-        f"  {_gb(found['disk']['kept'])} of disk, and up to "
-        f"{_gb(found['disk']['largest_checkpoint'])} for a running training's checkpoint",
+    unit = "cores" if cpu else "GPUs"
+    gpu = (
+        ""
+        if cpu
+        else f" on {GPUS[hardware['gpu']].name} at {hardware['utilisation']:.0%} of its peak"
+    )
+    spans = [
+        f"{_time(hours)} on {n}" if hours is not None else f"not on {n}"
+        for n, hours in found["machines"][hardware["gpu"]]["makespan"].items()
     ]
-    return "\n".join(lines)
+    return (
+        f"{found['study']}: {totals['jobs']} jobs, of them {totals['trainings']} trainings and "
+        f"{totals['evaluations']} evaluations\n"
+        f"  {totals['gpu_hours']:.1f} {'core' if cpu else 'GPU'}-hours{gpu}\n"
+        f"  done in {', '.join(spans)} {unit}\n"
+        f"  {_gb(disk['kept'])} of disk, and up to {_gb(disk['largest_checkpoint'])} for the checkpoint "
+        "of a running training"
+    )
 
 
 def markdown(found: Mapping[str, Any]) -> str:
@@ -435,7 +441,7 @@ def _disk(found) -> str:
     rows.append(
         ["the largest checkpoint, while its training runs", _gb(disk["largest_checkpoint"])]
     )
-    rows.append(["peak, if eight such trainings run at once", _gb(disk["peak_on_8"])])
+    rows.append(["peak, if the eight largest trainings run at once", _gb(disk["peak_with_8"])])
     return _table(["", "disk"], rows)
 
 
@@ -455,6 +461,7 @@ def _bases(found) -> str:
                 [
                     it["experts"],
                     it["recipe"],
+                    it["micro_batch"],
                     f"{it['parameters'] / 1e9:,.1f} B",
                     _count(it["trainable"]),
                     place if it["fits"] else "fits none",
@@ -468,21 +475,32 @@ def _bases(found) -> str:
             f"### {base}\n\n{total:,.0f} GPU-hours for the {len(fitting)} of {len(rows)} trainings that "
             f"fit; they keep {_gb(sum(it['disk'] for it in fitting))}.\n\n"
             + _table(
-                ["experts", "recipe", "parameters", "trained", "GPUs", "memory a GPU", "GPU-hours"],
+                [
+                    "experts",
+                    "recipe",
+                    "rows at once",
+                    "parameters",
+                    "trained",
+                    "GPUs",
+                    "memory a GPU",
+                    "GPU-hours",
+                ],
                 lines,
             )
         )
     text.append(
         "More than one GPU means FSDP2. Quantised experts cannot be sharded, so QLoRA has one GPU. "
-        "Evaluating a mixture needs one GPU that holds it, which 70B mixtures do not find."
+        "Rows at once are `micro_batch`, lowered where four rows' activations alone fill a GPU: nothing "
+        "is recomputed. Evaluating a mixture needs one GPU that holds it, which 70B mixtures do not "
+        "find."
     )
     return "\n".join(text)
 
 
 def _assumed(found, cpu: bool) -> str:
     lines = [
-        "FLOPs are those of products: forward, the inputs' gradients, and the weights' gradients where "
-        "weights are trained. Attention is causal; logits are computed for answers only.",
+        "FLOPs are those of products: forward, the inputs' gradients, and those of trained weights. "
+        + "Attention is causal; logits are computed for answers only.",
         f"A CPU's thread does {CPU_FLOPS / 1e9:.0f} GFLOP/s."
         if cpu
         else f"A GPU reaches {found['hardware']['utilisation']:.0%} of its peak in bfloat16 "
