@@ -281,7 +281,7 @@ class Costs:
             return None
         told = (
             f"{rule} {job}: needs {gib(need)} on each of {gpus * nodes} GPU(s), hardware.gpu "
-            f"{self.gpu} has {kind.memory_gib:g} GiB"
+            f"{self.gpu} has {kind.memory_gib:g} GiB ({gib(kind.usable)} usable)"
         )
         return f"{told}; {self._remedy(estimate)}"
 
