@@ -6,13 +6,13 @@
 
 Each training is mofe.train.train_variant on a merge with random weights, in a process of its own,
 for two optimiser steps of two micro-batches whose rows have the greatest length. Without a GPU the
-peak is the process's resident memory, with one the memory that torch allocated on it. The record is
-printed as JSON at the end.
+peak is the process's resident memory (VmHWM), with one the memory that torch allocated on it.
 """
 
 import argparse
 import json
 import os
+import subprocess
 import sys
 import tempfile
 from dataclasses import asdict
@@ -21,7 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # the package of this checkout, installed or not
 
-from mofe import memory, warm
+from mofe import memory, provenance, warm
+from mofe.files import write_atomic
 from mofe.shapes import Shape
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
@@ -52,6 +53,7 @@ TRAINING = {
 def make_merge(shape: Shape, folder: Path) -> None:
     """A Mixtral of this shape with random weights, and a tokenizer, as mofe.merge leaves them."""
     import torch
+    from safetensors.torch import save_file
     from transformers import MixtralConfig, MixtralForCausalLM, PreTrainedTokenizerFast
 
     from mofe.data.world import tokenizer
@@ -60,7 +62,10 @@ def make_merge(shape: Shape, folder: Path) -> None:
     sizes.pop("attention_bias")
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = MixtralForCausalLM(MixtralConfig(**sizes)).to(torch.bfloat16)
-    model.save_pretrained(folder)
+    # packed, as mergekit writes it; save_pretrained would write every expert by itself
+    folder.mkdir()
+    save_file(model.state_dict(), folder / "model.safetensors", {"format": "pt"})
+    model.config.save_pretrained(folder)
     words = PreTrainedTokenizerFast(tokenizer_object=tokenizer(["ask yes no"]), eos_token="</s>")
     words.save_pretrained(folder)
 
@@ -74,41 +79,51 @@ def make_rows(rows: int, length: int, file: Path) -> None:
     pq.write_table(pa.table({"prompt": [prompt] * rows, "answer": [" yes"] * rows}), file)
 
 
-def measure(merge: Path, rows: Path, settings: dict, training: dict, out: Path) -> float:
-    """Bytes at the peak of one training, in a fork of this process."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os._exit(_train(merge, rows, settings, training, out))
-        finally:
-            os._exit(1)
-    _, status, usage = os.wait4(pid, 0)
-    if status:
-        raise RuntimeError(f"the training by {settings} failed")
-    peak = out / "peak.json"
-    return json.loads(peak.read_text()) if peak.exists() else usage.ru_maxrss * 1024
+def measure(merge: Path, rows: Path, settings: dict, training: dict, out: Path) -> dict:
+    """The peak of one training, in a process of its own: {"bytes": ..., "on": "cuda" or "cpu"}."""
+    call = {"merge": str(merge), "rows": str(rows), "settings": settings, "training": training}
+    # malloc reads its settings when a process starts; CPU studies set these for their jobs
+    process = subprocess.Popen(
+        [sys.executable, __file__, "--train", json.dumps(call | {"out": str(out)})],
+        env=os.environ | warm.KEEP_MEMORY,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    errors = process.stderr.read()
+    if process.wait():
+        raise RuntimeError(f"the training by {settings} failed:\n{errors}")
+    return json.loads((out / "peak.json").read_text())
 
 
-def _train(merge: Path, rows: Path, settings: dict, training: dict, out: Path) -> int:
+def train(merge: str, rows: str, settings: dict, training: dict, out: str) -> None:
+    """In that process: the training, as a job would do it."""
     import torch
 
     from mofe.train import train_variant
 
+    torch.set_num_threads(1)
+    folder = Path(out)
     train_variant(
-        merge=str(merge),
-        data=[str(rows)],
+        merge=merge,
+        data=[rows],
         parents=[],
         chain=[],
         params={"recipe": "measured", **settings, "training": training},
         names={},
         seed=0,
-        delta=out / "delta.safetensors",
-        record=out / "train.json",
-        log=out / "log.jsonl",
+        delta=folder / "delta.safetensors",
+        record=folder / "train.json",
+        log=folder / "log.jsonl",
     )
     if torch.cuda.is_available():
-        (out / "peak.json").write_text(json.dumps(torch.cuda.max_memory_allocated()))
-    return 0
+        peak = {"bytes": torch.cuda.max_memory_allocated(), "on": "cuda"}
+    else:
+        # not getrusage's ru_maxrss, which starts with what the parent had
+        lines = Path("/proc/self/status").read_text().splitlines()
+        (high,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
+        peak = {"bytes": 1024 * int(high), "on": "cpu"}
+    (folder / "peak.json").write_text(json.dumps(peak))
 
 
 def compare(size: str, methods: list[str]) -> list[dict]:
@@ -126,25 +141,24 @@ def compare(size: str, methods: list[str]) -> list[dict]:
         for experts in mixtures:
             shape = dense.mixture(experts, 2)
             merge = Path(folder) / f"moe{experts}"
-            in_fork(make_merge, shape, merge)
+            make_merge(shape, merge)
             for name in methods:
                 settings = METHODS[name]
                 out = Path(folder) / f"{experts}{name}"
                 out.mkdir()
                 measured = measure(merge, rows, settings, training, out)
-                on_gpu = (out / "peak.json").exists()
-                estimate = (
-                    memory.on_gpu(shape, settings, training, False)
-                    if on_gpu
-                    else memory.on_cpu(shape, settings, training, False, stored=2)
-                )
+                if measured["on"] == "cuda":
+                    estimate = memory.on_gpu(shape, settings, training, False)
+                else:
+                    estimate = memory.on_cpu(shape, settings, training, False, stored=2)
                 found.append(
                     {
                         "size": size,
                         "experts": experts,
                         "method": name,
                         "estimate": round(memory.total(estimate)),
-                        "measured": round(measured),
+                        "measured": measured["bytes"],
+                        "on": measured["on"],
                         "parts": {k: round(v) for k, v in estimate.items()},
                     }
                 )
@@ -161,39 +175,20 @@ def row(it: dict) -> str:
     )
 
 
-def in_fork(function, *arguments) -> None:
-    """Call a function in a fork, so that this process's own memory stays as it is."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            function(*arguments)
-            os._exit(0)
-        finally:
-            os._exit(1)
-    if os.waitpid(pid, 0)[1]:
-        raise RuntimeError(f"{function.__name__} failed")
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    if sys.argv[1:2] == ["--train"]:
+        train(**json.loads(sys.argv[2]))
+        return
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("size", choices=SIZES)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--out", help="a JSON file for the record")
     arguments = parser.parse_args()
-    if any(os.environ.get(k) != v for k, v in warm.KEEP_MEMORY.items()):
-        # malloc reads its settings when a process starts; CPU studies set these for their jobs
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | warm.KEEP_MEMORY)
-
-    import bitsandbytes  # noqa: F401 - imported here, so that every fork starts with the same
-    import peft  # noqa: F401
-    import torch
-
-    import mofe.train  # noqa: F401
-    from mofe import provenance
-
-    torch.set_num_threads(1)
-    found = compare(arguments.size, arguments.methods)
-    stamp = provenance.stamp()
-    print(json.dumps({"trainings": found, **stamp}, indent=2))
+    record = {"trainings": compare(arguments.size, arguments.methods), **provenance.stamp()}
+    if arguments.out:
+        write_atomic(arguments.out, json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":

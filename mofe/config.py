@@ -24,6 +24,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from mofe.hardware import GPUS
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SHOWS = ("trainable", "time")  # what a table's column can show besides a task
 
@@ -83,6 +85,7 @@ MixtureName = Annotated[str, _known("mixtures")]
 Shown = Annotated[str, _known("tasks", SHOWS)]
 Stages = dict[MixName, RecipeName]  # in order: trained on this mix by this recipe, then ...
 Count = Annotated[int, Field(ge=1)]
+Amount = Annotated[float, Field(gt=0, allow_inf_nan=False)]  # a mean, such as tokens a row
 
 
 class Part(BaseModel):
@@ -179,6 +182,7 @@ class Data(Part):
     """A training set: rows of a source, as a task's prompts and answers or as raw text.
 
     separator: cuts a text into several. chunk_words: cuts those into pieces of so many words.
+    tokens: of a row on average. Only estimates use it.
     """
 
     source: SourceName
@@ -189,6 +193,7 @@ class Data(Part):
     separator: str | None = None
     chunk_words: Count | None = None
     rows: Count | Literal["full"]
+    tokens: Amount | None = None  # a row, for the plan only
 
     @model_validator(mode="after")
     def _task_or_text(self):
@@ -205,10 +210,15 @@ class Mix(Part):
 
 
 class Task(Part):
-    """A benchmark: lm-eval task names and the source that they read."""
+    """A benchmark: lm-eval task names and the source that they read.
+
+    questions: how many it has; tokens: of a question on average. Only estimates use them.
+    """
 
     harness: Annotated[list[str], Field(min_length=1)]
     source: SourceName
+    questions: Count | None = None
+    tokens: Amount | None = None
 
 
 class Gates(Part):
@@ -218,8 +228,20 @@ class Gates(Part):
     negative: list[str] = []
 
 
-class Shape(Part):
-    """A Llama's sizes, for a base model that the study pretrains itself."""
+class Hardware(Part):
+    """The machines that estimates and job requests are made for; it changes no result.
+
+    gpu: a kind in mofe/hardware.py. gpus_per_node: how many a node has. utilisation: the share of
+    the GPU's peak that training and evaluation reach, until finished runs have measured it.
+    """
+
+    gpu: Literal[tuple(GPUS)]
+    gpus_per_node: Count
+    utilisation: Annotated[float, Field(gt=0, le=1)]
+
+
+class Sizes(Part):
+    """What the shape of a Llama or a Mistral is given by, in the words of its config.json."""
 
     hidden_size: Count
     intermediate_size: Count
@@ -227,7 +249,21 @@ class Shape(Part):
     num_attention_heads: Count
     num_key_value_heads: Count
     max_position_embeddings: Count
+
+
+class Shape(Sizes):
+    """A Llama's sizes, for a base model that the study pretrains itself."""
+
     initializer_range: Annotated[float, Field(gt=0)] = 0.02
+
+
+class HubShape(Sizes):
+    """A hub model's sizes, so that it can be planned for before it is downloaded."""
+
+    vocab_size: Count
+    head_dim: Count | None = None
+    tie_word_embeddings: bool = False
+    attention_bias: bool = False
 
 
 class Scratch(Part):
@@ -239,10 +275,14 @@ class Scratch(Part):
 
 
 class Model(Part):
-    """A dense model: from the hub, a folder, pretrained here, or fine-tuned from another."""
+    """A dense model: from the hub, a folder, pretrained here, or fine-tuned from another.
+
+    shape: a hub model's, for estimates before it is downloaded.
+    """
 
     hub: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
     revision: str | None = None
+    shape: HubShape | None = None
     path: str | None = None
     scratch: Scratch | None = None
     from_: Annotated[ModelName | None, Field(alias="from")] = None
@@ -377,6 +417,7 @@ class Study(Part):
     mirror: str | None
     world: World | None
     device: Literal["cuda", "cpu"]
+    hardware: Hardware
     time_unit: Literal["hours", "seconds"]
     notes: list[str]
     scoring: Literal["letter", "text"]

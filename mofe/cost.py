@@ -1,9 +1,43 @@
-"""What jobs cost: parameters, tokens, FLOPs, memory, hours and disk, and what to ask a cluster for.
+"""What every job costs: tokens, FLOPs, hours, memory and disk, and what to ask a cluster for.
 
-Estimated from the plan and the models' sizes alone. Imports neither torch nor transformers.
+Estimated from the plan and the models' shapes alone (docs/plan.md says how); where finished runs have
+measured something, their train.json goes before the estimate. Reads small JSON files only, and
+imports neither torch nor transformers.
 """
 
-from dataclasses import dataclass
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mofe import memory
+from mofe.config import ConfigError, HubShape
+from mofe.hardware import GIB, GPUS
+from mofe.memory import Parts
+from mofe.plan import Plan, Stage, Variant
+from mofe.shapes import Shape
+
+MB = 1_000_000
+
+# How asked-for time and memory follow from estimates. A job that runs out is tried again with more.
+SLOWER = 2.5  # a run may be this much slower than estimated
+MINUTES = 15  # besides: starting, reading the merge, waiting for a shared disk
+LARGER = 1.2  # main memory over its estimate
+NODE = 1500  # MB of a node besides: Snakemake's own processes, and tokenised rows
+
+STARTING = 3 / 60  # hours from a GPU job's start to its first step: imports, reading, placing
+CPU_FLOPS = 20e9  # FLOP/s of a thread, where a CPU study's own runs have not measured it
+MAX_NODES = 64  # no training is spread further
+
+# Where the configuration states no number and nothing is prepared yet.
+GUESSED_ROWS = 100_000
+GUESSED_TOKENS = 256
+GUESSED_QUESTIONS = 2_000
+CHARACTERS_PER_TOKEN = 3.5  # TinyLlama's tokenizer: 3.0 on MedMCQA to 4.0 on Sujet's sentiment rows
+CHARACTERS_PER_WORLD_TOKEN = 5.0  # the generated world's tokens are words
+ANSWER_TOKENS = 2  # of a multiple-choice row
 
 
 @dataclass(frozen=True)
@@ -22,46 +56,454 @@ class Needs:
     sharding: str = "none"
 
 
-LIGHT = Needs(cpus=1, mem_mb=2000, runtime=10)
+@dataclass(frozen=True)
+class Estimate:
+    """What a job is expected to take.
+
+    needs: what it asks for. hours: wall-clock. memory: bytes at the peak, on each GPU (of a CPU
+    study: resident), by what holds them. disk: bytes that it leaves; scratch: bytes of its
+    checkpoint, gone when it ends. request: a training's shape, parameters and whether it reads raw
+    text. fits: whether any number of these GPUs holds it. measured: whether
+    its speed is that of finished runs.
+    """
+
+    needs: Needs
+    hours: float
+    parameters: int = 0
+    trainable: int = 0
+    tokens: float = 0
+    flops: float = 0
+    memory: Parts = field(default_factory=dict)
+    disk: float = 0
+    scratch: float = 0
+    fits: bool = True
+    measured: bool = False
+    request: tuple[Shape, Mapping, bool] | None = field(default=None, repr=False)
+
+    @property
+    def gpu_hours(self) -> float:
+        return self.hours * self.needs.gpus * self.needs.nodes
+
+
+LIGHT = Estimate(Needs(cpus=1, mem_mb=2000, runtime=10), hours=1 / 60, disk=0.1 * MB)
 
 
 def sharding(declared: str, processes: int) -> str:
-    """How a training's GPUs share its model, for the GPUs that the job really got.
+    """How a training's GPUs share its model, for the number of GPUs that the job really got.
 
-    declared: Needs.sharding of the job. One process has nothing to share; several replicate the model
-    where one GPU could hold it ("none" or "ddp"), and shard it where none could ("fsdp").
+    declared: Needs.sharding of the job. One process has nothing to share; several replicate the
+    model where one GPU could hold it ("none" or "ddp"), and shard it where none could ("fsdp").
     """
     if processes == 1:
         return "none"
     return "fsdp" if declared == "fsdp" else "ddp"
 
 
+@dataclass(frozen=True)
+class Placement:
+    """GPUs that a training is put on: `gpus` of each of `nodes` nodes."""
+
+    gpus: int
+    nodes: int
+    sharding: str
+    parts: Parts
+    fits: bool
+
+
+def place(
+    shape: Shape, settings: Mapping, training: Mapping, text: bool, gpu: str, gpus_per_node: int
+) -> Placement:
+    """The fewest GPUs of a kind that hold a training: one, else the model sharded over 2, 4, ...
+    GPUs of a node, then over nodes. `fits` is false where none of these do."""
+    counts = [(n, 1) for n in range(1, gpus_per_node + 1)]
+    counts += [(gpus_per_node, nodes) for nodes in range(2, MAX_NODES + 1)]
+    if settings.get("quantize"):  # 4-bit weights cannot be sharded
+        counts = [(1, 1)]
+    for gpus, nodes in counts:
+        how = sharding("fsdp", gpus * nodes)
+        parts = memory.on_gpu(shape, settings, training, text, gpus * nodes, how)
+        placed = Placement(gpus, nodes, how, parts, memory.total(parts) <= GPUS[gpu].usable)
+        if placed.fits:
+            break
+    return placed
+
+
 class Costs:
-    """Estimates for every job of a plan."""
+    """Estimates for every job of a plan, on the hardware that the study names.
 
-    def __init__(self, plan):
-        self.plan = plan
+    gpu, gpus_per_node: other hardware. bases: other shapes for dense models, by name; they replace
+    what the study knows of them. Raises ConfigError where a model's shape is not known.
+    """
 
-    def train(self, variant) -> Needs:
-        """One stage of a variant's fine-tuning."""
-        return Needs(cpus=self._cpus(8), mem_mb=48000, runtime=600, gpus=1)
+    def __init__(
+        self,
+        plan: Plan,
+        gpu: str | None = None,
+        gpus_per_node: int | None = None,
+        bases: Mapping[str, Shape] | None = None,
+    ):
+        self.plan, self.study = plan, plan.study
+        self.gpu = gpu or self.study.hardware.gpu
+        self.gpus_per_node = gpus_per_node or self.study.hardware.gpus_per_node
+        self.on_cpu = self.study.device == "cpu"
+        self._shapes: dict[str, Shape] = dict(bases or {})
+        self.measured = Measured.read(self)
 
-    def train_expert(self, model: str) -> Needs:
-        """A dense model's fine-tuning (or pretraining)."""
-        return Needs(cpus=self._cpus(8), mem_mb=24000, runtime=600, gpus=1)
+    # ---------------------------------------------------------------------- shapes and tokens
 
-    def merge(self, moe: str) -> Needs:
-        return Needs(cpus=1, mem_mb=32000, runtime=60)
+    def shape(self, model: str) -> Shape:
+        """A dense model's shape: its lineage's first model's, since fine-tuning changes none."""
+        if model not in self._shapes:
+            spec = self.study.models[model]
+            known = self.shape(spec.from_) if spec.from_ else _known_shape(self.plan, model)
+            self._shapes[model] = known
+        return self._shapes[model]
 
-    def evaluate(self, variant, task: str) -> Needs:
-        return Needs(cpus=self._cpus(4), mem_mb=48000, runtime=120, gpus=1)
+    def moe_shape(self, moe: str) -> Shape:
+        it = self.plan.moes[moe]
+        return self.shape(it.base).mixture(len(it.experts), self.study.merge.experts_per_token)
 
-    def data(self, dataset: str) -> Needs:
-        return Needs(cpus=1, mem_mb=8000, runtime=60)
+    def rows(self, dataset: str) -> int:
+        """The rows of a training set: counted once it is prepared, else as configured."""
+        if counts := self._counts(dataset):
+            return counts["sampled"]
+        rows = self.study.data[dataset].rows
+        return GUESSED_ROWS if rows == "full" else rows
 
-    def fetch(self, model: str) -> Needs:
-        return Needs(cpus=1, mem_mb=4000, runtime=60)
+    def row_tokens(self, dataset: str) -> float:
+        """Mean tokens of a row: from the prepared rows' characters, else as configured."""
+        counts = self._counts(dataset)
+        if "characters" in counts:
+            return counts["characters"] / counts["sampled"] / self._characters_per_token
+        return self.study.data[dataset].tokens or GUESSED_TOKENS
 
-    def _cpus(self, on_gpu: int) -> int:
-        # results are bit-identical only for equal numbers of threads, so CPU studies have one
-        return on_gpu if self.plan.study.device == "cuda" else 1
+    def guesses(self) -> list[str]:
+        """The keys for which estimates use a number that nobody stated."""
+        keys = []
+        for dataset in self.plan.datasets:
+            spec, counts = self.study.data[dataset], self._counts(dataset)
+            if spec.rows == "full" and not counts:
+                keys.append(f"data.{dataset}.rows ({GUESSED_ROWS:,} taken for 'full')")
+            if not spec.tokens and "characters" not in counts:
+                keys.append(f"data.{dataset}.tokens ({GUESSED_TOKENS} taken)")
+        for task in {t for tasks in self.plan.tasks.values() for t in tasks}:
+            spec = self.study.tasks[task]
+            if not spec.questions:
+                keys.append(f"tasks.{task}.questions ({GUESSED_QUESTIONS:,} taken)")
+            if not spec.tokens:
+                keys.append(f"tasks.{task}.tokens ({GUESSED_TOKENS} taken)")
+        return sorted(keys)
+
+    def epoch_tokens(self, mix: str) -> float:
+        """Tokens of one pass over a mix; as finished runs counted them, where there are some."""
+        if mix in self.measured.epoch_tokens:
+            return self.measured.epoch_tokens[mix]
+        return sum(self.rows(d) * self.row_tokens(d) for d in self.plan.mix(mix))
+
+    def _counts(self, dataset: str) -> dict[str, Any]:
+        file = Path(self.plan.data_file(dataset)).with_suffix(".json")
+        return json.loads(file.read_text()) if file.exists() else {}
+
+    # -------------------------------------------------------------------------------- the jobs
+
+    def data(self, dataset: str) -> Estimate:
+        """A training set. Reading a hub's data set into memory takes a few GB."""
+        mem_mb, disk = (2000, 1) if self.study.world else (8000, 0.5)
+        characters = self.rows(dataset) * self.row_tokens(dataset) * self._characters_per_token
+        hours = LIGHT.hours if self.study.world else 5 / 60
+        return Estimate(Needs(1, mem_mb, 60), hours, disk=disk * characters)
+
+    def fetch(self, model: str) -> Estimate:
+        """A dense model from the hub, linked or copied: stored in float32 at the most."""
+        return Estimate(Needs(1, 4000, 60), 5 / 60, disk=4 * self.shape(model).parameters)
+
+    def merge(self, moe: str) -> Estimate:
+        """mergekit reads the dense models one after the other, and writes 5 GB at a time."""
+        shape, dense = self.moe_shape(moe), self.shape(self.plan.moes[moe].base)
+        disk = self._stored * shape.parameters
+        resident = memory.PROCESS + 4 * dense.parameters + min(disk, 5e9)
+        hours = disk / 100e6 / 3600 + 1 / 60
+        needs = Needs(1, self._mem_mb(resident), self._minutes(hours))
+        return Estimate(needs, hours, parameters=shape.parameters, disk=disk)
+
+    def train(self, variant: Variant, micro_batch: int | None = None) -> Estimate:
+        """One stage of a variant's fine-tuning: its last. micro_batch: another than the study's."""
+        shape, stage = self.moe_shape(variant.moe.name), variant.stages[-1]
+        trained = shape.trainable(self.plan.method_params(stage))
+        disk = (4 if self.on_cpu else 2) * trained
+        return self._train(shape, stage, disk, micro_batch)
+
+    def train_expert(self, model: str) -> Estimate:
+        """A dense model's fine-tuning; its pretraining, of a model from scratch."""
+        spec, shape = self.study.models[model], self.shape(model)
+        if spec.scratch:
+            return self._pretrain(shape, model)
+        ((mix, recipe),) = spec.train.items()
+        return self._train(shape, Stage(mix, recipe), disk=4 * shape.parameters)
+
+    def evaluate(self, variant: Variant, task: str) -> Estimate:
+        """A variant on one task, on one GPU, which holds what was trained in float32."""
+        shape, spec = self.moe_shape(variant.moe.name), self.study.tasks[task]
+        settings = self.plan.method_params(variant.stages[-1]) if variant.stages else UNTRAINED
+        questions = spec.questions or GUESSED_QUESTIONS
+        length = spec.tokens or GUESSED_TOKENS
+        tokens = questions * length
+        flops = tokens * shape.forward_flops(length, ANSWER_TOKENS / length)
+        parts = memory.evaluating(shape, settings, self.on_cpu)
+        hours = self._hours(flops, None, 1)
+        host = memory.PROCESS + memory.loading_bytes(shape, self._stored)
+        return Estimate(
+            Needs(
+                cpus=1 if self.on_cpu else 4,
+                mem_mb=self._mem_mb(memory.total(parts) if self.on_cpu else host),
+                runtime=self._minutes(hours),
+                gpus=1,
+            ),
+            hours,
+            parameters=shape.total(settings),
+            tokens=tokens,
+            flops=flops,
+            memory=parts,
+            disk=60 * questions,
+            fits=self.on_cpu or memory.total(parts) <= GPUS[self.gpu].usable,
+        )
+
+    # -------------------------------------------------------------------------------- refusals
+
+    def misfit(self, rule: str, job: str, estimate: Estimate, gpus: int, nodes: int) -> str | None:
+        """Why a training or an evaluation cannot run on the GPUs that it gets, and what would do; None
+        where it can. gpus: of each of `nodes` nodes. `job` is what it is called: model or variant."""
+        if self.on_cpu or not estimate.memory:
+            return None
+        kind, it = GPUS[self.gpu], self._on(estimate, gpus * nodes)
+        need = memory.total(it)
+        if need <= kind.usable:
+            return None
+        told = (
+            f"{rule} {job}: needs {gib(need)} on each of {gpus * nodes} GPU(s), hardware.gpu "
+            f"{self.gpu} has {kind.memory_gib:g} GiB ({gib(kind.usable)} usable)"
+        )
+        return f"{told}; {self._remedy(estimate)}"
+
+    def _on(self, estimate: Estimate, gpus: int) -> Parts:
+        """An estimate's memory on another number of GPUs, sharded if it has to be."""
+        if estimate.request is None:
+            return estimate.memory
+        shape, params, text = estimate.request
+        alone = memory.on_gpu(shape, params, params["training"], text)
+        if gpus == 1 or params.get("quantize") or memory.total(alone) <= GPUS[self.gpu].usable:
+            return alone
+        return memory.on_gpu(shape, params, params["training"], text, gpus, "fsdp")
+
+    def _remedy(self, estimate: Estimate) -> str:
+        """What would hold a job: more GPUs, other GPUs, or fewer rows at once."""
+        if estimate.request is None:
+            fitting = [k for k, g in GPUS.items() if memory.total(estimate.memory) <= g.usable]
+            return f"it fits {', '.join(fitting)}" if fitting else "it fits no GPU that is known"
+        shape, params, text = estimate.request
+        if (placed := self.placement(shape, params, text)).fits:
+            where = f"{placed.gpus} GPUs" + (
+                f" on each of {placed.nodes} nodes" if placed.nodes > 1 else ""
+            )
+            return f"it fits {where} (let the plan choose, or set resources gpu and nodes so)"
+        ways = []
+        for kind in GPUS:
+            there = place(shape, params, params["training"], text, kind, self.gpus_per_node)
+            if there.fits:
+                ways.append(f"hardware.gpu {kind} with {there.gpus * there.nodes} GPU(s)")
+        rows = params["training"]["micro_batch"]
+        while rows > 1:
+            rows //= 2
+            fewer = {**params, "training": {**params["training"], "micro_batch": rows}}
+            if (there := self.placement(shape, fewer, text)).fits:
+                ways.append(f"training.micro_batch {rows} with {there.gpus * there.nodes} GPU(s)")
+                break
+        return f"it would fit: {' or '.join(ways)}" if ways else "no number of known GPUs holds it"
+
+    # ------------------------------------------------------------------------------- internals
+
+    def _train(
+        self, shape: Shape, stage: Stage, disk: float, micro_batch: int | None = None
+    ) -> Estimate:
+        params = self.plan.stage_params(stage)
+        if micro_batch:
+            params["training"]["micro_batch"] = micro_batch
+        text = any(self.study.data[d].text for d in self.plan.mix(stage.mix))
+        training = params["training"]
+        per_epoch, rows = (
+            self.epoch_tokens(stage.mix),
+            sum(map(self.rows, self.plan.mix(stage.mix))),
+        )
+        length = min(per_epoch / rows, training["max_length"])
+        labelled = 1.0 if text else min(1.0, ANSWER_TOKENS / length)
+        tokens = training["epochs"] * per_epoch
+        flops = tokens * shape.step_flops(params, length, labelled)
+        return self._training(shape, params, text, tokens, flops, stage.recipe, disk)
+
+    def _pretrain(self, shape: Shape, model: str) -> Estimate:
+        params = {"method": "full", **self.plan.model_params(model)}
+        tokens = params["training"]["epochs"] * self.study.world.corpus_tokens
+        flops = tokens * shape.step_flops(params, params["training"]["max_length"], 1.0)
+        disk = 4 * shape.parameters
+        return self._training(shape, params, True, tokens, flops, "pretraining", disk)
+
+    def _training(self, shape, params, text, tokens, flops, recipe, disk) -> Estimate:
+        training, trainable = params["training"], shape.trainable(params)
+        if self.on_cpu:
+            parts = memory.on_cpu(shape, params, training, text, self._stored)
+            placed = Placement(1, 1, "none", parts, True)
+            host = memory.total(parts)
+        else:
+            placed = self.placement(shape, params, text)
+            host = placed.gpus * (memory.CUDA_PROCESS + 4 * shape.parameters)
+            host = max(host + self._stored * shape.parameters, 12 * trainable)
+        hours = self._hours(flops, recipe, placed.gpus * placed.nodes)
+        needs = Needs(
+            cpus=1 if self.on_cpu else 4 * placed.gpus,
+            mem_mb=self._mem_mb(host),
+            runtime=self._minutes(hours),
+            gpus=placed.gpus,
+            nodes=placed.nodes,
+            sharding=placed.sharding,
+        )
+        return Estimate(
+            needs,
+            hours,
+            parameters=shape.total(params),
+            trainable=trainable,
+            tokens=tokens,
+            flops=flops,
+            memory=placed.parts,
+            disk=disk,
+            scratch=12 * trainable,  # masters and moments
+            fits=placed.fits,
+            measured=recipe in self.measured.speed,
+            request=(shape, params, text),
+        )
+
+    def placement(self, shape: Shape, params: Mapping, text: bool) -> Placement:
+        """Where a training goes on the GPUs of this hardware. params: Plan.stage_params."""
+        return place(shape, params, params["training"], text, self.gpu, self.gpus_per_node)
+
+    def _hours(self, flops: float, recipe: str | None, gpus: int) -> float:
+        if self.on_cpu:
+            return flops / self.measured.speed.get(recipe, CPU_FLOPS) / 3600
+        share = self.measured.speed.get(recipe, self.study.hardware.utilisation)
+        return flops / (gpus * GPUS[self.gpu].tflops * 1e12 * share) / 3600 + STARTING
+
+    @property
+    def _characters_per_token(self) -> float:
+        return CHARACTERS_PER_WORLD_TOKEN if self.study.world else CHARACTERS_PER_TOKEN
+
+    @property
+    def _stored(self) -> int:
+        """Bytes of a merge's parameter."""
+        return 4 if self.study.merge.dtype == "float32" else 2
+
+    @staticmethod
+    def _minutes(hours: float) -> int:
+        return 5 * math.ceil((hours * 60 * SLOWER + MINUTES) / 5)
+
+    @staticmethod
+    def _mem_mb(resident: float) -> int:
+        return 500 * math.ceil((LARGER * resident / MB + NODE) / 500)
+
+
+UNTRAINED = {"method": "lora", "rank": 1, "targets": []}  # a merge as it is: nothing is trained
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What finished trainings measured.
+
+    epoch_tokens: tokens of one pass, by mix. speed, by recipe: the share of their GPUs' peak that
+    its runs reached, from their tokens and seconds; of a CPU study FLOP/s.
+    """
+
+    epoch_tokens: Mapping[str, float] = field(default_factory=dict)
+    speed: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, costs: Costs) -> "Measured":
+        """From the train.json files that are there."""
+        plan, found = costs.plan, {}
+        costs.measured = cls()
+        tokens: dict[str, float] = {}
+        for variant in plan.trained.values():
+            for seed in plan.seeds(variant):
+                file = Path(plan.train_json(variant, seed))
+                if not file.exists():
+                    continue
+                record, stage = json.loads(file.read_text()), variant.stages[-1]
+                epochs = plan.stage_params(stage)["training"]["epochs"]
+                tokens[stage.mix] = record["tokens"] / epochs
+                expected = costs.train(variant)
+                flops = expected.flops / expected.tokens * record["tokens"]
+                peak = 1.0 if costs.on_cpu else _peak(record["hardware"]["gpus"])
+                if peak:
+                    speed = flops / record["seconds"] / peak
+                    found.setdefault(stage.recipe, []).append(speed)
+        return cls(tokens, {recipe: sum(s) / len(s) for recipe, s in found.items()})
+
+
+def _peak(names: list[str]) -> float:
+    """FLOP/s of GPUs by the names that CUDA gives them; 0 where one is not in the table."""
+    kinds = [kind for kind in ("H200", "H100", "A100") if all(kind in name for name in names)]
+    if not names or not kinds:
+        return 0.0
+    tflops = next(g.tflops for key, g in GPUS.items() if key.startswith(kinds[0].lower()))
+    return len(names) * tflops * 1e12
+
+
+def _known_shape(plan: Plan, model: str) -> Shape:
+    """The shape of a model that is not fine-tuned from another."""
+    spec = plan.study.models[model]
+    if spec.scratch:
+        sizes = spec.scratch.shape.model_dump(exclude={"initializer_range"})
+        return Shape(**sizes, vocab_size=_world_vocabulary(plan))
+    folders = [Path(plan.model_dir(model))]
+    if spec.hub and plan.mirror:
+        folders.append(Path(plan.mirror) / spec.hub)
+    found = next((f for f in folders if (f / "config.json").exists()), None)
+    stated = Shape(**spec.shape.model_dump()) if spec.hub and spec.shape else None
+    if found is None:
+        if stated is None:
+            raise ConfigError([_unknown(model, spec)])
+        return stated
+    try:
+        read = Shape.of(json.loads((found / "config.json").read_text()))
+    except (KeyError, ValueError) as error:
+        raise ConfigError([f"models.{model}: {found}/config.json: {error}"]) from error
+    for name in HubShape.model_fields if stated else ():
+        ours, theirs = getattr(stated, name), getattr(read, name)
+        if name == "head_dim":
+            ours, theirs = stated.head, read.head
+        if ours != theirs:
+            problem = f"models.{model}.shape.{name}: {ours}, but {found}/config.json says {theirs}"
+            raise ConfigError([f"{problem}; correct it, or remove 'shape'"])
+    return read
+
+
+def _unknown(model: str, spec) -> str:
+    if spec.path:
+        return f"models.{model}.path: {spec.path!r} has no config.json; name a checkpoint's folder"
+    return (
+        f"models.{model}: how large {spec.hub} is, is not known before it is downloaded; download it "
+        f"(snakemake prefetch), or write its sizes under models.{model}.shape"
+    )
+
+
+def _world_vocabulary(plan: Plan) -> int:
+    """The size of the generated world's vocabulary: counted once it is made."""
+    file = Path(plan.world) / "mofe" / "tokenizer" / "tokenizer.json"
+    if file.exists():
+        return len(json.loads(file.read_text())["model"]["vocab"])
+    return WORLD_VOCABULARY
+
+
+WORLD_VOCABULARY = 841  # words of the mini study's world
+
+
+def gib(amount: float) -> str:
+    """Bytes as GiB."""
+    return f"{amount / GIB:,.1f} GiB" if amount < 100 * GIB else f"{amount / GIB:,.0f} GiB"

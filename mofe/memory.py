@@ -12,7 +12,15 @@ from typing import Any
 from mofe.shapes import Shape
 
 NF4 = 0.5 + 4 / 64  # bytes a weight: four bits, and a float32 scale for every 64 weights
-PROCESS = 700e6  # resident after importing torch, transformers, accelerate and peft, measured
+PROCESS = 970e6  # resident after importing torch, transformers, accelerate and peft, measured
+
+# malloc under KEEP_MEMORY (mofe/warm.py) gives nothing back, and an aligned block does not fit the hole
+# that one of its size left: what comes and goes takes so many times its size, more where experts are
+# called one after the other, on numbers of tokens that change. Measured by benchmarks/memory.py.
+HEAP = 1.7
+HEAP_ONE_BY_ONE = 2.0
+
+CUDA_PROCESS = 3e9  # main memory of a process that uses a GPU, beside the model
 
 Settings = Mapping[str, Any]
 Parts = dict[str, float]  # bytes, by what they hold
@@ -59,16 +67,38 @@ def on_cpu(
     """The peak of resident memory of a process that trains on the CPU. stored: bytes a parameter
     of the checkpoint that is read."""
     trained = shape.trainable(settings)
-    fitting = {
-        "process": PROCESS,
-        "weights": 4 * trained + _frozen(shape, settings, 4),
-        "gradients and Adam's moments": 12 * trained,
+    passing = {
         "activations": _activations(shape, settings, training, mixed=False),
         "logits": _logits(shape, training, text, 12),
         "backward": _backward(shape, settings, training, mixed=False),
     }
+    heap = HEAP_ONE_BY_ONE if _one_by_one(shape, settings) else HEAP
+    fitting = {
+        "process": PROCESS,
+        "weights": 4 * trained + _frozen(shape, settings, 4),
+        "gradients and Adam's moments": 12 * trained,
+        **passing,
+        "malloc's holes": (heap - 1) * total(passing),
+    }
+    if settings.get("quantize"):  # what was quantised is freed, but stays the process's
+        fitting["loaded weights"] = 4 * shape.parameters
     loading = {"process": PROCESS, "loading": loading_bytes(shape, stored)}
     return max(fitting, loading, key=total)
+
+
+def evaluating(shape: Shape, settings: Settings, on_cpu: bool) -> Parts:
+    """The peak of an evaluation: what was trained is float32, the rest as in training. A forward
+    pass of mofe.evaluate has 16,384 tokens at the most, and keeps one layer's activations."""
+    width = 4 if on_cpu else 2
+    trained = shape.trainable(settings)
+    parts = {
+        "weights": 4 * trained + _frozen(shape, settings, width),
+        "bfloat16 copies": 0 if on_cpu else 2 * _cast(shape, settings),
+        "activations": 16384
+        * width
+        * (4 * shape.active * shape.intermediate_size + 8 * shape.hidden_size),
+    }
+    return parts | ({"process": PROCESS} if on_cpu else {})
 
 
 def total(parts: Parts) -> float:

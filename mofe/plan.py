@@ -168,6 +168,11 @@ class Plan:
                 found.setdefault(self._variant(row).key, {}).update(dict.fromkeys(tasks))
         return {key: tuple(tasks) for key, tasks in found.items()}
 
+    def shown_in(self, *numbers: int) -> list[Variant]:
+        """The variants that these tables' rows show, each once."""
+        rows = [row for n in numbers if n in self.study.tables for row in self.study.tables[n].rows]
+        return list(dict.fromkeys(self._variant(row) for row in rows))
+
     @cached_property
     def tables(self) -> dict[int, Table]:
         return {n: self._table(n, spec) for n, spec in self.study.tables.items()}
@@ -293,7 +298,7 @@ class Plan:
         """Everything of the configuration that a prepared training set depends on."""
         study, data = self.study, self.study.data[dataset]
         return {
-            "data": _plain(data),
+            "data": _plain(data, but={"tokens"}),
             "source": _plain(study.sources[data.source]),
             # training rows are rendered without examples, whatever the evaluation shows
             "task": {**self.task_params(data.task), "shots": 0} if data.task else None,
@@ -369,7 +374,7 @@ class Plan:
             {
                 "item": it.item,
                 "key": it.key,
-                "choice": _without_prompts(value_at(self.study, it.key)),
+                "choice": _choice(value_at(self.study, it.key)),
                 "evidence": it.evidence,
             }
             for it in self.study.assumptions
@@ -454,13 +459,15 @@ class Plan:
                     raise ConfigError([f"{clash}; rename one of their models, mixes or recipes"])
 
 
-def _plain(part) -> dict[str, Any]:
-    return part.model_dump(mode="json", by_alias=True)
+def _plain(part, but: set[str] | None = None) -> dict[str, Any]:
+    return part.model_dump(mode="json", by_alias=True, exclude=but)
 
 
-def _without_prompts(choice: Any) -> Any:
-    """A model's entry without its gates' prompts, which would drown everything else."""
-    return {k: v for k, v in choice.items() if k != "gates"} if isinstance(choice, dict) else choice
+def _choice(value: Any) -> Any:
+    """A key's value without what would drown everything else (a model's prompts and sizes) and
+    without what estimates alone use."""
+    aside = {"gates", "shape", "questions", "tokens"}
+    return {k: v for k, v in value.items() if k not in aside} if isinstance(value, dict) else value
 
 
 def _flat(nested: Iterable) -> Iterable[str]:

@@ -87,9 +87,11 @@ class Shape:
         }
         if self.num_local_experts:  # packed experts are no linear layers
             return attention
-        return attention | {n: (hidden, ffn) for n in ("gate_proj", "up_proj")} | {
-            "down_proj": (ffn, hidden)
-        }
+        return (
+            attention
+            | {n: (hidden, ffn) for n in ("gate_proj", "up_proj")}
+            | {"down_proj": (ffn, hidden)}
+        )
 
     @property
     def attention(self) -> int:

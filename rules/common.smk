@@ -51,14 +51,24 @@ def named(wildcards):
     return {"moe": variant(wildcards).moe.name, "stages": variant(wildcards).name}
 
 
-def cpus(needs):
-    """A rule's `threads`: the cores that its needs (of the wildcards, or the same for all) name."""
-    return (lambda wildcards: needs(wildcards).cpus) if callable(needs) else needs.cpus
+def needs(cost):
+    """What a rule's job needs; `cost` is its estimate, or a function of the wildcards to it."""
+    return (
+        (lambda wildcards: cost(wildcards).needs)
+        if callable(cost)
+        else lambda _: cost.needs
+    )
 
 
-def asks(needs):
+def cpus(cost):
+    """A rule's `threads`."""
+    of = needs(cost)
+    return lambda wildcards: of(wildcards).cpus
+
+
+def asks(cost):
     """A rule's `resources`. A job that ran out of memory or time is tried again with more."""
-    of = needs if callable(needs) else lambda wildcards: needs
+    of = needs(cost)
     return {
         "gpu": lambda wildcards: of(wildcards).gpus,
         "nodes": lambda wildcards: of(wildcards).nodes,
@@ -78,6 +88,7 @@ wildcard_constraints:
 
 
 onstart:
+    refuse_what_cannot_fit()
     if workflow.local_exec:
         refuse_without_gpu()
         # a fork cannot use a GPU that its parent has looked at, nor another environment's Python
@@ -88,16 +99,46 @@ onstart:
             WARM_PARENT = warm.start()
 
 
+TRAINING = {"train", "train_expert", "pretrain"}
+
+
+def estimate(job):
+    """The estimate of a training or an evaluation."""
+    if job.rule.name in {"train_expert", "pretrain"}:
+        return COSTS.train_expert(job.wildcards.model)
+    if job.rule.name == "train":
+        return COSTS.train(variant(job.wildcards))
+    return COSTS.evaluate(variant(job.wildcards), job.wildcards.task)
+
+
+def refuse_what_cannot_fit():
+    """Say what no GPU that it gets can hold, before anything starts."""
+    problems = {
+        COSTS.misfit(
+            job.rule.name,
+            getattr(job.wildcards, "variant", None) or job.wildcards.model,
+            estimate(job),
+            job.resources.get("gpu", 1),
+            job.resources.get("nodes", 1),
+        )
+        for job in workflow.dag.needrun_jobs()
+        if job.rule.name in TRAINING | {"evaluate"}
+    } - {None}
+    if problems:
+        raise WorkflowError("\n".join(sorted(problems)))
+
+
 def refuse_without_gpu():
     """Paper-scale training is not for a CPU: say so before anything starts."""
-    training = {"train", "train_expert", "pretrain"}
-    waiting = [job for job in workflow.dag.needrun_jobs() if job.rule.name in training]
+    waiting = [job for job in workflow.dag.needrun_jobs() if job.rule.name in TRAINING]
     if STUDY.device == "cuda" and waiting:
         import torch
 
         if not torch.cuda.is_available():
             raise WorkflowError(
                 f"{len(waiting)} trainings of the study '{STUDY.study}' need a GPU, and this machine "
-                "has none. For the miniature on this machine: snakemake --profile profiles/mini. "
+                f"has none: they take about {sum(estimate(job).gpu_hours for job in waiting):.1f} "
+                f"GPU-hours ({STUDY.hardware.gpu}). On a cluster: snakemake --profile profiles/slurm. "
+                "The miniature on this machine: snakemake --profile profiles/mini. "
                 "To see what would run: add -n."
             )

@@ -1,0 +1,13 @@
+"""What the study will take, as a page and as JSON (rules/plan.smk)."""
+
+from pathlib import Path
+
+from mofe.job import run
+
+run(
+    "mofe.forecast:write",
+    snakemake,
+    config=snakemake.config,
+    markdown_file=Path(snakemake.params.markdown),
+    json_file=Path(snakemake.params.json),
+)

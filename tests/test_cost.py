@@ -1,0 +1,240 @@
+"""What jobs cost: exact parameters, FLOPs, memory that is near what is measured, and placement."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import CONFIG, ROOT, overrides, snakemake
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from mofe import memory
+from mofe.config import ConfigError, read_study
+from mofe.cost import Costs, place, sharding
+from mofe.forecast import check_counts, count_on_modules, forecast, markdown
+from mofe.hardware import GPUS
+from mofe.plan import Plan
+from mofe.schedule import critical_path, jobs, makespan
+from mofe.shapes import Shape
+
+TINYLLAMA = Shape(2048, 5632, 22, 32, 4, 32000)
+QKVO = ["q_proj", "k_proj", "v_proj", "o_proj"]
+FULL, MOFE = {"method": "full"}, {"method": "freeze", "frozen": "all"}
+LORA = {"method": "lora", "rank": 8, "alpha": 16, "targets": QKVO}
+METHODS = [FULL, MOFE, {"method": "freeze", "frozen": 1}, LORA, LORA | {"dora": True}]
+METHODS += [LORA | {"quantize": "nf4"}, LORA | {"targets": ["q_proj", "v_proj"], "rank": 3}]
+
+
+@pytest.fixture(scope="module")
+def costs(paper_plan) -> Costs:
+    return Costs(paper_plan)
+
+
+@pytest.mark.parametrize(
+    "experts, total, trained",
+    [(2, 1861404672, 338872320), (4, 3384027136, 338962432), (8, 6429272064, 339142656)],
+)
+def test_the_papers_parameters(experts, total, trained):
+    shape = TINYLLAMA.mixture(experts, 2)
+    assert (shape.parameters, shape.trainable(MOFE)) == (total, trained)
+    assert shape.trainable(LORA) == 2_252_800
+    assert shape.trainable(LORA | {"dora": True}) == 2_354_176
+
+
+shapes = st.builds(
+    lambda groups, kv, head, ffn, layers, vocab, given, tied, bias: Shape(
+        hidden_size=groups * kv * head,
+        intermediate_size=8 * ffn,
+        num_hidden_layers=layers,
+        num_attention_heads=groups * kv,
+        num_key_value_heads=kv,
+        vocab_size=vocab,
+        head_dim=given,
+        tie_word_embeddings=tied,
+        attention_bias=bias,
+    ),
+    *(st.integers(1, 4), st.integers(1, 3), st.sampled_from([4, 8, 16]), st.integers(1, 9)),
+    *(st.integers(1, 3), st.integers(2, 50), st.sampled_from([None, 4, 32])),
+    *(st.booleans(), st.booleans()),
+)
+
+
+@settings(max_examples=20)
+@given(shapes, st.sampled_from([0, 2, 3, 5]), st.sampled_from(METHODS))
+def test_counts_are_those_of_the_real_modules(shape, experts, method):
+    # NF4 layers (mofe.experts.nf4) have no biases
+    assume(experts or not (shape.attention_bias and method.get("quantize")))
+    if experts:
+        shape = shape.mixture(experts, 2)
+    elif method["method"] == "freeze":
+        method = LORA | {"targets": ["gate_proj", "down_proj"], "dora": True}
+    assert count_on_modules(shape, method) == (shape.total(method), shape.trainable(method))
+
+
+@settings(max_examples=10)
+@given(shapes)
+def test_a_mistral_has_the_parameters_of_its_configuration(shape):
+    import torch
+    from transformers import MistralConfig, MistralForCausalLM
+
+    config = MistralConfig(
+        **{
+            name: getattr(shape, name)
+            for name in Shape.__dataclass_fields__
+            if not name.startswith("num_e") and name not in ("attention_bias", "num_local_experts")
+        }
+    )
+    with torch.device("meta"):
+        model = MistralForCausalLM(config)
+    read = Shape.of(json.loads(config.to_json_string(use_diff=False)))
+    assert read.parameters == sum(p.numel() for p in model.parameters())
+
+
+def test_flops_have_the_known_ratios():
+    full, mofe, lora = (TINYLLAMA.mixture(4, 2).step_flops(m, 512, 1.0) for m in (FULL, MOFE, LORA))
+    assert mofe / full == pytest.approx(0.72, abs=0.005)
+    assert lora / mofe == pytest.approx(0.93, abs=0.005)
+    assert TINYLLAMA.step_flops(FULL, 512, 1.0) == 3 * TINYLLAMA.forward_flops(512, 1.0)
+
+
+def test_every_recipe_of_the_study_counts_as_its_modules(costs):
+    assert check_counts(costs) == 19
+
+
+def test_only_full_training_of_the_large_model_needs_two_gpus(costs):
+    needs = {key: costs.train(v).needs for key, v in costs.plan.trained.items()}
+    several = {key: n for key, n in needs.items() if n.gpus * n.nodes > 1}
+    assert list(several) == ["tinyllama_8tinyllama/mmlu_medmcqa_full"]
+    (large,) = several.values()
+    assert (large.gpus, large.nodes, large.sharding) == (2, 1, "fsdp")
+
+
+@pytest.mark.parametrize(
+    "declared, processes, expected",
+    [("none", 1, "none"), ("none", 4, "ddp"), ("fsdp", 4, "fsdp"), ("fsdp", 1, "none")],
+)
+def test_sharding_follows_the_gpus_that_a_job_got(declared, processes, expected):
+    assert sharding(declared, processes) == expected
+
+
+@given(st.sampled_from(METHODS[:5]), st.sampled_from([2, 4, 8]), st.sampled_from(sorted(GPUS)))
+def test_a_placement_is_the_fewest_gpus_that_hold_it(method, experts, gpu):
+    shape, training = TINYLLAMA.mixture(experts, 2), {"micro_batch": 4, "max_length": 1024}
+    placed = place(shape, method, training, False, gpu, 4)
+    count = placed.gpus * placed.nodes
+    assert placed.fits
+    assert memory.total(placed.parts) <= GPUS[gpu].usable
+    if count > 1:
+        fewer = memory.on_gpu(
+            shape, method, training, False, count - 1, sharding("fsdp", count - 1)
+        )
+        assert count > 4 or memory.total(fewer) > GPUS[gpu].usable
+
+
+def test_what_estimates_use_changes_no_job(paper_plan):
+    change = {
+        "data": {"mmlu": {"tokens": 5.0}},
+        "tasks": {"mmlu": {"questions": 7, "tokens": 9.0}},
+        "hardware": {"gpu": "h200", "gpus_per_node": 8},
+        "models": {"tinyllama": {"shape": {"hidden_size": 64}}},
+    }
+    other = Plan(read_study(CONFIG, **change))
+    assert [other.data_params(d) for d in other.datasets] == [
+        paper_plan.data_params(d) for d in paper_plan.datasets
+    ]
+    assert other.task_params("mmlu") == paper_plan.task_params("mmlu")
+    assert other.model_params("tinyllama") == paper_plan.model_params("tinyllama")
+    assert other.assumptions() == paper_plan.assumptions()
+
+
+def test_a_downloaded_configuration_must_be_the_stated_shape(tmp_path):
+    folder = tmp_path / "TinyLlama" / "TinyLlama-1.1B-intermediate-step-1431k-3T"
+    folder.mkdir(parents=True)
+    sizes = {f: getattr(TINYLLAMA, f) for f in TINYLLAMA.__dataclass_fields__}
+    sizes |= {"model_type": "llama", "intermediate_size": 5633}
+    (folder / "config.json").write_text(json.dumps(sizes))
+    plan = Plan(read_study(CONFIG, mirror=str(tmp_path), results=str(tmp_path / "results")))
+    with pytest.raises(ConfigError, match=r"shape.intermediate_size: 5632, but .* says 5633"):
+        Costs(plan).shape("general")
+
+
+def test_an_unknown_shape_names_the_model_and_what_to_do(tmp_path):
+    change = {"models": {"tinyllama": {"shape": None}}, "results": str(tmp_path)}
+    with pytest.raises(ConfigError, match=r"models.tinyllama: how large .* prefetch.*shape"):
+        Costs(Plan(read_study(CONFIG, **change))).shape("medical")
+
+
+def test_a_job_that_cannot_fit_is_told_what_would(costs):
+    large = costs.plan.trained["tinyllama_8tinyllama/mmlu_medmcqa_full"]
+    estimate = costs.train(large)
+    assert costs.misfit("train", large.key, estimate, 2, 1) is None
+    assert "it fits 2 GPUs" in costs.misfit("train", large.key, estimate, 1, 1)
+    row = {"training": {"max_length": 16384}}
+    plan = Plan(read_study(CONFIG, recipes={"full": row}))
+    wide = Costs(plan, gpu="a100-40gb")
+    told = wide.misfit("train", large.key, wide.train(large), 4, 1)
+    assert "hardware.gpu a100-40gb has 39 GiB" in told
+    assert "would fit" in told or "no number of known GPUs" in told
+
+
+def test_schedules_are_between_their_bounds(costs):
+    made = jobs(costs)
+    longest = sum(made[n].estimate.hours for n in critical_path(made))
+    work = sum(job.estimate.gpu_hours for job in made.values())
+    assert makespan(made, 1) is None, "full training of the large model has two GPUs"
+    spans = [makespan(made, n) for n in (2, 3, 8, 24)]
+    assert spans == sorted(spans, reverse=True)
+    assert all(
+        max(longest, work / n) <= s + 1e-9 for n, s in zip((2, 3, 8, 24), spans, strict=True)
+    )
+    assert makespan(made, 1000) == pytest.approx(longest)
+
+
+def test_the_page_says_what_the_forecast_holds(costs):
+    found = forecast(costs)
+    page = markdown(found)
+    assert found["totals"]["trainings"] == 34
+    assert all(f"Table {n} " in page for n in range(1, 8))
+    assert all(f"### {base}" in page for base in ("Mistral-7B", "Llama-2-7B", "Llama-2-70B"))
+    assert not found["guesses"]
+    tables = sum(t["gpu_hours"] for t in found["tables"].values())
+    assert found["totals"]["gpu_hours"] < tables, "shared jobs count once"
+
+
+def test_finished_runs_correct_the_estimates(tmp_path):
+    plan = Plan(read_study(CONFIG, results=str(tmp_path)))
+    variant = plan.trained["tinyllama_4tinyllama/medmcqa_mofe"]
+    before = Costs(plan).train(variant)
+    file = tmp_path / "variants" / variant.key / "s0" / "train.json"
+    file.parent.mkdir(parents=True)
+    seconds = 2 * before.flops / (312e12 * 0.35)  # half as fast as estimated
+    hardware = {"gpus": ["NVIDIA A100-SXM4-80GB"]}
+    file.write_text(json.dumps({"tokens": before.tokens, "seconds": seconds, "hardware": hardware}))
+    after = Costs(plan)
+    assert after.measured.speed["mofe"] == pytest.approx(0.175)
+    assert after.train(variant).measured
+    assert not after.train(plan.trained["tinyllama_4tinyllama/medmcqa_full"]).measured
+
+
+def test_memory_is_within_15_percent_of_the_measured_peak(tmp_path):
+    out = tmp_path / "memory.json"
+    command = [sys.executable, "benchmarks/memory.py", "tiny", "--out", str(out), "--methods"]
+    subprocess.run([*command, "mofe"], cwd=ROOT, check=True)
+    recorded = json.loads((ROOT / "benchmarks" / "results" / "memory-cpu.json").read_text())
+    spec = importlib.util.spec_from_file_location("benchmark", ROOT / "benchmarks" / "memory.py")
+    spec.loader.exec_module(benchmark := importlib.util.module_from_spec(spec))
+    for it in json.loads(out.read_text())["trainings"] + recorded["trainings"]:
+        dense, _, rows, length = benchmark.SIZES[it["size"]]
+        training = {"micro_batch": rows, "max_length": length}
+        shape, method = dense.mixture(it["experts"], 2), benchmark.METHODS[it["method"]]
+        estimate = memory.total(memory.on_cpu(shape, method, training, False, stored=2))
+        assert estimate == pytest.approx(it["measured"], rel=0.15), (it["size"], it["method"])
+
+
+def test_the_rule_plan_writes_page_and_json(tmp_path):
+    done = snakemake("plan", "--cores", "1", *overrides(results=str(tmp_path)))
+    assert "GPU-hours on A100-80GB" in done.stderr
+    assert json.loads((tmp_path / "plan.json").read_text())["counted_models"] == 19
+    assert (tmp_path / "plan.md").read_text().startswith("# Plan of the study")
