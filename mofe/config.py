@@ -325,12 +325,14 @@ class TableRow(Part):
 
 
 class TableSpec(Part):
-    """A table: `columns` maps the paper's headings to what they show."""
+    """A table: `columns` maps the paper's headings to what they show, `beside` headings of our own
+    to tasks that the paper's table lacks."""
 
     caption: str
     labels: list[str]
     header: list[tuple[str, Count]] | None = None
     columns: Annotated[dict[str, Shown], Field(min_length=1)]
+    beside: dict[str, TaskName] | None = None
     rows: Annotated[list[TableRow], Field(min_length=1)]
 
     @model_validator(mode="before")
@@ -492,6 +494,11 @@ def _columns(study: Study) -> Iterable[str]:
             yield (
                 f"tables.{number}.header: spans {sum(n for _, n in table.header)} columns, "
                 f"the table has {width}"
+            )
+        for heading in table.columns.keys() & (table.beside or {}).keys():
+            yield (
+                f"tables.{number}.beside.{heading}: the paper's column has this heading; give ours "
+                "another"
             )
 
 

@@ -81,7 +81,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A table's row: its labels as the paper prints them, its cells, and what it varies."""
+    """A table's row: its labels as the paper prints them, its cells, and what it varies.
+
+    beside: the cells of the columns that the paper's table lacks.
+    """
 
     labels: tuple[str, ...]
     cells: tuple[Cell, ...]
@@ -90,6 +93,7 @@ class Row:
     experts: tuple[tuple[str, int], ...]
     frozen: int | None
     data: str | None = None
+    beside: tuple[Cell, ...] = ()
 
 
 class Curve(NamedTuple):
@@ -102,7 +106,7 @@ class Curve(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the paper, as the report draws it."""
+    """A table of the paper, as the report draws it; `beside` heads columns that the paper lacks."""
 
     number: int
     caption: str
@@ -110,6 +114,7 @@ class Table:
     columns: tuple[str, ...]
     header: tuple[tuple[str, int], ...]
     rows: tuple[Row, ...]
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -163,7 +168,8 @@ class Plan:
         """The tasks that each variant is evaluated on, by the variant's key."""
         found: dict[str, dict[str, None]] = {}
         for table in self.study.tables.values():
-            tasks = [shown for shown in table.columns.values() if shown in self.study.tasks]
+            shown = [*table.columns.values(), *(table.beside or {}).values()]
+            tasks = [it for it in shown if it in self.study.tasks]
             for row in table.rows:
                 found.setdefault(self._variant(row).key, {}).update(dict.fromkeys(tasks))
         return {key: tuple(tasks) for key, tasks in found.items()}
@@ -191,6 +197,9 @@ class Plan:
 
     def data_file(self, dataset: str) -> str:
         return f"{self.root}/data/{dataset}.parquet"
+
+    def data_counts(self, dataset: str) -> str:
+        return f"{self.root}/data/{dataset}.json"
 
     def variant_dir(self, variant: Variant, seed: int | str) -> str:
         return f"{self.root}/variants/{variant.key}/s{seed}"
@@ -244,9 +253,8 @@ class Plan:
 
     def table_input(self, number: int) -> list[str]:
         """Every JSON that a table is read from."""
-        return list(
-            dict.fromkeys(_flat(c.files for r in self.tables[number].rows for c in r.cells))
-        )
+        rows = self.tables[number].rows
+        return list(dict.fromkeys(_flat(c.files for r in rows for c in (*r.cells, *r.beside))))
 
     @cached_property
     def figures(self) -> dict[str, tuple[int, ...]]:
@@ -260,7 +268,8 @@ class Plan:
         """Every file that a figure is read from; the loss curves read every run's log."""
         if figure == "loss_curves":
             return [log for curve in self.curves for log in curve.logs]
-        return list(dict.fromkeys(f for n in self.figures[figure] for f in self.table_input(n)))
+        rows = [row for number in self.figures[figure] for row in self.tables[number].rows]
+        return list(dict.fromkeys(_flat(cell.files for row in rows for cell in row.cells)))
 
     @cached_property
     def curves(self) -> list[Curve]:
@@ -273,6 +282,16 @@ class Plan:
             )
             for v in self.trained.values()
         ]
+
+    @cached_property
+    def mixes(self) -> dict[str, dict[str, list[str]]]:
+        """Of every mix that a variant is trained on, its data sets and the runs' train.json."""
+        found: dict[str, dict[str, list[str]]] = {}
+        for variant in self.trained.values():
+            mix = variant.stages[-1].mix
+            entry = found.setdefault(mix, {"data": self.mix(mix), "trainings": []})
+            entry["trainings"] += [self.train_json(variant, seed) for seed in self.seeds(variant)]
+        return found
 
     @cached_property
     def train_jsons(self) -> list[str]:
@@ -396,7 +415,7 @@ class Plan:
         return Variant(self._moe(row.mixture), tuple(Stage(m, r) for m, r in row.train.items()))
 
     def _table(self, number: int, spec: TableSpec) -> Table:
-        rows = []
+        rows, beside = [], spec.beside or {}
         for row in spec.rows:
             variant = self._variant(row)
             last = variant.stages[-1] if variant.stages else None
@@ -409,6 +428,7 @@ class Plan:
                     experts=tuple(self.study.mixtures[row.mixture].experts.items()),
                     frozen=self._frozen(variant),
                     data=last.mix if last else None,
+                    beside=tuple(self._cell(h, task, variant) for h, task in beside.items()),
                 )
             )
         width = len(spec.labels) + len(spec.columns)
@@ -419,6 +439,7 @@ class Plan:
             columns=tuple(spec.columns),
             header=tuple(spec.header or [("", width)]),
             rows=tuple(rows),
+            beside=tuple(beside),
         )
 
     def _cell(self, heading: str, shown: str, variant: Variant) -> Cell:

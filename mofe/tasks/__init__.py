@@ -29,6 +29,7 @@ STOCK = Path(lm_eval.tasks.__file__).parent
 PARTS: dict[str, Callable[[Dataset, str, int], Dataset]] = {
     "mofe_pubmedqa": pubmedqa.part,
     "mofe_finance": finance.part,
+    "mofe_finance_open": finance.open_part,
 }
 
 logging.getLogger("lm_eval").setLevel(logging.ERROR)
@@ -40,12 +41,17 @@ def build(params: dict[str, Any]) -> dict[str, ConfigurableTask]:
     """The lm-eval task objects of one of the study's tasks, by lm-eval name.
 
     params: Plan.task_params. A group such as `mmlu` becomes its leaf tasks.
-    Raises ValueError for a task name that neither lm-eval nor mofe/tasks has.
+    Raises ValueError for a task name that neither lm-eval nor mofe/tasks has, for kinds of
+    questions that no score joins, and for a source without a row to ask.
     """
+    leaves = [config for name in params["harness"] for config in _leaves(name)]
+    if len({config["output_type"] for config in leaves}) > 1:
+        raise ValueError(
+            f"tasks.{params['name']}.harness: mixes questions that are answered by choice and in "
+            "words, which have no score in common; make it two tasks"
+        )
     return {
-        config["task"]: ConfigurableTask(config=_configure(config, params))
-        for name in params["harness"]
-        for config in _leaves(name)
+        config["task"]: ConfigurableTask(config=_configure(config, params)) for config in leaves
     }
 
 
@@ -67,8 +73,7 @@ def training_rows(params: dict[str, Any], rows: Dataset) -> Iterator[tuple[str, 
         target = task.doc_to_target(doc)
         if target == -1:
             continue
-        options = task.doc_to_choice(doc)
-        answer = options[target] if isinstance(target, int) else target
+        answer = task.doc_to_choice(doc)[target] if isinstance(target, int) else target
         yield task.doc_to_text(doc), delimiter + answer
 
 
@@ -108,7 +113,14 @@ def _splits(params, subset, names, **_) -> dict[str, Dataset]:
 
 def _parts(part, params, subset, split, **_) -> dict[str, Dataset]:
     rows = sources.load(params["source"], subset, split, params["mirror"])
-    return {which: part(rows, which, params["seed"]) for which in ("test", "train")}
+    parts = {which: part(rows, which, params["seed"]) for which in ("test", "train")}
+    if not len(parts["test"]):
+        raise ValueError(
+            f"tasks.{params['name']}: the test part of {params['source']['repo']} has no row that "
+            f"{' or '.join(params['harness'])} asks; leave the task out of 'tables' (a table's "
+            "'beside: null' does for one shown there), or read a source that has such rows"
+        )
+    return parts
 
 
 @cache
