@@ -40,7 +40,7 @@ PAPER_SCALE = {
         "train_expert": 3,
         "merge": 6,
         "train": 6,
-        "evaluate": 12,
+        "evaluate": 12 + 6,  # our column beside the paper's two
     },
     5: {
         "fetch_model": 1,
@@ -48,7 +48,7 @@ PAPER_SCALE = {
         "train_expert": 3,
         "merge": 3,
         "train": 3,
-        "evaluate": 6,
+        "evaluate": 6 + 3,
     },
     6: {
         "fetch_model": 1,
