@@ -10,12 +10,13 @@ from pathlib import Path
 from huggingface_hub.utils import filter_repo_objects
 
 
-def repository(mirror: str, repo: str, revision: str) -> Path:
+def repository(mirror: str, repo: str, revision: str | None = None) -> Path:
     """The folder of a repository in a mirror. Raises FileNotFoundError where there is none."""
     folder = Path(mirror) / repo
     if not folder.is_dir():
+        pinned = f" (revision {revision})" if revision else ""
         raise FileNotFoundError(
-            f"mirror: {mirror!r} has no folder {repo!r} (revision {revision}); add it there, or, "
+            f"mirror: {mirror!r} has no folder {repo!r}{pinned}; add it there, or, "
             "with 'mirror: null', fetch it from the hub: snakemake --profile ... prefetch"
         )
     return folder

@@ -70,12 +70,14 @@ onstart:
         if (
             STUDY.device == "cpu"
             and not workflow.deployment_settings.deployment_method
+            and len(waiting()) > len(waiting("prefetch", "fetch_repository"))
         ):
             WARM_PARENT = warm.start()
 
 
 def waiting(*rules):
-    return [job for job in workflow.dag.needrun_jobs() if job.rule.name in rules]
+    """The jobs that will run, of these rules or of all."""
+    return [j for j in workflow.dag.needrun_jobs() if j.rule.name in rules or not rules]
 
 
 def refuse_an_incomplete_mirror():

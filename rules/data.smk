@@ -11,6 +11,10 @@ localrules:
 rule prefetch:
     input:
         PLAN.manifests,
+    log:
+        f"{ROOT}/logs/prefetch.log",
+    conda:
+        "../envs/mofe.yaml"
     params:
         instead=PLAN.mirror,
     script:

@@ -1,7 +1,8 @@
 """What was fetched from the hub (rules/data.smk)."""
 
-from mofe.job import run
+from mofe.job import go_online, run
 
+go_online()  # as the jobs before it: nothing here needs a warm parent
 run(
     "mofe.hub:summary",
     snakemake,

@@ -20,11 +20,11 @@ disable_progress_bar()
 def load(source: dict[str, Any], subset: str | None, split: str, mirror: str) -> Dataset:
     """The rows of one split, or the drawn rows of a source with a sample.
 
-    source: {"repo": "org/name", "revision": ...}, and where rows are drawn "sample": {"files":
+    source: {"repo": "org/name"}, "revision" for the message, and where rows are drawn "sample": {"files":
     patterns, "rows": number, "seed": seed}. Raises FileNotFoundError where the mirror lacks the
     repository.
     """
-    folder = mirrors.repository(mirror, source["repo"], source["revision"])
+    folder = mirrors.repository(mirror, source["repo"], source.get("revision"))
     if sample := source.get("sample"):
         return Dataset(_drawn(folder, sample))
     # datasets keys its cache by a folder's last name, not by its contents: another mirror's rows, or
