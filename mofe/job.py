@@ -53,11 +53,16 @@ def prepare_environment(root: str, device: str) -> None:
             os.environ.setdefault(variable, value)
 
 
+def online() -> dict[str, str]:
+    """The environment of a process that reaches the hub: without OFFLINE, and without the warm
+    parent, which has imported huggingface_hub offline."""
+    return {k: v for k, v in os.environ.items() if k not in (*OFFLINE, warm.VARIABLE)}
+
+
 def go_online() -> None:
-    """Let this process reach the hub. Call it before anything is imported that reads OFFLINE; the
-    warm parent has done so, so that this process does its work itself."""
-    for variable in (*OFFLINE, warm.VARIABLE):
-        os.environ.pop(variable, None)
+    """Let this process reach the hub; call it before huggingface_hub is imported."""
+    for variable in os.environ.keys() - online().keys():
+        del os.environ[variable]
 
 
 def run(function: str, snakemake, **arguments: Any) -> None:

@@ -115,6 +115,7 @@ def state_downloads():
             [sys.executable, "-m", "mofe.hub", STUDY.hub],
             input=json.dumps(repositories),
             text=True,
+            env=job.online(),
         )
         if stated.returncode:
             raise WorkflowError(

@@ -78,12 +78,14 @@ class Handler(BaseHTTPRequestHandler):
                 recursive = "recursive=true" in address.query.lower()
                 entries = self.hub.entries(kind, repo, commit, unquote(folder or ""), recursive)
                 self._answer(200, json.dumps(entries).encode())
-            return
+            return None
         file = re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", address.path)
+        if not file:
+            return self._answer(400, f"not understood: {self.path}".encode())
         self.hub.requests[f"{self.command} file"] += 1
         kind = "dataset" if file[1] else "model"
         commit = self.hub.revisions[kind, file[2]][unquote(file[3])]
-        self._send(unquote(file[4]), self.hub.commits[kind, file[2], commit])
+        return self._send(unquote(file[4]), self.hub.commits[kind, file[2], commit])
 
     do_HEAD = do_GET
 

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from conftest import CONFIG, snakemake
 from datasets import Dataset
 from huggingface_hub import constants
@@ -28,6 +29,8 @@ REVISION = "0123456789abcdef0123456789abcdef01234567"
 @pytest.fixture
 def online(monkeypatch):
     with fake_hub.running() as it:
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, it.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "ENDPOINT", it.url)
         monkeypatch.setattr("time.sleep", lambda seconds: None)  # the client's waits between tries
         yield it
@@ -119,9 +122,9 @@ def test_a_file_with_another_hash_is_refused(online, tmp_path):
 def test_a_damaged_file_is_fetched_again(online, tmp_path):
     files = {"a.parquet": noise(500), "b.csv": b"x,y\n1,2\n"}
     online.publish("dataset", "org/name", "main", files)
-    for path in files:
-        (tmp_path / "org/name").mkdir(parents=True, exist_ok=True)
-        (tmp_path / "org/name" / path).write_bytes(b"\0" * len(files[path]))
+    (tmp_path / "org/name").mkdir(parents=True)
+    for path, content in files.items():
+        (tmp_path / "org/name" / path).write_bytes(b"\0" * len(content))
     hub.fetch(wanted(files=("*.parquet", "*.csv")), tmp_path / "org" / "name.json")
     for path, content in files.items():
         assert (tmp_path / "org/name" / path).read_bytes() == content
@@ -164,7 +167,9 @@ def test_what_the_hub_lacks_is_one_sentence(online, tmp_path, repo, revision):
 
 
 def corpus(shards: int = 3, rows: int = 4000) -> dict[str, bytes]:
-    texts = [[noise(30, 1000 * s + r).hex() for r in range(rows)] for s in range(shards)]
+    length = 600  # characters a row
+    long = [noise(rows * length // 2, seed=s).hex() for s in range(shards)]
+    texts = [[text[i : i + length] for i in range(0, len(text), length)] for text in long]
     return {
         f"data/en-{s:05}-of-{shards:05}.parquet": parquet(t, 100) for s, t in enumerate(texts)
     } | {"data/es-00000-of-00001.parquet": noise(10**6)}
@@ -323,9 +328,11 @@ def publish_world(it: fake_hub.Hub, tiny: Path, plan: Plan) -> None:
 def test_prefetch_then_everything_without_the_hub(tiny, tmp_path, monkeypatch):
     """The paper's own study: no GPU is asked for, and offline nodes find all that they read."""
     plan = Plan(read_study(CONFIG))
-    options = ["--config", f"results={tmp_path}/r", f"hub={tmp_path}/hub"]
-    options += ["data={medmcqa: {rows: 20}, medical_corpus: {rows: 10}, multi_news: {rows: 10}}"]
-    run = ["--cores", "2", *options, "--"]
+    overlay = tmp_path / "overlay.yaml"
+    names = ("medical_corpus", "multi_news")
+    overlay.write_text(yaml.safe_dump({"data": {name: {"rows": 10} for name in names}}))
+    run = ["--cores", "2", "--configfile", str(CONFIG), str(overlay)]
+    run += ["--config", f"results={tmp_path}/r", f"hub={tmp_path}/hub", "--"]
     with fake_hub.running() as it:
         monkeypatch.setenv("HF_ENDPOINT", it.url)
         monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
@@ -342,10 +349,9 @@ def test_prefetch_then_everything_without_the_hub(tiny, tmp_path, monkeypatch):
         before = it.requests.copy()
         snakemake(*run, "prefetch")
         assert it.requests == before, "what was fetched is not asked for again"
-    names = ("medmcqa", "medical_corpus", "multi_news")
-    wanted = [f"{tmp_path}/r/data/{name}.parquet" for name in names]
-    snakemake(*run, *wanted, f"{tmp_path}/r/experts/tinyllama")
-    assert all(Path(file).is_file() for file in wanted)
+    prepared = [f"{tmp_path}/r/data/{name}.parquet" for name in names]
+    snakemake(*run, *prepared, f"{tmp_path}/r/experts/tinyllama")
+    assert all(Path(file).is_file() for file in prepared)
     models.load(tmp_path / "r/experts/tinyllama")
 
     os.remove(tmp_path / "hub/openlifescienceai/medmcqa.json")
