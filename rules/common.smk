@@ -63,9 +63,10 @@ wildcard_constraints:
 
 onstart:
     refuse_an_incomplete_mirror()
-    state_downloads()
     if workflow.local_exec:
         refuse_without_gpu()
+    state_downloads()
+    if workflow.local_exec:
         # a fork cannot use a GPU that its parent has looked at, nor another environment's Python
         if (
             STUDY.device == "cpu"
