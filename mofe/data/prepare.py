@@ -41,7 +41,7 @@ def prepare(params: dict[str, Any], rows_file: Path, counts_file: Path) -> str:
         counts["also_in_test"] = len(distinct) - len(pairs)
     else:
         schema.check_text(data["text"], rows, source["repo"])
-        pieces = list(_texts(rows[:][data["text"]], data))
+        pieces = list(_texts(rows[data["text"]], data))
         pairs = [("", text) for text in dict.fromkeys(pieces)]
         counts |= {"pieces": len(pieces), "duplicate": len(pieces) - len(pairs), "also_in_test": 0}
     counts["usable"] = len(pairs)

@@ -88,7 +88,7 @@ def check(benchmark: str, rows: Dataset, repo: str, *, labelled: bool) -> Datase
     columns = SCHEMAS.get(benchmark, {})
     _check(columns, rows, repo)
     label = LABELS.get(benchmark)
-    if labelled and label and UNLABELLED in (values := rows[:][label]):
+    if labelled and label and UNLABELLED in (values := rows.select_columns(label)[:][label]):
         raise ValueError(
             f"{repo}: row {values.index(UNLABELLED)} has no label (column {label!r} is "
             f"{UNLABELLED}), so it cannot be asked as a test question; choose a labelled split"
