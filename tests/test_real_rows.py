@@ -1,5 +1,5 @@
 """Real rows through the whole workflow: the paper's data sets from a mirror, for all seven tables,
-with TinyLlama's own tokenizer. Test sets are cut so that it takes minutes."""
+with TinyLlama's own tokenizer. Fewer questions and four of MMLU's subjects keep it to minutes."""
 
 import json
 from pathlib import Path
@@ -15,12 +15,12 @@ from mofe import models
 REAL = ROOT / "tests" / "studies" / "real.yaml"
 TINYLLAMA = "TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T"
 MEDMCQA_VALIDATION = "openlifescienceai/medmcqa/data/validation-00000-of-00001.parquet"
-QUESTIONS = {"medmcqa": 100, "mmlu": 57 * 2, "pubmedqa": 500}
+QUESTIONS = {"medmcqa": 100, "mmlu": 4 * 20, "pubmedqa": 500}
 
 
 @pytest.fixture(scope="module")
 def mirror(shared, tmp_path_factory) -> Path:
-    """Links to the real samples, shorter test sets of MMLU and MedMCQA, and Multi-News as the
+    """Links to the real samples, a shorter test set of MedMCQA, and Multi-News as the
     hub's conversion to parquet lays it out, with abstracts for its articles."""
     root = tmp_path_factory.mktemp("mirror")
     for file in (shared / "data").rglob("*"):
@@ -28,9 +28,7 @@ def mirror(shared, tmp_path_factory) -> Path:
         if not file.is_file() or len(name.parts) < 3:
             continue
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        if name.match("cais/mmlu/*/test-*.parquet"):
-            pq.write_table(pq.read_table(file).slice(0, 2), root / name)
-        elif str(name) == MEDMCQA_VALIDATION:
+        if str(name) == MEDMCQA_VALIDATION:
             pq.write_table(pq.read_table(file).slice(0, QUESTIONS["medmcqa"]), root / name)
         else:
             (root / name).symlink_to(file)
@@ -86,7 +84,11 @@ def test_training_is_recorded(study):
     records = [json.loads(p.read_text()) for p in study.glob("variants/*/*/s0/train.json")]
     assert len(records) == 31
     for record in records:
-        assert record["rows"] + record["dropped_rows"] in (48, 96)
+        rows = record["rows"] + record["dropped_rows"]
+        if record["stages"] == "posttrain_mofe":
+            assert rows >= 96, "a text that is too long is cut into pieces"
+        else:
+            assert rows == (96 if record["stages"].count("_") == 2 else 48)
         assert record["frozen_sha256"]["before"] == record["frozen_sha256"]["after"]
     letters = [r for r in records if not {"sujet", "posttrain"} & set(r["stages"].split("_"))]
     assert len(letters) >= 18
