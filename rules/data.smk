@@ -16,7 +16,7 @@ rule prefetch:
     conda:
         "../envs/mofe.yaml"
     params:
-        instead=PLAN.mirror,
+        instead=lambda w: PLAN.mirror,
     script:
         "../scripts/prefetch.py"
 
