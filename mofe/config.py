@@ -144,10 +144,33 @@ class World(Part):
 
 
 class Source(Part):
-    """A data set's repository on the hub, pinned."""
+    """A data set's repository on the hub, pinned.
+
+    files: what is fetched of it, as patterns in which `*` stands for folders too; its README.md
+    always is. sample: so many rows are drawn from its parquet files, and only those are fetched.
+    """
 
     repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
     revision: str
+    files: Annotated[list[str], Field(min_length=1)] = [
+        "*.parquet",
+        "*.csv",
+        "*.json",
+        "*.jsonl",
+        "*.jsonl.gz",
+    ]
+    sample: Count | None = None
+
+    @model_validator(mode="after")
+    def _parquet_has_groups(self):
+        if self.sample and not all(f.endswith(".parquet") for f in self.files):
+            raise PydanticCustomError(
+                "sample",
+                "'sample' draws from parquet files only: set 'files' to a pattern such as "
+                "data/train-*.parquet (other formats have a parquet conversion at revision "
+                "refs/convert/parquet)",
+            )
+        return self
 
 
 class Training(Part):
@@ -376,6 +399,7 @@ class Study(Part):
     results: Annotated[str, Field(pattern=r"^[^{}*?\s]+$")]
     seeds: Annotated[list[Seed], Field(min_length=1), BeforeValidator(_listed)]
     sampling_seed: Seed
+    hub: Annotated[str, Field(pattern=r"^[^{}*?\s]+$")]
     mirror: str | None
     world: World | None
     device: Literal["cuda", "cpu"]
@@ -398,7 +422,7 @@ class Study(Part):
     @model_validator(mode="after")
     def _parts_fit_together(self):
         problems = [*_seeds(self), *_shadowed(self), *_cycles(self), *_slots(self), *_keys(self)]
-        problems += [*_columns(self), *_origins(self), *_chains(self)]
+        problems += [*_columns(self), *_origins(self), *_chains(self), *_repositories(self)]
         if problems:
             raise PydanticCustomError(
                 "study", "{problems}", {"problems": "\n".join(problems), "list": problems}
@@ -457,6 +481,22 @@ def _chains(study: Study) -> Iterable[str]:
                         f"tables.{number}.rows.{index}.train: no stage can follow the quantised "
                         f"recipe '{recipe}'; make it the last"
                     )
+
+
+def _repositories(study: Study) -> Iterable[str]:
+    """A repository has one folder, so everything that reads it must agree on what it holds."""
+    parts = [
+        (f"sources.{n}", s.repo, (s.revision, s.files, s.sample)) for n, s in study.sources.items()
+    ]
+    parts += [(f"models.{n}", m.hub, (m.revision,)) for n, m in study.models.items() if m.hub]
+    first: dict[str, tuple] = {}
+    for where, repo, content in parts:
+        known, asked = first.setdefault(repo, (where, content))
+        if asked != content:
+            yield (
+                f"{where}: {known} reads {repo} too, with another revision, 'files' or 'sample'; "
+                "make them equal"
+            )
 
 
 def _slots(study: Study) -> Iterable[str]:

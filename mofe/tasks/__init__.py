@@ -19,7 +19,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Kind
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from mofe.data import sources
+from mofe.data import schema, sources
 from mofe.tasks import finance, pubmedqa
 
 HERE = Path(__file__).parent
@@ -58,12 +58,25 @@ def build(params: dict[str, Any]) -> dict[str, ConfigurableTask]:
 def training_rows(params: dict[str, Any], rows: Dataset) -> Iterator[tuple[str, str]]:
     """(prompt, answer) of every labelled row, as the task would ask and score it.
 
-    rows: a training split in the task's schema. Rows without a label (-1) are left out. The answer
-    is the option the task scores, with the task's delimiter in front.
+    rows: a training split in the task's schema; of a set that is parted, its training part is
+    taken. Rows without a label (-1) are left out. The answer is the option the task scores, with
+    the task's delimiter in front. Raises ValueError where a row is not of the task's schema.
     """
-    (config, *_) = (c for name in params["harness"] for c in _leaves(name))
-    if config["task"] in PARTS:
-        rows = PARTS[config["task"]](rows, "train", params["seed"])
+    yield from render(params, training_part(params, rows))
+
+
+def training_part(params: dict[str, Any], rows: Dataset) -> Dataset:
+    """The rows that may be trained on: all of a training split, or, of a set that comes as one
+    split, what is not its test part. Raises ValueError where a row is not of the task's schema."""
+    config = _first(params)
+    schema.check(config["dataset_path"], rows, params["source"]["repo"], labelled=False)
+    part = PARTS.get(config["task"])
+    return part(rows, "train", params["seed"]) if part else rows
+
+
+def render(params: dict[str, Any], rows: Dataset) -> Iterator[tuple[str, str]]:
+    """(prompt, answer) of every labelled row of a training part."""
+    config = _first(params)
     # the rows go in as the test split: lm-eval reads prompt, options and target off its documents
     config = _overridden(config, {**params, "shots": 0})
     config |= {"custom_dataset": lambda **_: {"rows": rows}}
@@ -77,17 +90,22 @@ def training_rows(params: dict[str, Any], rows: Dataset) -> Iterator[tuple[str, 
         yield task.doc_to_text(doc), delimiter + answer
 
 
+def _first(params: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a task's first leaf; a group's leaves read their rows alike."""
+    return next(c for name in params["harness"] for c in _leaves(name))
+
+
 def _configure(config: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     """A leaf task's configuration, reading the study's source and parting it as it should."""
     part, shots = PARTS.get(config["task"]), params["shots"]
     asked = config.get("test_split") or config["validation_split"]
     examples = config.get("fewshot_split") or config.get("training_split")
     if part:
-        load = partial(_parts, part, params, config.get("dataset_name"), asked)
+        load = partial(_parts, part, params, config, asked)
         asked, examples = "test", "train"
     else:
         names = [asked, examples] if shots else [asked]
-        load = partial(_splits, params, config.get("dataset_name"), names)
+        load = partial(_splits, params, config, names)
     if shots and examples in (None, asked):
         raise ValueError(
             f"shots: task {config['task']!r} has no rows to take {shots} examples from"
@@ -107,18 +125,24 @@ def _overridden(config: dict[str, Any], params: dict[str, Any]) -> dict[str, Any
     return config
 
 
-def _splits(params, subset, names, **_) -> dict[str, Dataset]:
-    return {name: sources.load(params["source"], subset, name, params["mirror"]) for name in names}
+def _rows(params, config, split: str) -> Dataset:
+    """A split that questions or examples are taken from, in the task's schema."""
+    rows = sources.load(params["source"], config.get("dataset_name"), split, params["mirror"])
+    return schema.check(config["dataset_path"], rows, params["source"]["repo"], labelled=True)
 
 
-def _parts(part, params, subset, split, **_) -> dict[str, Dataset]:
-    rows = sources.load(params["source"], subset, split, params["mirror"])
+def _splits(params, config, names, **_) -> dict[str, Dataset]:
+    return {name: _rows(params, config, name) for name in names}
+
+
+def _parts(part, params, config, split, **_) -> dict[str, Dataset]:
+    rows = _rows(params, config, split)
     parts = {which: part(rows, which, params["seed"]) for which in ("test", "train")}
     if not len(parts["test"]):
         raise ValueError(
             f"tasks.{params['name']}: the test part of {params['source']['repo']} has no row that "
-            f"{' or '.join(params['harness'])} asks; leave the task out of 'tables' (a table's "
-            "'beside: null' does for one shown there), or read a source that has such rows"
+            f"{config['task']} asks; leave the task out of 'tables' (a table's 'beside: null' does "
+            "for one shown there), or read a source that has such rows"
         )
     return parts
 
