@@ -14,7 +14,6 @@ from mofe import paper
 from mofe.config import ConfigError, load_study, read_study
 from mofe.plan import Moe, Plan, Stage, Variant
 
-
 PAPERS = 62  # evaluations that the paper's columns show
 BESIDE = 8  # and those of our own columns: Tables 4 and 5 are nine rows and eight models
 

@@ -199,17 +199,28 @@ def read_eval(path: str | os.PathLike) -> dict[str, Any]:
     return record
 
 
-COUNTS = ("read", "unlabelled", "duplicate", "also_in_test", "usable", "sampled", "characters")
+# Counts of rows that a training set starts from, for a task's and for raw text; then of all.
+_STARTS = (("read", "held_out", "unlabelled"), ("pieces", "read"))
+COUNTS = ("duplicate", "also_in_test", "usable", "sampled", "characters")
 
 
 def read_counts(path: str | os.PathLike) -> dict[str, int]:
-    """What became of a training set's rows (mofe/data/prepare.py), checked: ``COUNTS``.
+    """What became of a training set's rows (mofe/data/prepare.py), checked.
 
     Raises:
-        ValueError: not JSON, a key is missing, or a count is not a whole number.
+        ValueError: not JSON, a key is missing, a count is not a whole number, or the counts do not
+            add up.
     """
     record = _read(path)
-    return {key: _whole(path, record, key) for key in COUNTS}
+    first, *others = _STARTS["pieces" in record]
+    counts = {key: _whole(path, record, key) for key in (first, *others, *COUNTS)}
+    dropped = sum(counts.get(key, 0) for key in ("held_out", "unlabelled", *COUNTS[:2]))
+    if counts[first] - dropped != counts["usable"]:
+        raise ValueError(
+            f"{path}: usable is {counts['usable']}, but {first} less what was dropped is "
+            f"{counts[first] - dropped}"
+        )
+    return counts
 
 
 def _read(path: str | os.PathLike) -> dict[str, Any]:

@@ -22,6 +22,18 @@ from mofe.files import write_atomic
 from mofe.report import frames
 from mofe.report.tables import BESIDE, entry, headings, kind_by_column, shown_labels
 
+# The counts of a training set, as the page heads them.
+_COUNTED = (
+    ("read", "Rows read"),
+    ("held_out", "Held out"),
+    ("unlabelled", "Unlabelled"),
+    ("pieces", "Pieces"),
+    ("duplicate", "Duplicate"),
+    ("also_in_test", "Also in the test set"),
+    ("usable", "Usable"),
+    ("sampled", "Sampled"),
+    ("characters", "Characters"),
+)
 _MINUS = "\u2212"
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -73,6 +85,7 @@ def write(
         figures=[image(path, caption) for path, caption in figures],
         assumptions=[{"key": "", **it, "choice": in_words(it["choice"])} for it in assumptions],
         data={name: frames.read_counts(path) for name, path in data.items()},
+        counted=_COUNTED,
         mixes=[mixed(name, mix["data"], mix["trainings"]) for name, mix in mixes.items()],
         provenance=provenance(trained, evaluated),
     )
