@@ -80,6 +80,16 @@ def test_finance_is_the_closed_rows_of_sujets_tenth(study):
     assert 0 < asked <= round(counts["read"] / 10)
 
 
+def test_finance_answers_in_words_are_the_open_rows_of_the_same_tenth(shared, study):
+    table5 = pd.read_csv(study / "table5.csv")
+    rows = table5[table5["column"] == "Finance answers (F1)"]
+    assert len(rows) == 3 and rows["value"].between(0, 1).all() and rows["paper"].isna().all()
+    closed = set(table5[table5["column"] == "Finance"]["n"])
+    (opened,) = set(rows["n"])
+    (file,) = (shared / "data/sujet-ai").rglob("*.csv")
+    assert opened > 50 and sum(closed) + opened == round(pd.read_csv(file)["inputs"].nunique() / 10)
+
+
 def test_training_is_recorded(study):
     records = [json.loads(p.read_text()) for p in study.glob("variants/*/*/s0/train.json")]
     assert len(records) == 31

@@ -880,7 +880,7 @@ def test_columns_beside_the_papers_are_set_apart(results, html, tmp_path):
     assert shown["groups"] == [("Model", 3), ("Task Performance", 6), ("Not in the paper", 1)]
     assert (column.floor, column.n) == ("none", "2,000"), "no floor is not a floor of zero"
     assert shown["floors"] == ["always answering the commonest option"]
-    assert shown["others"] == ["Finance answers (F1): exact is 0.1000."]
+    assert shown["others"] == ["Finance answers (F1): the share of exact matches is 0.1000."]
     assert Reader(html).texts("apart"), "by its style too"
 
 

@@ -34,6 +34,7 @@ _COUNTED = (
     ("sampled", "Sampled"),
     ("characters", "Characters"),
 )
+_METRICS = {"exact": "the share of exact matches"}
 _MINUS = "\u2212"
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -273,7 +274,7 @@ def others(table) -> list[str]:
                 value = record["metrics"][metric]["value"]
                 found.setdefault((cell.column, metric), []).append(value)
     return [
-        f"{column}: {metric} is {span(values, '.4f')}."
+        f"{column}: {_METRICS.get(metric, metric)} is {span(values, '.4f')}."
         for (column, metric), values in found.items()
     ]
 
