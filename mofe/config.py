@@ -147,10 +147,33 @@ class World(Part):
 
 
 class Source(Part):
-    """A data set's repository on the hub, pinned."""
+    """A data set's repository on the hub, pinned.
+
+    files: what is fetched of it, as patterns in which `*` stands for folders too; its README.md
+    always is. sample: so many rows are drawn from its parquet files, and only those are fetched.
+    """
 
     repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
     revision: str
+    files: Annotated[list[str], Field(min_length=1)] = [
+        "*.parquet",
+        "*.csv",
+        "*.json",
+        "*.jsonl",
+        "*.jsonl.gz",
+    ]
+    sample: Count | None = None
+
+    @model_validator(mode="after")
+    def _parquet_has_groups(self):
+        if self.sample and not all(f.endswith(".parquet") for f in self.files):
+            raise PydanticCustomError(
+                "sample",
+                "'sample' draws from parquet files only: set 'files' to a pattern such as "
+                "data/train-*.parquet (other formats have a parquet conversion at revision "
+                "refs/convert/parquet)",
+            )
+        return self
 
 
 class Training(Part):
@@ -365,12 +388,14 @@ class TableRow(Part):
 
 
 class TableSpec(Part):
-    """A table: `columns` maps the paper's headings to what they show."""
+    """A table: `columns` maps the paper's headings to what they show, `beside` headings of our own
+    to tasks that the paper's table lacks."""
 
     caption: str
     labels: list[str]
     header: list[tuple[str, Count]] | None = None
     columns: Annotated[dict[str, Shown], Field(min_length=1)]
+    beside: dict[str, TaskName] | None = None
     rows: Annotated[list[TableRow], Field(min_length=1)]
 
     @model_validator(mode="before")
@@ -414,6 +439,7 @@ class Study(Part):
     results: Annotated[str, Field(pattern=r"^[^{}*?\s]+$")]
     seeds: Annotated[list[Seed], Field(min_length=1), BeforeValidator(_listed)]
     sampling_seed: Seed
+    hub: Annotated[str, Field(pattern=r"^[^{}*?\s]+$")]
     mirror: str | None
     world: World | None
     device: Literal["cuda", "cpu"]
@@ -437,7 +463,7 @@ class Study(Part):
     @model_validator(mode="after")
     def _parts_fit_together(self):
         problems = [*_seeds(self), *_shadowed(self), *_cycles(self), *_slots(self), *_keys(self)]
-        problems += [*_columns(self), *_origins(self), *_chains(self)]
+        problems += [*_columns(self), *_origins(self), *_chains(self), *_repositories(self)]
         if problems:
             raise PydanticCustomError(
                 "study", "{problems}", {"problems": "\n".join(problems), "list": problems}
@@ -498,6 +524,22 @@ def _chains(study: Study) -> Iterable[str]:
                     )
 
 
+def _repositories(study: Study) -> Iterable[str]:
+    """A repository has one folder, so everything that reads it must agree on what it holds."""
+    parts = [
+        (f"sources.{n}", s.repo, (s.revision, s.files, s.sample)) for n, s in study.sources.items()
+    ]
+    parts += [(f"models.{n}", m.hub, (m.revision,)) for n, m in study.models.items() if m.hub]
+    first: dict[str, tuple] = {}
+    for where, repo, content in parts:
+        known, asked = first.setdefault(repo, (where, content))
+        if asked != content:
+            yield (
+                f"{where}: {known} reads {repo} too, with another revision, 'files' or 'sample'; "
+                "make them equal"
+            )
+
+
 def _slots(study: Study) -> Iterable[str]:
     for name, mixture in study.mixtures.items():
         total = sum(mixture.experts.values())
@@ -533,6 +575,11 @@ def _columns(study: Study) -> Iterable[str]:
             yield (
                 f"tables.{number}.header: spans {sum(n for _, n in table.header)} columns, "
                 f"the table has {width}"
+            )
+        for heading in table.columns.keys() & (table.beside or {}).keys():
+            yield (
+                f"tables.{number}.beside.{heading}: the paper's column has this heading; give ours "
+                "another"
             )
 
 

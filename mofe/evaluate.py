@@ -1,15 +1,17 @@
-"""Evaluation with lm-eval: accuracy, standard error, n and per-question records.
+"""Evaluation with lm-eval: scores, standard errors, n and per-question records.
 
-lm-eval asks and scores; `AnswerScorer` is the language model it talks to. Its log-likelihoods are
-those of lm-eval's own HFLM (tests/test_evaluate.py), got with one forward pass a prompt where the
-options are single tokens, and logits at the answers' positions only.
+lm-eval asks and scores; `AnswerScorer` is the language model it talks to. What it answers is what
+lm-eval's own HFLM answers (tests/test_evaluate.py): log-likelihoods are got with one forward pass a
+prompt where the options are single tokens, and logits at the answers' positions only; answers in
+words are greedy.
 """
 
 import gzip
 import json
 import math
+import statistics
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,22 +19,37 @@ from typing import Any
 import torch
 from lm_eval.api.model import LM
 from lm_eval.evaluator import evaluate as harness
+from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import LogitsProcessor, StoppingCriteria
 
 from mofe import models, provenance, tasks
 from mofe.files import write_atomic
 
 TOKENS_PER_BATCH = 16384  # a forward pass; changes speed and memory only
 
+# A task's metrics by what they are the mean of in a question's record; the first is its headline.
+CHOSEN = {"acc": "correct"}
+WRITTEN = {"f1": "f1", "exact": "exact"}
+
 
 class AnswerScorer(LM):
-    """A causal language model for lm-eval's log-likelihood requests."""
+    """A causal language model for lm-eval's requests.
+
+    cut: tokens that a prompt lost at its beginning to leave room for its answer, by prompt.
+    """
 
     def __init__(self, model: nn.Module, tokenizer):
         super().__init__()
         self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.model.eval()
         self.tokenizer = tokenizer
+        self.cut: Counter[str] = Counter()
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
 
     @torch.inference_mode()
     def loglikelihood(self, requests, disable_tqdm: bool = False) -> list[tuple[float, bool]]:
@@ -80,23 +97,120 @@ class AnswerScorer(LM):
 
     def _hidden(self, batch: Sequence[tuple[int, ...]]) -> torch.Tensor:
         """The last hidden states, (sequences, length, hidden), right-padded."""
-        ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(s) for s in batch], batch_first=True)
-        device = next(self.model.parameters()).device
-        with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
-            return self.model.model(input_ids=ids.to(device), use_cache=False).last_hidden_state
+        ids = pad_sequence([torch.tensor(s) for s in batch], batch_first=True).to(self.device)
+        with self._precision():
+            return self.model.model(input_ids=ids, use_cache=False).last_hidden_state
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda")
+
+    @torch.inference_mode()
+    def generate_until(self, requests, disable_tqdm: bool = False) -> list[str]:
+        """The greedy continuation of every request's prompt, up to a stop string, the end of text
+        or the most tokens that the task allows.
+
+        A prompt that leaves no room for an answer of that many loses its beginning, as in HFLM.
+        Raises ValueError for settings that are not greedy, and for scores that are not finite.
+        """
+        texts = [""] * len(requests)
+        alike: dict[tuple[tuple[str, ...], int], list[int]] = defaultdict(list)
+        for number, request in enumerate(requests):
+            alike[_greedy(request.args[1])].append(number)
+        for (stops, length), numbers in alike.items():
+            prompts = self._prompts([requests[number].args[0] for number in numbers], length)
+            where: dict[tuple[int, ...], list[int]] = defaultdict(list)
+            for number, ids in zip(numbers, prompts, strict=True):
+                where[ids].append(number)
+            for batch in _batches(sorted(where, key=len), length):
+                for ids, text in zip(batch, self._continue(batch, stops, length), strict=True):
+                    for number in where[ids]:
+                        texts[number] = text
+        return texts
+
+    def _prompts(self, prompts: Sequence[str], length: int) -> list[tuple[int, ...]]:
+        """The ids of prompts, their last ones where all leave no room for `length` more."""
+        limit = self.model.config.max_position_embeddings
+        if length >= limit:
+            raise ValueError(
+                f"tasks: an answer of {length} tokens (max_gen_toks) leaves the model's {limit} no "
+                "room for a question; lower it"
+            )
+        encoded = self.tokenizer(list(prompts))["input_ids"]
+        for prompt, ids in zip(prompts, encoded, strict=True):
+            self.cut[prompt] = max(0, len(ids) - (limit - length))
+        return [tuple(ids[-(limit - length) :]) for ids in encoded]
+
+    def _continue(
+        self, batch: Sequence[tuple[int, ...]], stops: Sequence[str], length: int
+    ) -> list[str]:
+        """The texts that follow prompts, padded on the left."""
+        side = {"batch_first": True, "padding_side": "left"}
+        pad = self.tokenizer.pad_token_id
+        ids = pad_sequence([torch.tensor(s) for s in batch], padding_value=pad, **side)
+        mask = pad_sequence([torch.ones(len(s), dtype=torch.int64) for s in batch], **side)
+        with self._precision():
+            whole = self.model.generate(
+                input_ids=ids.to(self.device),
+                attention_mask=mask.to(self.device),
+                do_sample=False,
+                max_new_tokens=length,
+                stopping_criteria=[_Stopped(self.tokenizer, stops, ids.shape[1])],
+                eos_token_id=self.tokenizer.eos_token_id,
+                pad_token_id=pad,
+                logits_processor=[_Finite()],
+            )
+        texts = self.tokenizer.batch_decode(whole[:, ids.shape[1] :], skip_special_tokens=True)
+        return [postprocess_generated_text(text, list(stops), None) for text in texts]
 
     def loglikelihood_rolling(self, requests, disable_tqdm: bool = False):
-        raise ValueError("tasks: only multiple-choice tasks can be evaluated, not perplexity")
-
-    def generate_until(self, requests, disable_tqdm: bool = False):
-        raise ValueError("tasks: only multiple-choice tasks can be evaluated, not generation")
+        raise ValueError("tasks: perplexity is not evaluated, only questions and their answers")
 
 
-def _batches(sequences: Sequence[tuple[int, ...]]):
-    """Cut sequences, sorted by length, into batches of TOKENS_PER_BATCH with their padding."""
+class _Finite(LogitsProcessor):
+    """Refuses scores of which none can be called the largest."""
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if not scores.isfinite().all():
+            raise ValueError("tasks: the model's scores of the next token are not finite numbers")
+        return scores
+
+
+class _Stopped(StoppingCriteria):
+    """Ends each text at a stop string; transformers' own `stop_strings` fail for a tokenizer that
+    holds whole words. One that is missed costs time only: texts are cut afterwards.
+
+    start: how many tokens come before the text.
+    """
+
+    def __init__(self, tokenizer, stops: Sequence[str], start: int):
+        self.tokenizer, self.stops, self.start = tokenizer, stops, start
+        # a token stands for a byte or more, so no stop string that has just ended begins before
+        self.window = max((len(stop.encode()) for stop in stops), default=0) + 1
+
+    def __call__(self, input_ids: torch.Tensor, scores, **_) -> torch.Tensor:
+        tails = self.tokenizer.batch_decode(input_ids[:, self.start :][:, -self.window :])
+        done = [any(stop in tail for stop in self.stops) for tail in tails]
+        return torch.tensor(done, device=input_ids.device)
+
+
+def _greedy(settings: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
+    """A task's generation_kwargs as its stop strings and the most tokens of an answer."""
+    normal = normalize_gen_kwargs(dict(settings))
+    more = set(normal) - {"until", "max_gen_toks", "do_sample", "temperature"}
+    if more or normal["do_sample"]:
+        raise ValueError(
+            f"tasks: generation_kwargs {dict(settings)} ask for more than the likeliest next token; "
+            "only 'until' and 'max_gen_toks' can be set"
+        )
+    return tuple(normal["until"]), normal["max_gen_toks"]
+
+
+def _batches(sequences: Sequence[tuple[int, ...]], room: int = 0):
+    """Cut sequences, sorted by length, into batches of TOKENS_PER_BATCH with their padding and
+    `room` for more tokens behind each."""
     batch: list[tuple[int, ...]] = []
     for sequence in sequences:
-        if batch and (len(batch) + 1) * len(sequence) > TOKENS_PER_BATCH:
+        if batch and (len(batch) + 1) * (len(sequence) + room) > TOKENS_PER_BATCH:
             yield batch
             batch = []
         batch.append(sequence)
@@ -105,27 +219,35 @@ def _batches(sequences: Sequence[tuple[int, ...]]):
 
 
 def score(model: nn.Module, tokenizer, params: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every question of a task (Plan.task_params): its options' log-likelihoods, the target's
-    index, the model's choice and whether it is correct by lm-eval's `acc`."""
-    built = tasks.build(params)
-    results = harness(
-        AnswerScorer(model, tokenizer), {"tasks": built}, bootstrap_iters=0, log_samples=True
-    )
+    """Every question of a task (Plan.task_params): what was asked, and the answer with its scores.
+
+    Of a choice the options' log-likelihoods, the target's index, the model's choice and whether it
+    is correct by lm-eval's `acc`; of an answer in words the reference, what was generated and the
+    task's scores of it.
+    """
+    built, scorer = tasks.build(params), AnswerScorer(model, tokenizer)
+    results = harness(scorer, {"tasks": built}, bootstrap_iters=0, log_samples=True)
     return [
-        _question(name, built[name], sample)
+        {
+            "task": name,
+            "question": sample["doc_id"],
+            "prompt_sha256": sample["prompt_hash"],
+            **(
+                _written(sample, scorer)
+                if built[name].OUTPUT_TYPE == "generate_until"
+                else _chosen(sample, built[name])
+            ),
+        }
         for name, samples in results["samples"].items()
         for sample in samples
     ]
 
 
-def _question(name: str, task, sample: Mapping[str, Any]) -> dict[str, Any]:
+def _chosen(sample: Mapping[str, Any], task) -> dict[str, Any]:
     likelihoods = [float(response[0]) for response in sample["filtered_resps"]]
     options = task.doc_to_choice(sample["doc"])
     target = sample["target"]
     return {
-        "task": name,
-        "question": sample["doc_id"],
-        "prompt_sha256": sample["prompt_hash"],
         "options": options,
         "target": target if isinstance(target, int) else options.index(target),
         "choice": likelihoods.index(max(likelihoods)),
@@ -134,20 +256,39 @@ def _question(name: str, task, sample: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _written(sample: Mapping[str, Any], scorer: AnswerScorer) -> dict[str, Any]:
+    ((prompt, _),) = sample["arguments"]
+    return {
+        "prompt_cut": scorer.cut[prompt],
+        "reference": sample["target"],
+        "generated": sample["filtered_resps"][0],
+        **{field: sample[metric] for metric, field in WRITTEN.items()},
+    }
+
+
 def summarise(questions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Accuracy with lm-eval's closed-form standard error, the number of questions, and the floor
-    that a constant answer reaches. Raises ValueError where there are fewer than two questions."""
+    """The number of questions, the task's metrics (means with lm-eval's closed-form standard error,
+    the sample's standard deviation by the root of n), which of them is the headline, and the floor
+    that a constant answer reaches; answers in words have none, as no answer is common to them.
+
+    Raises ValueError where there are fewer than two questions.
+    """
     n = len(questions)
     if n < 2:
         raise ValueError(f"tasks: {n} question(s) are too few for a standard error")
-    accuracy = sum(q["correct"] for q in questions) / n
+    written = "generated" in questions[0]
+    metrics = WRITTEN if written else CHOSEN
     return {
         "n": n,
-        "metrics": {
-            "acc": {"value": accuracy, "stderr": math.sqrt(accuracy * (1 - accuracy) / (n - 1))}
-        },
-        "floor": floor(questions),
+        "headline": next(iter(metrics)),
+        "metrics": {m: _mean([q[field] for q in questions]) for m, field in metrics.items()},
+        "floor": None if written else floor(questions),
     }
+
+
+def _mean(values: Sequence[float]) -> dict[str, float]:
+    stderr = statistics.stdev(values) / math.sqrt(len(values))
+    return {"value": statistics.fmean(values), "stderr": stderr}
 
 
 def floor(questions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -198,8 +339,9 @@ def evaluate_variant(
         **provenance.stamp(),
     }
     write_atomic(record, json.dumps(result, indent=2, allow_nan=False) + "\n")
-    accuracy = summary["metrics"]["acc"]
+    headline, bottom = summary["metrics"][summary["headline"]], summary["floor"]
+    said = f" (floor {bottom['value']:.4f})" if bottom else ""
     return (
-        f"{params['name']} {accuracy['value']:.4f} ± {accuracy['stderr']:.4f} on {summary['n']} "
-        f"questions (floor {summary['floor']['value']:.4f})"
+        f"{params['name']} {headline['value']:.4f} ± {headline['stderr']:.4f} on {summary['n']} "
+        f"questions{said}"
     )

@@ -16,6 +16,10 @@ from typing import Any
 
 from mofe import launch, warm
 
+# Jobs read folders, never the hub: a node without internet would wait for time-outs, and a moved
+# branch would change results. huggingface_hub, datasets and transformers read these on import.
+OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
+
 
 @dataclass(frozen=True)
 class Job:
@@ -35,16 +39,30 @@ class Job:
 
 
 def prepare_environment(root: str, device: str) -> None:
-    """Set what the processes of jobs inherit: this checkout's package, and for a CPU study no GPU
-    and memory that is kept."""
+    """Set what the processes of jobs inherit: this checkout's package, no hub, and for a CPU study
+    no GPU and memory that is kept."""
     paths = [root, os.environ.get("PYTHONPATH")]
     os.environ["PYTHONPATH"] = os.pathsep.join(p for p in paths if p)
     # Without compiled bytecode, importing torch and transformers takes four times as long.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    for variable in OFFLINE:
+        os.environ[variable] = "1"
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         for variable, value in warm.KEEP_MEMORY.items():
             os.environ.setdefault(variable, value)
+
+
+def online() -> dict[str, str]:
+    """The environment of a process that reaches the hub: without OFFLINE, and without the warm
+    parent, which has imported huggingface_hub offline."""
+    return {k: v for k, v in os.environ.items() if k not in (*OFFLINE, warm.VARIABLE)}
+
+
+def go_online() -> None:
+    """Let this process reach the hub; call it before huggingface_hub is imported."""
+    for variable in os.environ.keys() - online().keys():
+        del os.environ[variable]
 
 
 def run(function: str, snakemake, several: bool = False, **arguments: Any) -> None:

@@ -5,15 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from mofe import experts, files, methods, parallel
-
-FETCHED = ("*.safetensors", "*.json", "tokenizer.model")
+from mofe import experts, files, methods, mirror, parallel
+from mofe.plan import MODEL_FILES
 
 logging.disable_progress_bar()
 
@@ -37,24 +35,19 @@ def place(model: nn.Module, sharded: bool = False) -> nn.Module:
 
 
 def fetch(params: Mapping[str, Any], out: Path) -> str:
-    """Get a hub model's weights (safetensors only), configuration and tokenizer into `out`.
+    """Link a hub model's weights (safetensors only), configuration and tokenizer into `out`.
 
-    params: Plan.model_params. With a mirror the files are linked, not copied.
-    Raises FileNotFoundError where the mirror lacks the model.
+    params: Plan.model_params. Raises FileNotFoundError where the mirror lacks the model or its
+    weights are not safetensors.
     """
-    if params["mirror"] is None:
-        snapshot_download(
-            params["hub"], revision=params["revision"], local_dir=out, allow_patterns=FETCHED
-        )
-        return f"{params['hub']} at {params['revision']}"
-    source = Path(params["mirror"]) / params["hub"]
-    if not source.is_dir():
+    source = mirror.repository(params["mirror"], params["hub"], params["revision"])
+    if not any(source.glob("*.safetensors")):
         raise FileNotFoundError(
-            f"mirror: {params['mirror']!r} has no folder {params['hub']!r}; add the model there, or "
-            "set 'mirror: null' to read it from the hub"
+            f"{source} has no weights as safetensors; convert them, or choose "
+            "a revision that has them"
         )
     out.mkdir(parents=True, exist_ok=True)
-    for pattern in FETCHED:
+    for pattern in MODEL_FILES:
         for file in source.glob(pattern):
             (out / file.name).symlink_to(file.resolve())
     return f"{params['hub']} from {params['mirror']}"

@@ -8,14 +8,31 @@ tables show is made once, and a change of a key reruns what depends on that key 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from mofe.config import ConfigError, Study, TableSpec, value_at
 
 UNTUNED = "none"
 
+# What is fetched of a model: safe weights, configuration and tokenizer; no pickles, no code.
+MODEL_FILES = ("*.safetensors", "*.json", "tokenizer.model")
+
 # The report's figures, and the tables they are drawn from.
 FIGURES = {"time_accuracy": (1, 2), "medical_experts": (3, 4), "frozen_experts": (7,)}
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository of the hub, and what the study wants of it.
+
+    files: patterns as in `sources`. sample: None, or the number of `rows` to draw and the `seed`.
+    """
+
+    repo: str
+    kind: Literal["dataset", "model"]
+    revision: str
+    files: tuple[str, ...]
+    sample: dict[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +98,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A table's row: its labels as the paper prints them, its cells, and what it varies."""
+    """A table's row: its labels as the paper prints them, its cells, and what it varies.
+
+    beside: the cells of the columns that the paper's table lacks.
+    """
 
     labels: tuple[str, ...]
     cells: tuple[Cell, ...]
@@ -90,6 +110,7 @@ class Row:
     experts: tuple[tuple[str, int], ...]
     frozen: int | None
     data: str | None = None
+    beside: tuple[Cell, ...] = ()
 
 
 class Curve(NamedTuple):
@@ -102,7 +123,7 @@ class Curve(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the paper, as the report draws it."""
+    """A table of the paper, as the report draws it; `beside` heads columns that the paper lacks."""
 
     number: int
     caption: str
@@ -110,6 +131,7 @@ class Table:
     columns: tuple[str, ...]
     header: tuple[tuple[str, int], ...]
     rows: tuple[Row, ...]
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -163,7 +185,8 @@ class Plan:
         """The tasks that each variant is evaluated on, by the variant's key."""
         found: dict[str, dict[str, None]] = {}
         for table in self.study.tables.values():
-            tasks = [shown for shown in table.columns.values() if shown in self.study.tasks]
+            shown = [*table.columns.values(), *(table.beside or {}).values()]
+            tasks = [it for it in shown if it in self.study.tasks]
             for row in table.rows:
                 found.setdefault(self._variant(row).key, {}).update(dict.fromkeys(tasks))
         return {key: tuple(tasks) for key, tasks in found.items()}
@@ -184,9 +207,56 @@ class Plan:
         return f"{self.root}/world"
 
     @property
-    def mirror(self) -> str | None:
-        """The folder that takes the place of the hub: the generated world, or the user's."""
-        return self.world if self.study.world else self.study.mirror
+    def mirror(self) -> str:
+        """The folder {org}/{name} that data sets are read from: the generated world, the user's
+        mirror, or what was fetched from the hub."""
+        return self.world if self.study.world else self.model_mirror
+
+    @property
+    def model_mirror(self) -> str:
+        """The folder {org}/{name} that the hub's models are read from; no world generates them."""
+        return self.study.mirror or self.study.hub
+
+    @cached_property
+    def repositories(self) -> dict[str, Repository]:
+        """Every repository that a needed data set, a shown task or a needed model reads, by name;
+        the generated world's are left out."""
+        shown = dict.fromkeys(task for tasks in self.tasks.values() for task in tasks)
+        read = [r for d in self.datasets for r in self.data_repositories(d)]
+        read += [r for t in shown for r in self.task_repositories(t)]
+        read += [r for m in self.models for r in self.model_repositories(m)]
+        return {r.repo: r for r in read}
+
+    def data_repositories(self, dataset: str) -> list[Repository]:
+        """What preparing a training set reads: its source, and its task's, for the test set."""
+        data = self.study.data[dataset]
+        tested = self.task_repositories(data.task) if data.task else []
+        return [*self._repository(data.source), *tested]
+
+    def task_repositories(self, task: str) -> list[Repository]:
+        return self._repository(self.study.tasks[task].source)
+
+    def model_repositories(self, model: str) -> list[Repository]:
+        it = self.study.models[model]
+        return [Repository(it.hub, "model", it.revision, MODEL_FILES)] if it.hub else []
+
+    def _repository(self, source: str) -> list[Repository]:
+        it = self.study.sources[source]
+        sample = {"rows": it.sample, "seed": self.study.sampling_seed} if it.sample else None
+        found = Repository(it.repo, "dataset", it.revision, tuple(it.files), sample)
+        return [] if self.study.world else [found]
+
+    def manifest(self, repo: str) -> str:
+        """What was fetched of a repository; its files lie in the folder of the same name."""
+        return f"{self.study.hub}/{repo}.json"
+
+    @cached_property
+    def manifests(self) -> list[str]:
+        """Of every repository that is fetched: with a mirror, none is."""
+        return self._fetched(self.repositories.values())
+
+    def _fetched(self, repositories: Iterable[Repository]) -> list[str]:
+        return [] if self.study.mirror else [self.manifest(r.repo) for r in repositories]
 
     def model_dir(self, name: str) -> str:
         return self.study.models[name].path or f"{self.root}/experts/{name}"
@@ -196,6 +266,9 @@ class Plan:
 
     def data_file(self, dataset: str) -> str:
         return f"{self.root}/data/{dataset}.parquet"
+
+    def data_counts(self, dataset: str) -> str:
+        return f"{self.root}/data/{dataset}.json"
 
     def variant_dir(self, variant: Variant, seed: int | str) -> str:
         return f"{self.root}/variants/{variant.key}/s{seed}"
@@ -222,8 +295,19 @@ class Plan:
         """The data sets of a mix; a data set's own name is a mix of one."""
         return self.study.mixes[name].data if name in self.study.mixes else [name]
 
-    def source_input(self) -> list[str]:
-        """What reading a source waits for: the generated world, where there is one."""
+    def data_input(self, dataset: str) -> list[str]:
+        """What preparing a training set waits for: the generated world, or what is fetched."""
+        return self._generated() + self._fetched(self.data_repositories(dataset))
+
+    def task_input(self, task: str) -> list[str]:
+        """What reading a task's questions waits for."""
+        return self._generated() + self._fetched(self.task_repositories(task))
+
+    def model_input(self, model: str) -> list[str]:
+        """What a hub's model waits for."""
+        return self._fetched(self.model_repositories(model))
+
+    def _generated(self) -> list[str]:
         return [self.world] if self.study.world else []
 
     def origin(self, model: str) -> str:
@@ -249,9 +333,8 @@ class Plan:
 
     def table_input(self, number: int) -> list[str]:
         """Every JSON that a table is read from."""
-        return list(
-            dict.fromkeys(_flat(c.files for r in self.tables[number].rows for c in r.cells))
-        )
+        rows = self.tables[number].rows
+        return list(dict.fromkeys(_flat(c.files for r in rows for c in (*r.cells, *r.beside))))
 
     @cached_property
     def figures(self) -> dict[str, tuple[int, ...]]:
@@ -265,7 +348,8 @@ class Plan:
         """Every file that a figure is read from; the loss curves read every run's log."""
         if figure == "loss_curves":
             return [log for curve in self.curves for log in curve.logs]
-        return list(dict.fromkeys(f for n in self.figures[figure] for f in self.table_input(n)))
+        rows = [row for number in self.figures[figure] for row in self.tables[number].rows]
+        return list(dict.fromkeys(_flat(cell.files for row in rows for cell in row.cells)))
 
     @cached_property
     def curves(self) -> list[Curve]:
@@ -278,6 +362,16 @@ class Plan:
             )
             for v in self.trained.values()
         ]
+
+    @cached_property
+    def mixes(self) -> dict[str, dict[str, list[str]]]:
+        """Of every mix that a variant is trained on, its data sets and the runs' train.json."""
+        found: dict[str, dict[str, list[str]]] = {}
+        for variant in self.trained.values():
+            mix = variant.stages[-1].mix
+            entry = found.setdefault(mix, {"data": self.mix(mix), "trainings": []})
+            entry["trainings"] += [self.train_json(variant, seed) for seed in self.seeds(variant)]
+        return found
 
     @cached_property
     def train_jsons(self) -> list[str]:
@@ -299,7 +393,7 @@ class Plan:
         study, data = self.study, self.study.data[dataset]
         return {
             "data": _plain(data, but={"tokens"}),
-            "source": _plain(study.sources[data.source]),
+            "source": self._source(data.source),
             # training rows are rendered without examples, whatever the evaluation shows
             "task": {**self.task_params(data.task), "shots": 0} if data.task else None,
             "seed": study.sampling_seed,
@@ -312,7 +406,7 @@ class Plan:
         return {
             "name": task,
             "harness": it.harness,
-            "source": _plain(study.sources[it.source]),
+            "source": self._source(it.source),
             "scoring": study.scoring,
             "shots": study.shots,
             "seed": study.sampling_seed,
@@ -331,7 +425,7 @@ class Plan:
                 "seed": it.scratch.seed,
                 "training": self._training(it.scratch.training),
             }
-        return {"hub": it.hub, "revision": it.revision, "mirror": self.study.mirror}
+        return {"hub": it.hub, "revision": it.revision, "mirror": self.model_mirror}
 
     def merge_params(self, moe: str) -> dict[str, Any]:
         """The merge's settings, and the prompts of every slot."""
@@ -382,6 +476,15 @@ class Plan:
 
     # ------------------------------------------------------------------------------- internals
 
+    def _source(self, name: str) -> dict[str, Any]:
+        """What a reader needs of a source; what is fetched of it besides changes no row."""
+        it = self.study.sources[name]
+        known = {"repo": it.repo, "revision": it.revision}
+        if it.sample:
+            drawn = {"files": it.files, "rows": it.sample, "seed": self.study.sampling_seed}
+            known["sample"] = drawn
+        return known
+
     def _training(self, *overrides) -> dict[str, Any]:
         resolved = _plain(self.study.training)
         for override in overrides:
@@ -401,7 +504,7 @@ class Plan:
         return Variant(self._moe(row.mixture), tuple(Stage(m, r) for m, r in row.train.items()))
 
     def _table(self, number: int, spec: TableSpec) -> Table:
-        rows = []
+        rows, beside = [], spec.beside or {}
         for row in spec.rows:
             variant = self._variant(row)
             last = variant.stages[-1] if variant.stages else None
@@ -414,6 +517,7 @@ class Plan:
                     experts=tuple(self.study.mixtures[row.mixture].experts.items()),
                     frozen=self._frozen(variant),
                     data=last.mix if last else None,
+                    beside=tuple(self._cell(h, task, variant) for h, task in beside.items()),
                 )
             )
         width = len(spec.labels) + len(spec.columns)
@@ -424,6 +528,7 @@ class Plan:
             columns=tuple(spec.columns),
             header=tuple(spec.header or [("", width)]),
             rows=tuple(rows),
+            beside=tuple(beside),
         )
 
     def _cell(self, heading: str, shown: str, variant: Variant) -> Cell:

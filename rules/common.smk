@@ -1,7 +1,10 @@
 # The study, its plan, and what all rules share.
+import json
 import os
 import re
+import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -89,17 +92,26 @@ wildcard_constraints:
 
 onstart:
     refuse_what_cannot_fit()
+    refuse_an_incomplete_mirror()
     if workflow.local_exec:
         refuse_without_gpu()
+    state_downloads()
+    if workflow.local_exec:
         # a fork cannot use a GPU that its parent has looked at, nor another environment's Python
         if (
             STUDY.device == "cpu"
             and not workflow.deployment_settings.deployment_method
+            and len(waiting()) > len(waiting("prefetch", "fetch_repository"))
         ):
             WARM_PARENT = warm.start()
 
 
 TRAINING = {"train", "train_expert", "pretrain"}
+
+
+def waiting(*rules):
+    """The jobs that will run, of these rules or of all."""
+    return [j for j in workflow.dag.needrun_jobs() if j.rule.name in rules or not rules]
 
 
 def estimate(job):
@@ -115,29 +127,71 @@ def refuse_what_cannot_fit():
     """Say what no GPU that it gets can hold, before anything starts."""
     problems = {
         COSTS.misfit(
-            job.rule.name,
-            getattr(job.wildcards, "variant", None) or job.wildcards.model,
-            estimate(job),
-            job.resources.get("gpu", 1),
-            job.resources.get("nodes", 1),
+            j.rule.name,
+            getattr(j.wildcards, "variant", None) or j.wildcards.model,
+            estimate(j),
+            j.resources.get("gpu", 1),
+            j.resources.get("nodes", 1),
         )
-        for job in workflow.dag.needrun_jobs()
-        if job.rule.name in TRAINING | {"evaluate"}
+        for j in waiting(*TRAINING, "evaluate")
     } - {None}
     if problems:
         raise WorkflowError("\n".join(sorted(problems)))
 
 
+def refuse_an_incomplete_mirror():
+    """Name every repository that a waiting job reads and the user's mirror lacks."""
+    read = [
+        r
+        for j in waiting("prepare_data")
+        for r in PLAN.data_repositories(j.wildcards.dataset)
+    ]
+    read += [
+        r for j in waiting("evaluate") for r in PLAN.task_repositories(j.wildcards.task)
+    ]
+    read += [
+        r
+        for j in waiting("fetch_model")
+        for r in PLAN.model_repositories(j.wildcards.model)
+    ]
+    missing = {r.repo: r for r in read if not Path(PLAN.model_mirror, r.repo).is_dir()}
+    if STUDY.mirror and missing:
+        names = ", ".join(f"{r.repo} (revision {r.revision})" for r in missing.values())
+        raise WorkflowError(
+            f"mirror: {STUDY.mirror!r} lacks {names}; add them there, or set 'mirror: null' and "
+            "fetch them: snakemake --profile ... prefetch"
+        )
+
+
+def state_downloads():
+    """Tell what the waiting jobs will download before the first of them starts."""
+    repositories = [
+        asdict(PLAN.repositories[j.wildcards.repo]) for j in waiting("fetch_repository")
+    ]
+    if repositories:
+        # in a process of its own, which may reach the hub
+        stated = subprocess.run(
+            [sys.executable, "-m", "mofe.hub", STUDY.hub],
+            input=json.dumps(repositories),
+            text=True,
+            env=job.online(),
+        )
+        if stated.returncode:
+            raise WorkflowError(
+                "the hub did not tell what there is to download; see above"
+            )
+
+
 def refuse_without_gpu():
     """Paper-scale training is not for a CPU: say so before anything starts."""
-    waiting = [job for job in workflow.dag.needrun_jobs() if job.rule.name in TRAINING]
-    if STUDY.device == "cuda" and waiting:
+    needed = waiting(*TRAINING)
+    if STUDY.device == "cuda" and needed:
         import torch
 
         if not torch.cuda.is_available():
             raise WorkflowError(
-                f"{len(waiting)} trainings of the study '{STUDY.study}' need a GPU, and this machine "
-                f"has none: they take about {sum(estimate(job).gpu_hours for job in waiting):.1f} "
+                f"{len(needed)} trainings of the study '{STUDY.study}' need a GPU, and this machine "
+                f"has none: they take about {sum(estimate(j).gpu_hours for j in needed):.1f} "
                 f"GPU-hours ({STUDY.hardware.gpu}). On a cluster: snakemake --profile profiles/slurm. "
                 "The miniature on this machine: snakemake --profile profiles/mini. "
                 "To see what would run: add -n."

@@ -1,4 +1,40 @@
-# Training sets: the generated world of the mini study, and rows sampled once for all variants.
+# Data: repositories of the hub, the generated world of the mini study, and training sets, whose
+# rows are sampled once for all variants. What is fetched is fetched where the workflow is called,
+# for a cluster's nodes have no internet.
+
+
+localrules:
+    fetch_repository,
+    prefetch,
+
+
+rule prefetch:
+    input:
+        PLAN.manifests,
+    log:
+        f"{ROOT}/logs/prefetch.log",
+    conda:
+        "../envs/mofe.yaml"
+    params:
+        instead=lambda w: PLAN.mirror,
+    script:
+        "../scripts/prefetch.py"
+
+
+rule fetch_repository:
+    output:
+        # the files themselves are no output: Snakemake would delete what a cut connection left
+        f"{STUDY.hub}/{{repo}}.json",
+    log:
+        f"{ROOT}/logs/hub/{{repo}}.log",
+    wildcard_constraints:
+        repo=names(PLAN.repositories),
+    conda:
+        "../envs/mofe.yaml"
+    params:
+        repository=lambda w: asdict(PLAN.repositories[w.repo]),
+    script:
+        "../scripts/fetch_repository.py"
 
 
 rule world:
@@ -19,7 +55,7 @@ rule world:
 
 rule prepare_data:
     input:
-        PLAN.source_input(),
+        lambda w: PLAN.data_input(w.dataset),
     output:
         rows=f"{ROOT}/data/{{dataset}}.parquet",
         counts=f"{ROOT}/data/{{dataset}}.json",

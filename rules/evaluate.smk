@@ -3,7 +3,7 @@
 
 rule evaluate:
     input:
-        PLAN.source_input(),
+        lambda w: PLAN.task_input(w.task),
         merge=lambda w: PLAN.moe_dir(variant(w).moe.name),
         deltas=lambda w: PLAN.deltas(variant(w), w.seed),
     output:

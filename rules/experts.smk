@@ -1,7 +1,13 @@
-# Dense models: the base, from the hub or pretrained here, and the experts fine-tuned from it.
+# Dense models: the base, linked from the hub's folder or pretrained here, and the experts fine-tuned from it.
+
+
+localrules:
+    fetch_model,
 
 
 rule fetch_model:
+    input:
+        lambda w: PLAN.model_input(w.model),
     output:
         directory(f"{ROOT}/experts/{{model}}"),
     log:

@@ -71,6 +71,7 @@ rule report:
         trainings=PLAN.train_jsons,
         evaluations=PLAN.eval_jsons,
         figures=expand(f"{ROOT}/figures/{{figure}}.png", figure=PLAN.figures),
+        data=[PLAN.data_counts(d) for d in PLAN.datasets],
     output:
         report(
             f"{ROOT}/report.html",
@@ -88,6 +89,8 @@ rule report:
         tables=list(PLAN.tables.values()),
         captions=[caption(figure) for figure in PLAN.figures],
         assumptions=PLAN.assumptions(),
+        datasets=list(PLAN.datasets),
+        mixes=PLAN.mixes,
         study=STUDY.study,
         unit=STUDY.time_unit,
         notes=list(STUDY.notes),

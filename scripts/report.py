@@ -8,6 +8,8 @@ run(
     tables=snakemake.params.tables,
     figures=list(zip(snakemake.input.figures, snakemake.params.captions, strict=True)),
     assumptions=snakemake.params.assumptions,
+    data=dict(zip(snakemake.params.datasets, snakemake.input.data, strict=True)),
+    mixes=snakemake.params.mixes,
     trainings=list(snakemake.input.trainings),
     evaluations=list(snakemake.input.evaluations),
     study=snakemake.params.study,

@@ -3,11 +3,16 @@
 import gzip
 import json
 import math
+import statistics
+from pathlib import Path
 
+import pandas as pd
 import pytest
-from conftest import CONFIG, MINI, REDUCED
+import torch
+from conftest import CONFIG, MINI, REDUCED, save_llama
 from hypothesis import given
 from hypothesis import strategies as st
+from lm_eval.api.instance import Instance
 from lm_eval.evaluator import evaluate as harness
 from lm_eval.models.huggingface import HFLM
 from test_models import SETTINGS
@@ -15,6 +20,8 @@ from test_models import SETTINGS
 from mofe import evaluate, methods, models, tasks
 from mofe.config import read_study
 from mofe.plan import Plan
+from mofe.report import frames
+from mofe.tasks import answers
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +50,147 @@ def test_scores_are_lm_evals(tiny, plan, task, scoring):
         summary = evaluate.summarise(ours)["metrics"]["acc"]
         assert summary["value"] == pytest.approx(result["acc,none"])
         assert summary["stderr"] == pytest.approx(result["acc_stderr,none"])
+
+
+def asked(prompts, **settings) -> list[Instance]:
+    return [
+        Instance("generate_until", {}, (prompt, settings), number, metadata=("x", number, 1))
+        for number, prompt in enumerate(prompts)
+    ]
+
+
+def steadied(model: torch.nn.Module) -> torch.nn.Module:
+    """Weights large enough that no two tokens are nearly as likely: rounding decides nothing."""
+    generator = torch.Generator().manual_seed(1)
+    for parameter in methods.trained(model).values():
+        if parameter.dtype.is_floating_point:
+            parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+@pytest.mark.parametrize("method", ["full", "freeze1", "lora", "dora", "qlora"])
+def test_answers_in_words_are_lm_evals(tiny, plan, method):
+    """Greedy texts of prompts of all lengths equal those of lm-eval's own language model."""
+    tokenizer = models.tokenizer(tiny / "a")
+    model = steadied(methods.apply(models.load(tiny / "moe2a2b"), SETTINGS[method]))
+    scorer = evaluate.AnswerScorer(model, tokenizer)
+    theirs = HFLM(pretrained=scorer.model, tokenizer=tokenizer, batch_size=8, device="cpu")
+    (task,) = tasks.build(plan.task_params("medmcqa")).values()
+    prompts = [task.doc_to_text(doc) for doc in task.eval_docs.select(range(24))]
+    prompts += [" ".join(prompts[:3]), prompts[0].split()[0]]
+    whole = asked(prompts, until=[], max_gen_toks=12)
+    free = scorer.generate_until(whole)
+    assert free == theirs.generate_until(whole)
+    assert len(set(free)) > 10, "the model says different things"
+    # a word inside the answers, so that some end early and others do not
+    stop = free[0].split()[5]
+    stopped = asked(prompts, until=[stop], max_gen_toks=12, do_sample=False)
+    ours = scorer.generate_until(stopped)
+    assert ours == theirs.generate_until(stopped)
+    assert ours == [text.split(stop)[0] for text in free] and ours != free
+
+
+def test_the_end_of_text_ends_an_answer(tiny):
+    tokenizer = models.tokenizer(tiny / "a")
+    model = models.load(tiny / "a")
+    scorer = evaluate.AnswerScorer(model, tokenizer)
+    requests = asked(["which river", "name the dish", "the"], until=["\n"], max_gen_toks=6)
+    before = scorer.generate_until(requests)
+    # the end of text becomes the likeliest token wherever the first answer's third one was
+    third = tokenizer.convert_tokens_to_ids(before[0].split()[2])
+    model.lm_head.weight.data[tokenizer.eos_token_id] = 1.1 * model.lm_head.weight.data[third]
+    texts = scorer.generate_until(requests)
+    assert texts[0] == " ".join(before[0].split()[:2])
+    theirs = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=2, device="cpu")
+    assert texts == theirs.generate_until(requests)
+
+
+def test_a_prompt_without_room_for_an_answer_loses_its_beginning(tmp_path, tiny):
+    tokenizer = models.tokenizer(tiny / "a")
+    save_llama(tmp_path, tokenizer)
+    model = steadied(models.load(tmp_path))
+    model.config.max_position_embeddings = 24
+    scorer = evaluate.AnswerScorer(model, tokenizer)
+    theirs = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=2, device="cpu")
+    long = "which river runs through " * 10
+    requests = asked([long, "which river"], until=["\n"], max_gen_toks=8)
+    assert scorer.generate_until(requests) == theirs.generate_until(requests)
+    lost = len(tokenizer(long)["input_ids"]) - (24 - 8)
+    assert scorer.cut[long] == lost > 0 and scorer.cut["which river"] == 0
+    with pytest.raises(ValueError, match="an answer of 24 tokens .* leaves the model's 24 no room"):
+        scorer.generate_until(asked(["which"], until=[], max_gen_toks=24))
+
+
+def test_answers_that_are_not_greedy_are_refused(tiny):
+    scorer = evaluate.AnswerScorer(models.load(tiny / "a"), models.tokenizer(tiny / "a"))
+    for settings in ({"do_sample": True, "temperature": 0.7}, {"num_beams": 4}):
+        with pytest.raises(ValueError, match="only 'until' and 'max_gen_toks' can be set"):
+            scorer.generate_until(asked(["which river"], until=["\n"], **settings))
+
+
+@pytest.fixture(scope="module")
+def words(shared, tmp_path_factory):
+    """A tiny Llama with TinyLlama's tokenizer that now and then says a new line, and some of the
+    real finance rows: the folder of both."""
+    root, data = tmp_path_factory.mktemp("words"), shared / "data"
+    tokenizer = models.tokenizer(data / "TinyLlama" / "TinyLlama-1.1B-intermediate-step-1431k-3T")
+    save_llama(root / "model", tokenizer)
+    model = steadied(models.load(root / "model"))
+    model.lm_head.weight.data[tokenizer.convert_tokens_to_ids("<0x0A>")] *= 4
+    model.config.max_position_embeddings = 512  # some prompts lose their beginning
+    model.save_pretrained(root / "model")
+    sujet = Path("sujet-ai/Sujet-Finance-Instruct-177k/sujet_finance_instruct_sample.csv")
+    (root / sujet).parent.mkdir(parents=True)
+    rows = pd.read_csv(data / sujet).groupby("task_type").head(100)
+    rows.to_csv(root / sujet, index=False)
+    return root
+
+
+@pytest.fixture(scope="module")
+def open_questions(words) -> dict:
+    return Plan(read_study(CONFIG, mirror=str(words))).task_params("finance_open")
+
+
+def test_f1_and_exact_match_are_lm_evals(words, open_questions):
+    model, tokenizer = models.load(words / "model"), models.tokenizer(words / "model")
+    ours = evaluate.score(model, tokenizer, open_questions)
+    lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8, device="cpu")
+    theirs = harness(lm, {"tasks": tasks.build(open_questions)}, bootstrap_iters=2)
+    samples, result = theirs["samples"]["mofe_finance_open"], theirs["results"]["mofe_finance_open"]
+    assert len(ours) == len(samples) == result["sample_len"] > 10
+    for question, sample in zip(ours, samples, strict=True):
+        assert question["generated"] == sample["filtered_resps"][0]
+        assert question["prompt_sha256"] == sample["prompt_hash"]
+        assert (question["f1"], question["exact"]) == (sample["f1"], sample["exact"])
+        assert "\n" not in question["generated"] + question["reference"]
+    assert len({len(question["generated"].split()) for question in ours}) > 3, "new lines end some"
+    summary = evaluate.summarise(ours)
+    assert (summary["headline"], summary["floor"], summary["n"]) == ("f1", None, len(ours))
+    for metric in ("f1", "exact"):
+        value = summary["metrics"][metric]
+        assert value["value"] == pytest.approx(result[f"{metric},none"])
+        assert value["stderr"] == pytest.approx(result[f"{metric}_stderr,none"])
+    assert any(question["prompt_cut"] for question in ours)
+
+
+def test_the_record_of_answers_in_words(words, open_questions, tmp_path):
+    record, questions = tmp_path / "finance_open.json", tmp_path / "questions.jsonl.gz"
+    line = evaluate.evaluate_variant(
+        merge=str(words / "model"),
+        deltas=[],
+        chain=[],
+        params=open_questions,
+        names={"moe": "words", "stages": "none", "seed": 0},
+        record=record,
+        questions=questions,
+    )
+    result = frames.read_eval(record)
+    lines = [json.loads(x) for x in gzip.decompress(questions.read_bytes()).splitlines()]
+    assert result["n"] == len(lines) and result["headline"] == "f1" and result["floor"] is None
+    assert result["metrics"]["f1"]["value"] == statistics.fmean(q["f1"] for q in lines)
+    assert "floor" not in line and f"{result['metrics']['f1']['value']:.4f}" in line
+    for q in lines:
+        assert q["f1"] == answers.f1(q["reference"], q["generated"])
 
 
 def test_the_record_and_its_questions(tiny, plan, tmp_path):
@@ -78,6 +226,9 @@ def test_a_model_that_is_not_a_number_has_no_accuracy(tiny, plan):
     model.model.layers[0].mlp.experts.down_proj.data[:] = float("nan")
     with pytest.raises(ValueError, match="not finite"):
         evaluate.score(model, models.tokenizer(tiny / "a"), plan.task_params("medmcqa"))
+    with pytest.raises(ValueError, match="not finite"):
+        scorer = evaluate.AnswerScorer(model, models.tokenizer(tiny / "a"))
+        scorer.generate_until(asked(["which river"], until=["\n"]))
 
 
 def question(options, target, correct=0) -> dict:
@@ -96,8 +247,6 @@ def test_floors():
 
 @given(st.lists(st.integers(0, 1), min_size=2, max_size=60))
 def test_standard_error_is_that_of_a_mean(correct):
-    import statistics
-
     summary = evaluate.summarise([question("AB", 0, c) for c in correct])["metrics"]["acc"]
     assert summary["value"] == pytest.approx(statistics.mean(correct))
     assert summary["stderr"] == pytest.approx(statistics.stdev(correct) / math.sqrt(len(correct)))

@@ -14,6 +14,9 @@ from mofe import paper
 from mofe.config import ConfigError, load_study, read_study
 from mofe.plan import Moe, Plan, Stage, Variant
 
+PAPERS = 62  # evaluations that the paper's columns show
+BESIDE = 8  # and those of our own columns: Tables 4 and 5 are nine rows and eight models
+
 
 def test_the_papers_study_is_31_trainings(paper_plan):
     rows = [row for table in paper_plan.tables.values() for row in table.rows]
@@ -26,7 +29,9 @@ def test_the_papers_study_is_31_trainings(paper_plan):
         "finance",
     ]
     assert len(paper_plan.moes) == 12
-    assert len(paper_plan.eval_jsons) == len(set(paper_plan.eval_jsons)) == 62
+    assert len(paper_plan.eval_jsons) == len(set(paper_plan.eval_jsons)) == PAPERS + BESIDE
+    beside = [path for path in paper_plan.eval_jsons if path.endswith("/finance_open.json")]
+    assert len(beside) == BESIDE
 
 
 def files(plan: Plan, table: int, row: int) -> list:
@@ -60,10 +65,31 @@ def test_every_table_shows_the_papers_rows(paper_plan):
         assert ours == set(zip(theirs["label"], theirs["column"], strict=True)), number
 
 
+def test_columns_beside_the_papers_are_evaluated_and_stay_out_of_its_columns(paper_plan):
+    for number, table in paper_plan.tables.items():
+        assert table.beside == (("Finance answers (F1)",) if number in (4, 5) else ())
+        for row in table.rows:
+            assert [cell.column for cell in row.beside] == list(table.beside)
+            own = [file for cell in row.beside for file in cell.files]
+            assert own == [f for f in own if f.endswith("/s0/finance_open.json")]
+            assert set(own) <= set(paper_plan.table_input(number)) & set(paper_plan.eval_jsons)
+            assert not set(own) & set(paper_plan.figure_input("medical_experts"))
+    general, two_two = paper_plan.tables[5].rows[0], paper_plan.tables[4].rows[4]
+    assert general.beside == two_two.beside
+
+
+def test_mixes_hold_every_training_once(paper_plan):
+    runs = [run for mix in paper_plan.mixes.values() for run in mix["trainings"]]
+    assert sorted(runs) == sorted(paper_plan.train_jsons)
+    assert paper_plan.mixes["posttrain"]["data"] == ["medical_corpus", "multi_news"]
+    assert paper_plan.mixes["medmcqa"]["data"] == ["medmcqa"]
+
+
 def test_seeds_are_finetunings(paper_plan):
     mini = Plan(read_study(CONFIG, MINI))
     assert len(mini.train_jsons) == 3 * 31
-    assert len(mini.eval_jsons) == 3 * 62 - 2 * 6, "an untuned merge has no seed"
+    assert len(mini.eval_jsons) == 3 * PAPERS - 2 * 6, "an untuned merge has no seed"
+    assert not any(table.beside for table in mini.tables.values())
     assert all(path.startswith("results/mini/") for path in mini.eval_jsons + mini.train_jsons)
     assert paper_plan.eval_jsons[0].startswith("results/evals/")
 

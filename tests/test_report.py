@@ -62,6 +62,8 @@ def train_record(**changes) -> dict:
         "tokens": 120_000,
         "answer_tokens": 12_000,
         "steps": 40,
+        "rows": 1500,
+        "dropped_rows": 12,
         "final_loss": 0.9,
         "seed": 0,
         "recipe": "mofe",
@@ -83,6 +85,7 @@ def eval_record(**changes) -> dict:
         "stages": "both_mofe",
         "seed": 0,
         "n": 2000,
+        "headline": "acc",
         "metrics": {"acc": {"value": 0.51, "stderr": 0.011}},
         "floor": {"value": 0.262, "how": "always answering the commonest option"},
         "seconds": 3.0,
@@ -90,6 +93,31 @@ def eval_record(**changes) -> dict:
         "git_revision": "0123456789abcdef0123456789abcdef01234567",
     }
     return record | changes
+
+
+def written_record(value: float, **changes) -> dict:
+    """An evaluation of answers in words: F1, exact matches, and no floor."""
+    metrics = {"f1": {"value": value, "stderr": 0.01}, "exact": {"value": 0.1, "stderr": 0.02}}
+    record = eval_record(headline="f1", metrics=metrics, floor=None, task="finance_open")
+    return record | changes
+
+
+def counts_record(**changes) -> dict:
+    return {
+        "read": 3000,
+        "held_out": 300,
+        "unlabelled": 4,
+        "duplicate": 50,
+        "also_in_test": 6,
+        "usable": 2640,
+        "sampled": 1500,
+        "characters": 123_456,
+    } | changes
+
+
+def text_record() -> dict:
+    counts = {"read": 70, "pieces": 200, "duplicate": 10, "also_in_test": 0, "usable": 190}
+    return counts | {"sampled": 100, "characters": 9_000}
 
 
 def put(path, record) -> str:
@@ -128,6 +156,7 @@ def _table(number, cells, folder, seeds, rng) -> SimpleNamespace:
         header=header,
         columns=columns,
         rows=tuple(_row(number, label, columns, folder, seeds, rng) for label in labels),
+        beside=("Finance answers (F1)",) if number in (4, 5) else (),
     )
 
 
@@ -178,9 +207,11 @@ def _row(number, labels, columns, folder, seeds, rng) -> SimpleNamespace:
             cells.append(cell("task", column, files, TASKS[column]))
         else:
             cells.append(cell("time" if "Time" in column else "trainable", column, trains))
+    beside = [_beside(folder / f"evals/{variant}", seeds, rng)] if number in (4, 5) else []
     return SimpleNamespace(
         labels=labels,
         cells=tuple(cells),
+        beside=tuple(beside),
         mixture=mixture,
         recipe=recipe,
         experts=tuple(experts.items()),
@@ -191,6 +222,15 @@ def _row(number, labels, columns, folder, seeds, rng) -> SimpleNamespace:
 
 def cell(kind, column, files, task=None) -> SimpleNamespace:
     return SimpleNamespace(kind=kind, column=column, files=files, task=task)
+
+
+def _beside(folder, seeds, rng) -> SimpleNamespace:
+    """The cell of our column, which the paper's Tables 4 and 5 do not have."""
+    files_ = tuple(
+        put(folder / f"s{seed}/finance_open.json", written_record(rng.uniform(0.3, 0.5), seed=seed))
+        for seed in seeds
+    )
+    return cell("task", "Finance answers (F1)", files_, "finance_open")
 
 
 def _train(folder, mixture, stages, recipe, seed, rng) -> str:
@@ -240,7 +280,8 @@ def results(tmp_path_factory):
 
 def one_row(number, label, *cells, **more) -> SimpleNamespace:
     """A table of one row, with Table ``number``'s published values."""
-    row = SimpleNamespace(labels=label, cells=cells, recipe="mofe", experts=(), frozen=2, **more)
+    facts = {"recipe": "mofe", "experts": (), "frozen": 2, "beside": (), **more}
+    row = SimpleNamespace(labels=label, cells=cells, **facts)
     return SimpleNamespace(
         number=number,
         caption="One row.",
@@ -248,6 +289,7 @@ def one_row(number, label, *cells, **more) -> SimpleNamespace:
         header=(),
         columns=tuple(it.column for it in cells),
         rows=(row,),
+        beside=tuple(it.column for it in row.beside),
     )
 
 
@@ -373,6 +415,9 @@ WRONG_EVALS = [
     ({"n": 0}, "n is 0"),
     ({"n": 20.5}, "n is 20.5, not a whole number"),
     ({"floor": {"value": 1.2, "how": "x"}}, "floor.value is 1.2, outside"),
+    ({"headline": "f1"}, "metrics.f1.value is missing"),
+    ({"headline": None}, "headline is None, not a text"),
+    ({"floor": {}}, "floor.value is missing"),
     ({"task": 3}, "task is 3, not a text"),
 ]
 
@@ -392,6 +437,9 @@ WRONG_TRAININGS = [
     ({"trainable_parameters": "1"}, "trainable_parameters is '1', not a finite number"),
     ({"versions": []}, "versions is [], not an object"),
     ({"recipe": None}, "recipe is None, not a text"),
+    ({"processes": 1.5}, "processes is 1.5, not a whole number"),
+    ({"sharding": 3}, "sharding is 3, not a text"),
+    ({"dropped_rows": None}, "dropped_rows is None"),
 ]
 
 
@@ -447,11 +495,13 @@ def test_markdown_shows_ours_with_deviation_and_the_papers_text(results, tmp_pat
     lines = [line for line in md.splitlines() if line.startswith("|")]
     assert lines[0] == (
         "| Model: Finance Expert | Model: Medical Expert | Model: General "
-        "| Task Performance: Medicine | Task Performance: Finance |"
+        "| Task Performance: Medicine | Task Performance: Finance "
+        "| Not in the paper: Finance answers (F1) |"
     )
     assert len(lines) == 2 + 6
     assert re.fullmatch(
-        r"\| 0 \| 4 \| 0 \| 0\.\d{4} ± 0\.\d{4} \(0\.3636\) \| 0\.\d{4} ± 0\.\d{4} \(0\.928\) \|",
+        r"\| 0 \| 4 \| 0 \| 0\.\d{4} ± 0\.\d{4} \(0\.3636\) \| 0\.\d{4} ± 0\.\d{4} \(0\.928\) "
+        r"\| 0\.\d{4} ± 0\.\d{4} \|",
         lines[4],
     )
 
@@ -615,7 +665,7 @@ def test_a_result_that_cannot_be_read_leaves_the_tables_in_place(tmp_path):
     broken = table.rows[4].cells[0].files[1]
     put(tmp_path / "broken.json", {})
     shutil.copy(tmp_path / "broken.json", broken)
-    with pytest.raises(ValueError, match=f"{re.escape(broken)}: metrics.acc.value is missing"):
+    with pytest.raises(ValueError, match=f"{re.escape(broken)}: headline is missing"):
         render(table, "hours", tmp_path)
     kinds = ("tex", "md", "csv")
     assert before == tuple((tmp_path / f"table7.{kind}").read_text("utf-8") for kind in kinds)
@@ -765,16 +815,22 @@ class Reader(HTMLParser):
 
 def report(folder, tables_, unit, out) -> str:
     drawn = draw(tables_, unit, folder / "figures")
+    trainings = sorted(folder.glob("variants/**/train.json"))
     page.write(
         tables_,
         [(png, f"Figure <{name}>") for name, (_, png) in drawn.items()],
         LEDGER,
-        sorted(folder.glob("variants/**/train.json")),
-        sorted(folder.glob("evals/**/*.json")),
-        "mini",
-        unit,
-        ["What this <study> can show."],
-        out,
+        data={
+            "medmcqa": put(folder / "data/medmcqa.json", counts_record()),
+            "news": put(folder / "data/news.json", text_record()),
+        },
+        mixes={"both": {"data": ["medmcqa", "news"], "trainings": trainings}},
+        trainings=trainings,
+        evaluations=sorted(folder.glob("evals/**/*.json")),
+        study="mini",
+        unit=unit,
+        notes=["What this <study> can show."],
+        out=out,
     )
     return out.read_text(encoding="utf-8")
 
@@ -801,9 +857,81 @@ def test_the_page_shows_ours_and_the_difference(results, html):
     scored = sum(cell.kind == "task" for t in results[1] for r in t.rows for cell in r.cells)
     reader = Reader(html)
     assert len(reader.texts("difference")) == scored
-    ours = reader.texts("ours")
-    assert len(ours) == 116
-    assert sum("±" in text for text in ours) == scored + 18
+    ours, beside = reader.texts("ours"), 6 + 3
+    assert len(ours) == 116 + beside
+    assert sum("±" in text for text in ours) == scored + 18 + beside
+
+
+def test_columns_beside_the_papers_are_set_apart(results, html, tmp_path):
+    table = results[1][3]
+    tex, md, csv = render(table, "hours", tmp_path)
+    assert "Finance answers" not in tex
+    assert "| Not in the paper: Finance answers (F1) |" in md
+    own = [line.split(",") for line in csv.splitlines() if "Finance answers (F1)" in line]
+    assert len(own) == 6 and all(line[3] == "" and float(line[4]) > 0 for line in own)
+    shown = page.view(table, "hours")
+    column = shown["columns"][-1]
+    assert (column.group, column.heading, column.parts) == (
+        "Not in the paper",
+        "Finance answers (F1)",
+        ("ours",),
+    )
+    assert column.apart and not any(it.apart for it in shown["columns"][:-1])
+    assert shown["groups"] == [("Model", 3), ("Task Performance", 6), ("Not in the paper", 1)]
+    assert (column.floor, column.n) == ("none", "2,000"), "no floor is not a floor of zero"
+    assert shown["floors"] == ["always answering the commonest option"]
+    assert shown["others"] == ["Finance answers (F1): the share of exact matches is 0.1000."]
+    assert Reader(html).texts("apart"), "by its style too"
+
+
+def test_a_score_that_seeds_call_by_two_names_is_refused(tmp_path):
+    one = put(tmp_path / "s0.json", written_record(0.4))
+    other = put(tmp_path / "s1.json", eval_record())
+    with pytest.raises(ValueError, match="headline differs between seeds: acc, f1"):
+        frames.measure(cell("task", "F1", (one, other), "finance_open"), "hours")
+
+
+def rows_below(html: str, heading: str) -> list[list[str]]:
+    """The cells' texts of the first table below a heading, row by row."""
+    table = re.search(r"<table.*?</table>", html.split(heading, 1)[1], re.DOTALL)[0]
+    rows = re.findall(r"<tr.*?</tr>", table, re.DOTALL)
+    cells = [re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row, re.DOTALL) for row in rows]
+    return [[re.sub("<.*?>", "", text) for text in row] for row in cells]
+
+
+def test_the_page_counts_the_training_data(html):
+    heads, task, text = rows_below(html, "<h2>Training data</h2>")
+    told = dict(zip(heads, task, strict=True))
+    assert told["Training set"] == "medmcqa" and told["Unlabelled"] == "4"
+    assert (told["Rows read"], told["Usable"], told["Sampled"]) == ("3,000", "2,640", "1,500")
+    assert (told["Pieces"], told["Characters"]) == ("", "123,456")
+    told = dict(zip(heads, text, strict=True))
+    assert (told["Pieces"], told["Held out"], told["Unlabelled"]) == ("200", "", "")
+    _, mix = rows_below(html, "<h3>As fine-tuning takes them</h3>")
+    assert mix[0] == "both" and mix[1].split(", ") == ["medmcqa", "news"]
+    assert mix[3:] == ["1,500", "12"]
+
+
+def test_runs_that_drop_other_rows_are_told_apart(tmp_path):
+    runs = [
+        put(tmp_path / f"{dropped}.json", train_record(rows=100 - dropped, dropped_rows=dropped))
+        for dropped in (3, 9)
+    ]
+    told = page.mixed("medmcqa", ["medmcqa"], runs)
+    assert (told["rows"], told["dropped"], told["trainings"]) == ("91 to 97", "3 to 9", 2)
+
+
+@pytest.mark.parametrize("record", [counts_record(), text_record()])
+def test_counts_lack_no_key_and_add_up(tmp_path, record):
+    path = put(tmp_path / "counts.json", record)
+    assert frames.read_counts(path) == record
+    for key in record.keys() - {"pieces"}:
+        put(tmp_path / "counts.json", {k: v for k, v in record.items() if k != key})
+        with pytest.raises(ValueError, match=f"{key} is missing"):
+            frames.read_counts(path)
+    put(tmp_path / "counts.json", {**record, "duplicate": record["duplicate"] + 1})
+    with pytest.raises(ValueError, match=f"usable is {record['usable']}, but .* less what was"):
+        frames.read_counts(path)
 
 
 def test_the_page_escapes_what_users_write(html):
@@ -859,6 +987,9 @@ def lines(ours, theirs) -> pd.DataFrame:
         ((0.1, 0.3, 0.2), (0.4, 0.5, 0.6), "best is “row 1”, in the paper “row 2”"),
         ((0.1, 0.3, 0.2), (0.4, 0.4, 0.3), "MMLU: 1 of 2 pairs"),
         ((0.2, 0.2), (0.4, 0.5), "MMLU: none of 1 pair of rows"),
+        ((0.2, 0.2), (0.4, 0.5), "best is “row 0” and “row 1”, in the paper “row 1”."),
+        ((0.3, 0.3, 0.3), (0.4, 0.4, 0.2), "best is “row 0”, “row 1” and “row 2”, in the paper"),
+        ((0.3, 0.3, 0.1), (0.4, 0.4, 0.2), "best is “row 0” and “row 1” in both."),
     ],
 )
 def test_order_in_words(ours, theirs, words):
@@ -882,6 +1013,16 @@ def test_provenance_counts_trainings_and_frozen_experts():
     assert told["versions"]["torch"] == "2.15.0, 2.14.0"
     assert [(it["recipe"], it["trainings"]) for it in told["recipes"]] == [("mofe", 2), ("full", 1)]
     assert told["hardware"] == ["A processor, 2 cores, no GPU"]
+    assert not told["processes"] and not told["resumed"] and not told["memory"]
+
+
+def test_provenance_tells_how_trainings_ran():
+    alone = {"processes": 1, "sharding": "none", "resumed": 0, "peak_memory_bytes": 5}
+    shared = {"processes": 3, "sharding": "fsdp", "resumed": 2, "peak_memory_bytes": 7}
+    told = page.provenance([train_record(**run) for run in (alone, shared, shared)], [])
+    assert told["processes"] == ["1 training on 1 process", "2 trainings on 3 processes (fsdp)"]
+    assert told["resumed"] == "2 of 3 trainings, 4 times in all"
+    assert told["memory"] == 7
 
 
 @pytest.mark.parametrize(

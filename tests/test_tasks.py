@@ -1,17 +1,19 @@
 """Tasks on real rows: the prompts are lm-eval's, the splits are the papers'."""
 
 import pytest
+import yaml
 from conftest import CONFIG
 from datasets import Dataset, load_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 
 from mofe import tasks
 from mofe.config import read_study
 from mofe.data import prepare, sources
 from mofe.plan import Plan
-from mofe.tasks import finance, pubmedqa
+from mofe.tasks import answers, finance, pubmedqa
 
 
 @pytest.fixture(scope="module")
@@ -26,36 +28,133 @@ def test_pubmedqa_is_the_official_test_set(shared, plan):
     assert len(task.eval_docs) == 500
 
 
-def stock(name: str, folder: str, path: str, tmp_path) -> object:
-    """lm-eval's own task, by its own manager and loader, on a local copy of its data set."""
-    yaml = tmp_path / f"{name}.yaml"
-    yaml.write_text(f"include: {tasks.STOCK / folder}\ntask: stock_{name}\ndataset_path: {path}\n")
+STOCK = {
+    "medmcqa": ("medmcqa/medmcqa.yaml", "openlifescienceai/medmcqa"),
+    "mmlu": ("mmlu/default/{leaf}.yaml", "cais/mmlu"),
+}
+
+
+def stock(tmp_path, leaves, file: str, path: str, **changes) -> dict[str, ConfigurableTask]:
+    """lm-eval's own tasks, by its own manager and loader, on a local copy of their data set."""
+    for leaf in leaves:
+        config = {"task": f"stock_{leaf}", "dataset_path": path, **changes}
+        include = f"include: {tasks.STOCK / file.format(leaf=leaf)}\n"
+        (tmp_path / f"{leaf}.yaml").write_text(include + yaml.safe_dump(config))
     manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
-    return manager.load([f"stock_{name}"])["tasks"][f"stock_{name}"]
+    loaded = manager.load([f"stock_{leaf}" for leaf in leaves])["tasks"]
+    return {name.removeprefix("stock_"): task for name, task in loaded.items()}
+
+
+def assert_equal_prompts(ours: ConfigurableTask, theirs: ConfigurableTask, shots: int) -> None:
+    """Every question's whole prompt, what can be answered, and the target, character for
+    character."""
+    for task in (ours, theirs):
+        task.set_fewshot_seed(1234)
+    assert len(ours.eval_docs) == len(theirs.eval_docs) > 10
+    for a, b in zip(ours.eval_docs, theirs.eval_docs, strict=True):
+        assert ours.fewshot_context(a, shots) == theirs.fewshot_context(b, shots)
+        assert ours.doc_to_choice(a) == theirs.doc_to_choice(b)
+        assert ours.doc_to_target(a) == theirs.doc_to_target(b)
+    assert ours.config.target_delimiter == theirs.config.target_delimiter
+
+
+@pytest.mark.parametrize("shots", [0, 5])
+@pytest.mark.parametrize("task", STOCK)
+def test_prompts_are_lm_evals_character_for_character(shared, plan, tmp_path, task, shots):
+    file, repo = STOCK[task]
+    ours = tasks.build({**plan.task_params(task), "shots": shots})
+    theirs = stock(tmp_path, ours, file, str(shared / "data" / repo))
+    assert ours.keys() == theirs.keys() and len(ours) == (57 if task == "mmlu" else 1)
+    for leaf in ours:
+        assert_equal_prompts(ours[leaf], theirs[leaf], shots)
+
+
+@pytest.mark.parametrize("shots", [0, 5])
+def test_pubmedqas_prompts_are_lm_evals(shared, plan, tmp_path, shots):
+    """lm-eval's task reads a script's columns: the same rows under the names that it gives them."""
+    (ours,) = tasks.build({**plan.task_params("pubmedqa"), "shots": shots}).values()
+    rows = load_dataset(str(shared / "data/qiaojin/PubMedQA/pqa_labeled"), split="train")
+    for split, which in (("test", "test"), ("train", "train"), ("validation", "train")):
+        named = [
+            {
+                "QUESTION": row["question"],
+                "CONTEXTS": row["context"]["contexts"],
+                "final_decision": row["final_decision"],
+            }
+            for row in pubmedqa.part(rows, which, 0)
+        ]
+        Dataset.from_list(named).to_parquet(tmp_path / "rows" / f"{split}.parquet")
+    file = "pubmedqa/pubmedqa.yaml"
+    theirs = stock(tmp_path, ["pubmedqa"], file, str(tmp_path / "rows"), dataset_name=None)
+    assert len(ours.eval_docs) == 500
+    assert_equal_prompts(ours, theirs["pubmedqa"], shots)
+
+
+def test_open_finance_questions_are_asked_as_they_are_trained_on(shared, plan):
+    """In training an open row is the evaluation's prompt, then its answer on a line of its own."""
+    (task,) = tasks.build({**plan.task_params("finance_open"), "shots": 2}).values()
+    source = plan.data_params("sujet")["source"]
+    rows = sources.load(source, None, "train", str(shared / "data"))
+    trained = dict(tasks.training_rows(plan.data_params("sujet")["task"], rows))
+    kinds = set(task.eval_docs["task_type"])
+    assert kinds == {"qa", "qa_with_context"} and len(task.eval_docs) > 50
+    asked = {task.doc_to_text(doc) for doc in task.eval_docs}
+    assert asked == {f"{doc['inputs'].strip()}\nAnswer:" for doc in task.eval_docs}
+    assert not asked & trained.keys()
+    examples = task.fewshot_docs()
+    assert len(examples) > 400
+    for doc in examples:
+        answer = trained[task.doc_to_text(doc)]
+        assert answer == f" {' '.join(doc['answer'].split())}\n" == f" {doc['reference']}\n"
+
+
+def test_a_test_part_without_open_rows_is_one_sentence(plan, tmp_path):
+    folder = tmp_path / "sujet-ai" / "Sujet-Finance-Instruct-177k"
+    folder.mkdir(parents=True)
+    row = {"answer": "up", "dataset": "x", "task_type": "sentiment_analysis"}
+    rows = Dataset.from_list([{"inputs": f"text {n}", **row} for n in range(30)])
+    rows.to_csv(folder / "rows.csv")
+    params = {**plan.task_params("finance_open"), "mirror": str(tmp_path)}
+    with pytest.raises(
+        ValueError, match="^tasks.finance_open: .*Sujet.* has no row .*beside: null"
+    ):
+        tasks.build(params)
+    (closed,) = tasks.build({**params, "harness": ["mofe_finance"]}).values()
+    assert len(closed.eval_docs) == 3
+
+
+def test_a_task_of_choices_and_answers_in_words_is_one_sentence(plan):
+    params = plan.task_params("finance")
+    with pytest.raises(ValueError, match="^tasks.finance.harness: mixes questions"):
+        tasks.build({**params, "harness": ["mofe_finance", "mofe_finance_open"]})
 
 
 @pytest.mark.parametrize(
-    "task, leaf, folder, repo",
+    "reference, answer, f1, exact",
     [
-        ("medmcqa", "medmcqa", "medmcqa/medmcqa.yaml", "openlifescienceai/medmcqa"),
-        ("mmlu", "mmlu_virology", "mmlu/default/mmlu_virology.yaml", "cais/mmlu"),
-        ("mmlu", "mmlu_sociology", "mmlu/default/mmlu_sociology.yaml", "cais/mmlu"),
+        ("The operating profit", " operating profit.", 1, 1),
+        ("$126 million", "126 Million", 1, 1),
+        ("decreased $54.7 million", "It decreased by $54.7 million", 0.75, 0),
+        ("to be or not to be", "to be", 2 * 2 / (6 + 2), 0),
+        ("yes", "no", 0, 0),
+        ("yes", "", 0, 0),
+        ("the", "", 1, 1),
+        ("a b b c", "b b b", 2 * 2 / (3 + 3), 0),
     ],
 )
-def test_prompts_are_lm_evals_character_for_character(
-    shared, plan, tmp_path, task, leaf, folder, repo
-):
-    ours = tasks.build(plan.task_params(task))[leaf]
-    theirs = stock(leaf, folder, str(shared / "data" / repo), tmp_path)
-    assert len(ours.eval_docs) == len(theirs.eval_docs) > 10
-    for a, b in zip(ours.eval_docs, theirs.eval_docs, strict=True):
-        assert ours.fewshot_context(a, 0) == theirs.fewshot_context(b, 0)
-        assert ours.doc_to_choice(a) == theirs.doc_to_choice(b)
-        assert ours.doc_to_target(a) == theirs.doc_to_target(b)
+def test_squads_scores_by_hand(reference, answer, f1, exact):
+    assert answers.f1(reference, answer) == pytest.approx(f1)
+    assert answers.exact(reference, answer) == exact
 
 
-def test_mmlu_is_all_57_subjects(plan):
-    assert len(tasks.build(plan.task_params("mmlu"))) == 57
+texts = st.text(alphabet="ab .,\n", max_size=12)
+
+
+@given(texts, texts)
+def test_squads_scores_are_symmetric_and_agree(one, other):
+    assert answers.f1(one, other) == answers.f1(other, one)
+    assert 0 <= answers.exact(one, other) <= answers.f1(one, other) <= 1
+    assert answers.f1(one, f" {one}!\n") == answers.exact(one, one.upper()) == 1
 
 
 @pytest.mark.parametrize("name", ["medmcqa", "mmlu", "sujet"])
@@ -159,8 +258,16 @@ def test_the_finance_split_parts_distinct_prompts(rows, seed):
     assert len(train) == len(parts["train"]) == len(distinct) - round(len(distinct) / 10)
     assert set(parts["test"]["task_type"]) <= {"sentiment_analysis"}
     for row in [*parts["train"], *parts["test"]]:
-        assert row["options"][row["gold"]] == row["answer"]
+        end = "\n" if row["task_type"] == "qa" else ""
+        assert row["options"][row["gold"]] == row["answer"] + end
     assert finance.part(data, "test", seed)["inputs"] == parts["test"]["inputs"]
+    opened = {which: finance.open_part(data, which, seed) for which in ("train", "test")}
+    asked = [text for it in (*opened.values(), parts["test"]) for text in it["inputs"]]
+    assert len(asked) == len(set(asked)), "no row is in two of these"
+    assert all(kind == "qa" for it in opened.values() for kind in it["task_type"])
+    assert opened["train"]["inputs"] == [
+        row["inputs"] for row in parts["train"] if row["task_type"] == "qa"
+    ]
 
 
 def test_the_pubmedqa_split_halves_every_answer():

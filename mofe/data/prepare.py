@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mofe import tasks
-from mofe.data import sources
+from mofe.data import schema, sources
 from mofe.files import write_atomic
 
 
@@ -20,20 +20,31 @@ def prepare(params: dict[str, Any], rows_file: Path, counts_file: Path) -> str:
     params: Plan.data_params. A prompt that occurs twice is used once, and one that the task's test
     set has too is dropped. Raw text has an empty prompt. Equal parameters give equal rows. Returns
     a line for the user.
-    Raises ValueError where fewer rows are left than the study asks for.
+    The counts, of rows but for the last: `read`; with a task `held_out` (the split's test part and
+    repetitions that it drops) and `unlabelled`, with raw text `pieces` (into which the rows were
+    cut); `duplicate`, `also_in_test`, `usable` (what is left), `sampled`, `characters` (of the
+    sampled prompts and answers).
+    Raises ValueError where a row is not of its schema, or where fewer rows are left than the study
+    asks for.
     """
     data, source = params["data"], params["source"]
     rows = sources.load(source, data["subset"], data["split"], params["mirror"])
     counts = {"read": len(rows)}
     if data["task"]:
-        pairs = dict(reversed(list(tasks.training_rows(params["task"], rows))))
-        counts["usable"] = len(pairs)
+        part = tasks.training_part(params["task"], rows)
+        labelled = list(tasks.render(params["task"], part))
+        counts |= {"held_out": len(rows) - len(part), "unlabelled": len(part) - len(labelled)}
+        distinct = list(reversed(dict(reversed(labelled)).items()))
+        counts["duplicate"] = len(labelled) - len(distinct)
         tested = _test_prompts(params["task"])
-        pairs = [(p, a) for p, a in reversed(pairs.items()) if p not in tested]
-        counts["also_in_test"] = counts["usable"] - len(pairs)
+        pairs = [(prompt, answer) for prompt, answer in distinct if prompt not in tested]
+        counts["also_in_test"] = len(distinct) - len(pairs)
     else:
-        pairs = [("", text) for text in dict.fromkeys(_texts(rows[data["text"]], data))]
-        counts["usable"] = len(pairs)
+        schema.check_text(data["text"], rows, source["repo"])
+        pieces = list(_texts(rows[data["text"]], data))
+        pairs = [("", text) for text in dict.fromkeys(pieces)]
+        counts |= {"pieces": len(pieces), "duplicate": len(pieces) - len(pairs), "also_in_test": 0}
+    counts["usable"] = len(pairs)
     wanted = len(pairs) if data["rows"] == "full" else data["rows"]
     if wanted > len(pairs):
         raise ValueError(
@@ -43,6 +54,7 @@ def prepare(params: dict[str, Any], rows_file: Path, counts_file: Path) -> str:
     order = np.random.default_rng(params["seed"]).permutation(len(pairs))[:wanted]
     prompts, answers = zip(*(pairs[i] for i in order), strict=True)
     counts["sampled"] = wanted
+    counts["characters"] = sum(map(len, (*prompts, *answers)))
 
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table({"prompt": prompts, "answer": answers}), sink)

@@ -55,7 +55,8 @@ def time_column(column: str, unit: Unit) -> str:
 def tidy(table, unit: Unit) -> pd.DataFrame:
     """One line a cell of ``table``: what the paper prints, what we measured.
 
-    Columns: row (from 1), label, column (the paper's heading), paper (published value), value,
+    Columns: row (from 1), label, column (the paper's heading; at the row's end those of the columns
+    that only we have, ``table.beside``), paper (published value), value,
     sd, stderr, n, seeds (see Measured). Parameters are counted in ones, scores are fractions of 1.
     Training time is in ``unit``: hours compare with the paper's; seconds never stand in one line
     with them, but in a line of their own under "Training Time(s)". Empty is NaN or NA; a cell that
@@ -73,7 +74,7 @@ def tidy(table, unit: Unit) -> pd.DataFrame:
 
 def _lines(table, unit: Unit) -> Iterator[tuple]:
     for number, row in enumerate(table.rows, start=1):
-        for cell in row.cells:
+        for cell in (*row.cells, *row.beside):
             printed = paper.printed(table.number, label(row), cell.column)
             published = None if printed is None else paper.number(printed)
             ours = measure(cell, unit)
@@ -122,31 +123,34 @@ def _time(cell, unit: Unit) -> Measured:
 
 def _score(cell, unit: Unit) -> Measured:
     evals = [read_eval(path) for path in cell.files]
-    questions = {record["n"] for record in evals}
-    if len(questions) > 1:
-        raise ValueError(
-            f"{cell.files[0]}: n differs between seeds: {', '.join(map(str, sorted(questions)))}"
-        )
-    scores = [record["metrics"]["acc"]["value"] for record in evals]
-    squares = [record["metrics"]["acc"]["stderr"] ** 2 for record in evals]
+    for key in ("n", "headline"):
+        if len(found := {record[key] for record in evals}) > 1:
+            raise ValueError(
+                f"{cell.files[0]}: {key} differs between seeds: {', '.join(map(str, sorted(found)))}"
+            )
+    headlines = [record["metrics"][record["headline"]] for record in evals]
+    scores = [headline["value"] for headline in headlines]
+    squares = [headline["stderr"] ** 2 for headline in headlines]
     stderr = math.sqrt(statistics.fmean(squares))
-    return Measured(statistics.fmean(scores), _sd(scores), stderr, questions.pop(), len(scores))
+    return Measured(statistics.fmean(scores), _sd(scores), stderr, evals[0]["n"], len(scores))
 
 
 def _sd(values: list) -> float | None:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
-def floor(cell) -> tuple[float, str]:
-    """The score that needs no model on a task cell's questions, and how it is reached."""
+def floor(cell) -> tuple[float, str] | None:
+    """The score that needs no model on a task cell's questions, and how it is reached; None where
+    answers are in words, which have no such score."""
     record = read_eval(cell.files[0])["floor"]
-    return record["value"], record["how"]
+    return record and (record["value"], record["how"])
 
 
 # --- reading and checking ---------------------------------------------------------------------
 
 _TRAIN_TEXTS = ("recipe", "moe", "stages", "git_revision")
 _TRAIN_OBJECTS = ("versions", "hardware", "frozen_sha256")
+_TRAIN_RUN = ("processes", "resumed", "peak_memory_bytes")  # how it ran, with `sharding`: optional
 
 
 def read_train(path: str | os.PathLike) -> dict[str, Any]:
@@ -160,8 +164,12 @@ def read_train(path: str | os.PathLike) -> dict[str, Any]:
         _whole(path, record, key)
     _whole(path, record, "seed")
     _number(path, record, "seconds", low=0)
+    _whole(path, record, "rows")
+    _whole(path, record, "dropped_rows")
     _number(path, record, "final_loss")
-    for key in _TRAIN_TEXTS:
+    for key in filter(record.__contains__, _TRAIN_RUN):
+        _whole(path, record, key)
+    for key in (*_TRAIN_TEXTS, *filter(record.__contains__, ("sharding",))):
         _instance(path, record, key, str, "a text")
     for key in _TRAIN_OBJECTS:
         _instance(path, record, key, dict, "an object")
@@ -169,16 +177,19 @@ def read_train(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def read_eval(path: str | os.PathLike) -> dict[str, Any]:
-    """An evaluation's JSON, checked; the headline metric is ``acc``.
+    """An evaluation's JSON, checked; ``headline`` names the one of its metrics that is shown.
 
     Raises:
         ValueError: not JSON, a key is missing, a number is not finite, or a score is outside 0..1.
     """
     record = _read(path)
-    _number(path, record, "metrics.acc.value", low=0, high=1)
-    _number(path, record, "metrics.acc.stderr", low=0, high=1)
-    _number(path, record, "floor.value", low=0, high=1)
-    _instance(path, record, "floor.how", str, "a text")
+    _instance(path, record, "headline", str, "a text")
+    for metric in dict.fromkeys((record["headline"], *_at(path, record, "metrics"))):
+        _number(path, record, f"metrics.{metric}.value", low=0, high=1)
+        _number(path, record, f"metrics.{metric}.stderr", low=0, high=1)
+    if _at(path, record, "floor") is not None:
+        _number(path, record, "floor.value", low=0, high=1)
+        _instance(path, record, "floor.how", str, "a text")
     if _whole(path, record, "n") == 0:
         raise ValueError(f"{path}: n is 0; an evaluation has questions")
     _whole(path, record, "seed")
@@ -186,6 +197,30 @@ def read_eval(path: str | os.PathLike) -> dict[str, Any]:
         _instance(path, record, key, str, "a text")
     _instance(path, record, "versions", dict, "an object")
     return record
+
+
+# Counts of rows that a training set starts from, for a task's and for raw text; then of all.
+_STARTS = (("read", "held_out", "unlabelled"), ("pieces", "read"))
+COUNTS = ("duplicate", "also_in_test", "usable", "sampled", "characters")
+
+
+def read_counts(path: str | os.PathLike) -> dict[str, int]:
+    """What became of a training set's rows (mofe/data/prepare.py), checked.
+
+    Raises:
+        ValueError: not JSON, a key is missing, a count is not a whole number, or the counts do not
+            add up.
+    """
+    record = _read(path)
+    first, *others = _STARTS["pieces" in record]
+    counts = {key: _whole(path, record, key) for key in (first, *others, *COUNTS)}
+    dropped = sum(counts.get(key, 0) for key in ("held_out", "unlabelled", *COUNTS[:2]))
+    if counts[first] - dropped != counts["usable"]:
+        raise ValueError(
+            f"{path}: usable is {counts['usable']}, but {first} less what was dropped is "
+            f"{counts[first] - dropped}"
+        )
+    return counts
 
 
 def _read(path: str | os.PathLike) -> dict[str, Any]:

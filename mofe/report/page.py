@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import itertools
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,21 @@ import pandas as pd
 
 from mofe.files import write_atomic
 from mofe.report import frames
-from mofe.report.tables import entry, headings, kind_by_column, shown_labels
+from mofe.report.tables import BESIDE, entry, headings, kind_by_column, shown_labels
 
+# The counts of a training set, as the page heads them.
+_COUNTED = (
+    ("read", "Rows read"),
+    ("held_out", "Held out"),
+    ("unlabelled", "Unlabelled"),
+    ("pieces", "Pieces"),
+    ("duplicate", "Duplicate"),
+    ("also_in_test", "Also in the test set"),
+    ("usable", "Usable"),
+    ("sampled", "Sampled"),
+    ("characters", "Characters"),
+)
+_METRICS = {"exact": "the share of exact matches"}
 _MINUS = "\u2212"
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -35,6 +49,8 @@ def write(
     tables: Sequence,
     figures: Sequence[tuple[str | os.PathLike, str]],
     assumptions: Sequence[Mapping[str, Any]],
+    data: Mapping[str, str | os.PathLike],
+    mixes: Mapping[str, Mapping[str, Sequence]],
     trainings: Sequence[str | os.PathLike],
     evaluations: Sequence[str | os.PathLike],
     study: str,
@@ -49,6 +65,9 @@ def write(
         figures: (PNG file, caption) of each figure.
         assumptions: item, choice, evidence and, if it has one, the configuration's key of each
             choice where the paper is silent; a choice may be any value of a configuration.
+        data: the counts JSON of every training set, by its name.
+        mixes: of every mix that fine-tuning uses its `data` (names of training sets) and its
+            `trainings` (the train.json of every run on it).
         trainings: every train.json of the study; evaluations: every evaluation's JSON.
         study: its name. unit: of the training time.
         notes: paragraphs on what the study can show; text is escaped, markupsafe.Markup is not.
@@ -62,9 +81,13 @@ def write(
     page = _TEMPLATES.get_template("report.html.jinja").render(
         study=study,
         notes=notes,
+        beside=BESIDE,
         tables=[view(table, unit) for table in tables],
         figures=[image(path, caption) for path, caption in figures],
         assumptions=[{"key": "", **it, "choice": in_words(it["choice"])} for it in assumptions],
+        data={name: frames.read_counts(path) for name, path in data.items()},
+        counted=_COUNTED,
+        mixes=[mixed(name, mix["data"], mix["trainings"]) for name, mix in mixes.items()],
         provenance=provenance(trained, evaluated),
     )
     write_atomic(out, page)
@@ -100,13 +123,15 @@ def image(path: str | os.PathLike, caption: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Field:
-    """A cell of the page's table. part is paper, ours or difference; first opens its column."""
+    """A cell of the page's table. part is paper, ours or difference; first opens its column, apart
+    says that this column is not the paper's."""
 
     part: str
     text: str
     sd: str = ""
     best: bool = False
     first: bool = False
+    apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,6 +145,7 @@ class Column:
     floor: str = ""
     stderr: str = ""
     n: str = ""
+    apart: bool = False
 
 
 def view(table, unit: frames.Unit) -> dict[str, Any]:
@@ -132,6 +158,7 @@ def view(table, unit: frames.Unit) -> dict[str, Any]:
         for (group, shown), heading in zip(heads[labels:], table.columns, strict=True)
         for column in _columns(table, frame, group, heading, shown)
     ]
+    columns += [_column_beside(table, frame, heading) for heading in table.beside]
     groups = [group for group, _ in heads[:labels]]
     groups += [column.group for column in columns for _ in column.parts]
     return {
@@ -149,6 +176,7 @@ def view(table, unit: frames.Unit) -> dict[str, Any]:
         ],
         "floors": floors(table),
         "orders": [words for column in _tasks(table) if (words := order(frame, column))],
+        "others": others(table),
     }
 
 
@@ -171,7 +199,17 @@ def _columns(table, frame: pd.DataFrame, group: str, heading: str, shown: str) -
     return [Column(group, heading, parts, rows, **last)]
 
 
-def _rows(table, frame, heading: str, kind: str, parts: tuple[str, ...]) -> list[tuple[Field, ...]]:
+def _column_beside(table, frame: pd.DataFrame, heading: str) -> Column:
+    """The page's column for one that the paper's table lacks."""
+    rows = _rows(table, frame, heading, "task", ("ours",), apart=True)
+    return Column(
+        BESIDE, heading, ("ours",), rows, **_last_lines(table, frame, heading), apart=True
+    )
+
+
+def _rows(
+    table, frame, heading: str, kind: str, parts: tuple[str, ...], apart: bool = False
+) -> list[tuple[Field, ...]]:
     lines = {line.row: line for line in frame[frame["column"] == heading].itertuples()}
     # The best score is marked, the paper's and ours; for time and size there is no such thing.
     scores = lines.values() if kind == "task" else ()
@@ -188,7 +226,9 @@ def _rows(table, frame, heading: str, kind: str, parts: tuple[str, ...]) -> list
             "ours": (texts.ours, texts.sd, line is not None and line.value == best["ours"]),
             "difference": (_difference(line, kind), "", False),
         }
-        rows.append(tuple(Field(part, *fields[part], first=part == parts[0]) for part in parts))
+        rows.append(
+            tuple(Field(part, *fields[part], first=part == parts[0], apart=apart) for part in parts)
+        )
     return rows
 
 
@@ -205,21 +245,44 @@ def _last_lines(table, frame: pd.DataFrame, heading: str) -> dict[str, str]:
     lines = frame[(frame["column"] == heading) & frame["value"].notna()]
     if lines.empty:
         return {}
-    cells = [c for row in table.rows for c in row.cells if c.column == heading and c.files]
+    floor = frames.floor(next(cell for cell in _scored(table) if cell.column == heading))
     least, most = lines["stderr"].min(), lines["stderr"].max()
     return {
-        "floor": f"{frames.floor(cells[0])[0]:.4f}",
-        "stderr": f"{most:.4f}"
-        if f"{least:.4f}" == f"{most:.4f}"
-        else f"{least:.4f} to {most:.4f}",
+        "floor": f"{floor[0]:.4f}" if floor else "none",
+        "stderr": span((least, most), ".4f"),
         "n": " or ".join(f"{n:,}" for n in sorted(set(lines["n"]))),
     }
 
 
+def _scored(table) -> list:
+    """The table's cells that show a task's score."""
+    cells = [cell for row in table.rows for cell in (*row.cells, *row.beside)]
+    return [cell for cell in cells if cell.kind == "task" and cell.files]
+
+
 def floors(table) -> list[str]:
     """How each floor of a table is reached, in words, each once."""
-    cells = [cell for row in table.rows for cell in row.cells if cell.kind == "task" and cell.files]
-    return list(dict.fromkeys(frames.floor(cell)[1] for cell in cells))
+    return list(dict.fromkeys(it[1] for cell in _scored(table) if (it := frames.floor(cell))))
+
+
+def others(table) -> list[str]:
+    """In words: what the evaluations behind a column measured besides the score it shows."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for cell in _scored(table):
+        for record in map(frames.read_eval, cell.files):
+            for metric in record["metrics"].keys() - {record["headline"]}:
+                value = record["metrics"][metric]["value"]
+                found.setdefault((cell.column, metric), []).append(value)
+    return [
+        f"{column}: {_METRICS.get(metric, metric)} is {span(values, '.4f')}."
+        for (column, metric), values in found.items()
+    ]
+
+
+def span(values: Iterable[float], form: str) -> str:
+    """The least and the greatest of values, "3 to 5", or the one that all are."""
+    shown = dict.fromkeys(f"{value:{form}}" for value in (min(values), max(values)))
+    return " to ".join(shown)
 
 
 def order(frame: pd.DataFrame, column: str) -> str | None:
@@ -238,10 +301,32 @@ def order(frame: pd.DataFrame, column: str) -> str | None:
         return None
     same, count = sum(pairs), len(pairs)
     told = "all" if same == count else "none" if same == 0 else f"{same}"
-    theirs, ours = (lines.loc[lines[name].idxmax(), "label"] for name in ("paper", "value"))
-    best = f"best is “{ours}”" + (" in both" if ours == theirs else f", in the paper “{theirs}”")
+    theirs, ours = (_best(lines, name) for name in ("paper", "value"))
+    best = f"best is {ours}" + (" in both" if ours == theirs else f", in the paper {theirs}")
     noun = "pair of rows is" if count == 1 else "pairs of rows are"
     return f"{column}: {told} of {count} {noun} in the paper's order; {best}."
+
+
+def _best(lines: pd.DataFrame, name: str) -> str:
+    """The labels of the rows whose value is the greatest: all of them, where several are equal."""
+    labels = [f"“{it}”" for it in lines.loc[lines[name] == lines[name].max(), "label"]]
+    return " and ".join(filter(None, (", ".join(labels[:-1]), labels[-1])))
+
+
+# --- training data ----------------------------------------------------------------------------
+
+
+def mixed(name: str, data: Sequence[str], trainings: Sequence[str | os.PathLike]) -> dict[str, Any]:
+    """A mix of training sets, and what its runs took of them: rows an epoch, and over-long rows
+    that they left out. They differ between runs only where a recipe has a max_length of its own."""
+    records = [frames.read_train(path) for path in trainings]
+    return {
+        "name": name,
+        "data": data,
+        "trainings": len(records),
+        "rows": span([record["rows"] for record in records], ","),
+        "dropped": span([record["dropped_rows"] for record in records], ","),
+    }
 
 
 # --- provenance -------------------------------------------------------------------------------
@@ -264,6 +349,11 @@ def provenance(trained: Sequence[dict], evaluated: Sequence[dict]) -> dict[str, 
             name: ", ".join(_distinct(str(r["versions"].get(name, "none")) for r in records))
             for name in packages
         },
+        "processes": _processes(trained),
+        "resumed": _resumed(trained),
+        "memory": max(
+            (r["peak_memory_bytes"] for r in trained if "peak_memory_bytes" in r), default=0
+        ),
         "frozen": len(frozen),
         "unchanged": sum(_unchanged(record) for record in frozen),
         "recipes": _by_recipe(trained),
@@ -280,6 +370,23 @@ def _experts(record: dict) -> str:
 def _unchanged(record: dict) -> bool:
     """Are the frozen experts bit for bit what they were before training?"""
     return record["frozen_sha256"].get("before") == record["frozen_sha256"].get("after")
+
+
+def _processes(trained: Sequence[dict]) -> list[str]:
+    """In words: how many trainings ran on how many processes; of records that say so."""
+    kinds = Counter((r["processes"], r["sharding"]) for r in trained if "processes" in r)
+    return [
+        f"{count} training{'s' * (count != 1)} on {processes} process{'es' * (processes != 1)}"
+        + (f" ({sharding})" if sharding != "none" else "")
+        for (processes, sharding), count in sorted(kinds.items())
+    ]
+
+
+def _resumed(trained: Sequence[dict]) -> str:
+    """In words: how many trainings went on from a checkpoint; empty where no record says."""
+    times = [record["resumed"] for record in trained if "resumed" in record]
+    resumed = len([it for it in times if it])
+    return f"{resumed} of {len(times)} trainings, {sum(times)} times in all" if times else ""
 
 
 def _hardware(hardware: Mapping[str, Any]) -> str:

@@ -2,7 +2,8 @@
 
 A cell shows our mean over seeds, its standard deviation, and the paper's value in parentheses,
 digit for digit as the paper prints it. Training time in seconds shows no published value: the
-paper's is in hours, and the two are never mixed.
+paper's is in hours, and the two are never mixed. Columns that the paper's table lacks stand at its
+right in markdown, under BESIDE, and in the CSV; LaTeX is the paper's table, without them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import pandas as pd
 from mofe import paper
 from mofe.files import write_atomic
 from mofe.report import frames
+
+BESIDE = "Not in the paper"  # heads the columns that only we have
 
 # What a page 345 pt wide (article, 10 pt) can take: longer texts are broken into lines.
 _HEADING_WIDTH = 10
@@ -71,15 +74,24 @@ def columns(table, unit: frames.Unit) -> list[str]:
 
 
 def kind_by_column(table) -> dict[str, str]:
-    """The paper's heading -> trainable, time or task."""
-    return {cell.column: cell.kind for row in table.rows for cell in row.cells}
+    """Every heading, ours beside the paper's included -> trainable, time or task."""
+    return {cell.column: cell.kind for row in table.rows for cell in (*row.cells, *row.beside)}
 
 
 def entries(table, frame: pd.DataFrame, unit: frames.Unit) -> list[list[Entry]]:
-    """The table's cells row by row, in the order of ``columns``."""
+    """The cells of the paper's columns row by row, in the order of ``columns``."""
+    return _entries(table, frame, list(zip(table.columns, columns(table, unit), strict=True)))
+
+
+def entries_beside(table, frame: pd.DataFrame) -> list[list[Entry]]:
+    """The cells of the columns that only we have, row by row."""
+    return _entries(table, frame, list(zip(table.beside, table.beside, strict=True)))
+
+
+def _entries(table, frame: pd.DataFrame, pairs: list[tuple[str, str]]) -> list[list[Entry]]:
+    """pairs: (heading, heading as shown) of each column."""
     kinds = kind_by_column(table)
     lines = {(line.row, line.column): line for line in frame.itertuples(index=False)}
-    pairs = list(zip(table.columns, columns(table, unit), strict=True))
     return [
         [
             entry(lines.get((number, shown)), kinds[column], table.number, frames.label(row))
@@ -145,7 +157,8 @@ def shown_labels(table) -> list[tuple[str, ...]]:
 
 
 def headings(table, unit: frames.Unit) -> list[tuple[str, str]]:
-    """(group, heading) of every column, label columns first; the group is empty if there is none.
+    """(group, heading) of the paper's columns, label columns first; the group is empty if there is
+    none.
 
     Where a group is one column wide and only repeats its heading ("MedMCQA" over "MedMCQA"), the
     group is dropped.
@@ -293,11 +306,18 @@ def _broken(text: str, width: int, align: str, position: str) -> str:
 
 def markdown(table, frame: pd.DataFrame, unit: frames.Unit) -> str:
     """The table in GitHub's markdown, with a group in front of its heading: "Model: General"."""
-    heads = [f"{group}: {text}" if group else text for group, text in headings(table, unit)]
-    aligns = [":--"] * len(table.label_headings) + ["--:"] * len(table.columns)
+    pairs = [*headings(table, unit), *((BESIDE, text) for text in table.beside)]
+    heads = [f"{group}: {text}" if group else text for group, text in pairs]
+    aligns = [":--"] * len(table.label_headings)
+    aligns += ["--:"] * (len(table.columns) + len(table.beside))
     rows = [
-        [*labels, *map(_markdown_entry, row)]
-        for labels, row in zip(shown_labels(table), entries(table, frame, unit), strict=True)
+        [*labels, *map(_markdown_entry, (*row, *beside))]
+        for labels, row, beside in zip(
+            shown_labels(table),
+            entries(table, frame, unit),
+            entries_beside(table, frame),
+            strict=True,
+        )
     ]
     lines = [_markdown_line(cells) for cells in ([_plain(head) for head in heads], aligns)]
     lines += [_markdown_line(map(_plain, row)) for row in rows]

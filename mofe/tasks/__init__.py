@@ -19,7 +19,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Kind
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from mofe.data import sources
+from mofe.data import schema, sources
 from mofe.tasks import finance, pubmedqa
 
 HERE = Path(__file__).parent
@@ -29,6 +29,7 @@ STOCK = Path(lm_eval.tasks.__file__).parent
 PARTS: dict[str, Callable[[Dataset, str, int], Dataset]] = {
     "mofe_pubmedqa": pubmedqa.part,
     "mofe_finance": finance.part,
+    "mofe_finance_open": finance.open_part,
 }
 
 logging.getLogger("lm_eval").setLevel(logging.ERROR)
@@ -40,24 +41,42 @@ def build(params: dict[str, Any]) -> dict[str, ConfigurableTask]:
     """The lm-eval task objects of one of the study's tasks, by lm-eval name.
 
     params: Plan.task_params. A group such as `mmlu` becomes its leaf tasks.
-    Raises ValueError for a task name that neither lm-eval nor mofe/tasks has.
+    Raises ValueError for a task name that neither lm-eval nor mofe/tasks has, for kinds of
+    questions that no score joins, and for a source without a row to ask.
     """
+    leaves = [config for name in params["harness"] for config in _leaves(name)]
+    if len({config["output_type"] for config in leaves}) > 1:
+        raise ValueError(
+            f"tasks.{params['name']}.harness: mixes questions that are answered by choice and in "
+            "words, which have no score in common; make it two tasks"
+        )
     return {
-        config["task"]: ConfigurableTask(config=_configure(config, params))
-        for name in params["harness"]
-        for config in _leaves(name)
+        config["task"]: ConfigurableTask(config=_configure(config, params)) for config in leaves
     }
 
 
 def training_rows(params: dict[str, Any], rows: Dataset) -> Iterator[tuple[str, str]]:
     """(prompt, answer) of every labelled row, as the task would ask and score it.
 
-    rows: a training split in the task's schema. Rows without a label (-1) are left out. The answer
-    is the option the task scores, with the task's delimiter in front.
+    rows: a training split in the task's schema; of a set that is parted, its training part is
+    taken. Rows without a label (-1) are left out. The answer is the option the task scores, with
+    the task's delimiter in front. Raises ValueError where a row is not of the task's schema.
     """
-    (config, *_) = (c for name in params["harness"] for c in _leaves(name))
-    if config["task"] in PARTS:
-        rows = PARTS[config["task"]](rows, "train", params["seed"])
+    yield from render(params, training_part(params, rows))
+
+
+def training_part(params: dict[str, Any], rows: Dataset) -> Dataset:
+    """The rows that may be trained on: all of a training split, or, of a set that comes as one
+    split, what is not its test part. Raises ValueError where a row is not of the task's schema."""
+    config = _first(params)
+    schema.check(config["dataset_path"], rows, params["source"]["repo"], labelled=False)
+    part = PARTS.get(config["task"])
+    return part(rows, "train", params["seed"]) if part else rows
+
+
+def render(params: dict[str, Any], rows: Dataset) -> Iterator[tuple[str, str]]:
+    """(prompt, answer) of every labelled row of a training part."""
+    config = _first(params)
     # the rows go in as the test split: lm-eval reads prompt, options and target off its documents
     config = _overridden(config, {**params, "shots": 0})
     config |= {"custom_dataset": lambda **_: {"rows": rows}}
@@ -67,9 +86,13 @@ def training_rows(params: dict[str, Any], rows: Dataset) -> Iterator[tuple[str, 
         target = task.doc_to_target(doc)
         if target == -1:
             continue
-        options = task.doc_to_choice(doc)
-        answer = options[target] if isinstance(target, int) else target
+        answer = task.doc_to_choice(doc)[target] if isinstance(target, int) else target
         yield task.doc_to_text(doc), delimiter + answer
+
+
+def _first(params: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a task's first leaf; a group's leaves read their rows alike."""
+    return next(c for name in params["harness"] for c in _leaves(name))
 
 
 def _configure(config: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
@@ -78,11 +101,11 @@ def _configure(config: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]
     asked = config.get("test_split") or config["validation_split"]
     examples = config.get("fewshot_split") or config.get("training_split")
     if part:
-        load = partial(_parts, part, params, config.get("dataset_name"), asked)
+        load = partial(_parts, part, params, config, asked)
         asked, examples = "test", "train"
     else:
         names = [asked, examples] if shots else [asked]
-        load = partial(_splits, params, config.get("dataset_name"), names)
+        load = partial(_splits, params, config, names)
     if shots and examples in (None, asked):
         raise ValueError(
             f"shots: task {config['task']!r} has no rows to take {shots} examples from"
@@ -102,13 +125,26 @@ def _overridden(config: dict[str, Any], params: dict[str, Any]) -> dict[str, Any
     return config
 
 
-def _splits(params, subset, names, **_) -> dict[str, Dataset]:
-    return {name: sources.load(params["source"], subset, name, params["mirror"]) for name in names}
+def _rows(params, config, split: str) -> Dataset:
+    """A split that questions or examples are taken from, in the task's schema."""
+    rows = sources.load(params["source"], config.get("dataset_name"), split, params["mirror"])
+    return schema.check(config["dataset_path"], rows, params["source"]["repo"], labelled=True)
 
 
-def _parts(part, params, subset, split, **_) -> dict[str, Dataset]:
-    rows = sources.load(params["source"], subset, split, params["mirror"])
-    return {which: part(rows, which, params["seed"]) for which in ("test", "train")}
+def _splits(params, config, names, **_) -> dict[str, Dataset]:
+    return {name: _rows(params, config, name) for name in names}
+
+
+def _parts(part, params, config, split, **_) -> dict[str, Dataset]:
+    rows = _rows(params, config, split)
+    parts = {which: part(rows, which, params["seed"]) for which in ("test", "train")}
+    if not len(parts["test"]):
+        raise ValueError(
+            f"tasks.{params['name']}: the test part of {params['source']['repo']} has no row that "
+            f"{config['task']} asks; leave the task out of 'tables' (a table's 'beside: null' does "
+            "for one shown there), or read a source that has such rows"
+        )
+    return parts
 
 
 @cache

@@ -1,8 +1,9 @@
-"""Sujet-Finance-Instruct-177k as a benchmark: a 9:1 split by seed (section 4.4.1).
+"""Sujet-Finance-Instruct-177k as two benchmarks: a 9:1 split by seed (section 4.4.1).
 
 The data set has one split. Rows of closed task types (sentiment, yes/no, topic) are multiple
-choice among the labels that occur in their source; their share of the test part is the benchmark.
-Rows of open types have no options and are trained on only.
+choice among the labels that occur in their source; those of the test part are the paper's
+benchmark. Rows of the other, open types are answered in words; those of the test part are a
+benchmark beside it.
 """
 
 from collections import defaultdict
@@ -14,34 +15,59 @@ from datasets import Dataset
 CLOSED = ("sentiment_analysis", "yes_no_question", "topic_classification")
 TEST_SHARE = 0.1
 
+Part = Literal["train", "test"]
 
-def part(rows: Dataset, which: Literal["train", "test"], seed: int) -> Dataset:
+
+def part(rows: Dataset, which: Part, seed: int) -> Dataset:
     """The train part with all its rows, or the closed rows of the test part.
 
-    Each row gains `options` (list of str) and `gold` (int, the answer's index among them); an open
-    row's only option is its answer. Repeated prompts are dropped before the split, so that no
-    test prompt is trained on. Raises ValueError for a row without an answer.
+    Each row gains `options` (list of str) and `gold` (int, the answer's index among them). An open
+    row's only option is its answer in one line and that line's end: training on it teaches where an
+    answer ends, and there generation stops (mofe_finance_open.yaml). Repeated prompts are dropped
+    before the split, so that no test prompt is trained on.
     """
-    columns = rows.select_columns(["inputs", "answer", "dataset", "task_type"])[:]
-    prompts, answers = columns["inputs"], columns["answer"]
-    kinds = list(zip(columns["dataset"], columns["task_type"], strict=True))
+    kinds = _kinds(rows)
+    answers = [
+        answer.strip() if _closed(kind) else one_line(answer) + "\n"
+        for kind, answer in zip(kinds, rows["answer"][:], strict=True)
+    ]
     labels: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for number, (kind, answer) in enumerate(zip(kinds, answers, strict=True)):
-        if not answer:
-            raise ValueError(f"sujet: row {number} has no answer (column 'answer')")
-        labels[kind].add(answer.strip())
-    first = list({prompt: i for i, prompt in reversed(list(enumerate(prompts)))}.values())[::-1]
+    for kind, answer in zip(kinds, answers, strict=True):
+        labels[kind].add(answer)
+    chosen = _split(rows, which, seed)
+    if which == "test":
+        chosen = [i for i in chosen if _closed(kinds[i])]
+    options = [sorted(labels[kinds[i]]) if _closed(kinds[i]) else [answers[i]] for i in chosen]
+    gold = [o.index(answers[i]) for i, o in zip(chosen, options, strict=True)]
+    return rows.select(chosen).add_column("options", options).add_column("gold", gold)
+
+
+def open_part(rows: Dataset, which: Part, seed: int) -> Dataset:
+    """The open rows of the train or the test part; each gains `reference`, its answer in one
+    line."""
+    kinds, answers = _kinds(rows), rows["answer"][:]
+    chosen = [i for i in _split(rows, which, seed) if not _closed(kinds[i])]
+    return rows.select(chosen).add_column("reference", [one_line(answers[i]) for i in chosen])
+
+
+def one_line(text: str) -> str:
+    """The text with every run of white space as one space, which no score of ours can tell."""
+    return " ".join(text.split())
+
+
+def _kinds(rows: Dataset) -> list[tuple[str, str]]:
+    return list(zip(rows["dataset"][:], rows["task_type"][:], strict=True))
+
+
+def _closed(kind: tuple[str, str]) -> bool:
+    return kind[1] in CLOSED
+
+
+def _split(rows: Dataset, which: Part, seed: int) -> list[int]:
+    """The rows of a part, in their own order; of rows with one prompt the first alone."""
+    first = list({prompt: i for i, prompt in reversed(list(enumerate(rows["inputs"][:])))}.values())
+    first.reverse()
     order = np.random.default_rng(seed).permutation(len(first))
     n_test = round(len(first) * TEST_SHARE)
-    if which == "test":
-        chosen = sorted(first[i] for i in order[:n_test])
-        chosen = [i for i in chosen if kinds[i][1] in CLOSED]
-    else:
-        chosen = sorted(first[i] for i in order[n_test:])
-    closed = [kinds[i][1] in CLOSED for i in chosen]
-    options = [
-        sorted(labels[kinds[i]]) if is_closed else [answers[i].strip()]
-        for i, is_closed in zip(chosen, closed, strict=True)
-    ]
-    gold = [o.index(answers[i].strip()) for i, o in zip(chosen, options, strict=True)]
-    return rows.select(chosen).add_column("options", options).add_column("gold", gold)
+    numbers = order[:n_test] if which == "test" else order[n_test:]
+    return sorted(first[i] for i in numbers)

@@ -1,0 +1,115 @@
+"""What the columns of a benchmark's rows must hold, whatever repository they come from.
+
+A benchmark is named as lm-eval's task files name its data set (`dataset_path`): another data set
+that is read by the same task has the same columns. A fault names the repository, the column and
+the row, before a prompt is made of it.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from datasets import Dataset
+
+Check = Callable[[Any], str | None]  # what is wrong with a value, or None
+
+UNLABELLED = -1
+
+
+def _text(value: Any) -> str | None:
+    if not isinstance(value, str):
+        return f"is {value!r}, not text"
+    return None if value.strip() else "is empty"
+
+
+def _option(value: Any) -> str | None:
+    return None if isinstance(value, str) else f"is {value!r}, not text"
+
+
+def _options(number: int) -> Check:
+    def check(value: Any) -> str | None:
+        if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+            return f"is {value!r}, not a list of texts"
+        return None if len(value) == number else f"has {len(value)} choices, not {number}"
+
+    return check
+
+
+def _label(number: int) -> Check:
+    def check(value: Any) -> str | None:
+        ok = type(value) is int and (0 <= value < number or value == UNLABELLED)
+        return None if ok else f"is {value!r}, not a label from 0 to {number - 1}"
+
+    return check
+
+
+def _one_of(*words: str) -> Check:
+    def check(value: Any) -> str | None:
+        return None if value in words else f"is {value!r}, not one of {', '.join(words)}"
+
+    return check
+
+
+def _contexts(value: Any) -> str | None:
+    texts = value.get("contexts") if isinstance(value, Mapping) else None
+    if not texts or not all(isinstance(text, str) for text in texts):
+        return "has no list of texts 'contexts'"
+    return None
+
+
+SCHEMAS: dict[str, dict[str, Check]] = {
+    "cais/mmlu": {"question": _text, "choices": _options(4), "answer": _label(4)},
+    "openlifescienceai/medmcqa": {
+        "question": _text,
+        **dict.fromkeys(("opa", "opb", "opc", "opd"), _option),
+        "cop": _label(4),
+    },
+    "qiaojin/PubMedQA": {
+        "question": _text,
+        "context": _contexts,
+        "final_decision": _one_of("yes", "no", "maybe"),
+    },
+    "sujet-ai/Sujet-Finance-Instruct-177k": {
+        "inputs": _text,
+        "answer": _text,
+        "dataset": _text,
+        "task_type": _text,
+    },
+}
+# The column whose value says which option is right, where it can be UNLABELLED.
+LABELS = {"cais/mmlu": "answer", "openlifescienceai/medmcqa": "cop"}
+
+
+def check(benchmark: str, rows: Dataset, repo: str, *, labelled: bool) -> Dataset:
+    """The rows as they are, if they have the benchmark's schema (none is known: anything passes).
+
+    repo: for the message. labelled: rows without a label are a fault too, as they are in a test
+    set. Raises ValueError naming the first fault's column and row (from 0).
+    """
+    columns = SCHEMAS.get(benchmark, {})
+    _check(columns, rows, repo)
+    label = LABELS.get(benchmark)
+    if labelled and label and UNLABELLED in (values := rows.select_columns(label)[:][label]):
+        raise ValueError(
+            f"{repo}: row {values.index(UNLABELLED)} has no label (column {label!r} is "
+            f"{UNLABELLED}), so it cannot be asked as a test question; choose a labelled split"
+        )
+    return rows
+
+
+def check_text(column: str, rows: Dataset, repo: str) -> Dataset:
+    """The rows as they are, if `column` is text in each of them; it may be empty. Raises
+    ValueError naming the first fault's row (from 0)."""
+    _check({column: _option}, rows, repo)
+    return rows
+
+
+def _check(columns: Mapping[str, Check], rows: Dataset, repo: str) -> None:
+    for column, fault in columns.items():
+        if column not in rows.column_names:
+            there = ", ".join(rows.column_names)
+            raise ValueError(f"{repo}: there is no column {column!r}; there are {there}")
+    held = rows.select_columns(list(columns))[:] if columns else {}
+    for column, fault in columns.items():
+        for number, value in enumerate(held[column]):
+            if wrong := fault(value):
+                raise ValueError(f"{repo}: column {column!r} of row {number} {wrong}")

@@ -1,0 +1,374 @@
+"""What comes from the hub, through huggingface_hub's own client and a hub on this machine."""
+
+import hashlib
+import io
+import json
+import os
+from pathlib import Path
+
+import fake_hub
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from conftest import CONFIG, snakemake
+from datasets import Dataset
+from huggingface_hub import constants
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mofe import hub, models
+from mofe.config import ConfigError, read_study
+from mofe.data import prepare, sampling, schema, sources
+from mofe.plan import MODEL_FILES, Plan
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def online(monkeypatch):
+    with fake_hub.running() as it:
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, it.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "ENDPOINT", it.url)
+        monkeypatch.setattr("time.sleep", lambda seconds: None)  # the client's waits between tries
+        yield it
+
+
+def wanted(repo="org/name", kind="dataset", revision="main", files=("*.parquet",), sample=None):
+    return {"repo": repo, "kind": kind, "revision": revision, "files": files, "sample": sample}
+
+
+def noise(size: int, seed: int = 0) -> bytes:
+    return np.random.default_rng(seed).bytes(size)
+
+
+def parquet(rows: list[str], group: int) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"text": rows}), sink, row_group_size=group)
+    return sink.getvalue()
+
+
+# ------------------------------------------------------------------------------------ fetching
+
+
+def test_the_manifest_has_the_commit_and_every_files_hash(online, tmp_path):
+    files = {"a/x.parquet": noise(1000), "README.md": b"---\n---\n", "load.py": b"import os"}
+    commit = online.publish("dataset", "org/name", "refs/convert/parquet", files)
+    line = hub.fetch(wanted(revision="refs/convert/parquet"), tmp_path / "org" / "name.json")
+    record = json.loads((tmp_path / "org" / "name.json").read_text())
+    assert commit in line
+    assert record == {
+        "repo": "org/name",
+        "kind": "dataset",
+        "revision": "refs/convert/parquet",
+        "commit": commit,
+        "files": [
+            {"path": p, "size": len(files[p]), "sha256": hashlib.sha256(files[p]).hexdigest()}
+            for p in ("README.md", "a/x.parquet")
+        ],
+    }
+    folder = tmp_path / "org" / "name"
+    here = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    assert here == {"README.md", "a/x.parquet"}
+
+
+def test_a_cut_connection_is_resumed_where_it_ended(online, tmp_path):
+    files = {"a.parquet": noise(3000), "b.parquet": noise(2 * hub.CHUNK + 5000)}
+    online.publish("dataset", "org/name", "main", files)
+    online.cut["b.parquet"] = hub.CHUNK
+    manifest = tmp_path / "org" / "name.json"
+    with pytest.raises(ConnectionError, match=r"was cut off.*snakemake --profile ... prefetch"):
+        hub.fetch(wanted(), manifest)
+    assert not manifest.exists() and not (tmp_path / "org/name/b.parquet").exists()
+    assert online.served == {"a.parquet": 3000, "b.parquet": hub.CHUNK}
+
+    (stated,) = hub.sizes([wanted()], tmp_path)
+    assert stated["present"] == 3000 + hub.CHUNK
+    assert stated["bytes"] == 3000 + 2 * hub.CHUNK + 5000
+
+    online.cut.clear()
+    online.served.clear()
+    hub.fetch(wanted(), manifest)
+    assert online.served == {"b.parquet": hub.CHUNK + 5000}, "the rest and nothing else"
+    assert (tmp_path / "org/name/b.parquet").read_bytes() == files["b.parquet"]
+
+
+def test_a_branch_that_moved_is_followed_and_its_old_files_go(online, tmp_path):
+    manifest = tmp_path / "org" / "name.json"
+    same = noise(500)
+    first = online.publish("dataset", "org/name", "main", {"a.parquet": b"old", "b.parquet": same})
+    hub.fetch(wanted(), manifest)
+    assert json.loads(manifest.read_text())["commit"] == first
+    new = {"a.parquet": b"new", "c/b.parquet": same}
+    second = online.publish("dataset", "org/name", "main", new)
+    hub.fetch(wanted(), manifest)
+    record = json.loads(manifest.read_text())
+    assert second != first and record["commit"] == second
+    for path, content in new.items():
+        assert (tmp_path / "org/name" / path).read_bytes() == content
+    assert not (tmp_path / "org/name/b.parquet").exists()
+
+
+def test_a_file_with_another_hash_is_refused(online, tmp_path):
+    online.publish("dataset", "org/name", "main", {"a.parquet": noise(500)})
+    online.lies.add("a.parquet")
+    with pytest.raises(ValueError, match=r"a.parquet is not what the hub says"):
+        hub.fetch(wanted(), tmp_path / "org" / "name.json")
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_a_damaged_file_is_fetched_again(online, tmp_path):
+    files = {"a.parquet": noise(500), "b.csv": b"x,y\n1,2\n"}
+    online.publish("dataset", "org/name", "main", files)
+    (tmp_path / "org/name").mkdir(parents=True)
+    for path, content in files.items():
+        (tmp_path / "org/name" / path).write_bytes(b"\0" * len(content))
+    hub.fetch(wanted(files=("*.parquet", "*.csv")), tmp_path / "org" / "name.json")
+    for path, content in files.items():
+        assert (tmp_path / "org/name" / path).read_bytes() == content
+
+
+def test_of_a_model_only_what_is_safe_is_fetched(online, tmp_path):
+    files = ["model.safetensors", "config.json", "tokenizer.model", "model.bin", "code.py"]
+    content = {name: name.encode() for name in [*files, "onnx/config.json"]}
+    online.publish("model", "org/name", REVISION, content)
+    model = wanted(kind="model", revision=REVISION, files=MODEL_FILES)
+    hub.fetch(model, tmp_path / "org" / "name.json")
+    record = json.loads((tmp_path / "org/name.json").read_text())
+    assert [f["path"] for f in record["files"]] == sorted(files[:3])
+    out = tmp_path / "linked"
+    params = {"hub": "org/name", "revision": REVISION, "mirror": str(tmp_path)}
+    models.fetch(params, out)
+    assert (out / "model.safetensors").read_bytes() == b"model.safetensors"
+
+
+def test_a_model_without_safetensors_is_refused(online, tmp_path):
+    files = {"pytorch_model.bin": b"x", "config.json": b"{}"}
+    online.publish("model", "org/name", "main", files)
+    with pytest.raises(ValueError, match=r"org/name at revision main has no weights as safetensor"):
+        hub.fetch(wanted(kind="model", files=MODEL_FILES), tmp_path / "org/name.json")
+    (tmp_path / "org/name/config.json").parent.mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="no weights as safetensors"):
+        models.fetch({"hub": "org/name", "revision": "x", "mirror": str(tmp_path)}, tmp_path / "o")
+
+
+@pytest.mark.parametrize("repo, revision", [("org/none", "main"), ("org/name", "other")])
+def test_what_the_hub_lacks_is_one_sentence(online, tmp_path, repo, revision):
+    online.publish("dataset", "org/name", "main", {"a.parquet": b"x"})
+    with pytest.raises(ConnectionError, match=f"{repo} at revision {revision} cannot be had"):
+        hub.fetch(wanted(repo, revision=revision), tmp_path / "org" / "name.json")
+    with pytest.raises(ValueError, match=r"no file that matches \['b/\*'\]"):
+        hub.fetch(wanted(files=["b/*"]), tmp_path / "org" / "name.json")
+
+
+# ------------------------------------------------------------------------------------ a sample
+
+
+def corpus(shards: int = 3, rows: int = 4000) -> dict[str, bytes]:
+    length = 600  # characters a row
+    long = [noise(rows * length // 2, seed=s).hex() for s in range(shards)]
+    texts = [[text[i : i + length] for i in range(0, len(text), length)] for text in long]
+    return {
+        f"data/en-{s:05}-of-{shards:05}.parquet": parquet(t, 100) for s, t in enumerate(texts)
+    } | {"data/es-00000-of-00001.parquet": noise(10**6)}
+
+
+def drawn(seed: int, rows: int = 450) -> dict:
+    source = {"files": ["data/en-*.parquet"], "rows": rows, "seed": seed}
+    return {"repo": "org/name", "revision": "main", "sample": source}
+
+
+def test_a_sample_is_fetched_without_the_rest(online, tmp_path):
+    files = corpus()
+    online.publish("dataset", "org/name", "main", files)
+    size = sum(len(content) for path, content in files.items() if "/en-" in path)
+    sample = {"rows": 450, "seed": 7}
+    repository = wanted(files=["data/en-*.parquet"], sample=sample)
+    hub.fetch(repository, tmp_path / "hub" / "org" / "name.json")
+    assert sum(online.served.values()) < size / 5, "450 of 12,000 rows, and the footers"
+    record = json.loads((tmp_path / "hub/org/name.json").read_text())
+    assert record["sample"]["of_rows"] == 12000
+    assert sum(group["rows"] for group in record["sample"]["groups"]) == 450
+    assert {group["file"] for group in record["sample"]["groups"]} == {
+        path for path in files if "/en-" in path
+    }, "the sample spreads over all shards"
+
+    for path, content in files.items():
+        (tmp_path / "mirror/org/name" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mirror/org/name" / path).write_bytes(content)
+    fetched = sources.load(drawn(7), None, "en", str(tmp_path / "hub"))
+    mirrored = sources.load(drawn(7), None, "en", str(tmp_path / "mirror"))
+    another = sources.load(drawn(8), None, "en", str(tmp_path / "mirror"))
+    assert len(set(fetched["text"])) == 450
+    assert fetched["text"][:] == mirrored["text"][:], "a mirror's sample is the hub's"
+    assert len(another) == 450 and set(another["text"]) != set(fetched["text"])
+
+
+footers = st.lists(st.lists(st.integers(0, 20), max_size=6), min_size=1, max_size=5)
+
+
+@given(footers, st.integers(1, 150), st.integers(0, 3))
+def test_a_sample_is_as_large_as_asked_and_a_sample_of_it_is_itself(groups, rows, seed):
+    pieces = sampling.draw(groups, rows, seed)
+    assert sum(p.rows for p in pieces) == min(rows, sum(map(sum, groups)))
+    assert len({(p.shard, p.group) for p in pieces}) == len(pieces)
+    assert all(0 < p.rows <= groups[p.shard][p.group] for p in pieces)
+    kept = [
+        [p.rows for p in pieces if p.shard == s] for s in dict.fromkeys(p.shard for p in pieces)
+    ]
+    again = sampling.draw(kept, rows, seed + 1)
+    assert [p.rows for p in again] == [p.rows for p in pieces]
+
+
+def test_a_sample_of_another_format_is_a_fault_of_the_configuration():
+    bad = {"medical_corpus": {"files": ["data/en.jsonl.gz"]}}
+    with pytest.raises(ConfigError, match=r"sources.medical_corpus.*'sample' draws from parquet"):
+        read_study(CONFIG, sources=bad)
+
+
+def test_a_repository_at_two_revisions_is_a_fault_of_the_configuration():
+    with pytest.raises(ConfigError, match=r"sources.again: sources.mmlu reads cais/mmlu too"):
+        read_study(CONFIG, sources={"again": {"repo": "cais/mmlu", "revision": "main"}})
+
+
+# ------------------------------------------------------------------------------- rows and schemas
+
+
+def test_a_parquet_conversion_is_read_without_a_card(tmp_path):
+    folder = tmp_path / "alexfabbri/multi_news"
+    for split, rows in (("train", ["a ||||| b", "c"]), ("test", ["d"])):
+        (folder / "default" / split).mkdir(parents=True)
+        table = pa.table({"document": rows, "summary": ["s"] * len(rows)})
+        pq.write_table(table, folder / "default" / split / "0000.parquet")
+    source = {"repo": "alexfabbri/multi_news", "revision": "refs/convert/parquet"}
+    assert sources.load(source, None, "train", str(tmp_path))["document"][:] == ["a ||||| b", "c"]
+
+
+MMLU = {"question": "q", "choices": ["a", "b", "c", "d"], "answer": 2}
+MEDMCQA = {"question": "q", "opa": "a", "opb": "b", "opc": "c", "opd": "d", "cop": 0}
+PUBMEDQA = {"question": "q", "context": {"contexts": ["c"]}, "final_decision": "yes"}
+SUJET = {"inputs": "i", "answer": "a", "dataset": "d", "task_type": "qa"}
+
+
+@pytest.mark.parametrize(
+    "benchmark, row, fault, told",
+    [
+        ("cais/mmlu", MMLU, {"question": " "}, "'question' of row 1 is empty"),
+        ("cais/mmlu", MMLU, {"choices": ["a"]}, "'choices' of row 1 has 1 choices, not 4"),
+        ("cais/mmlu", MMLU, {"answer": 4}, "'answer' of row 1 is 4, not a label from 0 to 3"),
+        ("openlifescienceai/medmcqa", MEDMCQA, {"opb": None}, "'opb' of row 1 is None, not text"),
+        ("openlifescienceai/medmcqa", MEDMCQA, {"cop": -2}, "'cop' of row 1 is -2, not a label"),
+        ("qiaojin/PubMedQA", PUBMEDQA, {"final_decision": "so"}, "of row 1 is 'so', not one of"),
+        ("qiaojin/PubMedQA", PUBMEDQA, {"context": {"contexts": []}}, "row 1 has no list of texts"),
+        ("sujet-ai/Sujet-Finance-Instruct-177k", SUJET, {"answer": ""}, "'answer' of row 1 is"),
+    ],
+)
+def test_a_row_that_breaks_its_schema_is_named(benchmark, row, fault, told):
+    rows = Dataset.from_list([row, {**row, **fault}])
+    with pytest.raises(ValueError, match=f"my/set: column .*{told}"):
+        schema.check(benchmark, rows, "my/set", labelled=False)
+    good = Dataset.from_list([row, row])
+    assert schema.check(benchmark, good, "my/set", labelled=True) is good
+    column = next(iter(fault))
+    with pytest.raises(ValueError, match=f"my/set: there is no column '{column}'; there are"):
+        schema.check(benchmark, good.remove_columns(column), "my/set", labelled=False)
+
+
+def test_a_test_question_without_a_label_is_named():
+    rows = Dataset.from_list([MEDMCQA, {**MEDMCQA, "cop": -1}])
+    schema.check("openlifescienceai/medmcqa", rows, "my/set", labelled=False)
+    with pytest.raises(ValueError, match="row 1 has no label"):
+        schema.check("openlifescienceai/medmcqa", rows, "my/set", labelled=True)
+
+
+def test_every_row_of_a_training_set_is_accounted_for(tmp_path):
+    folder = tmp_path / "openlifescienceai/medmcqa/data"
+    folder.mkdir(parents=True)
+    rows = [{**MEDMCQA, "question": f"q{n}"} for n in range(10)]
+    train = [*rows, rows[3], {**MEDMCQA, "question": "none", "cop": -1}]
+    for split, part in (("train", train), ("validation", [rows[0], rows[1]])):
+        pq.write_table(pa.Table.from_pylist(part), folder / f"{split}-00000-of-00001.parquet")
+    plan = Plan(read_study(CONFIG, mirror=str(tmp_path), data={"medmcqa": {"rows": 5}}))
+    out = tmp_path / "rows.parquet"
+    prepare.prepare(plan.data_params("medmcqa"), out, tmp_path / "counts.json")
+    counts = json.loads((tmp_path / "counts.json").read_text())
+    sampled = pq.read_table(out).to_pylist()
+    assert counts == {
+        "read": 12,
+        "held_out": 0,
+        "unlabelled": 1,
+        "duplicate": 1,
+        "also_in_test": 2,
+        "usable": 8,
+        "sampled": 5,
+        "characters": sum(len(row["prompt"] + row["answer"]) for row in sampled),
+    }
+
+
+# --------------------------------------------------------------------------------- the workflow
+
+
+def publish_world(it: fake_hub.Hub, tiny: Path, plan: Plan) -> None:
+    """The generated world's data sets and a tiny Llama, at the addresses that the study pins."""
+    for name, repository in plan.repositories.items():
+        folder = tiny / "a" if repository.kind == "model" else tiny / "world" / name
+        files = {
+            p.relative_to(folder).as_posix(): p.read_bytes()
+            for p in folder.rglob("*")
+            if p.is_file()
+        }
+        if repository.revision == "refs/convert/parquet":
+            (content,) = (files[p] for p in files if p.startswith("data/train-"))
+            files = {"default/train/0000.parquet": content}
+        it.publish(repository.kind, name, repository.revision, files)
+
+
+def test_prefetch_then_everything_without_the_hub(tiny, tmp_path, monkeypatch):
+    """The paper's own study: no GPU is asked for, and offline nodes find all that they read."""
+    plan = Plan(read_study(CONFIG))
+    overlay = tmp_path / "overlay.yaml"
+    names = ("medical_corpus", "multi_news")
+    overlay.write_text(yaml.safe_dump({"data": {name: {"rows": 10} for name in names}}))
+    run = ["--cores", "2", "--configfile", str(CONFIG), str(overlay)]
+    run += ["--config", f"results={tmp_path}/r", f"hub={tmp_path}/hub", "--"]
+    with fake_hub.running() as it:
+        monkeypatch.setenv("HF_ENDPOINT", it.url)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # as on a cluster; the prefetch lifts it
+        publish_world(it, tiny, plan)
+        told = snakemake(*run, "prefetch").stderr
+        assert told.index("to download: ") < told.index("rule fetch_repository"), "sizes come first"
+        stated = json.loads((tmp_path / "hub/sizes.json").read_text())
+        assert {s["repo"] for s in stated} == set(plan.repositories)
+        assert "prefetch: 7 repositories are here" in told
+        for repo in plan.repositories:
+            record = json.loads((tmp_path / f"hub/{repo}.json").read_text())
+            assert record["commit"] and record["files"]
+        before = it.requests.copy()
+        snakemake(*run, "prefetch")
+        assert it.requests == before, "what was fetched is not asked for again"
+    prepared = [f"{tmp_path}/r/data/{name}.parquet" for name in names]
+    snakemake(*run, *prepared, f"{tmp_path}/r/experts/tinyllama")
+    assert all(Path(file).is_file() for file in prepared)
+    models.load(tmp_path / "r/experts/tinyllama")
+
+    os.remove(tmp_path / "hub/openlifescienceai/medmcqa.json")
+    done = snakemake(*run, "prefetch", check=False)
+    assert done.returncode != 0
+    assert "openlifescienceai/medmcqa at revision 91c6572c" in done.stderr
+    assert "snakemake --profile ... prefetch" in done.stderr
+    assert "rule fetch_repository" not in done.stderr, "it is said before a job starts"
+
+
+def test_a_mirror_that_lacks_a_repository_is_told_before_any_job(tmp_path):
+    (tmp_path / "mirror/openlifescienceai").mkdir(parents=True)
+    run = ["--cores", "1", "--config", f"results={tmp_path}/r", f"mirror={tmp_path}/mirror", "--"]
+    told = snakemake(*run, "prefetch").stderr
+    assert f"nothing to download: data and models are read from {tmp_path}/mirror" in told
+    done = snakemake(*run, f"{tmp_path}/r/data/mmlu.parquet", check=False)
+    assert done.returncode != 0
+    assert "lacks cais/mmlu (revision c30699e8356da336a370243923dbaf21066bb9fe)" in done.stderr
+    assert "snakemake --profile ... prefetch" in done.stderr
+    assert not (tmp_path / "r/data").exists()
