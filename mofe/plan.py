@@ -234,6 +234,19 @@ class Plan:
         it = self.moes[moe]
         return [self.model_dir(m) for m in dict.fromkeys((it.base, *it.experts))]
 
+    def preflight_params(self, model: str) -> dict[str, Any]:
+        """What must fit together before this dense expert is worth its training: for every mixture
+        it is in, the models that come from outside, as (base, expert), and their names."""
+        mixtures = [m for m in self.moes.values() if model in self._members(m)]
+        pairs = {
+            (self._lineage(moe.base)[0], self._lineage(expert)[0]): None
+            for moe in mixtures
+            for expert in moe.experts
+        }
+        names = {self.model_dir(name): name for pair in pairs for name in pair}
+        folders = [[self.model_dir(name) for name in pair] for pair in pairs]
+        return {"pairs": folders, "names": names}
+
     def stage_data(self, mix: str) -> list[str]:
         return [self.data_file(d) for d in self.mix(mix)]
 
@@ -341,7 +354,9 @@ class Plan:
                     "negative": list(gates.negative),
                 }
             )
-        return {**_plain(self.study.merge), "base": self.model_dir(it.base), "slots": slots}
+        names = {self.model_dir(model): model for model in (it.base, *it.experts)}
+        base = self.model_dir(it.base)
+        return {**_plain(self.study.merge), "base": base, "slots": slots, "names": names}
 
     def stage_params(self, stage: Stage) -> dict[str, Any]:
         """A stage's resolved recipe: the method, its settings, and the training's."""
@@ -386,6 +401,9 @@ class Plan:
     def _lineage(self, model: str) -> list[str]:
         parent = self.study.models[model].from_
         return [*(self._lineage(parent) if parent else ()), model]
+
+    def _members(self, moe: Moe) -> set[str]:
+        return {m for name in (moe.base, *moe.experts) for m in self._lineage(name)}
 
     def _moe(self, mixture: str) -> Moe:
         it = self.study.mixtures[mixture]

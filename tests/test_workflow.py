@@ -29,6 +29,7 @@ PAPER_SCALE = {
     3: {
         "fetch_model": 1,
         "prepare_data": 3,
+        "preflight": 2,
         "train_expert": 2,
         "merge": 3,
         "train": 3,
@@ -37,6 +38,8 @@ PAPER_SCALE = {
     4: {
         "fetch_model": 1,
         "prepare_data": 3,
+        "preflight": 3,
+        "preflight": 3,
         "train_expert": 3,
         "merge": 6,
         "train": 6,
@@ -45,6 +48,8 @@ PAPER_SCALE = {
     5: {
         "fetch_model": 1,
         "prepare_data": 3,
+        "preflight": 3,
+        "preflight": 3,
         "train_expert": 3,
         "merge": 3,
         "train": 3,
@@ -53,6 +58,7 @@ PAPER_SCALE = {
     6: {
         "fetch_model": 1,
         "prepare_data": 3,
+        "preflight": 1,
         "train_expert": 1,
         "merge": 2,
         "train": 4,
