@@ -317,7 +317,10 @@ class Plan:
     def task_params(self, task: str) -> dict[str, Any]:
         """Everything of the configuration that a task's questions depend on."""
         study, it = self.study, self.study.tasks[task]
+        own = ("columns", "subset", "split", "test_share", "examples")
+        mcq = {"mcq": {key: _plain(it)[key] for key in own}} if it.columns else {}
         return {
+            **mcq,
             "name": task,
             "harness": it.harness,
             "source": _plain(study.sources[it.source]),

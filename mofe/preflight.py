@@ -112,12 +112,9 @@ def _read(folder: Path, name: str) -> Checkpoint:
         raise IncompatibleModels([f"{name}: {folder} has no config.json; give a model's folder"])
     family = json.loads(file.read_text()).get("model_type")
     if family not in FAMILIES:  # before transformers reads it: no code of a checkpoint is ever run
-        raise IncompatibleModels(
-            [
-                f"{name}: its model_type is {family!r}, and mergekit makes a Mixtral only of "
-                f"{' or '.join(FAMILIES)}; choose a model of one of these families"
-            ]
-        )
+        why = f"its model_type is {family!r}, and mergekit makes a Mixtral only of"
+        remedy = "choose a model of one of these families"
+        raise IncompatibleModels([f"{name}: {why} {' or '.join(FAMILIES)}; {remedy}"])
     config = AutoConfig.from_pretrained(folder)
     if getattr(config, "quantization_config", None):
         raise IncompatibleModels(
@@ -140,7 +137,7 @@ def _files(folder: Path, name: str) -> list[Path]:
     pickled = [f.name for p in ("*.bin", "*.pt", "*.pth", "*.ckpt") for f in folder.glob(p)]
     if pickled and not list(folder.glob("*.safetensors")):
         why = (
-            f"has its weights as {sorted(pickled)[0]}, and a pickled file can run code when it is "
+            f"has its weights as {min(pickled)}, and a pickled file can run code when it is "
             "read; save the model as safetensors (save_pretrained does)"
         )
     else:
@@ -243,10 +240,8 @@ def _not_finite(it: Checkpoint) -> list[str]:
         return []
     key, bad, total = found[0]
     more = f" (and {len(found) - 1} more tensors)" if len(found) > 1 else ""
-    return [
-        f"{it.name}: {bad} of the {total} numbers in {key} are NaN or infinite{more}; get or train "
-        "the model again"
-    ]
+    what = f"{bad} of the {total} numbers in {key} are NaN or infinite{more}"
+    return [f"{it.name}: {what}; get or train the model again"]
 
 
 # --------------------------------------------------------------------------- a base, an expert

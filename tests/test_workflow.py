@@ -39,7 +39,6 @@ PAPER_SCALE = {
         "fetch_model": 1,
         "prepare_data": 3,
         "preflight": 3,
-        "preflight": 3,
         "train_expert": 3,
         "merge": 6,
         "train": 6,
@@ -48,7 +47,6 @@ PAPER_SCALE = {
     5: {
         "fetch_model": 1,
         "prepare_data": 3,
-        "preflight": 3,
         "preflight": 3,
         "train_expert": 3,
         "merge": 3,

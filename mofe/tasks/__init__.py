@@ -20,7 +20,7 @@ from lm_eval.tasks._index import Kind
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from mofe.data import sources
-from mofe.tasks import finance, pubmedqa
+from mofe.tasks import finance, mcq, pubmedqa
 
 HERE = Path(__file__).parent
 STOCK = Path(lm_eval.tasks.__file__).parent
@@ -58,6 +58,8 @@ def training_rows(params: dict[str, Any], rows: Dataset) -> Iterator[tuple[str, 
     (config, *_) = (c for name in params["harness"] for c in _leaves(name))
     if config["task"] in PARTS:
         rows = PARTS[config["task"]](rows, "train", params["seed"])
+    if config["task"] == mcq.NAME:
+        rows = mcq.training_rows(params, rows)
     # the rows go in as the test split: lm-eval reads prompt, options and target off its documents
     config = _overridden(config, {**params, "shots": 0})
     config |= {"custom_dataset": lambda **_: {"rows": rows}}
@@ -80,6 +82,9 @@ def _configure(config: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]
     if part:
         load = partial(_parts, part, params, config.get("dataset_name"), asked)
         asked, examples = "test", "train"
+    elif config["task"] == mcq.NAME:
+        load, asked = partial(mcq.splits, params), "test"
+        examples = "train" if params["mcq"]["test_share"] or params["mcq"]["examples"] else None
     else:
         names = [asked, examples] if shots else [asked]
         load = partial(_splits, params, config.get("dataset_name"), names)
