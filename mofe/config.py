@@ -393,6 +393,14 @@ class TableSpec(Part):
         return self
 
 
+class Export(Part):
+    """Trained models as checkpoints for others: the licence that their cards state, and the
+    beginning of the hub repositories' names that they are pushed to where that is asked for."""
+
+    license: str | None = None
+    push: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
+
+
 class Assumption(Part):
     """A choice where the paper is silent; `key` is the path of the key that holds it."""
 
@@ -440,6 +448,7 @@ class Study(Part):
     recipes: dict[Name, Recipe]
     tables: Annotated[dict[Count, TableSpec], Field(min_length=1), BeforeValidator(_kept)]
     assumptions: list[Assumption]
+    export: Export = Export()
 
     @model_validator(mode="after")
     def _parts_fit_together(self):

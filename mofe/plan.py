@@ -207,6 +207,9 @@ class Plan:
     def eval_json(self, variant: Variant, seed: int | str, task: str) -> str:
         return f"{self.root}/evals/{variant.key}/s{seed}/{task}.json"
 
+    def export_dir(self, variant: Variant, seed: int | str) -> str:
+        return f"{self.root}/models/{variant.key}/s{seed}"
+
     # --------------------------------------------------------------------- inputs of the stages
 
     def seeds(self, variant: Variant) -> tuple[int, ...]:
@@ -380,6 +383,44 @@ class Plan:
     def chain_params(self, variant: Variant) -> list[dict[str, Any]]:
         """The methods of a variant's stages, first stage first."""
         return [self.method_params(s) for s in variant.stages]
+
+    def export_params(self, variant: Variant, seed: int) -> dict[str, Any]:
+        """What an exported model's weights and its card depend on."""
+        study, stages = self.study, variant.stages
+        dense = [m for n in (variant.moe.base, *variant.moe.experts) for m in self._lineage(n)]
+        mixes = [m for name in dict.fromkeys(dense) for m in study.models[name].train or ()]
+        datasets = dict.fromkeys(d for m in (*mixes, *(s.mix for s in stages)) for d in self.mix(m))
+        parts = (*variant.parents, variant) if stages else ()
+        return {
+            "study": study.study,
+            "dtype": study.merge.dtype,
+            "gate_mode": study.merge.gate_mode,
+            "experts_per_token": study.merge.experts_per_token,
+            "base": variant.moe.base,
+            "experts": {e: variant.moe.experts.count(e) for e in variant.moe.experts},
+            "models": {n: _without_prompts(_plain(study.models[n])) for n in dict.fromkeys(dense)},
+            "chain": self.chain_params(variant),
+            "training": [self.stage_params(s)["training"] for s in stages],
+            "data": [
+                {
+                    "name": name,
+                    **_plain(study.data[name]),
+                    "source": _plain(study.sources[study.data[name].source]),
+                }
+                for name in datasets
+            ],
+            "read_from": "world" if study.world else "mirror" if study.mirror else "hub",
+            "trainings": [self.train_json(v, seed) for v in parts],
+            "evaluations": [
+                self.eval_json(variant, seed, task) for task in self.tasks.get(variant.key, ())
+            ],
+            "license": study.export.license,
+        }
+
+    def push_repo(self, variant: Variant, seed: int | str) -> str | None:
+        """The hub repository that an exported model is pushed to, where the study names one."""
+        prefix = self.study.export.push
+        return f"{prefix}-{variant.key.replace('/', '-')}-s{seed}" if prefix else None
 
     def assumptions(self) -> list[dict[str, Any]]:
         """The choices where the paper is silent, with the values that this study uses."""
