@@ -264,18 +264,13 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
 # --------------------------------------------------------------------------------------- push
 
 
-def push(*, model: str, repo: str | None, out: Path) -> str:
+def push(*, model: str, repo: str, out: Path) -> str:
     """Upload an exported model to a private repository of the user's, with the user's own token.
 
-    Raises ValueError where the study names no repository, PermissionError where there is no token.
+    Raises PermissionError where there is no token.
     """
     from huggingface_hub import HfApi, get_token
 
-    if repo is None:
-        raise ValueError(
-            "export.push is null, so nothing is pushed; set it to org/name, the beginning of the "
-            "repository's name"
-        )
     if get_token() is None:
         raise PermissionError(
             f"export.push: no token to push {repo} with; log in with `hf auth login` or set HF_TOKEN"

@@ -417,10 +417,13 @@ class Plan:
             "license": study.export.license,
         }
 
-    def push_repo(self, variant: Variant, seed: int | str) -> str | None:
-        """The hub repository that an exported model is pushed to, where the study names one."""
-        prefix = self.study.export.push
-        return f"{prefix}-{variant.key.replace('/', '-')}-s{seed}" if prefix else None
+    def push_repo(self, variant: Variant, seed: int | str) -> str:
+        """The hub repository that an exported model is pushed to. Raises ConfigError where the study
+        names none: pushing has to be asked for."""
+        if (prefix := self.study.export.push) is None:
+            how = "set it to org/name, with which the repository's name begins"
+            raise ConfigError([f"export.push is null, so nothing is pushed; {how}"])
+        return f"{prefix}-{variant.key.replace('/', '-')}-s{seed}"
 
     def assumptions(self) -> list[dict[str, Any]]:
         """The choices where the paper is silent, with the values that this study uses."""

@@ -44,6 +44,7 @@ rule preflight:
         f"{ROOT}/logs/preflight/{{model}}.log",
     wildcard_constraints:
         model=models_by("from_"),
+    localrule: True  # it takes seconds
     conda:
         "../envs/mofe.yaml"
     params:

@@ -19,13 +19,22 @@ rule export:
         "../scripts/export.py"
 
 
+def to_push(wildcards):
+    try:
+        PLAN.push_repo(variant(wildcards), wildcards.seed)
+    except ConfigError as error:  # before anything is trained for it
+        raise WorkflowError(str(error))
+    return PLAN.export_dir(variant(wildcards), wildcards.seed)
+
+
 rule push:
     input:
-        model=lambda w: PLAN.export_dir(variant(w), w.seed),
+        model=to_push,
     output:
         f"{ROOT}/pushed/{{variant}}/s{{seed}}.json",
     log:
         f"{ROOT}/logs/pushed/{{variant}}/s{{seed}}.log",
+    localrule: True  # compute nodes have no internet
     conda:
         "../envs/mofe.yaml"
     params:

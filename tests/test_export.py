@@ -123,9 +123,7 @@ def test_a_stated_licence_is_the_exporters(plan):
     assert front(card)["license"] == "apache-2.0" and "who exported it: apache-2.0" in card
 
 
-def test_nothing_is_pushed_unasked(tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="export.push is null"):
-        export.push(model=str(tmp_path), repo=None, out=tmp_path / "x.json")
+def test_nothing_is_pushed_without_a_token(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     with pytest.raises(PermissionError, match="no token to push me/mofe-x with; log in"):
         export.push(model=str(tmp_path), repo="me/mofe-x", out=tmp_path / "x.json")
@@ -137,6 +135,7 @@ def test_a_repository_has_a_name_for_every_variant(plan):
     repos = [pushed.push_repo(v, 0) for v in pushed.variants.values()]
     assert "me/mofe-tinyllama_2tinyllama-mmlu_medmcqa_mofe-s0" in repos
     assert len(set(repos)) == len(repos)
-    assert plan.push_repo(plan.variants["tinyllama_2tinyllama/none"], 0) is None
+    with pytest.raises(ConfigError, match="export.push is null"):
+        plan.push_repo(plan.variants["tinyllama_2tinyllama/none"], 0)
     with pytest.raises(ConfigError, match="export.push"):
         read_study(CONFIG, export={"push": "mofe"})
