@@ -288,7 +288,7 @@ class Model(Part):
     scratch: Scratch | None = None
     from_: Annotated[ModelName | None, Field(alias="from")] = None
     train: Stages | None = None
-    gates: Gates
+    gates: Gates = Gates(positive=[])  # enough for a model that is only a base
 
     @model_validator(mode="after")
     def _one_origin(self):
@@ -529,6 +529,18 @@ def _slots(study: Study) -> Iterable[str]:
                     f"mixtures.{name}.experts.{expert}: {count} slots, but "
                     f"models.{expert}.gates.positive has prompts for {have}; add "
                     f"{count - have} more list(s) of prompts"
+                )
+        prompts = [
+            (f"models.{expert}.gates.positive.{slot}", sorted(prompts))
+            for expert, count in mixture.experts.items()
+            for slot, prompts in enumerate(study.models[expert].gates.positive[:count])
+        ]
+        for number, (where, given) in enumerate(prompts):
+            twin = next((w for w, other in prompts[:number] if other == given), None)
+            if twin and study.merge.gate_mode != "random":
+                yield (
+                    f"{where}: the same prompts as {twin}, so mixture '{name}' could not tell these "
+                    "experts apart; give each slot prompts that end in words of its own"
                 )
     for number, table in study.tables.items():
         for index, row in enumerate(table.rows):

@@ -56,7 +56,7 @@ class Own:
                 }
             },
             "models": {
-                "ours": {"path": str(root / "ours"), "gates": {"positive": []}},
+                "ours": {"path": str(root / "ours")},
                 "law": {"hub": "lab/law", "revision": "main", "gates": gates["law"]},
                 "code": {"path": str(root / "code"), "gates": gates["code"]},
                 "tuned": {"from": "ours", "train": {"quiz": "expert"}, "gates": gates["tuned"]},
