@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import CONFIG, save_llama, snakemake
+from conftest import CONFIG, ROOT, save_llama, snakemake
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from mofe import models
-from mofe.config import read_study
+from mofe.config import ConfigError, read_study
 from mofe.plan import Plan
 
 GATES = ["law", "code", "tuned"]  # slots, each with words of its own
@@ -165,3 +165,17 @@ def test_a_folder_that_is_not_there_is_told_before_anything_runs(own):
     done = own.run(f"{own.results}/table8.csv", check=False, code=code)
     assert done.returncode != 0
     assert f"models.code.path: there is no folder {str(own.root / 'cod')!r}" in done.stderr
+
+
+def test_the_example_of_the_docs_is_a_study(tmp_path):
+    text = (ROOT / "docs" / "own-models.md").read_text()
+    (tmp_path / "mine.yaml").write_text(text.split("```yaml\n")[1].split("```")[0])
+    plan = Plan(read_study(CONFIG, tmp_path / "mine.yaml"))
+    variants = {f"{plan.export_dir(v, 0)}" for v in plan.variants.values()}
+    assert text.rsplit(" -- ", 1)[1].strip() in variants
+    assert plan.preflight_params("tuned")["pairs"][0][0] == "/models/ours"
+    experts = {"law": 3, "code": 1}
+    told = text.split("in one mixture:\n\n    ")[1].splitlines()[0]
+    with pytest.raises(ConfigError) as raised:
+        read_study(CONFIG, tmp_path / "mine.yaml", mixtures={"mine": {"experts": experts}})
+    assert raised.value.problems == [told]
