@@ -11,6 +11,7 @@ include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
 include: "rules/plan.smk"
+include: "rules/export.smk"
 
 
 rule all:

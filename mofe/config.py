@@ -232,16 +232,55 @@ class Mix(Part):
     training: TrainingOverride = TrainingOverride()
 
 
+class Columns(Part):
+    """A multiple-choice data set's columns; a dot leads into a column of mappings.
+
+    options: a column of lists, or a column an option. answer: an index from 0, a letter, or the
+    option's text.
+    """
+
+    question: str
+    options: str | Annotated[list[str], Field(min_length=2)]
+    answer: str
+
+
 class Task(Part):
     """A benchmark: lm-eval task names and the source that they read.
 
     questions: how many it has; tokens: of a question on average. Only estimates use them.
+    columns: for `harness: [mofe_mcq]`, a multiple-choice data set under its own columns' names.
+    split: its rows that are asked; with `test_share` a part of them, drawn by `sampling_seed`, and
+    the rest may be trained on. subset: its configuration. examples: the split of few-shot examples.
     """
 
     harness: Annotated[list[str], Field(min_length=1)]
     source: SourceName
     questions: Count | None = None
     tokens: Amount | None = None
+    columns: Columns | None = None
+    subset: str | None = None
+    split: str | None = None
+    test_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    examples: str | None = None
+
+    @model_validator(mode="after")
+    def _columns_of_the_generic_task(self):
+        given = [k for k in ("subset", "split", "test_share", "examples") if getattr(self, k)]
+        if self.columns is None and "mofe_mcq" in self.harness:
+            raise PydanticCustomError("mcq", "'mofe_mcq' needs 'columns'; name the data set's")
+        if self.columns is not None and self.harness != ["mofe_mcq"]:
+            raise PydanticCustomError("mcq", "'columns' goes with 'harness: [mofe_mcq]' only")
+        if self.columns is None and given:
+            raise PydanticCustomError(
+                "mcq",
+                "{keys} go with 'columns' only: lm-eval's tasks know their splits",
+                {"keys": ", ".join(given)},
+            )
+        if self.columns is not None and self.split is None:
+            raise PydanticCustomError("mcq", "'columns' needs 'split', the rows that are asked")
+        if self.test_share and self.examples:
+            raise PydanticCustomError("mcq", "'test_share' gives examples; leave 'examples' out")
+        return self
 
 
 class Gates(Part):
@@ -310,7 +349,7 @@ class Model(Part):
     scratch: Scratch | None = None
     from_: Annotated[ModelName | None, Field(alias="from")] = None
     train: Stages | None = None
-    gates: Gates
+    gates: Gates = Gates(positive=[])  # enough for a model that is only a base
 
     @model_validator(mode="after")
     def _one_origin(self):
@@ -417,12 +456,27 @@ class TableSpec(Part):
         return self
 
 
+class Export(Part):
+    """Trained models as checkpoints for others: the licence that their cards state, and the
+    beginning of the hub repositories' names that they are pushed to where that is asked for."""
+
+    license: str | None = None
+    push: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
+
+
 class Assumption(Part):
     """A choice where the paper is silent; `key` is the path of the key that holds it."""
 
     item: str
     key: str
     evidence: str
+
+
+def _kept(value: Any) -> Any:
+    """Tables without those that an overlay sets to null: they are left out of the study."""
+    if isinstance(value, Mapping):
+        return {number: table for number, table in value.items() if table is not None}
+    return value
 
 
 def _listed(value: Any) -> Any:
@@ -457,13 +511,15 @@ class Study(Part):
     mixtures: dict[Name, Mixture]
     training: Training
     recipes: dict[Name, Recipe]
-    tables: dict[Count, TableSpec]
+    tables: Annotated[dict[Count, TableSpec], Field(min_length=1), BeforeValidator(_kept)]
     assumptions: list[Assumption]
+    export: Export = Export()
 
     @model_validator(mode="after")
     def _parts_fit_together(self):
         problems = [*_seeds(self), *_shadowed(self), *_cycles(self), *_slots(self), *_keys(self)]
         problems += [*_columns(self), *_origins(self), *_chains(self), *_repositories(self)]
+        problems += [*_questions(self)]
         if problems:
             raise PydanticCustomError(
                 "study", "{problems}", {"problems": "\n".join(problems), "list": problems}
@@ -556,6 +612,18 @@ def _slots(study: Study) -> Iterable[str]:
                     f"models.{expert}.gates.positive has prompts for {have}; add "
                     f"{count - have} more list(s) of prompts"
                 )
+        prompts = [
+            (f"models.{expert}.gates.positive.{slot}", sorted(prompts))
+            for expert, count in mixture.experts.items()
+            for slot, prompts in enumerate(study.models[expert].gates.positive[:count])
+        ]
+        for number, (where, given) in enumerate(prompts):
+            twin = next((w for w, other in prompts[:number] if other == given), None)
+            if twin and study.merge.gate_mode != "random":
+                yield (
+                    f"{where}: the same prompts as {twin}, so mixture '{name}' could not tell these "
+                    "experts apart; give each slot prompts that end in words of its own"
+                )
     for number, table in study.tables.items():
         for index, row in enumerate(table.rows):
             total = sum(study.mixtures[row.mixture].experts.values())
@@ -580,6 +648,24 @@ def _columns(study: Study) -> Iterable[str]:
             yield (
                 f"tables.{number}.beside.{heading}: the paper's column has this heading; give ours "
                 "another"
+            )
+
+
+def _questions(study: Study) -> Iterable[str]:
+    for name, data in study.data.items():
+        task = study.tasks.get(data.task)
+        if task is None or task.columns is None:
+            continue
+        same = (data.source, data.subset, data.split) == (task.source, task.subset, task.split)
+        if same and task.test_share is None:
+            yield (
+                f"data.{name}.split: {data.split!r} is what tasks.{data.task} asks; train on "
+                f"another split, or set tasks.{data.task}.test_share to ask a part of it"
+            )
+        if not same and task.test_share is not None:
+            yield (
+                f"data.{name}: source, subset and split differ from tasks.{data.task}, which asks "
+                "a share of its own split; make them alike, or leave test_share out"
             )
 
 

@@ -11,6 +11,8 @@ from mergekit.options import MergeOptions
 from mergekit.scripts.moe import build
 from safetensors import safe_open
 
+from mofe import preflight
+
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 TOKENIZER_FILES += ("special_tokens_map.json", "added_tokens.json")
 
@@ -20,9 +22,15 @@ def merge(params: Mapping[str, Any], out: Path) -> str:
 
     params: Plan.merge_params. Attention, embeddings and norms are the base's, each slot's FFN its
     expert's, bit by bit; the router starts from the hidden states of the slots' prompts ("hidden"
-    gates, section 3.2). Returns a line for the user. Raises ValueError where two slots get the same
-    gate, or a slot none: mergekit only warns, and the router could not tell those experts apart.
+    gates, section 3.2). Returns a line for the user. Raises IncompatibleModels before anything is
+    merged where the models do not fit together, and ValueError where two slots get the same gate,
+    or a slot none: mergekit only warns, and the router could not tell those experts apart.
     """
+    preflight.check(
+        [(params["base"], slot["model"]) for slot in params["slots"]],
+        params.get("names", {}),
+        weights=True,
+    )
     config = MoEMergeConfig.model_validate(
         {
             "base_model": params["base"],

@@ -285,6 +285,9 @@ class Plan:
     def eval_json(self, variant: Variant, seed: int | str, task: str) -> str:
         return f"{self.root}/evals/{variant.key}/s{seed}/{task}.json"
 
+    def export_dir(self, variant: Variant, seed: int | str) -> str:
+        return f"{self.root}/models/{variant.key}/s{seed}"
+
     # --------------------------------------------------------------------- inputs of the stages
 
     def seeds(self, variant: Variant) -> tuple[int, ...]:
@@ -322,6 +325,19 @@ class Plan:
         """The dense checkpoints of a merge, the base first, each once."""
         it = self.moes[moe]
         return [self.model_dir(m) for m in dict.fromkeys((it.base, *it.experts))]
+
+    def preflight_params(self, model: str) -> dict[str, Any]:
+        """What must fit together before this dense expert is worth its training: for every mixture
+        it is in, the models that come from outside, as (base, expert), and their names."""
+        mixtures = [m for m in self.moes.values() if model in self._members(m)]
+        pairs = {
+            (self._lineage(moe.base)[0], self._lineage(expert)[0]): None
+            for moe in mixtures
+            for expert in moe.experts
+        }
+        names = {self.model_dir(name): name for pair in pairs for name in pair}
+        folders = [[self.model_dir(name) for name in pair] for pair in pairs]
+        return {"pairs": folders, "names": names}
 
     def stage_data(self, mix: str) -> list[str]:
         return [self.data_file(d) for d in self.mix(mix)]
@@ -403,7 +419,10 @@ class Plan:
     def task_params(self, task: str) -> dict[str, Any]:
         """Everything of the configuration that a task's questions depend on."""
         study, it = self.study, self.study.tasks[task]
+        own = ("columns", "subset", "split", "test_share", "examples")
+        mcq = {"mcq": {key: _plain(it)[key] for key in own}} if it.columns else {}
         return {
+            **mcq,
             "name": task,
             "harness": it.harness,
             "source": self._source(it.source),
@@ -440,7 +459,9 @@ class Plan:
                     "negative": list(gates.negative),
                 }
             )
-        return {**_plain(self.study.merge), "base": self.model_dir(it.base), "slots": slots}
+        names = {self.model_dir(model): model for model in (it.base, *it.experts)}
+        base = self.model_dir(it.base)
+        return {**_plain(self.study.merge), "base": base, "slots": slots, "names": names}
 
     def stage_params(self, stage: Stage) -> dict[str, Any]:
         """A stage's resolved recipe: the method, its settings, and the training's."""
@@ -461,6 +482,47 @@ class Plan:
     def chain_params(self, variant: Variant) -> list[dict[str, Any]]:
         """The methods of a variant's stages, first stage first."""
         return [self.method_params(s) for s in variant.stages]
+
+    def export_params(self, variant: Variant, seed: int) -> dict[str, Any]:
+        """What an exported model's weights and its card depend on."""
+        study, stages = self.study, variant.stages
+        dense = [m for n in (variant.moe.base, *variant.moe.experts) for m in self._lineage(n)]
+        mixes = [m for name in dict.fromkeys(dense) for m in study.models[name].train or ()]
+        datasets = dict.fromkeys(d for m in (*mixes, *(s.mix for s in stages)) for d in self.mix(m))
+        parts = (*variant.parents, variant) if stages else ()
+        return {
+            "study": study.study,
+            "dtype": study.merge.dtype,
+            "gate_mode": study.merge.gate_mode,
+            "experts_per_token": study.merge.experts_per_token,
+            "base": variant.moe.base,
+            "experts": {e: variant.moe.experts.count(e) for e in variant.moe.experts},
+            "models": {n: _without_prompts(_plain(study.models[n])) for n in dict.fromkeys(dense)},
+            "chain": self.chain_params(variant),
+            "training": [self.stage_params(s)["training"] for s in stages],
+            "data": [
+                {
+                    "name": name,
+                    **_plain(study.data[name]),
+                    "source": _plain(study.sources[study.data[name].source]),
+                }
+                for name in datasets
+            ],
+            "read_from": "world" if study.world else "mirror" if study.mirror else "hub",
+            "trainings": [self.train_json(v, seed) for v in parts],
+            "evaluations": [
+                self.eval_json(variant, seed, task) for task in self.tasks.get(variant.key, ())
+            ],
+            "license": study.export.license,
+        }
+
+    def push_repo(self, variant: Variant, seed: int | str) -> str:
+        """The hub repository that an exported model is pushed to. Raises ConfigError where the study
+        names none: pushing has to be asked for."""
+        if (prefix := self.study.export.push) is None:
+            how = "set it to org/name, with which the repository's name begins"
+            raise ConfigError([f"export.push is null, so nothing is pushed; {how}"])
+        return f"{prefix}-{variant.key.replace('/', '-')}-s{seed}"
 
     def assumptions(self) -> list[dict[str, Any]]:
         """The choices where the paper is silent, with the values that this study uses."""
@@ -494,6 +556,9 @@ class Plan:
     def _lineage(self, model: str) -> list[str]:
         parent = self.study.models[model].from_
         return [*(self._lineage(parent) if parent else ()), model]
+
+    def _members(self, moe: Moe) -> set[str]:
+        return {m for name in (moe.base, *moe.experts) for m in self._lineage(name)}
 
     def _moe(self, mixture: str) -> Moe:
         it = self.study.mixtures[mixture]

@@ -27,6 +27,14 @@ try:
 except ConfigError as error:
     raise WorkflowError(str(error))
 
+for model in PLAN.models:
+    path = STUDY.models[model].path
+    if path is not None and not os.path.isdir(path):
+        raise WorkflowError(
+            f"models.{model}.path: there is no folder {path!r}; give the folder of a checkpoint in "
+            "safetensors, as seen from where the workflow is called"
+        )
+
 job.prepare_environment(workflow.basedir, STUDY.device)
 ROOT = PLAN.root
 COSTS = Costs(PLAN)

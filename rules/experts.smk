@@ -45,8 +45,29 @@ rule pretrain:
         "../scripts/pretrain.py"
 
 
+rule preflight:
+    # An expert that will not fit is refused before GPU-hours are spent on training others for its
+    # mixtures. Headers, configurations and tokenizers are read, no weights.
+    input:
+        lambda w: list(PLAN.preflight_params(w.model)["names"]),
+    output:
+        f"{ROOT}/preflight/{{model}}.json",
+    log:
+        f"{ROOT}/logs/preflight/{{model}}.log",
+    wildcard_constraints:
+        model=models_by("from_"),
+    localrule: True  # it takes seconds
+    conda:
+        "../envs/mofe.yaml"
+    params:
+        models=lambda w: PLAN.preflight_params(w.model),
+    script:
+        "../scripts/preflight.py"
+
+
 rule train_expert:
     input:
+        f"{ROOT}/preflight/{{model}}.json",
         origin=lambda w: PLAN.origin(w.model),
         data=lambda w: PLAN.expert_data(w.model),
     output:

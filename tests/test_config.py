@@ -114,6 +114,18 @@ FAULTS = {
         "mixtures.large.experts.tinyllama",
         "prompts for 8",
     ),
+    "prompts twice in one mixture": (
+        ("models", "tinyllama", "gates", "positive", 1),
+        ["Which treaty ended the war", "A question about history"],
+        "models.tinyllama.gates.positive.1",
+        "end in words of its own",
+    ),
+    "no prompts at all": (
+        ("models", "medical", "gates"),
+        {"positive": []},
+        "mixtures.medical_4.experts.medical",
+        "add 4 more list(s) of prompts",
+    ),
     "too many frozen": (("recipes", "freeze3", "frozen"), 5, "tables.7.rows.1.train", "freezes 5"),
     "a circle of models": (("models", "general", "from"), "general", "models.general", "circle"),
     "an assumption without its key": (

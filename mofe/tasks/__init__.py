@@ -20,7 +20,7 @@ from lm_eval.tasks._index import Kind
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from mofe.data import schema, sources
-from mofe.tasks import finance, pubmedqa
+from mofe.tasks import finance, mcq, pubmedqa
 
 HERE = Path(__file__).parent
 STOCK = Path(lm_eval.tasks.__file__).parent
@@ -69,6 +69,8 @@ def training_part(params: dict[str, Any], rows: Dataset) -> Dataset:
     """The rows that may be trained on: all of a training split, or, of a set that comes as one
     split, what is not its test part. Raises ValueError where a row is not of the task's schema."""
     config = _first(params)
+    if config["task"] == mcq.NAME:
+        return mcq.training_rows(params, rows)
     schema.check(config["dataset_path"], rows, params["source"]["repo"], labelled=False)
     part = PARTS.get(config["task"])
     return part(rows, "train", params["seed"]) if part else rows
@@ -103,6 +105,9 @@ def _configure(config: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]
     if part:
         load = partial(_parts, part, params, config, asked)
         asked, examples = "test", "train"
+    elif config["task"] == mcq.NAME:
+        load, asked = partial(mcq.splits, params), "test"
+        examples = "train" if params["mcq"]["test_share"] or params["mcq"]["examples"] else None
     else:
         names = [asked, examples] if shots else [asked]
         load = partial(_splits, params, config, names)

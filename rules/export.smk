@@ -1,0 +1,43 @@
+# Trained models for others, on demand: no table needs them, so `all` makes none.
+
+
+rule export:
+    input:
+        merge=lambda w: PLAN.moe_dir(variant(w).moe.name),
+        deltas=lambda w: PLAN.deltas(variant(w), w.seed),
+        trainings=lambda w: PLAN.export_params(variant(w), w.seed)["trainings"],
+    output:
+        directory(f"{ROOT}/models/{{variant}}/s{{seed}}"),
+    log:
+        f"{ROOT}/logs/models/{{variant}}/s{{seed}}.log",
+    conda:
+        "../envs/mofe.yaml"
+    params:
+        model=lambda w: PLAN.export_params(variant(w), w.seed),
+        names=named,
+    script:
+        "../scripts/export.py"
+
+
+def to_push(wildcards):
+    try:
+        PLAN.push_repo(variant(wildcards), wildcards.seed)
+    except ConfigError as error:  # before anything is trained for it
+        raise WorkflowError(str(error))
+    return PLAN.export_dir(variant(wildcards), wildcards.seed)
+
+
+rule push:
+    input:
+        model=to_push,
+    output:
+        f"{ROOT}/pushed/{{variant}}/s{{seed}}.json",
+    log:
+        f"{ROOT}/logs/pushed/{{variant}}/s{{seed}}.log",
+    localrule: True  # compute nodes have no internet
+    conda:
+        "../envs/mofe.yaml"
+    params:
+        repo=lambda w: PLAN.push_repo(variant(w), w.seed),
+    script:
+        "../scripts/push.py"

@@ -1,0 +1,13 @@
+"""An exported model, uploaded to the hub (rules/export.smk)."""
+
+from pathlib import Path
+
+from mofe.job import run
+
+run(
+    "mofe.export:push",
+    snakemake,
+    model=snakemake.input.model,
+    repo=snakemake.params.repo,
+    out=Path(snakemake.output[0]),
+)

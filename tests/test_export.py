@@ -1,0 +1,141 @@
+"""Exported models: standard Mixtral checkpoints of the trained function, with an honest card."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import CONFIG, MINI
+from test_models import IDS, SETTINGS, logits, moved
+from test_train import data as test_rows  # noqa: F401 - a fixture
+from test_train import run as train_run
+from transformers import AutoModelForCausalLM, AutoTokenizer, MixtralForCausalLM
+
+from mofe import export, methods, models
+from mofe.config import ConfigError, read_study
+from mofe.plan import Plan
+
+NAMES = {"moe": "tinyllama_2tinyllama", "stages": "none", "seed": 0}
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return Plan(read_study(CONFIG, MINI))
+
+
+def params(plan: Plan, chain: list[dict], **changes) -> dict:
+    untuned = plan.export_params(plan.variants["tinyllama_2tinyllama/none"], 0)
+    return {**untuned, "dtype": "float32", "chain": chain, "evaluations": [], **changes}
+
+
+def written(tiny: Path, plan: Plan, out: Path, chain: list[dict], deltas: list, **changes):
+    export.export(
+        merge=str(tiny / "moe2a2b"),
+        deltas=deltas,
+        params=params(plan, chain, **changes),
+        names=NAMES,
+        out=out,
+    )
+    return AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("method", SETTINGS)
+def test_an_export_computes_what_was_trained(tiny, plan, tmp_path, monkeypatch, method):
+    monkeypatch.setattr(export, "SHARD_SIZE", "300KB")
+    model = moved(methods.apply(models.load(tiny / "moe2a2b"), SETTINGS[method]))
+    models.store_delta(model, tmp_path / "delta.safetensors", torch.float32)
+    expected = logits(model, IDS)
+    deltas = [tmp_path / "delta.safetensors"]
+    again = written(tiny, plan, tmp_path / "out", [SETTINGS[method]], deltas)
+    assert type(again) is MixtralForCausalLM
+    assert torch.allclose(logits(again, IDS), expected, atol=1e-4)
+    assert not torch.allclose(logits(models.load(tiny / "moe2a2b"), IDS), expected, atol=1e-2)
+    if method in ("full", "mofe", "freeze3", "freeze1"):
+        assert torch.equal(logits(again, IDS), logits(methods.fold(model), IDS))
+    assert len(list((tmp_path / "out").glob("model-*.safetensors"))) > 1
+    assert not list((tmp_path / "out").glob("*.bin"))
+
+
+def test_stages_are_laid_one_over_the_other_before_a_quantised_last(tiny, plan, tmp_path):
+    chain = [SETTINGS["freeze3"], SETTINGS["qlora"]]
+    model, deltas = models.load(tiny / "moe2a2b"), []
+    for number, settings in enumerate(chain):
+        model = moved(methods.apply(methods.fold(model) if number else model, settings))
+        deltas.append(tmp_path / f"{number}.safetensors")
+        models.store_delta(model, deltas[-1], torch.float32)
+    again = written(tiny, plan, tmp_path / "out", chain, deltas)
+    assert torch.allclose(logits(again, IDS), logits(model, IDS), atol=1e-4)
+
+
+def test_an_export_has_the_merges_tokenizer_and_dtype(tiny, plan, tmp_path):
+    written(tiny, plan, tmp_path / "out", [], [], dtype="bfloat16")
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").dtype == torch.bfloat16
+    ours, theirs = (AutoTokenizer.from_pretrained(f) for f in (tmp_path / "out", tiny / "a"))
+    assert ours.get_vocab() == theirs.get_vocab()
+
+
+def front(card: str) -> dict:
+    return yaml.safe_load(card.split("---\n")[1])
+
+
+def test_the_card_is_filled_from_the_records(tiny, plan, tmp_path, test_rows):  # noqa: F811
+    record = train_run(tiny, test_rows, tmp_path, "mofe")
+    score = {"task": "mmlu", "n": 1140, "metrics": {"acc": {"value": 0.25, "stderr": 0.0128}}}
+    (tmp_path / "mmlu.json").write_text(json.dumps(score))
+    paper = Plan(read_study(CONFIG))
+    variant = paper.variants["tinyllama_2tinyllama/mmlu_medmcqa_mofe"]
+    given = paper.export_params(variant, 0) | {
+        "trainings": [str(tmp_path / "train.json")],
+        "evaluations": [str(tmp_path / "mmlu.json"), str(tmp_path / "absent.json")],
+    }
+    card = export.card(given, NAMES, 123456)
+    assert front(card)["base_model"] == ["TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T"]
+    assert front(card)["datasets"] == ["cais/mmlu", "openlifescienceai/medmcqa"]
+    assert front(card)["license"] == "unknown" and "has not checked them" in card
+    for text in (
+        "123,456 parameters",
+        "59f6f375b26bde864a6ca194a9a3044570490064",
+        "c30699e8356da336a370243923dbaf21066bb9fe",
+        f"{record['trainable_parameters']:,}",
+        f"{record['final_loss']:.4f}",
+        record["git_revision"],
+        record["config_hash"][:16],
+        "| mmlu | acc | 0.2500 | 0.0128 | 1,140 |",
+        "learning_rate 3e-05",
+        "arXiv:2503.06491",
+    ):
+        assert text in card, text
+    assert "absent" not in card
+
+
+def test_generated_rows_are_not_called_the_real_data_sets(plan):
+    variant = plan.variants["tinyllama_2tinyllama/none"]
+    card = export.card(plan.export_params(variant, 0), NAMES, 1)
+    assert "datasets" not in front(card) and "Not evaluated" in card
+    assert "None: this is the merge as it is." in card
+
+
+def test_a_stated_licence_is_the_exporters(plan):
+    stated = read_study(CONFIG, export={"license": "apache-2.0"})
+    variant = plan.variants["tinyllama_2tinyllama/none"]
+    card = export.card(Plan(stated).export_params(variant, 0), NAMES, 1)
+    assert front(card)["license"] == "apache-2.0" and "who exported it: apache-2.0" in card
+
+
+def test_nothing_is_pushed_without_a_token(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    with pytest.raises(PermissionError, match="no token to push me/mofe-x with; log in"):
+        export.push(model=str(tmp_path), repo="me/mofe-x", out=tmp_path / "x.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_repository_has_a_name_for_every_variant(plan):
+    pushed = Plan(read_study(CONFIG, export={"push": "me/mofe"}))
+    repos = [pushed.push_repo(v, 0) for v in pushed.variants.values()]
+    assert "me/mofe-tinyllama_2tinyllama-mmlu_medmcqa_mofe-s0" in repos
+    assert len(set(repos)) == len(repos)
+    with pytest.raises(ConfigError, match="export.push is null"):
+        plan.push_repo(plan.variants["tinyllama_2tinyllama/none"], 0)
+    with pytest.raises(ConfigError, match="export.push"):
+        read_study(CONFIG, export={"push": "mofe"})
