@@ -15,6 +15,7 @@ from typing import Any
 from mofe import memory
 from mofe.config import ConfigError, HubShape
 from mofe.hardware import GIB, GPUS
+from mofe.launch import sharding
 from mofe.memory import Parts
 from mofe.plan import Plan, Stage, Variant
 from mofe.shapes import Shape
@@ -86,17 +87,6 @@ class Estimate:
 
 
 LIGHT = Estimate(Needs(cpus=1, mem_mb=2000, runtime=10), hours=1 / 60, disk=0.1 * MB)
-
-
-def sharding(declared: str, processes: int) -> str:
-    """How a training's GPUs share its model, for the number of GPUs that the job really got.
-
-    declared: Needs.sharding of the job. One process has nothing to share; several replicate the
-    model where one GPU could hold it ("none" or "ddp"), and shard it where none could ("fsdp").
-    """
-    if processes == 1:
-        return "none"
-    return "fsdp" if declared == "fsdp" else "ddp"
 
 
 @dataclass(frozen=True)
@@ -270,17 +260,17 @@ class Costs:
 
     # -------------------------------------------------------------------------------- refusals
 
-    def misfit(self, rule: str, job: str, estimate: Estimate, gpus: int, nodes: int) -> str | None:
+    def misfit(self, rule: str, job: str, estimate: Estimate, gpus: int) -> str | None:
         """Why a training or an evaluation cannot run on the GPUs that it gets, and what would do; None
-        where it can. gpus: of each of `nodes` nodes. `job` is what it is called: model or variant."""
+        where it can. gpus: of all its nodes. `job` is what it is called: model or variant."""
         if self.on_cpu or not estimate.memory:
             return None
-        kind, it = GPUS[self.gpu], self._on(estimate, gpus * nodes)
+        kind, it = GPUS[self.gpu], self._on(estimate, gpus)
         need = memory.total(it)
         if need <= kind.usable:
             return None
         told = (
-            f"{rule} {job}: needs {gib(need)} on each of {gpus * nodes} GPU(s), hardware.gpu "
+            f"{rule} {job}: needs {gib(need)} on each of {gpus} GPU(s), hardware.gpu "
             f"{self.gpu} has {kind.memory_gib:g} GiB ({gib(kind.usable)} usable)"
         )
         return f"{told}; {self._remedy(estimate)}"

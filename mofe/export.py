@@ -23,7 +23,7 @@ PAPER = """@article{seo2025mofe,
   year = {2025}
 }"""
 READ_FROM = {
-    "hub": "from the hub, at the revisions that the study asks for",
+    "hub": "from the hub, at the commits that were fetched",
     "mirror": "from a mirror of these repositories, whose revisions are its own",
     "world": "generated rows of an invented world under these repositories' names",
 }
@@ -114,7 +114,7 @@ def card(params: Mapping[str, Any], names: Mapping[str, Any], total: int) -> str
     """
     trainings = [json.loads(Path(file).read_text()) for file in params["trainings"]]
     scores = [json.loads(Path(f).read_text()) for f in params["evaluations"] if Path(f).exists()]
-    dense = params["models"]
+    dense, commits = params["models"], _commits(params["manifests"])
     front = {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
@@ -151,11 +151,15 @@ def card(params: Mapping[str, Any], names: Mapping[str, Any], total: int) -> str
             f"{params['experts_per_token']} experts a token."
         ),
         "",
-        *_table(["Model", "Origin"], [[name, _origin(it)] for name, it in dense.items()]),
+        *_table(["Model", "Origin"], [[name, _origin(it, commits)] for name, it in dense.items()]),
         "",
         "## Training",
         "",
-        *(_stages(params, trainings) if trainings else ["None: this is the merge as it is."]),
+        *(
+            _stages(params, trainings, commits)
+            if trainings
+            else ["None: this is the merge as it is."]
+        ),
         "",
         "## Scores",
         "",
@@ -188,16 +192,24 @@ def card(params: Mapping[str, Any], names: Mapping[str, Any], total: int) -> str
     return "\n".join(lines)
 
 
-def _origin(model: Mapping[str, Any]) -> str:
+def _origin(model: Mapping[str, Any], commits: Mapping[str, str]) -> str:
     if model.get("hub"):
-        return f"{model['hub']} at {model['revision']}"
+        return f"{model['hub']} at {commits.get(model['hub'], model['revision'])}"
     if model.get("from"):
         (mix, recipe), *_ = model["train"].items()
         return f"{model['from']}, fine-tuned on {mix} by {recipe}"
     return "pretrained by the study" if model.get("scratch") else "a folder of the user's"
 
 
-def _stages(params: Mapping[str, Any], trainings: Sequence[Mapping]) -> list[str]:
+def _commits(manifests: Sequence[str]) -> dict[str, str]:
+    """The commit that was really fetched of each of the hub's repositories, by their manifests."""
+    fetched = [json.loads(Path(file).read_text()) for file in manifests if Path(file).exists()]
+    return {manifest["repo"]: manifest["commit"] for manifest in fetched}
+
+
+def _stages(
+    params: Mapping[str, Any], trainings: Sequence[Mapping], commits: Mapping[str, str]
+) -> list[str]:
     lines = _table(
         ["Stage", "Method", "Trained parameters", "Rows", "Steps", "Final loss"],
         [
@@ -218,7 +230,7 @@ def _stages(params: Mapping[str, Any], trainings: Sequence[Mapping]) -> list[str
         [
             data["name"],
             data["source"]["repo"],
-            data["source"]["revision"],
+            commits.get(data["source"]["repo"], data["source"]["revision"]),
             "/".join(filter(None, (data["subset"], data["split"]))),
             data["rows"],
         ]

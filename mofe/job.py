@@ -88,12 +88,10 @@ def run(function: str, snakemake, several: bool = False, **arguments: Any) -> No
 
 
 def sharding(snakemake) -> str:
-    """How this job's processes share the model: as the plan decided (resource `sharding`), where
-    there are several."""
-    if snakemake.resources.get("gpu", 1) == 1:
-        return "none"
-    planned = snakemake.resources.get("sharding", "none")
-    return "ddp" if planned == "none" else planned
+    """How this job's processes share the model: as the plan declared (resource `sharding`), for the
+    GPUs that the job was given (resource `gpu`)."""
+    given = snakemake.resources.get
+    return launch.sharding(given("sharding", "none"), given("gpu", 1))
 
 
 def execute(job: Job) -> int:

@@ -52,6 +52,17 @@ def start(job, processes: int, nodes: int = 1) -> int:
     return int(launcher.wait() != 0)
 
 
+def sharding(declared: str, processes: int) -> str:
+    """How a training's GPUs share its model, for the number of GPUs that the job really got.
+
+    declared: Needs.sharding of the job. One process has nothing to share; several replicate the
+    model where one GPU could hold it ("none" or "ddp"), and shard it where none could ("fsdp").
+    """
+    if processes == 1:
+        return "none"
+    return "fsdp" if declared == "fsdp" else "ddp"
+
+
 def _accelerate(file: Path, processes: int, nodes: int) -> list[str]:
     """The command that starts one machine's share of the processes."""
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIG)]

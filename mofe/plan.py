@@ -497,7 +497,7 @@ class Plan:
             "experts_per_token": study.merge.experts_per_token,
             "base": variant.moe.base,
             "experts": {e: variant.moe.experts.count(e) for e in variant.moe.experts},
-            "models": {n: _without_prompts(_plain(study.models[n])) for n in dict.fromkeys(dense)},
+            "models": {n: _choice(_plain(study.models[n])) for n in dict.fromkeys(dense)},
             "chain": self.chain_params(variant),
             "training": [self.stage_params(s)["training"] for s in stages],
             "data": [
@@ -513,6 +513,7 @@ class Plan:
             "evaluations": [
                 self.eval_json(variant, seed, task) for task in self.tasks.get(variant.key, ())
             ],
+            "manifests": self.manifests,
             "license": study.export.license,
         }
 

@@ -81,7 +81,8 @@ def asks(cost):
     """A rule's `resources`. A job that ran out of memory or time is tried again with more."""
     of = needs(cost)
     return {
-        "gpu": lambda wildcards: of(wildcards).gpus,
+        # of the whole job, as Slurm counts them
+        "gpu": lambda wildcards: of(wildcards).gpus * of(wildcards).nodes,
         "nodes": lambda wildcards: of(wildcards).nodes,
         "mem_mb": lambda wildcards, attempt: of(wildcards).mem_mb * attempt,
         "runtime": lambda wildcards, attempt: of(wildcards).runtime * attempt,
@@ -139,7 +140,6 @@ def refuse_what_cannot_fit():
             getattr(j.wildcards, "variant", None) or j.wildcards.model,
             estimate(j),
             j.resources.get("gpu", 1),
-            j.resources.get("nodes", 1),
         )
         for j in waiting(*TRAINING, "evaluate")
     } - {None}

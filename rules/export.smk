@@ -12,6 +12,9 @@ rule export:
         f"{ROOT}/logs/models/{{variant}}/s{{seed}}.log",
     conda:
         "../envs/mofe.yaml"
+    threads: cpus(lambda w: COSTS.merge(variant(w).moe.name))
+    resources:
+        **asks(lambda w: COSTS.merge(variant(w).moe.name)),
     params:
         model=lambda w: PLAN.export_params(variant(w), w.seed),
         names=named,

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from mofe.job import run
+from mofe.job import go_online, run
+
+go_online()
 
 run(
     "mofe.export:push",

@@ -169,12 +169,12 @@ def test_an_unknown_shape_names_the_model_and_what_to_do(tmp_path):
 def test_a_job_that_cannot_fit_is_told_what_would(costs):
     large = costs.plan.trained["tinyllama_8tinyllama/mmlu_medmcqa_full"]
     estimate = costs.train(large)
-    assert costs.misfit("train", large.key, estimate, 2, 1) is None
-    assert "it fits 2 GPUs" in costs.misfit("train", large.key, estimate, 1, 1)
+    assert costs.misfit("train", large.key, estimate, 2) is None
+    assert "it fits 2 GPUs" in costs.misfit("train", large.key, estimate, 1)
     row = {"training": {"max_length": 16384}}
     plan = Plan(read_study(CONFIG, recipes={"full": row}))
     wide = Costs(plan, gpu="a100-40gb")
-    told = wide.misfit("train", large.key, wide.train(large), 4, 1)
+    told = wide.misfit("train", large.key, wide.train(large), 4)
     assert "hardware.gpu a100-40gb has 39 GiB" in told
     assert "would fit" in told or "no number of known GPUs" in told
 
