@@ -247,7 +247,8 @@ class Columns(Part):
 class Task(Part):
     """A benchmark: lm-eval task names and the source that they read.
 
-    questions: how many it has; tokens: of a question on average. Only estimates use them.
+    questions: how many it has; tokens: of a question on average; generated: how many an answer in
+        words may have. Only estimates use them.
     columns: for `harness: [mofe_mcq]`, a multiple-choice data set under its own columns' names.
     split: its rows that are asked; with `test_share` a part of them, drawn by `sampling_seed`, and
     the rest may be trained on. subset: its configuration. examples: the split of few-shot examples.
@@ -257,6 +258,7 @@ class Task(Part):
     source: SourceName
     questions: Count | None = None
     tokens: Amount | None = None
+    generated: Count | None = None
     columns: Columns | None = None
     subset: str | None = None
     split: str | None = None

@@ -637,7 +637,7 @@ def _plain(part, but: set[str] | None = None) -> dict[str, Any]:
 def _choice(value: Any) -> Any:
     """A key's value without what would drown everything else (a model's prompts and sizes) and
     without what estimates alone use."""
-    aside = {"gates", "shape", "questions", "tokens"}
+    aside = {"gates", "shape", "questions", "tokens", "generated"}
     return {k: v for k, v in value.items() if k not in aside} if isinstance(value, dict) else value
 
 
