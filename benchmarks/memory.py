@@ -93,7 +93,9 @@ def measure(merge: Path, rows: Path, settings: dict, training: dict, out: Path) 
     errors = process.stderr.read()
     if process.wait():
         raise RuntimeError(f"the training by {settings} failed:\n{errors}")
-    return json.loads((out / "peak.json").read_text())
+    record = json.loads((out / "train.json").read_text())
+    on = "cuda" if record["hardware"]["gpus"] else "cpu"
+    return {"bytes": record["peak_memory_bytes"], "on": on}
 
 
 def train(merge: str, rows: str, settings: dict, training: dict, out: str) -> None:
@@ -115,15 +117,8 @@ def train(merge: str, rows: str, settings: dict, training: dict, out: str) -> No
         delta=folder / "delta.safetensors",
         record=folder / "train.json",
         log=folder / "log.jsonl",
+        checkpoint=folder / "checkpoint",
     )
-    if torch.cuda.is_available():
-        peak = {"bytes": torch.cuda.max_memory_allocated(), "on": "cuda"}
-    else:
-        # not getrusage's ru_maxrss, which starts with what the parent had
-        lines = Path("/proc/self/status").read_text().splitlines()
-        (high,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
-        peak = {"bytes": 1024 * int(high), "on": "cpu"}
-    (folder / "peak.json").write_text(json.dumps(peak))
 
 
 def compare(size: str, methods: list[str]) -> list[dict]:

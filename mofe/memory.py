@@ -12,7 +12,7 @@ from typing import Any
 from mofe.shapes import Shape
 
 NF4 = 0.5 + 4 / 64  # bytes a weight: four bits, and a float32 scale for every 64 weights
-PROCESS = 970e6  # resident after importing torch, transformers, accelerate and peft, measured
+PROCESS = 1106e6  # resident after importing torch, transformers, accelerate and peft, measured
 
 # malloc under KEEP_MEMORY (mofe/warm.py) gives nothing back, and an aligned block does not fit the hole
 # that one of its size left: what comes and goes takes so many times its size, more where experts are

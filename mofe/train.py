@@ -7,7 +7,6 @@ it resumes and ends with exit code 0 on a loss that is not a number.
 
 import json
 import math
-import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -218,7 +217,10 @@ def _peak_memory() -> int:
     """The most memory that this process had so far, in bytes: of its GPU, else resident."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # not getrusage's ru_maxrss, which starts with what the parent had
+    status = Path("/proc/self/status").read_text()
+    (high,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
+    return 1024 * int(high)
 
 
 # --------------------------------------------------------------------------- what jobs call
