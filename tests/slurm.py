@@ -234,7 +234,6 @@ class Slurm:
             while pid in self._left() and time.monotonic() < deadline:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
-                    os.waitpid(pid, os.WNOHANG)
                 time.sleep(0.2)
 
     def _wait(self, *command: str, seconds: float = 30) -> None:
