@@ -100,6 +100,7 @@ wildcard_constraints:
 
 
 onstart:
+    refuse_an_unfilled_profile()
     refuse_what_cannot_fit()
     refuse_an_incomplete_mirror()
     if workflow.local_exec:
@@ -130,6 +131,23 @@ def estimate(job):
     if job.rule.name == "train":
         return COSTS.train(variant(job.wildcards))
     return COSTS.evaluate(variant(job.wildcards), job.wildcards.task)
+
+
+def refuse_an_unfilled_profile():
+    """Name the lines of profiles/slurm that are the user's to fill in."""
+    asked = ("slurm_account", "slurm_partition", "constraint")
+    waiting_jobs = [] if workflow.local_exec else waiting()
+    unfilled = {
+        k.removeprefix("slurm_")
+        for j in waiting_jobs
+        for k in asked
+        if not workflow.is_local(j.rule) and j.resources.get(k) == "FILL_IN"
+    }
+    if unfilled:
+        raise WorkflowError(
+            f"profiles/slurm/config.yaml: {', '.join(sorted(unfilled))} is still FILL_IN; fill in what "
+            "your cluster calls them (docs/slurm.md)"
+        )
 
 
 def refuse_what_cannot_fit():

@@ -1,0 +1,248 @@
+"""The workflow on a real Slurm: which jobs ran where, with what, and what survives a time limit or a
+cancellation. Everything is read from Slurm's own records."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import slurm
+import yaml
+from conftest import CONFIG, MINI, REDUCED, ROOT
+
+from mofe.config import read_study
+from mofe.cost import Costs
+from mofe.plan import Plan
+
+pytestmark = pytest.mark.slurm
+PROFILE = ROOT / "profiles" / "slurm" / "config.yaml"
+LIMITED, CANCELLED = "medmcqa_freeze2", "medmcqa_freeze1"
+# Long enough to be stopped: attempts are killed after a minute, Slurm's shortest time limit.
+LONG = {"recipes": {r: {"training": {"epochs": 1500}} for r in ("freeze1", "freeze2")}}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[slurm.Slurm]:
+    why = f"{', '.join(slurm.missing())} not found" if slurm.missing() else None
+    if os.geteuid() != 0:
+        why = "its daemons are started by root"
+    if why and os.environ.get("MOFE_REQUIRE_SLURM"):
+        pytest.fail(f"MOFE_REQUIRE_SLURM is set, but no Slurm can be started: {why}")
+    if why:
+        pytest.skip(f"no Slurm can be started: {why} (docs/slurm.md)")
+    it = slurm.Slurm(Path(f"/tmp/mofe-slurm-test-{os.getpid()}"))
+    it.start()
+    yield it
+    it.stop()
+    shutil.rmtree(it.folder)
+
+
+class Study:
+    """The reduced mini study through profiles/slurm, its three lines filled in."""
+
+    def __init__(self, cluster: slurm.Slurm, root: Path):
+        self.cluster, self.results, self.root = cluster, root / "results", root
+        self.overlay = root / "overlay.yaml"
+        self.overlay.write_text(yaml.safe_dump({"results": str(self.results), **LONG}))
+        self.files = [CONFIG, MINI, REDUCED, self.overlay]
+        self.plan = Plan(read_study(*self.files))
+
+    def start(self, *arguments: str, edit: Callable[[str], str] = lambda text: text):
+        profile = self.root / "profile" / "config.yaml"
+        profile.parent.mkdir(exist_ok=True)
+        text = PROFILE.read_text()
+        for line, value in (
+            ("account", "lab"),
+            ("partition", "gpu"),
+            ("constraint", "a100_80g"),
+            ("cpu_partition", "cpu"),
+        ):
+            text, found = re.subn(
+                rf"^  {line}: \S+", f"  {line}: {value}", text, flags=re.MULTILINE
+            )
+            assert found == 1, line
+        profile.write_text(edit(text))
+        return subprocess.Popen(
+            [
+                *["timeout", "-k", "10", "540", sys.executable, "-m", "snakemake"],
+                *["--profile", str(profile.parent), "--configfile", *map(str, self.files)],
+                # a cluster need not be asked as soon
+                *["--slurm-init-seconds-before-status-checks", "3", *arguments],
+            ],
+            cwd=ROOT,
+            env=self.cluster.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, *arguments: str, **keywords) -> str:
+        child = self.start(*arguments, **keywords)
+        told, _ = child.communicate()
+        assert child.returncode == 0, told[-6000:]
+        return told
+
+    def jobs(self, rule: str) -> list[dict[str, str]]:
+        """Slurm's records of a rule's jobs, oldest first."""
+        marked = re.compile(rf"rule_{rule}(_wildcards|\s|$)")
+        found = [job for job in self.cluster.jobs() if marked.match(job["Comment"])]
+        return sorted(found, key=lambda job: int(job["JobId"]))
+
+    def trainings(self, recipe: str) -> list[dict[str, str]]:
+        return [job for job in self.jobs("train") if f"_{recipe}_" in job["Comment"]]
+
+    def steps(self, stages: str) -> int:
+        """How many steps the log of an unfinished training has."""
+        variant = self.plan.variants[f"tinyllama_4tinyllama/{stages}"]
+        log = Path(self.plan.variant_dir(variant, 0), "checkpoint", "log.jsonl")
+        return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+@pytest.fixture(scope="module")
+def study(cluster, tmp_path_factory) -> Study:
+    """Tables 1 and 7. Meanwhile one training gets a time limit that it exceeds, another is
+    cancelled."""
+    it = Study(cluster, tmp_path_factory.mktemp("slurm"))
+    child = it.start("--", *(f"{it.results}/table{n}.tex" for n in (1, 7)))
+    told: list[str] = []
+    reader = threading.Thread(target=lambda: told.extend(child.stdout))
+    reader.start()
+
+    def when(condition: Callable[[], object], then: Callable[[], object]) -> None:
+        while not condition():
+            assert child.poll() is None, "".join(told)[-6000:]
+            time.sleep(0.5)
+        then()
+
+    def job(recipe: str) -> str:
+        return it.trainings(recipe)[0]["JobId"]
+
+    when(lambda: it.steps(LIMITED), lambda: cluster.run(*limit(job(LIMITED))))
+    when(lambda: it.steps(CANCELLED) > 20, lambda: cluster.run("scancel", job(CANCELLED)))
+    child.wait()
+    reader.join()
+    assert child.returncode == 0, "".join(told)[-6000:]
+    return it
+
+
+def limit(job: str) -> list[str]:
+    return ["scontrol", "update", f"JobId={job}", "TimeLimit=1"]
+
+
+def test_the_tables_are_made(study):
+    for number in (1, 7):
+        assert (study.results / f"table{number}.tex").stat().st_size > 100
+
+
+def test_trainings_and_evaluations_ran_on_a100_nodes_with_what_the_plan_asks(study):
+    costs = Costs(study.plan)
+    asked = {
+        "pretrain": [costs.train_expert("tinyllama").needs],
+        "train": [costs.train(v).needs for v in study.plan.trained.values()],
+        "evaluate": [
+            costs.evaluate(study.plan.variants[key], task).needs
+            for key, tasks in study.plan.tasks.items()
+            for task in tasks
+        ],
+    }
+    for rule, needs in asked.items():
+        jobs = [job for job in study.jobs(rule) if job["TimeLimit"] != "00:01:00"]
+        assert jobs
+        for job in jobs:
+            assert job["Partition"] == "gpu" and job["NodeList"].startswith("gpu")
+            assert job["Features"] == "a100_80g" and job["NumNodes"] == "1"
+            assert job["TresPerJob"] == "gres:gpu:a100:1"
+            attempts = 1 + study.jobs(rule).index(job) if rule == "pretrain" else None
+            assert attempts in (None, 1)
+        first = {(minutes(job), memory_mb(job)) for job in jobs if not again(study, rule, job)}
+        assert first == {(need.runtime, need.mem_mb) for need in needs}
+    assert len(study.jobs("train")) == 11 + 2 and len(study.jobs("evaluate")) == 18 + 5
+
+
+def again(study: Study, rule: str, job: dict[str, str]) -> bool:
+    """Whether it is another attempt at what an earlier job was to make."""
+    before = study.jobs(rule)[: study.jobs(rule).index(job)]
+    return job["Comment"] in {it["Comment"] for it in before}
+
+
+def minutes(job: dict[str, str]) -> int:
+    hours, mins, _ = map(int, re.fullmatch(r"(\d+):(\d+):(\d+)", job["TimeLimit"]).groups())
+    return 60 * hours + mins
+
+
+def memory_mb(job: dict[str, str]) -> int:
+    amount, unit = re.search(r"mem=([\d.]+)([MG])", job["TRES"]).groups()
+    return round(float(amount) * (1024 if unit == "G" else 1))
+
+
+def test_other_jobs_ran_on_cpu_nodes_without_gpus(study):
+    for rule in ("world", "prepare_data", "merge", "table"):
+        assert study.jobs(rule)
+        for job in study.jobs(rule):
+            assert job["Partition"] == "cpu" and job["NodeList"].startswith("cpu"), rule
+            assert "TresPerJob" not in job and "gpu" not in job["TRES"]
+
+
+@pytest.mark.parametrize("stages, state", [(LIMITED, "TIMEOUT"), (CANCELLED, "CANCELLED")])
+def test_a_stopped_training_is_submitted_again_and_goes_on(study, stages, state):
+    first, *_, last = study.trainings(stages)
+    assert (first["JobState"], last["JobState"]) == (state, "COMPLETED")
+    assert minutes(last) == 2 * (minutes(first) if state != "TIMEOUT" else minutes(last) / 2)
+    variant = study.plan.variants[f"tinyllama_4tinyllama/{stages}"]
+    record = json.loads(Path(study.plan.train_json(variant, 0)).read_text())
+    assert record["resumed"] == 1
+    log = Path(study.plan.loss_log(variant, 0)).read_text().splitlines()
+    assert [json.loads(line)["step"] for line in log] == list(range(1, record["steps"] + 1))
+
+
+def test_a_second_call_submits_nothing(study):
+    before = len(study.cluster.jobs())
+    told = study.run("--", *(f"{study.results}/table{n}.tex" for n in (1, 7)))
+    assert "Nothing to be done" in told
+    assert len(study.cluster.jobs()) == before
+
+
+def test_a_training_on_two_nodes(study):
+    """Two GPUs, one on each of two nodes: two processes, started there by the job."""
+    variant = study.plan.variants["tinyllama_4tinyllama/medmcqa_mofe"]
+    target = study.plan.train_json(variant, 0)
+    before = json.loads(Path(target).read_text())
+    delta = Path(study.plan.delta(variant, 0)).read_bytes()
+
+    def two(profile: str) -> str:
+        return profile.replace("  train: *gpu", "  train: {<<: *gpu, gpu: 2, nodes: 2}")
+
+    study.run("--forcerun", "train", "--", target, edit=two)
+    job = study.trainings("medmcqa_mofe")[-1]
+    assert (job["NumNodes"], job["TresPerJob"]) == ("2", "gres:gpu:a100:2")
+    record = json.loads(Path(target).read_text())
+    assert (record["processes"], record["sharding"]) == (2, "ddp")
+    assert record["final_loss"] == pytest.approx(before["final_loss"], rel=1e-3)
+    assert Path(study.plan.delta(variant, 0)).read_bytes() != delta, "it was trained anew"
+
+
+def test_an_unfilled_profile_is_refused_before_anything_is_submitted(cluster, tmp_path):
+    before = len(cluster.jobs())
+    done = subprocess.run(
+        [
+            *["timeout", "-k", "10", "60", sys.executable, "-m", "snakemake"],
+            *["--profile", "profiles/slurm", "--configfile", *map(str, [CONFIG, MINI, REDUCED])],
+            *["--config", f"results={tmp_path}", "--", f"{tmp_path}/table7.tex"],
+        ],
+        cwd=ROOT,
+        env=cluster.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode not in (0, -signal.SIGKILL, 124)
+    assert "account, constraint, partition is still FILL_IN" in done.stderr
+    assert len(cluster.jobs()) == before and not list(tmp_path.iterdir())
