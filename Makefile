@@ -13,7 +13,7 @@ space := $(subst ,, )
 seeds = $(if $(SEEDS),--config seeds=$(subst $(space),$(comma),$(strip $(SEEDS))))
 overlay = $(if $(OVERLAY),--configfile config.yaml profiles/mini/study.yaml $(OVERLAY))
 
-.PHONY: help mini test lint format lock latex clean
+.PHONY: help mini test lint format lock latex slurm clean
 
 help:
 	@echo "make mini           the study in miniature, three seeds, to results/mini/"
@@ -25,7 +25,7 @@ help:
 mini: .venv/ready
 	$(BIN)/snakemake --profile profiles/mini $(overlay) $(seeds)
 
-test: .venv/ready latex
+test: .venv/ready latex slurm
 	$(BIN)/python -m pytest
 
 lint: .venv/ready
@@ -55,6 +55,15 @@ latex:
 	    apt-get update -q && apt-get install -qy --no-install-recommends texlive-latex-base texlive-latex-recommended; \
 	  else \
 	    echo "pdflatex is missing, so the tables are not compiled in the tests: install texlive-latex-recommended"; \
+	  fi; }
+
+# The workflow is tested on a Slurm of its own, which root can start. Elsewhere those tests are skipped.
+slurm:
+	@command -v slurmctld >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -q && apt-get install -qy --no-install-recommends slurm-wlm; \
+	  else \
+	    echo "slurmctld is missing, so profiles/slurm is not tested: install slurm-wlm"; \
 	  fi; }
 
 lock: .venv/ready

@@ -140,8 +140,8 @@ class QuantizedExperts(LoopExperts):
         return self.downs[expert](x)
 
 
-def nf4(weight: torch.Tensor) -> nn.Module:
-    """A frozen bitsandbytes NF4 layer without bias that holds `weight` (out, in).
+def nf4(weight: torch.Tensor, bias: torch.Tensor | None = None) -> nn.Module:
+    """A frozen bitsandbytes NF4 layer that holds `weight` (out, in) and, as it is, `bias` (out).
 
     It quantises when it is moved to its device; products are computed in the weight's dtype.
     """
@@ -160,4 +160,6 @@ def nf4(weight: torch.Tensor) -> nn.Module:
     layer.weight = bnb.nn.Params4bit(
         weight.clone(), requires_grad=False, quant_type="nf4", module=layer
     )
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.clone(), requires_grad=False)
     return layer.to(weight.device)

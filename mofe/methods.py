@@ -117,6 +117,7 @@ def _quantize(model: nn.Module) -> None:
         for parent in list(layer.modules()):
             for name, child in list(parent.named_children()):
                 if isinstance(child, nn.Linear):
-                    setattr(parent, name, nf4(child.weight.detach()))
+                    bias = None if child.bias is None else child.bias.detach()
+                    setattr(parent, name, nf4(child.weight.detach(), bias))
                 elif isinstance(child, MixtralExperts):
                     setattr(parent, name, QuantizedExperts(child))
