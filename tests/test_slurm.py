@@ -28,7 +28,7 @@ LIMITED, CANCELLED = "medmcqa_freeze2", "medmcqa_freeze1"
 # Long enough to be stopped: a minute is Slurm's shortest time limit, and it kills half a minute later.
 LONG = {
     "recipes": {
-        "freeze2": {"training": {"epochs": 600, "micro_batch": 8}},
+        "freeze2": {"training": {"epochs": 300, "micro_batch": 8}},
         "freeze1": {"training": {"epochs": 150}},
     }
 }
@@ -77,7 +77,7 @@ class Study:
         profile.write_text(edit(text))
         return subprocess.Popen(
             [
-                *["timeout", "-k", "10", "540", sys.executable, "-m", "snakemake"],
+                *["timeout", "-k", "10", "580", sys.executable, "-m", "snakemake"],
                 *["--profile", str(profile.parent), "--configfile", *map(str, self.files)],
                 # a cluster need not be asked as soon
                 *["--slurm-init-seconds-before-status-checks", "3", *arguments],
