@@ -90,6 +90,13 @@ def asks(cost):
     }
 
 
+def spread(*costs):
+    """More of a rule's `resources` where one of its jobs takes several nodes: its processes are then
+    started there by the job itself. The plugin would start them on the first node alone."""
+    several = any(cost.needs.nodes > 1 for cost in costs)
+    return {"mpi": "srun", "tasks_per_node": 2} if several else {}
+
+
 wildcard_constraints:
     dataset=names(PLAN.datasets),
     moe=names(PLAN.moes),

@@ -24,6 +24,7 @@ from mofe.plan import Plan
 
 pytestmark = pytest.mark.slurm
 PROFILE = ROOT / "profiles" / "slurm" / "config.yaml"
+TWO_NODES = "gpu: 2, nodes: 2, mpi: srun, tasks_per_node: 2"  # as docs/slurm.md has it
 LIMITED, CANCELLED = "medmcqa_freeze2", "medmcqa_freeze1"
 # Long enough to be stopped: a minute is Slurm's shortest time limit, and it kills half a minute later.
 LONG = {
@@ -59,6 +60,16 @@ class Study:
         self.overlay.write_text(yaml.safe_dump({"results": str(self.results), **LONG}))
         self.files = [CONFIG, MINI, REDUCED, self.overlay]
         self.plan = Plan(read_study(*self.files))
+        costs = Costs(self.plan)  # finished runs would correct them
+        self.needs = {
+            "pretrain": {"tinyllama": costs.train_expert("tinyllama").needs},
+            "train": {key: costs.train(v).needs for key, v in self.plan.trained.items()},
+            "evaluate": {
+                (key, task): costs.evaluate(self.plan.variants[key], task).needs
+                for key, tasks in self.plan.tasks.items()
+                for task in tasks
+            },
+        }
 
     def start(self, *arguments: str, edit: Callable[[str], str] = lambda text: text):
         profile = self.root / "profile" / "config.yaml"
@@ -148,25 +159,15 @@ def test_the_tables_are_made(study):
 
 
 def test_trainings_and_evaluations_ran_on_a100_nodes_with_what_the_plan_asks(study):
-    costs = Costs(study.plan)
-    asked = {
-        "pretrain": [costs.train_expert("tinyllama").needs],
-        "train": [costs.train(v).needs for v in study.plan.trained.values()],
-        "evaluate": [
-            costs.evaluate(study.plan.variants[key], task).needs
-            for key, tasks in study.plan.tasks.items()
-            for task in tasks
-        ],
-    }
-    for rule, needs in asked.items():
+    for rule, needs in study.needs.items():
         jobs = [job for job in study.jobs(rule) if job["TimeLimit"] != "00:01:00"]
         assert jobs
         for job in jobs:
             assert job["Partition"] == "gpu" and job["NodeList"].startswith("gpu")
             assert job["Features"] == "a100_80g" and job["NumNodes"] == "1"
-            assert job["TresPerJob"] == "gres:gpu:a100:1"
+            assert gpus(job) == "gres:gpu:a100:1"
         first = {(minutes(job), memory_mb(job)) for job in jobs if not again(study, rule, job)}
-        assert first == {(need.runtime, need.mem_mb) for need in needs}
+        assert first == {(need.runtime, need.mem_mb) for need in needs.values()}
     assert len(study.jobs("train")) == 11 + 2 and len(study.jobs("evaluate")) == 18 + 5
 
 
@@ -174,6 +175,10 @@ def again(study: Study, rule: str, job: dict[str, str]) -> bool:
     """Whether it is another attempt at what an earlier job was to make."""
     before = study.jobs(rule)[: study.jobs(rule).index(job)]
     return job["Comment"] in {it["Comment"] for it in before}
+
+
+def gpus(job: dict[str, str]) -> str:
+    return job["TresPerJob"].strip()
 
 
 def minutes(job: dict[str, str]) -> int:
@@ -199,7 +204,7 @@ def test_a_stopped_training_is_submitted_again_and_goes_on(study, stages, state)
     first, *_, last = study.trainings(stages)
     assert (first["JobState"], last["JobState"]) == (state, "COMPLETED")
     variant = study.plan.variants[f"tinyllama_4tinyllama/{stages}"]
-    need = Costs(study.plan).train(variant).needs
+    need = study.needs["train"][variant.key]
     assert (minutes(last), memory_mb(last)) == (2 * need.runtime, 2 * need.mem_mb)
     record = json.loads(Path(study.plan.train_json(variant, 0)).read_text())
     assert record["resumed"] == 1
@@ -222,11 +227,11 @@ def test_a_training_on_two_nodes(study):
     delta = Path(study.plan.delta(variant, 0)).read_bytes()
 
     def two(profile: str) -> str:
-        return profile.replace("  train: *gpu", "  train: {<<: *gpu, gpu: 2, nodes: 2}")
+        return profile.replace("  train: *gpu", f"  train: {{<<: *gpu, {TWO_NODES}}}")
 
     study.run("--forcerun", "train", "--", target, edit=two)
     job = study.trainings("medmcqa_mofe")[-1]
-    assert (job["NumNodes"], job["TresPerJob"]) == ("2", "gres:gpu:a100:2")
+    assert (job["NumNodes"], gpus(job)) == ("2", "gres:gpu:a100:2")
     record = json.loads(Path(target).read_text())
     assert (record["processes"], record["sharding"]) == (2, "ddp")
     assert record["final_loss"] == pytest.approx(before["final_loss"], rel=1e-3)

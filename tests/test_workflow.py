@@ -94,7 +94,9 @@ PAPER_SCALE = {
 @pytest.mark.parametrize("number", PAPER_SCALE)
 def test_a_tables_jobs_at_paper_scale(number, tmp_path):
     here = ["--config", f"results={tmp_path}", f"hub={tmp_path}/hub"]
-    done = snakemake("-n", "--profile", "profiles/slurm", *here, "--", f"{tmp_path}/table{number}.tex")
+    done = snakemake(
+        "-n", "--profile", "profiles/slurm", *here, "--", f"{tmp_path}/table{number}.tex"
+    )
     assert jobs(done.stdout) == {**PAPER_SCALE[number], "table": 1}
 
 
