@@ -90,10 +90,16 @@ def asks(cost):
     }
 
 
-def spread(*costs):
-    """More of a rule's `resources` where one of its jobs takes several nodes: its processes are then
-    started there by the job itself. The plugin would start them on the first node alone."""
-    several = any(cost.needs.nodes > 1 for cost in costs)
+def spread(variants):
+    """More of a training's `resources` where one of them takes several nodes: its processes are then
+    started there by the job itself. The plugin would start them on the first node alone.
+    """
+    try:
+        several = any(COSTS.train(v).needs.nodes > 1 for v in variants)
+    except (
+        ConfigError
+    ):  # sizes that are not known before the download: the job's resources tell
+        several = False
     return {"mpi": "srun", "tasks_per_node": 2} if several else {}
 
 
