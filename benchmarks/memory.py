@@ -1,7 +1,7 @@
 """Measured peak memory of real trainings beside the estimate of mofe/memory.py.
 
-    python benchmarks/memory.py tiny            seconds; what the tests run
-    python benchmarks/memory.py 100m            a mixture of 93 million parameters, minutes
+    python benchmarks/memory.py tiny            the tests run a part of it
+    python benchmarks/memory.py tiny 30m 100m   up to a mixture of 93 million parameters, minutes
     python benchmarks/memory.py tinyllama       TinyLlama's shape: for a GPU
 
 Each training is mofe.train.train_variant on a merge with random weights, in a process of its own,
@@ -37,6 +37,7 @@ METHODS = {
 # shape, numbers of experts, rows a forward pass, tokens a row
 SIZES = {
     "tiny": (Shape(64, 192, 3, 4, 2, 1000), [4], 16, 256),
+    "30m": (Shape(256, 704, 8, 8, 4, 4000), [4], 8, 256),
     "100m": (Shape(512, 1024, 12, 8, 4, 8000), [4], 2, 256),
     "tinyllama": (Shape(2048, 5632, 22, 32, 4, 32000), [2, 4, 8], 4, 1024),
 }
@@ -177,11 +178,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("size", choices=SIZES)
+    parser.add_argument("sizes", nargs="+", choices=SIZES)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--out", help="a JSON file for the record")
     arguments = parser.parse_args()
-    record = {"trainings": compare(arguments.size, arguments.methods), **provenance.stamp()}
+    found = [it for size in arguments.sizes for it in compare(size, arguments.methods)]
+    record = {"trainings": found, **provenance.stamp()}
     if arguments.out:
         write_atomic(arguments.out, json.dumps(record, indent=2) + "\n")
 

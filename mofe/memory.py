@@ -12,13 +12,14 @@ from typing import Any
 from mofe.shapes import Shape
 
 NF4 = 0.5 + 4 / 64  # bytes a weight: four bits, and a float32 scale for every 64 weights
-PROCESS = 1106e6  # resident after importing torch, transformers, accelerate and peft, measured
+# Resident after importing torch, transformers, accelerate and peft: 965 to 1,108 MB, by what of their
+# files happened to be in memory.
+PROCESS = 1040e6
 
 # malloc under KEEP_MEMORY (mofe/warm.py) gives nothing back, and an aligned block does not fit the hole
-# that one of its size left: what comes and goes takes so many times its size, more where experts are
-# called one after the other, on numbers of tokens that change. Measured by benchmarks/memory.py.
+# that one of its size left: what comes and goes takes so many times its size. Fitted to the trainings of
+# benchmarks/results/memory-cpu.json.
 HEAP = 1.7
-HEAP_ONE_BY_ONE = 2.0
 
 CUDA_PROCESS = 3e9  # main memory of a process that uses a GPU, beside the model
 
@@ -72,13 +73,12 @@ def on_cpu(
         "logits": _logits(shape, training, text, 12),
         "backward": _backward(shape, settings, training, mixed=False),
     }
-    heap = HEAP_ONE_BY_ONE if _one_by_one(shape, settings) else HEAP
     fitting = {
         "process": PROCESS,
         "weights": 4 * trained + _frozen(shape, settings, 4),
         "gradients and Adam's moments": 12 * trained,
         **passing,
-        "malloc's holes": (heap - 1) * total(passing),
+        "malloc's holes": (HEAP - 1) * total(passing),
     }
     if settings.get("quantize"):  # what was quantised is freed, but stays the process's
         fitting["loaded weights"] = 4 * shape.parameters
