@@ -26,7 +26,8 @@ mini: .venv/ready
 	$(BIN)/snakemake --profile profiles/mini $(overlay) $(seeds)
 
 test: .venv/ready latex slurm
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slurm"
+	$(BIN)/python -m pytest -m slurm
 
 lint: .venv/ready
 	$(BIN)/ruff check

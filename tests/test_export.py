@@ -8,7 +8,6 @@ import torch
 import yaml
 from conftest import CONFIG, MINI
 from test_models import IDS, SETTINGS, logits, moved
-from test_train import data as test_rows  # noqa: F401 - a fixture
 from test_train import run as train_run
 from transformers import AutoModelForCausalLM, AutoTokenizer, MixtralForCausalLM
 
@@ -79,8 +78,8 @@ def front(card: str) -> dict:
     return yaml.safe_load(card.split("---\n")[1])
 
 
-def test_the_card_is_filled_from_the_records(tiny, plan, tmp_path, test_rows):  # noqa: F811
-    record = train_run(tiny, test_rows, tmp_path, "mofe")
+def test_the_card_is_filled_from_the_records(tiny, plan, tmp_path, data):
+    record = train_run(tiny, data, tmp_path, "mofe")
     score = {"task": "mmlu", "n": 1140, "metrics": {"acc": {"value": 0.25, "stderr": 0.0128}}}
     (tmp_path / "mmlu.json").write_text(json.dumps(score))
     paper = Plan(read_study(CONFIG))

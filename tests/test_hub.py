@@ -330,7 +330,9 @@ def test_prefetch_then_everything_without_the_hub(tiny, tmp_path, monkeypatch):
     plan = Plan(read_study(CONFIG))
     overlay = tmp_path / "overlay.yaml"
     names = ("medical_corpus", "multi_news")
-    overlay.write_text(yaml.safe_dump({"data": {name: {"rows": 10} for name in names}}))
+    changed = {"data": {name: {"rows": 10} for name in names}}
+    changed["models"] = {"tinyllama": {"shape": None}}  # the stand-in's is its own
+    overlay.write_text(yaml.safe_dump(changed))
     run = ["--cores", "2", "--configfile", str(CONFIG), str(overlay)]
     run += ["--config", f"results={tmp_path}/r", f"hub={tmp_path}/hub", "--"]
     with fake_hub.running() as it:

@@ -11,8 +11,16 @@ PILOT = ROOT / "profiles" / "pilot" / "study.yaml"
 
 
 def test_the_pilots_jobs(tmp_path):
-    done = snakemake("--profile", "profiles/pilot", "-n", "--config", f"results={tmp_path}")
-    expected = {"fetch_model": 1, "prepare_data": 2, "merge": 3, "train": 10, "evaluate": 21}
+    here = ["--config", f"results={tmp_path}", f"hub={tmp_path}/hub"]
+    done = snakemake("--profile", "profiles/pilot", "-n", *here)
+    expected = {
+        "fetch_repository": 3,
+        "fetch_model": 1,
+        "prepare_data": 2,
+        "merge": 3,
+        "train": 10,
+        "evaluate": 21,
+    }
     assert jobs(done.stdout) == expected | {"table": 2, "figure": 3, "report": 1, "all": 1}
 
 
