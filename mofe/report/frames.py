@@ -148,9 +148,12 @@ def floor(cell) -> tuple[float, str] | None:
 
 # --- reading and checking ---------------------------------------------------------------------
 
-_TRAIN_TEXTS = ("recipe", "moe", "stages", "git_revision")
+_TRAIN_TEXTS = ("recipe", "moe", "stages", "sharding", "git_revision")
 _TRAIN_OBJECTS = ("versions", "hardware", "frozen_sha256")
-_TRAIN_RUN = ("processes", "resumed", "peak_memory_bytes")  # how it ran, with `sharding`: optional
+_TRAIN_COUNTS = (
+    *("trainable_parameters", "total_parameters", "tokens", "answer_tokens", "steps", "seed"),
+    *("rows", "dropped_rows", "processes", "resumed", "peak_memory_bytes"),
+)
 
 
 def read_train(path: str | os.PathLike) -> dict[str, Any]:
@@ -160,16 +163,11 @@ def read_train(path: str | os.PathLike) -> dict[str, Any]:
         ValueError: not JSON, a key is missing, or a number is not finite or below zero.
     """
     record = _read(path)
-    for key in ("trainable_parameters", "total_parameters", "tokens", "answer_tokens", "steps"):
+    for key in _TRAIN_COUNTS:
         _whole(path, record, key)
-    _whole(path, record, "seed")
     _number(path, record, "seconds", low=0)
-    _whole(path, record, "rows")
-    _whole(path, record, "dropped_rows")
     _number(path, record, "final_loss")
-    for key in filter(record.__contains__, _TRAIN_RUN):
-        _whole(path, record, key)
-    for key in (*_TRAIN_TEXTS, *filter(record.__contains__, ("sharding",))):
+    for key in _TRAIN_TEXTS:
         _instance(path, record, key, str, "a text")
     for key in _TRAIN_OBJECTS:
         _instance(path, record, key, dict, "an object")

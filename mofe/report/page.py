@@ -351,9 +351,7 @@ def provenance(trained: Sequence[dict], evaluated: Sequence[dict]) -> dict[str, 
         },
         "processes": _processes(trained),
         "resumed": _resumed(trained),
-        "memory": max(
-            (r["peak_memory_bytes"] for r in trained if "peak_memory_bytes" in r), default=0
-        ),
+        "memory": max((record["peak_memory_bytes"] for record in trained), default=0),
         "frozen": len(frozen),
         "unchanged": sum(_unchanged(record) for record in frozen),
         "recipes": _by_recipe(trained),
@@ -373,8 +371,8 @@ def _unchanged(record: dict) -> bool:
 
 
 def _processes(trained: Sequence[dict]) -> list[str]:
-    """In words: how many trainings ran on how many processes; of records that say so."""
-    kinds = Counter((r["processes"], r["sharding"]) for r in trained if "processes" in r)
+    """In words: how many trainings ran on how many processes."""
+    kinds = Counter((record["processes"], record["sharding"]) for record in trained)
     return [
         f"{count} training{'s' * (count != 1)} on {processes} process{'es' * (processes != 1)}"
         + (f" ({sharding})" if sharding != "none" else "")
@@ -383,10 +381,10 @@ def _processes(trained: Sequence[dict]) -> list[str]:
 
 
 def _resumed(trained: Sequence[dict]) -> str:
-    """In words: how many trainings went on from a checkpoint; empty where no record says."""
-    times = [record["resumed"] for record in trained if "resumed" in record]
+    """In words: how many trainings went on from a checkpoint."""
+    times = [record["resumed"] for record in trained]
     resumed = len([it for it in times if it])
-    return f"{resumed} of {len(times)} trainings, {sum(times)} times in all" if times else ""
+    return f"{resumed} of {len(times)} trainings, {sum(times)} times in all"
 
 
 def _hardware(hardware: Mapping[str, Any]) -> str:
