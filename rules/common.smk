@@ -62,6 +62,15 @@ def named(wildcards):
     return {"moe": variant(wildcards).moe.name, "stages": variant(wildcards).name}
 
 
+def to_push(wildcards):
+    """The exported model that is to be pushed, where the study says whither."""
+    try:
+        PLAN.push_repo(variant(wildcards), wildcards.seed)
+    except ConfigError as error:  # before anything is trained for it
+        raise WorkflowError(str(error))
+    return PLAN.export_dir(variant(wildcards), wildcards.seed)
+
+
 def needs(cost):
     """What a rule's job needs; `cost` is its estimate, or a function of the wildcards to it."""
     return (

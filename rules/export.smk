@@ -22,14 +22,6 @@ rule export:
         "../scripts/export.py"
 
 
-def to_push(wildcards):
-    try:
-        PLAN.push_repo(variant(wildcards), wildcards.seed)
-    except ConfigError as error:  # before anything is trained for it
-        raise WorkflowError(str(error))
-    return PLAN.export_dir(variant(wildcards), wildcards.seed)
-
-
 rule push:
     input:
         model=to_push,
