@@ -37,12 +37,14 @@ class Interrupted(Exception):
 @dataclass(frozen=True)
 class Progress:
     """How far a training is: optimiser steps, tokens and answer tokens seen, seconds of its own
-    clock, and how often it went on from a checkpoint."""
+    clock, the same times the processes that computed meanwhile, and how often it went on from a
+    checkpoint."""
 
     step: int = 0
     tokens: int = 0
     answer_tokens: int = 0
     seconds: float = 0.0
+    device_seconds: float = 0.0
     resumed: int = 0
 
 
@@ -85,13 +87,8 @@ class Checkpoint:
         The log is cut back to the lines of the steps that count. Raises OSError for a damaged
         checkpoint: a state that is not whole is never trained on.
         """
-        saved = self._newest()
-        if (
-            saved is not None
-            and json.loads((saved / "progress.json").read_text())["key"] != self.key
-        ):
-            print(f"{saved}: is of a training with other inputs or parameters; starting anew")
-            saved = None
+        # one process looks, or a shared disk could show them different folders
+        saved = parallel.from_first(self._usable)
         if saved is None:
             parallel.barrier()
             if parallel.rank() == 0:
@@ -132,9 +129,10 @@ class Checkpoint:
         """Store the state after `progress.step` steps, then remove the one before.
 
         All processes must call it. Between two optimiser steps parameters and moments do not
-        change, so the state may be saved at any time until the next one.
+        change, so the state may be saved at any time until the next one. Before the first step
+        there is nothing to go on from.
         """
-        if self._step == progress.step:
+        if progress.step in (0, self._step):
             return
         started = time.monotonic()
         partial = self.folder / f"partial-{progress.step}"
@@ -160,9 +158,19 @@ class Checkpoint:
         if parallel.rank() == 0:
             shutil.rmtree(self.folder)
 
-    def _newest(self) -> Path | None:
+    def _usable(self) -> Path | None:
+        """The newest whole state, if it is of this training; what was cut off is removed."""
+        for cut_off in self.folder.glob("partial-*"):
+            shutil.rmtree(cut_off)
         complete = sorted(self.folder.glob("step-*"), key=lambda p: int(p.name.split("-")[1]))
-        return complete[-1] if complete else None
+        if not complete:
+            return None
+        if json.loads((complete[-1] / "progress.json").read_text())["key"] != self.key:
+            print(
+                f"{complete[-1]}: is of a training with other inputs or parameters; starting anew"
+            )
+            return None
+        return complete[-1]
 
 
 def _state(

@@ -8,7 +8,7 @@ imports neither torch nor transformers.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +107,11 @@ class Placement:
 def place(
     shape: Shape, settings: Mapping, training: Mapping, text: bool, gpu: str, gpus_per_node: int
 ) -> Placement:
-    """The fewest GPUs of a kind that hold a training: one, else the model sharded over 2, 4, ...
-    GPUs of a node, then over nodes. `fits` is false where none of these do."""
+    """The fewest GPUs of a kind that hold a training: one, else the model sharded over GPUs of a
+    node, then over nodes, as many as share it out evenly. `fits` is false where none of these do."""
     counts = [(n, 1) for n in range(1, gpus_per_node + 1)]
     counts += [(gpus_per_node, nodes) for nodes in range(2, MAX_NODES + 1)]
+    counts = [(n, nodes) for n, nodes in counts if shape.shared_evenly(n * nodes)]
     if settings.get("quantize"):  # 4-bit weights cannot be sharded
         counts = [(1, 1)]
     for gpus, nodes in counts:
@@ -219,6 +220,15 @@ class Costs:
         hours = disk / 100e6 / 3600 + 1 / 60
         needs = Needs(1, self._mem_mb(resident), self._minutes(hours))
         return Estimate(needs, hours, parameters=shape.parameters, disk=disk)
+
+    def export(self, variant: Variant) -> Estimate:
+        """A trained model as one checkpoint, held in float32, an expanded 4-bit one twice."""
+        merged, shape = self.merge(variant.moe.name), self.moe_shape(variant.moe.name)
+        quantised = any(s.get("quantize") for s in self.plan.chain_params(variant))
+        resident = memory.PROCESS + memory.loading_bytes(shape, self._stored)
+        resident += 4 * shape.parameters * quantised
+        needs = replace(merged.needs, mem_mb=self._mem_mb(resident))
+        return replace(merged, needs=needs)
 
     def train(self, variant: Variant, micro_batch: int | None = None) -> Estimate:
         """One stage of a variant's fine-tuning: its last. micro_batch: another than the study's."""
@@ -438,18 +448,19 @@ class Measured:
                 flops = expected.flops / expected.tokens * record["tokens"]
                 peak = 1.0 if costs.on_cpu else _peak(record["hardware"]["gpus"])
                 if peak:
-                    speed = flops / record["seconds"] / peak
+                    speed = flops / record["device_seconds"] / peak
                     found.setdefault(stage.recipe, []).append(speed)
         return cls(tokens, {recipe: sum(s) / len(s) for recipe, s in found.items()})
 
 
 def _peak(names: list[str]) -> float:
-    """FLOP/s of GPUs by the names that CUDA gives them; 0 where one is not in the table."""
+    """FLOP/s of one of these GPUs, by the names that CUDA gives them; 0 where they are of kinds
+    that are not in the table."""
     kinds = [kind for kind in ("H200", "H100", "A100") if all(kind in name for name in names)]
     if not names or not kinds:
         return 0.0
     tflops = next(g.tflops for key, g in GPUS.items() if key.startswith(kinds[0].lower()))
-    return len(names) * tflops * 1e12
+    return tflops * 1e12
 
 
 def _known_shape(plan: Plan, model: str) -> Shape:

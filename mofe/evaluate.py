@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from lm_eval.api.model import LM
 from lm_eval.evaluator import evaluate as harness
 from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
@@ -44,6 +45,9 @@ class AnswerScorer(LM):
         super().__init__()
         self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.model.eval()
+        # Logits are float32 whatever was frozen: between bfloat16 ones there would be ties, and the
+        # first option would win them.
+        self.head = self.model.lm_head.weight.detach().float()
         self.tokenizer = tokenizer
         self.cut: Counter[str] = Counter()
 
@@ -67,7 +71,7 @@ class AnswerScorer(LM):
             for sequence, hidden in zip(batch, self._hidden(batch), strict=True):
                 for number in where[sequence]:
                     ids, start = answers[number]
-                    logits = self.model.lm_head(hidden[start - 1 : len(sequence)]).float()
+                    logits = F.linear(hidden[start - 1 : len(sequence)].float(), self.head)
                     logs, target = logits.log_softmax(-1), torch.tensor(ids[start:])
                     target = target.to(logs.device)
                     score = logs.gather(-1, target[:, None]).sum().item()
@@ -77,22 +81,24 @@ class AnswerScorer(LM):
         return scores
 
     def _encode(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int], int]]:
-        """(ids of context + continuation, where the continuation starts), as lm-eval splits it."""
+        """(ids of context + continuation, where the continuation starts), as lm-eval splits it; a
+        context that leaves no room loses its beginning, as in HFLM."""
         contexts = list(dict.fromkeys(context for context, _ in pairs))
         lengths = dict(zip(contexts, map(len, self.tokenizer(contexts)["input_ids"]), strict=True))
         whole = self.tokenizer([context + continuation for context, continuation in pairs])
-        encoded = [
-            (ids, lengths[context])
-            for (context, _), ids in zip(pairs, whole["input_ids"], strict=True)
-        ]
-        limit = self.model.config.max_position_embeddings
-        for (ids, start), (context, continuation) in zip(encoded, pairs, strict=True):
+        most = self.model.config.max_position_embeddings + 1  # the last token is not read
+        encoded = []
+        for (context, continuation), ids in zip(pairs, whole["input_ids"], strict=True):
+            cut, start = max(0, len(ids) - most), lengths[context]
             if not 0 < start < len(ids):
                 raise ValueError(f"tasks: {continuation!r} adds no token after {context[-40:]!r}")
-            if len(ids) > limit + 1:
+            if cut >= start:
                 raise ValueError(
-                    f"tasks: a question of {len(ids)} tokens is longer than the model's {limit}"
+                    f"tasks: an answer of {len(ids) - start} tokens leaves the model's {most - 1} no "
+                    "room for a question"
                 )
+            self.cut[context] = max(self.cut[context], cut)
+            encoded.append((ids[cut:], start - cut))
         return encoded
 
     def _hidden(self, batch: Sequence[tuple[int, ...]]) -> torch.Tensor:
@@ -232,8 +238,9 @@ def score(model: nn.Module, tokenizer, params: Mapping[str, Any]) -> list[dict[s
             "task": name,
             "question": sample["doc_id"],
             "prompt_sha256": sample["prompt_hash"],
+            "prompt_cut": max(scorer.cut[arguments[0]] for arguments in sample["arguments"]),
             **(
-                _written(sample, scorer)
+                _written(sample)
                 if built[name].OUTPUT_TYPE == "generate_until"
                 else _chosen(sample, built[name])
             ),
@@ -256,10 +263,8 @@ def _chosen(sample: Mapping[str, Any], task) -> dict[str, Any]:
     }
 
 
-def _written(sample: Mapping[str, Any], scorer: AnswerScorer) -> dict[str, Any]:
-    ((prompt, _),) = sample["arguments"]
+def _written(sample: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "prompt_cut": scorer.cut[prompt],
         "reference": sample["target"],
         "generated": sample["filtered_resps"][0],
         **{field: sample[metric] for metric, field in WRITTEN.items()},
@@ -323,7 +328,10 @@ def evaluate_variant(
     seed, for the record. Returns a line for the user.
     """
     started = time.perf_counter()
-    model = models.place(models.load_variant(merge, chain, deltas))
+    model = models.load_variant(merge, chain, deltas)
+    if not chain:
+        model.requires_grad_(False)  # nothing was trained, so nothing needs a float32 master
+    model = models.place(model)
     asked = score(model, models.tokenizer(merge), params)
     lines = "".join(json.dumps(q) + "\n" for q in asked)
     # no time stamp in the header: equal records are equal files

@@ -163,3 +163,10 @@ def nf4(weight: torch.Tensor, bias: torch.Tensor | None = None) -> nn.Module:
     if bias is not None:
         layer.bias = nn.Parameter(bias.clone(), requires_grad=False)
     return layer.to(weight.device)
+
+
+def compute_4bit_in(model: nn.Module, dtype: torch.dtype) -> None:
+    """Let NF4 layers expand their weights to `dtype` and multiply in it; what is stored stays."""
+    for module in model.modules():
+        if (state := getattr(getattr(module, "weight", None), "quant_state", None)) is not None:
+            module.compute_dtype = state.dtype = dtype

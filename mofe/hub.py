@@ -55,7 +55,7 @@ def listing(repository: Mapping[str, Any]) -> Listing:
         tree = api.list_repo_tree(repo, recursive=True, repo_type=kind, revision=commit)
         there = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
     except (HfHubHTTPError, httpx2.HTTPError, OfflineModeIsEnabled) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConnectionError(
             f"{repo} at revision {revision} cannot be had from {constants.ENDPOINT} ({reason}); "
             f"where there is internet, run: {PREFETCH}"
@@ -157,20 +157,29 @@ def _fetch_file(file: RepoFile, remote: _Remote, folder: Path) -> dict[str, Any]
 def _fetch_sample(
     repository: Mapping[str, Any], found: Listing, remote: _Remote, folder: Path
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The drawn row groups, as parquet files of their shards' names: (files, what was drawn)."""
+    """The drawn row groups, as parquet files of their shards' names: (files, what was drawn).
+    A shard's file that an earlier call has left, of the same commit, is not drawn again."""
     sample = repository["sample"]
     shards = [file for file in found.files if matching([file.path], repository["files"])]
     files = [_fetch_file(file, remote, folder) for file in found.files if file not in shards]
     with sampling.Shards([remote.open(file) for file in shards]) as opened:
         drawn = opened.draw(sample["rows"], sample["seed"])
-        for number in dict.fromkeys(piece.shard for piece in drawn):
+        parts = folder / PARTS / f"{found.commit}-{sample['rows']}-{sample['seed']}"
+        drawn_from = list(dict.fromkeys(piece.shard for piece in drawn))
+        for number in drawn_from:
+            if (part := parts / shards[number].path).exists():
+                continue
             tables = [opened.read(piece) for piece in drawn if piece.shard == number]
             sink = pa.BufferOutputStream()
             with pq.ParquetWriter(sink, tables[0].schema) as writer:
                 for table in tables:
                     writer.write_table(table, row_group_size=len(table))
-            write_atomic(folder / shards[number].path, sink.getvalue().to_pybytes())
-            files.append(_described(folder / shards[number].path, shards[number].path))
+            part.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(part, sink.getvalue().to_pybytes())
+        for path in (shards[number].path for number in drawn_from):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(parts / path, folder / path)
+            files.append(_described(folder / path, path))
         groups = [
             {"file": shards[p.shard].path, "row_group": p.group, "rows": p.rows} for p in drawn
         ]
@@ -232,25 +241,33 @@ def present(folder: Path, found: Listing) -> int:
 
 
 def sizes(repositories: Sequence[Mapping[str, Any]], hub: Path) -> list[dict[str, Any]]:
-    """What each repository takes: files, bytes, and the bytes that are here already. A sample's
-    bytes are those of the files that it is drawn from. Raises what `listing` raises."""
-    found = [(repository, listing(repository)) for repository in repositories]
+    """What each repository takes: files, bytes, and the bytes that are here already; or the
+    `problem`, where it cannot be had. A sample's bytes are those of the files that it is drawn
+    from."""
     return [
         {
             "repo": repository["repo"],
             "revision": repository["revision"],
-            "commit": it.commit,
-            "files": len(it.files),
-            "bytes": it.size,
-            "present": 0 if repository["sample"] else present(hub / repository["repo"], it),
             "sample": repository["sample"]["rows"] if repository["sample"] else None,
+            **_size(repository, hub),
         }
-        for repository, it in found
+        for repository in repositories
     ]
 
 
+def _size(repository: Mapping[str, Any], hub: Path) -> dict[str, Any]:
+    try:
+        it = listing(repository)
+    except (ConnectionError, ValueError) as error:
+        return {"problem": str(error)}
+    here = 0 if repository["sample"] else present(hub / repository["repo"], it)
+    return {"commit": it.commit, "files": len(it.files), "bytes": it.size, "present": here}
+
+
 def table(stated: Sequence[Mapping[str, Any]]) -> str:
-    """The sizes as lines for the terminal."""
+    """The sizes as lines for the terminal; what cannot be had comes last."""
+    problems = [f"not to be had: {it['problem']}" for it in stated if "problem" in it]
+    stated = [it for it in stated if "problem" not in it]
     head = ("repository", "revision", "files", "size", "here already")
     rows = [
         (
@@ -266,7 +283,7 @@ def table(stated: Sequence[Mapping[str, Any]]) -> str:
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (head, *rows)]
     missing = sum(it["bytes"] - it["present"] for it in stated if not it["sample"])
     sampled = ", and the samples' row groups" if any(it["sample"] for it in stated) else ""
-    return "\n".join([*lines, f"to download: {_bytes(missing)}{sampled}"])
+    return "\n".join([*lines, f"to download: {_bytes(missing)}{sampled}", *problems])
 
 
 def summary(manifests: Sequence[str], instead: str) -> str:
@@ -288,12 +305,12 @@ def _bytes(number: int) -> str:
 
 def main() -> None:
     """`python -m mofe.hub HUB`: state the sizes of the repositories given as JSON on standard
-    input, and write them to HUB/sizes.json (rules/common.smk)."""
+    input, and write them to HUB/sizes.json (rules/common.smk). Where none can be had, that is an
+    error; where one cannot, the others are fetched all the same."""
     hub = Path(sys.argv[1])
-    try:
-        stated = sizes(json.load(sys.stdin), hub)
-    except (ConnectionError, ValueError) as error:
-        sys.exit(f"hub: {error}")
+    stated = sizes(json.load(sys.stdin), hub)
+    if all("problem" in it for it in stated):
+        sys.exit("\n".join(f"hub: {it['problem']}" for it in stated))
     write_atomic(hub / "sizes.json", json.dumps(stated, indent=2) + "\n")
     print(table(stated), file=sys.stderr)
 

@@ -30,7 +30,8 @@ def start(job, processes: int, nodes: int = 1) -> int:
         )
     file = Path(f"{job.log}.job").absolute()
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(pickle.dumps(job))
+    # the processes inherit the environment; written down, its secrets would lie on a shared disk
+    file.write_bytes(pickle.dumps(replace(job, environment={})))
     # The launcher would die of SIGUSR1; what it ignores it still leaves to its processes.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     launcher = subprocess.Popen(
@@ -40,9 +41,15 @@ def start(job, processes: int, nodes: int = 1) -> int:
         text=True,
         errors="replace",
         start_new_session=True,
+        # torchrun would kill its processes 30 s after SIGTERM, while a large checkpoint is written
+        env={"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "3600", **os.environ},
     )
+    # Launchers do not pass SIGUSR1 on; to the processes both signals mean the same.
+    passed_on = {signal.SIGUSR1: signal.SIGTERM}
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-        signal.signal(number, lambda number, frame: os.killpg(launcher.pid, number))
+        signal.signal(
+            number, lambda n, frame: os.killpg(launcher.pid, passed_on.get(n, signal.Signals(n)))
+        )
     with open(f"{job.log}.processes", "w") as log:
         for line in launcher.stdout:
             log.write(line)
@@ -87,6 +94,7 @@ def _everywhere(nodes: int, command: list[str]) -> list[str]:
 
 def _on_this_machine(command: list[str]) -> None:
     """Become the command, with this machine's number in the Slurm job filled in."""
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     machine = os.environ["SLURM_NODEID"]
     os.execv(command[0], [machine if word == "{machine}" else word for word in command])
 
@@ -100,6 +108,8 @@ def _work(file: str) -> int:
     if number:
         job = replace(job, log=f"{job.log}.{number}", label=f"{job.label} (process {number})")
     code = execute(job)
+    if code:
+        os._exit(code)  # closing down would wait for the others, which wait for this one
     if (distributed := sys.modules.get("torch.distributed")) and distributed.is_initialized():
         distributed.destroy_process_group()
     return code

@@ -6,6 +6,7 @@ CPU everything is float32. Nothing is recomputed: every activation that backward
 benchmarks/memory.py holds these estimates against measured peaks. Bytes throughout.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,7 +49,10 @@ def on_gpu(
         # layers is one unit. Gathered weights are bfloat16, a layer's gradient float32.
         layer_trained = (trained - _outside(shape, settings)) / shape.num_hidden_layers
         copies = 2 * (2 * shape.layer + shape.embeddings) + 4 * layer_trained
-        weights, states = weights / gpus, states / gpus
+        share = 1 / gpus
+        if shape.num_local_experts and not shape.shared_evenly(gpus):  # whole experts go to processes
+            share = math.ceil(shape.num_local_experts / gpus) / shape.num_local_experts
+        weights, states = weights * share, states * share
     parts = {
         "weights": weights,
         "gradients and Adam's moments": states,

@@ -7,11 +7,18 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import logging
 
 from mofe import experts, files, methods, mirror, parallel
 from mofe.plan import MODEL_FILES
+
+MATRIX = 1_000_000  # elements of a matrix that is large on disk
 
 logging.disable_progress_bar()
 
@@ -25,12 +32,13 @@ def device() -> torch.device:
 
 def place(model: nn.Module, sharded: bool = False) -> nn.Module:
     """The model on its device. On a GPU what is frozen becomes bfloat16: only what is trained
-    needs a float32 master, without which a small learning rate is rounded away. What will be
-    sharded stays where it is: it would not fit."""
+    needs a float32 master, without which a small learning rate is rounded away. 4-bit weights are
+    then expanded to bfloat16. What will be sharded stays where it is: it would not fit."""
     if device().type == "cuda":
         for parameter in methods.frozen(model).values():
             if parameter.dtype == torch.float32:
                 parameter.data = parameter.data.bfloat16()
+        experts.compute_4bit_in(model, torch.bfloat16)
     return model if sharded else model.to(device())
 
 
@@ -69,8 +77,15 @@ def load(folder: str | Path) -> nn.Module:
 
 def tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """The checkpoint's tokenizer, padding on the right; its padding token is never seen by a
-    loss, so where there is none the end of text serves."""
-    it = AutoTokenizer.from_pretrained(folder, padding_side="right")
+    loss, so where there is none the end of text serves.
+
+    A tokenizer.json is taken as it is, as transformers did when the paper was written: transformers 5
+    would build a tokenizer of the class that tokenizer_config.json names, and its LlamaTokenizer
+    treats leading and double spaces otherwise.
+    """
+    whole = (Path(folder) / "tokenizer.json").exists()
+    kind = PreTrainedTokenizerFast if whole else AutoTokenizer
+    it = kind.from_pretrained(folder, padding_side="right")
     if it.pad_token is None:
         it.pad_token = it.eos_token
     return it
@@ -109,30 +124,39 @@ def lay(model: nn.Module, delta: str | Path) -> None:
         wanted[name].data.copy_(tensor)
 
 
-def store_delta(model: nn.Module, file: Path, dtype: torch.dtype) -> None:
-    """Write what was trained, as safetensors of `dtype`. Called by all processes, which put their
-    shards together; the first one writes."""
-    tensors = gathered(model, dtype)
+def store_delta(model: nn.Module, file: Path) -> None:
+    """Write what was trained, as safetensors: float32, on GPUs the large matrices bfloat16. Called
+    by all processes, which put their shards together; the first one writes."""
+    tensors = gathered(model, _stored)
     if parallel.rank() == 0:
         with files.atomic(file) as temporary:
             save_file(tensors, temporary)
 
 
-def gathered(model: nn.Module, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """The trained parameters by name, whole, as `dtype` on the CPU; in all processes but the
-    first, which do not need them, nothing."""
+def _stored(parameter: torch.Tensor) -> torch.dtype:
+    # Norms, routers and adapters are next to nothing on a disk, and what training did to a weight
+    # near 1 is less than bfloat16 can tell.
+    large = device().type == "cuda" and parameter.numel() >= MATRIX
+    return torch.bfloat16 if large else torch.float32
+
+
+def gathered(
+    model: nn.Module, dtype: Callable[[torch.Tensor], torch.dtype]
+) -> dict[str, torch.Tensor]:
+    """The trained parameters by name, whole, each as its `dtype` on the CPU; in all processes but
+    the first, which do not need them, nothing."""
     tensors = {}
     for name, parameter in methods.trained(model).items():
         tensor = parallel.whole(parameter.detach())
         if parallel.rank() == 0:
-            tensors[name] = tensor.to("cpu", dtype).contiguous()
+            tensors[name] = tensor.to("cpu", dtype(tensor)).contiguous()
     return tensors
 
 
 def unsharded(model: nn.Module, make: Callable[[], nn.Module]) -> nn.Module:
     """A sharded model's trained parameters in a whole model, which `make` gives (the one that
     training began with). In all processes but the first the model as it is."""
-    tensors = gathered(model, torch.float32)
+    tensors = gathered(model, lambda _: torch.float32)
     if parallel.rank() != 0:
         return model
     fresh = make()

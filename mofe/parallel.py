@@ -8,10 +8,10 @@ once a step; "fsdp" shares parameters, gradients and optimiser states out among 
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,8 +20,10 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import Shard
 
 Sharding = Literal["none", "ddp", "fsdp"]
+T = TypeVar("T")
 
 
 def rank() -> int:
@@ -68,6 +70,8 @@ def deal(
 def prepare(objective: nn.Module, accelerator: Accelerator, sharding: Sharding) -> nn.Module:
     """The objective (AnswerLoss) as this process calls it: on its device, wrapped, or sharded.
 
+    Sharded, activations are bfloat16 between layers too, where otherwise autocast leaves them
+    float32 if the embeddings are trained; so are the norms' weights when they are used.
     Raises ValueError for "fsdp" with 4-bit weights, whose scales would not be shared out with them.
     """
     if sharding != "fsdp":
@@ -84,9 +88,17 @@ def prepare(objective: nn.Module, accelerator: Accelerator, sharding: Sharding) 
         if on_gpu
         else MixedPrecisionPolicy()
     )
+    how = {"mesh": mesh, "mp_policy": precision, "shard_placement_fn": _evenly}
     for layer in objective.plain.model.layers:
-        fully_shard(layer, mesh=mesh, mp_policy=precision)
-    return fully_shard(objective, mesh=mesh, mp_policy=precision)
+        fully_shard(layer, **how)
+    return fully_shard(objective, **how)
+
+
+def _evenly(parameter: nn.Parameter) -> Shard | None:
+    """Where a parameter is cut: stacked experts across each expert, of which there may be fewer
+    than processes; where that leaves a rest, and everything else, along the first axis."""
+    even = parameter.ndim == 3 and parameter.shape[1] % processes() == 0
+    return Shard(1) if even else None
 
 
 def window(objective: nn.Module, accelerator: Accelerator, last: bool) -> AbstractContextManager:
@@ -110,6 +122,14 @@ def any_of(flag: bool) -> bool:
 def _control() -> dist.ProcessGroup:
     # by gloo on the CPU, so that asking never waits for the GPU
     return dist.new_group(backend="gloo")
+
+
+def from_first(decide: Callable[[], T]) -> T:
+    """What the first process decides, in all of them."""
+    answer = [decide() if rank() == 0 else None]
+    if processes() > 1:
+        dist.broadcast_object_list(answer, src=0, group=_control())
+    return answer[0]
 
 
 def barrier() -> None:

@@ -39,9 +39,12 @@ def git_revision() -> str:
         return "unknown"  # an installed package or an unpacked archive has no revision
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", *arguments], cwd=root, capture_output=True, text=True, check=False
-        )
+        try:
+            done = subprocess.run(
+                ["git", *arguments], cwd=root, capture_output=True, text=True, check=False
+            )
+        except FileNotFoundError:  # a compute node may have no git
+            return ""
         return done.stdout.strip() if done.returncode == 0 else ""
 
     commit = git("rev-parse", "HEAD")

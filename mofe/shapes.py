@@ -114,6 +114,10 @@ class Shape:
         """The FFNs of one layer, the router without."""
         return max(1, self.num_local_experts) * self.ffn
 
+    def shared_evenly(self, processes: int) -> bool:
+        """Whether every process gets as much of each expert (mofe/parallel.py)."""
+        return self.hidden_size % processes == self.intermediate_size % processes == 0
+
     @property
     def layer(self) -> int:
         return self.attention + 2 * self.hidden_size + self.ffns + self.router

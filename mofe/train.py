@@ -111,7 +111,7 @@ def fit(
     )
     answers, lengths = rows.answers, rows.lengths
     progress = checkpoint.restore(trained, optimizer)
-    before, started, loss = progress.seconds, time.perf_counter(), float("nan")
+    restored, started, loss = progress, time.perf_counter(), float("nan")
 
     with Signals() as signals, checkpoint.lines() as log:
         for step in islice(schedule, progress.step, None):
@@ -148,12 +148,14 @@ def fit(
                 group["lr"] = rate(number - 1)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            passed = time.perf_counter() - started
             progress = replace(
                 progress,
                 step=number,
                 tokens=progress.tokens + sum(lengths[i] for i in everything),
                 answer_tokens=progress.answer_tokens + answer_tokens,
-                seconds=before + time.perf_counter() - started,
+                seconds=restored.seconds + passed,
+                device_seconds=restored.device_seconds + passed * parallel.processes(),
             )
             log(
                 {"step": number, "loss": loss, "learning_rate": rate(number - 1), **_seen(progress)}
@@ -164,6 +166,7 @@ def fit(
                 checkpoint.save(trained, optimizer, progress)
     return {
         "seconds": progress.seconds,
+        "device_seconds": progress.device_seconds,
         "steps": steps,
         "rows": len(rows),
         "dropped_rows": rows.dropped,
@@ -260,8 +263,7 @@ def train_variant(
         chain=list(chain),
         names=dict(names),
     )
-    stored = torch.bfloat16 if models.device().type == "cuda" else torch.float32
-    models.store_delta(model, delta, stored)
+    models.store_delta(model, delta)
     if parallel.rank() == 0:
         write_atomic(log, kept.log.read_bytes())
         write_atomic(record, json.dumps({**names, **result}, indent=2) + "\n")
@@ -321,6 +323,7 @@ def _fit_recorded(
 ) -> tuple[dict[str, Any], Checkpoint]:
     """Fit, and the record of train.json: counts, seconds, hashes, provenance. `hashed` is what
     else the result depends on, for its config_hash."""
+    stamp = provenance.stamp()  # what fails here fails before the training
     training, tokenizer = params["training"], models.tokenizer(origin)
     rows = tokens.tokenize(pairs, tokenizer, training["max_length"])
     counts = {
@@ -342,7 +345,7 @@ def _fit_recorded(
         **result,
         "frozen_sha256": {"before": before, "after": after},
         "config_hash": config_hash,
-        **provenance.stamp(),
+        **stamp,
     }
     return record, kept
 

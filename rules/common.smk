@@ -99,12 +99,14 @@ def asks(cost):
     }
 
 
-def spread(variants):
-    """More of a training's `resources` where one of them takes several nodes: its processes are then
-    started there by the job itself. The plugin would start them on the first node alone.
+def spread(cost, trainings):
+    """More of a rule's `resources` where one of its trainings takes several nodes: its processes are
+    then started there by the job itself. The plugin would start them on the first node alone.
+
+    cost: the function from one of the trainings to its estimate.
     """
     try:
-        several = any(COSTS.train(v).needs.nodes > 1 for v in variants)
+        several = any(cost(it).needs.nodes > 1 for it in trainings)
     except (
         ConfigError
     ):  # sizes that are not known before the download: the job's resources tell

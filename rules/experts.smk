@@ -81,6 +81,7 @@ rule train_expert:
     threads: cpus(lambda w: COSTS.train_expert(w.model))
     resources:
         **asks(lambda w: COSTS.train_expert(w.model)),
+        **spread(COSTS.train_expert, [m for m in PLAN.models if STUDY.models[m].from_]),
     params:
         stage=lambda w: PLAN.model_params(w.model),
         seed=STUDY.sampling_seed,

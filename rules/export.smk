@@ -12,9 +12,9 @@ rule export:
         f"{ROOT}/logs/models/{{variant}}/s{{seed}}.log",
     conda:
         "../envs/mofe.yaml"
-    threads: cpus(lambda w: COSTS.merge(variant(w).moe.name))
+    threads: cpus(lambda w: COSTS.export(variant(w)))
     resources:
-        **asks(lambda w: COSTS.merge(variant(w).moe.name)),
+        **asks(lambda w: COSTS.export(variant(w))),
     params:
         model=lambda w: PLAN.export_params(variant(w), w.seed),
         names=named,

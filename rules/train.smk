@@ -18,7 +18,7 @@ rule train:
     threads: cpus(lambda w: COSTS.train(variant(w)))
     resources:
         **asks(lambda w: COSTS.train(variant(w))),
-        **spread(PLAN.trained.values()),
+        **spread(COSTS.train, PLAN.trained.values()),
     params:
         stage=lambda w: PLAN.stage_params(variant(w).stages[-1]),
         chain=lambda w: PLAN.chain_params(variant(w))[:-1],

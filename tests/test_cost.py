@@ -109,6 +109,21 @@ def test_only_full_training_of_the_large_model_needs_two_gpus(costs):
     assert (large.gpus, large.nodes, large.sharding) == (2, 1, "fsdp")
 
 
+@given(st.sampled_from(METHODS[:5]), st.sampled_from([2, 4, 8]), st.integers(1, 8))
+def test_a_sharded_training_gets_as_many_gpus_as_share_its_experts_evenly(method, experts, gpus):
+    training = {"micro_batch": 64, "max_length": 1024}
+    shape = TINYLLAMA.mixture(experts, 2)
+    placed = place(shape, method, training, False, "a100-40gb", gpus)
+    assert shape.shared_evenly(placed.gpus * placed.nodes)
+
+
+def test_experts_that_cannot_be_shared_evenly_lie_on_some_gpus_whole():
+    """Of two experts on three GPUs, the last has none: the first hold half of them, not a third."""
+    shape, training = TINYLLAMA.mixture(2, 2), {"micro_batch": 4, "max_length": 1024}
+    held = {n: memory.on_gpu(shape, FULL, training, False, n, "fsdp")["weights"] for n in (2, 3, 4)}
+    assert held[3] == held[2] == 2 * held[4] == 4 * shape.parameters / 2
+
+
 @pytest.mark.parametrize(
     "declared, processes, expected",
     [("none", 1, "none"), ("none", 4, "ddp"), ("fsdp", 4, "fsdp"), ("fsdp", 1, "none")],
@@ -125,10 +140,9 @@ def test_a_placement_is_the_fewest_gpus_that_hold_it(method, experts, gpu):
     assert placed.fits
     assert memory.total(placed.parts) <= GPUS[gpu].usable
     if count > 1:
-        fewer = memory.on_gpu(
-            shape, method, training, False, count - 1, sharding("fsdp", count - 1)
-        )
-        assert count > 4 or memory.total(fewer) > GPUS[gpu].usable
+        fewer = max(n for n in range(1, count) if shape.shared_evenly(n))
+        parts = memory.on_gpu(shape, method, training, False, fewer, sharding("fsdp", fewer))
+        assert count > 4 or memory.total(parts) > GPUS[gpu].usable
 
 
 def test_what_estimates_use_changes_no_job(paper_plan):
@@ -208,8 +222,9 @@ def test_finished_runs_correct_the_estimates(tmp_path):
     file = tmp_path / "variants" / variant.key / "s0" / "train.json"
     file.parent.mkdir(parents=True)
     seconds = 2 * before.flops / (312e12 * 0.35)  # half as fast as estimated
-    hardware = {"gpus": ["NVIDIA A100-SXM4-80GB"]}
-    file.write_text(json.dumps({"tokens": before.tokens, "seconds": seconds, "hardware": hardware}))
+    record = {"tokens": before.tokens, "device_seconds": seconds}
+    record["hardware"] = {"gpus": 4 * ["NVIDIA A100-SXM4-80GB"]}  # that are there, used or not
+    file.write_text(json.dumps(record))
     after = Costs(plan)
     assert after.measured.speed["mofe"] == pytest.approx(0.175)
     assert after.train(variant).measured

@@ -121,6 +121,37 @@ def test_a_prompt_without_room_for_an_answer_loses_its_beginning(tmp_path, tiny)
         scorer.generate_until(asked(["which"], until=[], max_gen_toks=24))
 
 
+def test_a_question_without_room_loses_its_beginning(tmp_path, tiny):
+    tokenizer = models.tokenizer(tiny / "a")
+    save_llama(tmp_path, tokenizer)
+    model = steadied(models.load(tmp_path))
+    model.config.max_position_embeddings = 24
+    scorer = evaluate.AnswerScorer(model, tokenizer)
+    theirs = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=2, device="cpu")
+    long = "which river runs through " * 10
+    pairs = [(p, a) for p in (long, "which river") for a in (" which", " river runs through")]
+    requests = [Instance("loglikelihood", {}, pair, 0) for pair in pairs]
+    ours, hflms = scorer.loglikelihood(requests), theirs.loglikelihood(requests)
+    assert [score for score, _ in ours] == pytest.approx([s for s, _ in hflms], abs=1e-4)
+    assert [greedy for _, greedy in ours] == [greedy for _, greedy in hflms]
+    lost = len(tokenizer(long + " river runs through")["input_ids"]) - (24 + 1)
+    assert scorer.cut[long] == lost > 0 and scorer.cut["which river"] == 0
+    with pytest.raises(ValueError, match="leaves the model's 24 no room"):
+        scorer.loglikelihood([Instance("loglikelihood", {}, ("which", " " + long), 0)])
+
+
+def test_logits_are_float32_whatever_was_frozen(tiny):
+    """Between bfloat16 logits there are ties, which the first option would win."""
+    model = models.load(tiny / "a")
+    model.lm_head.bfloat16()
+    scorer = evaluate.AnswerScorer(model, models.tokenizer(tiny / "a"))
+    pairs = [("which river runs", f" {word}") for word in ("through", "the", "which")]
+    low = scorer.loglikelihood([Instance("loglikelihood", {}, pair, 0) for pair in pairs])
+    model.lm_head.float()
+    full = evaluate.AnswerScorer(model, scorer.tokenizer)
+    assert low == full.loglikelihood([Instance("loglikelihood", {}, pair, 0) for pair in pairs])
+
+
 def test_answers_that_are_not_greedy_are_refused(tiny):
     scorer = evaluate.AnswerScorer(models.load(tiny / "a"), models.tokenizer(tiny / "a"))
     for settings in ({"do_sample": True, "temperature": 0.7}, {"num_beams": 4}):

@@ -43,7 +43,7 @@ def written(tiny: Path, plan: Plan, out: Path, chain: list[dict], deltas: list, 
 def test_an_export_computes_what_was_trained(tiny, plan, tmp_path, monkeypatch, method):
     monkeypatch.setattr(export, "SHARD_SIZE", "300KB")
     model = moved(methods.apply(models.load(tiny / "moe2a2b"), SETTINGS[method]))
-    models.store_delta(model, tmp_path / "delta.safetensors", torch.float32)
+    models.store_delta(model, tmp_path / "delta.safetensors")
     expected = logits(model, IDS)
     deltas = [tmp_path / "delta.safetensors"]
     again = written(tiny, plan, tmp_path / "out", [SETTINGS[method]], deltas)
@@ -62,7 +62,7 @@ def test_stages_are_laid_one_over_the_other_before_a_quantised_last(tiny, plan, 
     for number, settings in enumerate(chain):
         model = moved(methods.apply(methods.fold(model) if number else model, settings))
         deltas.append(tmp_path / f"{number}.safetensors")
-        models.store_delta(model, deltas[-1], torch.float32)
+        models.store_delta(model, deltas[-1])
     again = written(tiny, plan, tmp_path / "out", chain, deltas)
     assert torch.allclose(logits(again, IDS), logits(model, IDS), atol=1e-4)
 

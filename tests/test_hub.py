@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import fake_hub
+import httpx2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,7 +19,7 @@ from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mofe import hub, models
+from mofe import hub, models, tasks
 from mofe.config import ConfigError, read_study
 from mofe.data import prepare, sampling, schema, sources
 from mofe.plan import MODEL_FILES, Plan
@@ -180,6 +181,37 @@ def drawn(seed: int, rows: int = 450) -> dict:
     return {"repo": "org/name", "revision": "main", "sample": source}
 
 
+def test_a_sample_that_was_cut_off_goes_on_with_the_next_file(online, tmp_path, monkeypatch):
+    online.publish("dataset", "org/name", "main", corpus())
+    repository = wanted(files=["data/en-*.parquet"], sample={"rows": 450, "seed": 7})
+    manifest, read, asked = tmp_path / "org" / "name.json", sampling.Shards.read, []
+
+    def cut_off(shards, piece):
+        asked.append(piece.shard)
+        if piece.shard == 2 and 2 not in asked[:-1]:
+            raise httpx2.ReadError("the connection was lost")
+        return read(shards, piece)
+
+    monkeypatch.setattr(sampling.Shards, "read", cut_off)
+    with pytest.raises(ConnectionError, match="what has come is kept"):
+        hub.fetch(repository, manifest)
+    assert set(asked) == {0, 1, 2} and not manifest.exists()
+    before = len(asked)
+    hub.fetch(repository, manifest)
+    assert set(asked[before:]) == {2}
+    rows = sources.load(drawn(7), None, "en", str(tmp_path))
+    assert len(set(rows["text"])) == 450
+
+
+def test_a_repository_that_cannot_be_had_does_not_keep_others_back(online, tmp_path):
+    online.publish("dataset", "org/name", "main", {"a.parquet": b"abc"})
+    stated = hub.sizes([wanted("org/none"), wanted()], tmp_path)
+    assert stated[1]["bytes"] == 3
+    told = hub.table(stated).splitlines()
+    assert told[-2] == "to download: 3 B"
+    assert told[-1].startswith("not to be had: org/none at revision main cannot be had from")
+
+
 def test_a_sample_is_fetched_without_the_rest(online, tmp_path):
     files = corpus()
     online.publish("dataset", "org/name", "main", files)
@@ -246,6 +278,43 @@ def test_a_parquet_conversion_is_read_without_a_card(tmp_path):
     assert sources.load(source, None, "train", str(tmp_path))["document"][:] == ["a ||||| b", "c"]
 
 
+def test_a_subset_is_read_without_the_cards_other_subsets(tmp_path):
+    """As PubMedQA's card on the hub has it: the first subset's files are not fetched."""
+    folder = tmp_path / "org/name"
+    names = ("artificial", "labeled")
+    card = {
+        "configs": [
+            {"config_name": n, "data_files": [{"split": "train", "path": f"{n}/train-*"}]}
+            for n in names
+        ]
+    }
+    (folder / "labeled").mkdir(parents=True)
+    (folder / "README.md").write_text(f"---\n{yaml.safe_dump(card)}---\n# A set\n")
+    pq.write_table(pa.table({"x": [1, 2]}), folder / "labeled/train-00000-of-00001.parquet")
+    source = {"repo": "org/name"}
+    assert sources.load(source, "labeled", "train", str(tmp_path))["x"][:] == [1, 2]
+    with pytest.raises(ValueError, match=r"org/name: there is no split 'test'; there are train"):
+        sources.load(source, "labeled", "test", str(tmp_path))
+
+
+def test_an_answer_that_looks_like_none_is_an_answer(tmp_path):
+    """Sujet is a CSV: of these only the empty answer is missing."""
+    folder = tmp_path / "sujet-ai/Sujet-Finance-Instruct-177k"
+    folder.mkdir(parents=True)
+    (folder / "README.md").write_text("# A card without a header\n")
+    answers = ["None", "NA", "null", "nan", "", "yes"]
+    lines = [f'{n},"question {n}",{a},,d,qa' for n, a in enumerate(answers)]
+    head = ",inputs,answer,conversation_id,dataset,task_type"
+    (folder / "all.csv").write_text("\n".join([head, *lines]) + "\n")
+    plan = Plan(read_study(CONFIG, mirror=str(tmp_path)))
+    params = plan.task_params("finance")
+    rows = sources.load(params["source"], None, "train", str(tmp_path))
+    assert rows["answer"][:] == [a or None for a in answers]
+    whole = tasks.complete(params, rows)
+    assert whole["answer"][:] == [a for a in answers if a]
+    assert len(list(tasks.training_rows(params, rows))) == len(tasks.training_part(params, whole))
+
+
 MMLU = {"question": "q", "choices": ["a", "b", "c", "d"], "answer": 2}
 MEDMCQA = {"question": "q", "opa": "a", "opb": "b", "opc": "c", "opd": "d", "cop": 0}
 PUBMEDQA = {"question": "q", "context": {"contexts": ["c"]}, "final_decision": "yes"}
@@ -255,7 +324,8 @@ SUJET = {"inputs": "i", "answer": "a", "dataset": "d", "task_type": "qa"}
 @pytest.mark.parametrize(
     "benchmark, row, fault, told",
     [
-        ("cais/mmlu", MMLU, {"question": " "}, "'question' of row 1 is empty"),
+        ("qiaojin/PubMedQA", PUBMEDQA, {"question": " "}, "'question' of row 1 is empty"),
+        ("cais/mmlu", MMLU, {"question": None}, "'question' of row 1 is None, not text"),
         ("cais/mmlu", MMLU, {"choices": ["a"]}, "'choices' of row 1 has 1 choices, not 4"),
         ("cais/mmlu", MMLU, {"answer": 4}, "'answer' of row 1 is 4, not a label from 0 to 3"),
         ("openlifescienceai/medmcqa", MEDMCQA, {"opb": None}, "'opb' of row 1 is None, not text"),
@@ -288,6 +358,7 @@ def test_every_row_of_a_training_set_is_accounted_for(tmp_path):
     folder.mkdir(parents=True)
     rows = [{**MEDMCQA, "question": f"q{n}"} for n in range(10)]
     train = [*rows, rows[3], {**MEDMCQA, "question": "none", "cop": -1}]
+    train += [{**MEDMCQA, "question": nothing} for nothing in (" ", None)]
     for split, part in (("train", train), ("validation", [rows[0], rows[1]])):
         pq.write_table(pa.Table.from_pylist(part), folder / f"{split}-00000-of-00001.parquet")
     plan = Plan(read_study(CONFIG, mirror=str(tmp_path), data={"medmcqa": {"rows": 5}}))
@@ -296,7 +367,8 @@ def test_every_row_of_a_training_set_is_accounted_for(tmp_path):
     counts = json.loads((tmp_path / "counts.json").read_text())
     sampled = pq.read_table(out).to_pylist()
     assert counts == {
-        "read": 12,
+        "read": 14,
+        "incomplete": 2,
         "held_out": 0,
         "unlabelled": 1,
         "duplicate": 1,

@@ -1,13 +1,16 @@
 """What the study rests on: parameter counts, identical experts, frozen weights, stored deltas."""
 
 import itertools
+import json
+import shutil
 
 import pytest
 import torch
 from conftest import merge_params
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import MixtralConfig, MixtralForCausalLM
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, MixtralConfig, MixtralForCausalLM
 
 from mofe import merge, methods, models
 from mofe.train import total_parameters
@@ -30,6 +33,22 @@ SETTINGS = {
     "dora": {"method": "lora", "rank": 8, "alpha": 16, "targets": QKVO, "dora": True},
     "qlora": {"method": "lora", "rank": 8, "alpha": 16, "targets": QKVO, "quantize": "nf4"},
 }
+
+
+def test_a_tokenizer_is_read_as_its_file_has_it(shared, tmp_path):
+    """The hub's TinyLlama names LlamaTokenizer, by which transformers 5 would change leading and
+    double spaces."""
+    folder = shared / "data/TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T"
+    for file in folder.iterdir():
+        shutil.copy(file, tmp_path)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    changed = config | {"tokenizer_class": "LlamaTokenizer", "legacy": False}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(changed))
+    whole, ours = Tokenizer.from_file(str(folder / "tokenizer.json")), models.tokenizer(tmp_path)
+    for text in (" A 30-year-old", "pain  in the  leg", "Question: which?\nA. one\nAnswer:"):
+        assert ours(text)["input_ids"] == whole.encode(text).ids, text
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    assert theirs(" A 30-year-old")["input_ids"] != ours(" A 30-year-old")["input_ids"]
 
 
 def count(model: torch.nn.Module) -> int:
@@ -153,7 +172,7 @@ def moved(model: torch.nn.Module) -> torch.nn.Module:
 @pytest.mark.parametrize("method", SETTINGS)
 def test_a_delta_laid_over_its_merge_is_the_trained_model(tiny, tmp_path, method):
     model = moved(methods.apply(models.load(tiny / "moe2a2b"), SETTINGS[method]))
-    models.store_delta(model, tmp_path / "delta.safetensors", torch.float32)
+    models.store_delta(model, tmp_path / "delta.safetensors")
     again = models.load_variant(
         tiny / "moe2a2b", [SETTINGS[method]], [tmp_path / "delta.safetensors"]
     )
@@ -232,7 +251,7 @@ def test_what_cannot_be_is_refused(tiny, tmp_path):
     with pytest.raises(ValueError, match="quantised"):
         methods.fold(methods.apply(models.load(tiny / "moe2a"), SETTINGS["qlora"]))
     model = methods.apply(models.load(tiny / "moe2a2b"), SETTINGS["mofe"])
-    models.store_delta(model, tmp_path / "delta.safetensors", torch.float32)
+    models.store_delta(model, tmp_path / "delta.safetensors")
     for merged, settings_ in (("moe2a2b", "full"), ("moe2a", "mofe")):
         with pytest.raises(ValueError, match=str(tmp_path / "delta.safetensors")):
             models.load_variant(

@@ -134,6 +134,8 @@ def test_two_processes_compute_what_one_does(both, tiny, method, sharding):
     for key in ("steps", "rows", "tokens", "answer_tokens", "trainable_parameters", "config_hash"):
         assert records[0][key] == records[1][key], key
     assert (records[1]["processes"], records[1]["sharding"]) == (2, sharding)
+    assert records[0]["device_seconds"] == records[0]["seconds"]
+    assert records[1]["device_seconds"] == pytest.approx(2 * records[1]["seconds"])
     assert records[0]["frozen_sha256"] == records[1]["frozen_sha256"]
     apart_little(one / "delta.safetensors", two / "delta.safetensors", tiny, method)
 
@@ -257,14 +259,56 @@ def test_an_interrupted_training_is_the_uninterrupted_one(tiny, data, tmp_path, 
     assert not cut["checkpoint"].exists()
 
 
-def test_several_processes_stop_together_and_another_number_goes_on(tiny, data, tmp_path):
+def test_a_training_stopped_in_its_first_step_starts_anew(tiny, data, tmp_path, monkeypatch):
+    """There is nothing to go on from yet: what is saved would be no checkpoint."""
+    call = arguments(tiny, data, tmp_path, "mofe", "none", **LONG)
+    forward = train.AnswerLoss.forward
+
+    def signalled(self, *args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return forward(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.AnswerLoss, "forward", signalled)
+        with pytest.raises(Interrupted, match="stopped by SIGTERM after step 0 of 60"):
+            train.train_variant(**call)
+    (call["checkpoint"] / "partial-1").mkdir()  # of a save that was cut off
+    train.train_variant(**call)
+    record = json.loads(call["record"].read_text())
+    assert (record["steps"], record["resumed"]) == (60, 0)
+    assert not call["checkpoint"].exists()
+
+
+def test_a_process_that_fails_ends_them_all(tiny, data, tmp_path):
+    call = arguments(tiny, data, tmp_path, "mofe", "ddp", **LONG)
+    child = start("test_parallel:fail_in_one", 2, tmp_path / "log", call=call)
+    told = child.stderr.read().decode()
+    assert child.wait() != 0
+    assert "RuntimeError: out of memory" in told
+
+
+def fail_in_one(call: dict) -> str:
+    """Train, but for the second process, which fails at its third micro-batch."""
+    forward, seen = train.AnswerLoss.forward, iter(range(99))
+
+    def failing(self, *args, **kwargs):
+        if parallel.rank() and next(seen) == 2:
+            raise RuntimeError("out of memory")
+        return forward(self, *args, **kwargs)
+
+    train.AnswerLoss.forward = failing
+    return train.train_variant(**call)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_several_processes_stop_together_and_another_number_goes_on(tiny, data, tmp_path, number):
     """Two processes with shards save on a signal; one process without shards goes on from there."""
     whole = arguments(tiny, data, tmp_path / "whole", "full", "none", **{**LONG, **GENTLE})
     train.train_variant(**whole)
     cut = arguments(tiny, data, tmp_path / "cut", "full", "fsdp", **{**LONG, **GENTLE})
     child = start("mofe.train:train_variant", 2, tmp_path / "log", **cut)
     wait_for(5, cut)
-    child.send_signal(signal.SIGTERM)
+    child.send_signal(number)
     told = child.stderr.read().decode()
     assert re.search(r"stopped by \w+ .*after step \d+ of 60", told), told
     assert child.wait() != 0

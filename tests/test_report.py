@@ -59,6 +59,7 @@ def train_record(**changes) -> dict:
         "trainable_parameters": 98_304,
         "total_parameters": 1_861_000,
         "seconds": 9.0,
+        "device_seconds": 9.0,
         "tokens": 120_000,
         "answer_tokens": 12_000,
         "steps": 40,
@@ -109,6 +110,7 @@ def written_record(value: float, **changes) -> dict:
 def counts_record(**changes) -> dict:
     return {
         "read": 3000,
+        "incomplete": 0,
         "held_out": 300,
         "unlabelled": 4,
         "duplicate": 50,
@@ -246,7 +248,7 @@ def _train(folder, mixture, stages, recipe, seed, rng) -> str:
         record = train_record(seed=seed, recipe=recipe, moe=mixture, stages=stages)
         put(
             path,
-            record | {"seconds": seconds, "trainable_parameters": TRAINABLE.get(recipe, 98_304)},
+            record | {"device_seconds": seconds, "trainable_parameters": TRAINABLE.get(recipe, 98_304)},
         )
     return str(path)
 
@@ -336,14 +338,25 @@ def trained(tmp_path, seconds=(3600.0, 7200.0), counts=(2_252_800, 2_252_800)) -
     """Two seeds of two stages; the second stage trains ``counts`` for ``seconds``."""
     return tuple(
         (
-            put(tmp_path / f"first/s{seed}/train.json", train_record(seconds=360.0)),
+            put(tmp_path / f"first/s{seed}/train.json", train_record(device_seconds=360.0)),
             put(
                 tmp_path / f"last/s{seed}/train.json",
-                train_record(seconds=time, trainable_parameters=count),
+                train_record(device_seconds=time, trainable_parameters=count),
             ),
         )
         for seed, (time, count) in enumerate(zip(seconds, counts, strict=True))
     )
+
+
+def test_the_time_of_several_gpus_is_added_up_and_said(tmp_path):
+    shared = train_record(seconds=1800.0, device_seconds=3600.0, processes=2, sharding="fsdp")
+    said = "Training time is of all GPUs that computed a row together, added up."
+    for name, record in (("one", train_record()), ("two", shared)):
+        runs = ((put(tmp_path / f"{name}/train.json", record),),)
+        table = one_row(2, ("Small", "LoRA"), cell("time", "Training Time(hr)", runs))
+        frame = frames.tidy(table, "hours")
+        assert frame["value"].tolist() == [record["device_seconds"] / 3600]
+        assert (said in tables.note(table, frame, "hours")) == (name == "two")
 
 
 def test_training_time_adds_up_the_stages_and_parameters_are_the_last_stages(tmp_path):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from test_models import SETTINGS
 
-from mofe import methods, models, train
+from mofe import methods, models, provenance, train
 from mofe.data import tokens
 
 
@@ -205,3 +205,10 @@ def test_long_rows_are_dropped_and_text_is_cut(tiny):
     assert rows.ids[1] + rows.ids[2] + rows.ids[3] == tokenizer(text)["input_ids"]
     with pytest.raises(ValueError, match="raise max_length"):
         tokens.tokenize(pairs[:1], tokenizer, 5)
+
+
+def test_a_machine_without_git_has_no_revision_and_that_is_all(monkeypatch):
+    provenance.git_revision.cache_clear()
+    monkeypatch.setenv("PATH", "")
+    assert provenance.git_revision() == "unknown"
+    provenance.git_revision.cache_clear()

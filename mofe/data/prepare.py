@@ -20,7 +20,8 @@ def prepare(params: dict[str, Any], rows_file: Path, counts_file: Path) -> str:
     params: Plan.data_params. A prompt that occurs twice is used once, and one that the task's test
     set has too is dropped. Raw text has an empty prompt. Equal parameters give equal rows. Returns
     a line for the user.
-    The counts, of rows but for the last: `read`; with a task `held_out` (the split's test part and
+    The counts, of rows but for the last: `read`; with a task `incomplete` (an empty question, or
+    answer in words), `held_out` (the split's test part and
     repetitions that it drops) and `unlabelled`, with raw text `pieces` (into which the rows were
     cut); `duplicate`, `also_in_test`, `usable` (what is left), `sampled`, `characters` (of the
     sampled prompts and answers).
@@ -31,9 +32,11 @@ def prepare(params: dict[str, Any], rows_file: Path, counts_file: Path) -> str:
     rows = sources.load(source, data["subset"], data["split"], params["mirror"])
     counts = {"read": len(rows)}
     if data["task"]:
-        part = tasks.training_part(params["task"], rows)
+        whole = tasks.complete(params["task"], rows)
+        part = tasks.training_part(params["task"], whole)
         labelled = list(tasks.render(params["task"], part))
-        counts |= {"held_out": len(rows) - len(part), "unlabelled": len(part) - len(labelled)}
+        counts["incomplete"] = len(rows) - len(whole)
+        counts |= {"held_out": len(whole) - len(part), "unlabelled": len(part) - len(labelled)}
         distinct = list(reversed(dict(reversed(labelled)).items()))
         counts["duplicate"] = len(labelled) - len(distinct)
         tested = _test_prompts(params["task"])

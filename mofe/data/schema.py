@@ -5,7 +5,7 @@ that is read by the same task has the same columns. A fault names the repository
 the row, before a prompt is made of it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from datasets import Dataset
@@ -13,6 +13,13 @@ from datasets import Dataset
 Check = Callable[[Any], str | None]  # what is wrong with a value, or None
 
 UNLABELLED = -1
+# Columns of text without which a row is no question: such rows are left out, not a fault. The large
+# sets, made by many hands, have some.
+NEEDED = {
+    "cais/mmlu": ("question",),
+    "openlifescienceai/medmcqa": ("question",),
+    "sujet-ai/Sujet-Finance-Instruct-177k": ("inputs", "answer"),
+}
 
 
 def _text(value: Any) -> str | None:
@@ -21,7 +28,7 @@ def _text(value: Any) -> str | None:
     return None if value.strip() else "is empty"
 
 
-def _option(value: Any) -> str | None:
+def _string(value: Any) -> str | None:
     return None if isinstance(value, str) else f"is {value!r}, not text"
 
 
@@ -57,10 +64,9 @@ def _contexts(value: Any) -> str | None:
 
 
 SCHEMAS: dict[str, dict[str, Check]] = {
-    "cais/mmlu": {"question": _text, "choices": _options(4), "answer": _label(4)},
+    "cais/mmlu": {"question": _string, "choices": _options(4), "answer": _label(4)},
     "openlifescienceai/medmcqa": {
-        "question": _text,
-        **dict.fromkeys(("opa", "opb", "opc", "opd"), _option),
+        **dict.fromkeys(("question", "opa", "opb", "opc", "opd"), _string),
         "cop": _label(4),
     },
     "qiaojin/PubMedQA": {
@@ -96,20 +102,38 @@ def check(benchmark: str, rows: Dataset, repo: str, *, labelled: bool) -> Datase
     return rows
 
 
+def complete(benchmark: str, rows: Dataset, repo: str) -> Dataset:
+    """The rows that have a text in every column that they need (NEEDED). Raises ValueError where
+    there is no such column."""
+    needed = NEEDED.get(benchmark, ())
+    _require(needed, rows, repo)
+    held = rows.select_columns(list(needed))[:] if needed else {}
+    empty = {i for column in held.values() for i, value in enumerate(column) if _absent(value)}
+    return rows.select([i for i in range(len(rows)) if i not in empty]) if empty else rows
+
+
+def _absent(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
 def check_text(column: str, rows: Dataset, repo: str) -> Dataset:
     """The rows as they are, if `column` is text in each of them; it may be empty. Raises
     ValueError naming the first fault's row (from 0)."""
-    _check({column: _option}, rows, repo)
+    _check({column: _string}, rows, repo)
     return rows
 
 
 def _check(columns: Mapping[str, Check], rows: Dataset, repo: str) -> None:
-    for column, fault in columns.items():
-        if column not in rows.column_names:
-            there = ", ".join(rows.column_names)
-            raise ValueError(f"{repo}: there is no column {column!r}; there are {there}")
+    _require(columns, rows, repo)
     held = rows.select_columns(list(columns))[:] if columns else {}
     for column, fault in columns.items():
         for number, value in enumerate(held[column]):
             if wrong := fault(value):
                 raise ValueError(f"{repo}: column {column!r} of row {number} {wrong}")
+
+
+def _require(columns: Iterable[str], rows: Dataset, repo: str) -> None:
+    for column in columns:
+        if column not in rows.column_names:
+            there = ", ".join(rows.column_names)
+            raise ValueError(f"{repo}: there is no column {column!r}; there are {there}")

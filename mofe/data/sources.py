@@ -9,7 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 from datasets import Dataset, load_dataset
+from datasets.data_files import sanitize_patterns
+from datasets.utils.metadata import MetadataConfigs
 from datasets.utils.logging import disable_progress_bar
+from huggingface_hub import DatasetCard
 
 from mofe import mirror as mirrors
 from mofe.data import sampling
@@ -27,10 +30,39 @@ def load(source: dict[str, Any], subset: str | None, split: str, mirror: str) ->
     folder = mirrors.repository(mirror, source["repo"], source.get("revision"))
     if sample := source.get("sample"):
         return Dataset(_drawn(folder, sample))
+    options = {}
+    if any(folder.rglob("*.csv")):  # or answers such as "None" and "NA" would be no answers
+        options = {"keep_default_na": False, "na_values": [""]}
+    if files := _declared(folder, subset, split):
+        subset, options["data_files"] = None, {split: files}
     # datasets keys its cache by a folder's last name, not by its contents: another mirror's rows, or
     # those of an earlier world, would come back without a word. So local rows are never cached.
     with TemporaryDirectory() as cache:
-        return load_dataset(str(folder), subset, split=split, cache_dir=cache, keep_in_memory=True)
+        return load_dataset(
+            str(folder), subset, split=split, cache_dir=cache, keep_in_memory=True, **options
+        )
+
+
+def _declared(folder: Path, subset: str | None, split: str) -> list[str] | None:
+    """The files of a split, as the repository's card names them; None where it does not.
+
+    datasets itself would look for the files of the card's other subsets too, which may not have
+    been fetched. Raises ValueError where the card names the subset's splits, but not this one.
+    """
+    card = folder / "README.md"
+    if not card.exists():
+        return None
+    subsets = MetadataConfigs.from_dataset_card_data(DatasetCard.load(card).data)
+    described = subsets.get(subset or subsets.get_default_config_name() or "", {})
+    if not (patterns := described.get("data_files")):
+        return None
+    splits = sanitize_patterns(patterns)
+    if split not in splits:
+        raise ValueError(
+            f"{folder.parent.name}/{folder.name}: there is no split {split!r}; there are "
+            f"{', '.join(map(str, splits))}"
+        )
+    return list(splits[split])
 
 
 def _drawn(folder: Path, sample: dict[str, Any]) -> pa.Table:

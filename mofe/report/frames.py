@@ -113,9 +113,10 @@ def _trainable(cell, unit: Unit) -> Measured:
 
 
 def _time(cell, unit: Unit) -> Measured:
-    """Training time of all stages of a row, added up."""
+    """Training time of all stages of a row, added up: of a stage that several GPUs computed
+    together, of each of them, or a model that was shared out would seem cheaper than it is."""
     times = [
-        sum(read_train(path)["seconds"] for path in stages) / SECONDS_PER[unit]
+        sum(read_train(path)["device_seconds"] for path in stages) / SECONDS_PER[unit]
         for stages in cell.files
     ]
     return Measured(statistics.fmean(times), _sd(times), None, None, len(times))
@@ -166,6 +167,7 @@ def read_train(path: str | os.PathLike) -> dict[str, Any]:
     for key in _TRAIN_COUNTS:
         _whole(path, record, key)
     _number(path, record, "seconds", low=0)
+    _number(path, record, "device_seconds", low=0)
     _number(path, record, "final_loss")
     for key in _TRAIN_TEXTS:
         _instance(path, record, key, str, "a text")
@@ -198,7 +200,7 @@ def read_eval(path: str | os.PathLike) -> dict[str, Any]:
 
 
 # Counts of rows that a training set starts from, for a task's and for raw text; then of all.
-_STARTS = (("read", "held_out", "unlabelled"), ("pieces", "read"))
+_STARTS = (("read", "incomplete", "held_out", "unlabelled"), ("pieces", "read"))
 COUNTS = ("duplicate", "also_in_test", "usable", "sampled", "characters")
 
 
@@ -212,7 +214,7 @@ def read_counts(path: str | os.PathLike) -> dict[str, int]:
     record = _read(path)
     first, *others = _STARTS["pieces" in record]
     counts = {key: _whole(path, record, key) for key in (first, *others, *COUNTS)}
-    dropped = sum(counts.get(key, 0) for key in ("held_out", "unlabelled", *COUNTS[:2]))
+    dropped = sum(counts.get(key, 0) for key in (*_STARTS[0][1:], *COUNTS[:2]))
     if counts[first] - dropped != counts["usable"]:
         raise ValueError(
             f"{path}: usable is {counts['usable']}, but {first} less what was dropped is "

@@ -25,6 +25,7 @@ from mofe.report.tables import BESIDE, entry, headings, kind_by_column, shown_la
 # The counts of a training set, as the page heads them.
 _COUNTED = (
     ("read", "Rows read"),
+    ("incomplete", "Incomplete"),
     ("held_out", "Held out"),
     ("unlabelled", "Unlabelled"),
     ("pieces", "Pieces"),
@@ -341,7 +342,7 @@ def provenance(trained: Sequence[dict], evaluated: Sequence[dict]) -> dict[str, 
         "seeds": _distinct(str(seed) for seed in sorted({r["seed"] for r in trained})),
         "trainings": len(trained),
         "evaluations": len(evaluated),
-        "seconds": duration(sum(record["seconds"] for record in trained)),
+        "seconds": duration(sum(record["device_seconds"] for record in trained)),
         "tokens": sum(record["tokens"] for record in trained),
         "revisions": _distinct(record["git_revision"] for record in records),
         "hardware": _distinct(_hardware(record["hardware"]) for record in trained),
@@ -402,7 +403,7 @@ def _by_recipe(trained: Sequence[dict]) -> list[dict[str, Any]]:
             "trainings": len(runs),
             "steps": sum(run["steps"] for run in runs),
             "tokens": sum(run["tokens"] for run in runs),
-            "seconds": duration(seconds := sum(run["seconds"] for run in runs)),
+            "seconds": duration(seconds := sum(run["device_seconds"] for run in runs)),
             "speed": sum(run["tokens"] for run in runs) / seconds if seconds else None,
         }
         for recipe, runs in recipes.items()

@@ -184,7 +184,18 @@ def note(table, frame: pd.DataFrame, unit: frames.Unit) -> str:
     sentences = [f"Ours: {mean}; in parentheses the paper's value."]
     if unit != "hours" and "time" in kind_by_column(table).values():
         sentences.append("Training time is in seconds; the paper's, in hours, is not comparable.")
+    if _shared(table):
+        sentences.append("Training time is of all GPUs that computed a row together, added up.")
     return " ".join(sentences)
+
+
+def _shared(table) -> bool:
+    """Whether a training time is of more than one process."""
+    timed = [cell for row in table.rows for cell in row.cells if cell.kind == "time"]
+    records = (
+        frames.read_train(path) for cell in timed for stages in cell.files for path in stages
+    )
+    return any(record["processes"] > 1 for record in records)
 
 
 # --- LaTeX ------------------------------------------------------------------------------------

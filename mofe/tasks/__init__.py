@@ -59,10 +59,15 @@ def training_rows(params: dict[str, Any], rows: Dataset) -> Iterator[tuple[str, 
     """(prompt, answer) of every labelled row, as the task would ask and score it.
 
     rows: a training split in the task's schema; of a set that is parted, its training part is
-    taken. Rows without a label (-1) are left out. The answer is the option the task scores, with
+    taken. Rows without a question or a label (-1) are left out. The answer is the option the task scores, with
     the task's delimiter in front. Raises ValueError where a row is not of the task's schema.
     """
-    yield from render(params, training_part(params, rows))
+    yield from render(params, training_part(params, complete(params, rows)))
+
+
+def complete(params: dict[str, Any], rows: Dataset) -> Dataset:
+    """The rows of a source that have all that a question needs."""
+    return schema.complete(_first(params)["dataset_path"], rows, params["source"]["repo"])
 
 
 def training_part(params: dict[str, Any], rows: Dataset) -> Dataset:
@@ -130,9 +135,12 @@ def _overridden(config: dict[str, Any], params: dict[str, Any]) -> dict[str, Any
     return config
 
 
-def _rows(params, config, split: str) -> Dataset:
-    """A split that questions or examples are taken from, in the task's schema."""
+def _rows(params, config, split: str, only_complete: bool = False) -> Dataset:
+    """A split that questions or examples are taken from, in the task's schema. A set that is parted
+    is so without its incomplete rows, for training and for the test; a benchmark's own test split
+    is asked as it is."""
     rows = sources.load(params["source"], config.get("dataset_name"), split, params["mirror"])
+    rows = complete(params, rows) if only_complete else rows
     return schema.check(config["dataset_path"], rows, params["source"]["repo"], labelled=True)
 
 
@@ -141,7 +149,7 @@ def _splits(params, config, names, **_) -> dict[str, Dataset]:
 
 
 def _parts(part, params, config, split, **_) -> dict[str, Dataset]:
-    rows = _rows(params, config, split)
+    rows = _rows(params, config, split, only_complete=True)
     parts = {which: part(rows, which, params["seed"]) for which in ("test", "train")}
     if not len(parts["test"]):
         raise ValueError(

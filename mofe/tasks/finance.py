@@ -65,7 +65,8 @@ def _closed(kind: tuple[str, str]) -> bool:
 
 def _split(rows: Dataset, which: Part, seed: int) -> list[int]:
     """The rows of a part, in their own order; of rows with one prompt the first alone."""
-    first = list({prompt: i for i, prompt in reversed(list(enumerate(rows["inputs"][:])))}.values())
+    prompts = [(i, text.strip()) for i, text in enumerate(rows["inputs"][:])]
+    first = list({prompt: i for i, prompt in reversed(prompts)}.values())
     first.reverse()
     order = np.random.default_rng(seed).permutation(len(first))
     n_test = round(len(first) * TEST_SHARE)
