@@ -233,8 +233,10 @@ class Costs:
     def train(self, variant: Variant, micro_batch: int | None = None) -> Estimate:
         """One stage of a variant's fine-tuning: its last. micro_batch: another than the study's."""
         shape, stage = self.moe_shape(variant.moe.name), variant.stages[-1]
-        trained = shape.trainable(self.plan.method_params(stage))
-        disk = (4 if self.on_cpu else 2) * trained
+        settings = self.plan.method_params(stage)
+        # float32, but large matrices trained on a GPU; adapters are small
+        width = 4 if self.on_cpu or settings["method"] == "lora" else 2
+        disk = width * shape.trainable(settings)
         return self._train(shape, stage, disk, micro_batch)
 
     def train_expert(self, model: str) -> Estimate:
