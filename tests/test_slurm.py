@@ -24,7 +24,7 @@ from mofe.plan import Plan
 
 pytestmark = pytest.mark.slurm
 PROFILE = ROOT / "profiles" / "slurm" / "config.yaml"
-EACH = "slurm_extra: \"'--gpus-per-node=1'\""
+EACH = "slurm_extra: \"'--gpus-per-node=a100:1'\""
 TWO_NODES = f"gpu: 2, nodes: 2, mpi: srun, tasks_per_node: 2, {EACH}"  # as docs/slurm.md has it
 LIMITED, CANCELLED = "medmcqa_freeze2", "medmcqa_freeze1"
 # Long enough to be stopped: a minute is Slurm's shortest time limit, and it kills half a minute later.
