@@ -50,7 +50,9 @@ def on_gpu(
         layer_trained = (trained - _outside(shape, settings)) / shape.num_hidden_layers
         copies = 2 * (2 * shape.layer + shape.embeddings) + 4 * layer_trained
         share = 1 / gpus
-        if shape.num_local_experts and not shape.shared_evenly(gpus):  # whole experts go to processes
+        if shape.num_local_experts and not shape.shared_evenly(
+            gpus
+        ):  # whole experts go to processes
             share = math.ceil(shape.num_local_experts / gpus) / shape.num_local_experts
         weights, states = weights * share, states * share
     parts = {

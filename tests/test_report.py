@@ -248,7 +248,8 @@ def _train(folder, mixture, stages, recipe, seed, rng) -> str:
         record = train_record(seed=seed, recipe=recipe, moe=mixture, stages=stages)
         put(
             path,
-            record | {"device_seconds": seconds, "trainable_parameters": TRAINABLE.get(recipe, 98_304)},
+            record
+            | {"device_seconds": seconds, "trainable_parameters": TRAINABLE.get(recipe, 98_304)},
         )
     return str(path)
 

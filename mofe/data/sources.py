@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset, load_dataset
 from datasets.data_files import sanitize_patterns
-from datasets.utils.metadata import MetadataConfigs
 from datasets.utils.logging import disable_progress_bar
+from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard
 
 from mofe import mirror as mirrors
