@@ -237,7 +237,9 @@ class Costs:
         # float32, but large matrices trained on a GPU; adapters are small
         width = 4 if self.on_cpu or settings["method"] == "lora" else 2
         disk = width * shape.trainable(settings)
-        return self._train(shape, stage, disk, micro_batch)
+        folded = self.plan.stage_params(stage)["training"]["fold_duplicates"]
+        computed = self._computed(shape, variant, folded)
+        return self._train(shape, stage, disk, micro_batch, computed)
 
     def train_expert(self, model: str) -> Estimate:
         """A dense model's fine-tuning; its pretraining, of a model from scratch."""
@@ -251,10 +253,11 @@ class Costs:
         """A variant on one task, on one GPU, which holds what was trained in float32."""
         shape, spec = self.moe_shape(variant.moe.name), self.study.tasks[task]
         settings = self.plan.method_params(variant.stages[-1]) if variant.stages else UNTRAINED
+        computed = self._computed(shape, variant, folded=True)
         questions = spec.questions or GUESSED_QUESTIONS
         length = spec.tokens or GUESSED_TOKENS
         tokens = questions * length
-        flops = tokens * shape.forward_flops(length, ANSWER_TOKENS / length)
+        flops = tokens * computed.forward_flops(length, ANSWER_TOKENS / length)
         parts = memory.evaluating(shape, settings, self.on_cpu)
         hours = self._hours(flops, None, 1)
         if spec.generated:
@@ -332,7 +335,12 @@ class Costs:
     # ------------------------------------------------------------------------------- internals
 
     def _train(
-        self, shape: Shape, stage: Stage, disk: float, micro_batch: int | None = None
+        self,
+        shape: Shape,
+        stage: Stage,
+        disk: float,
+        micro_batch: int | None = None,
+        computed: Shape | None = None,
     ) -> Estimate:
         params = self.plan.stage_params(stage)
         if micro_batch:
@@ -346,8 +354,19 @@ class Costs:
         length = min(per_epoch / rows, training["max_length"])
         labelled = 1.0 if text else min(1.0, ANSWER_TOKENS / length)
         tokens = training["epochs"] * per_epoch
-        flops = tokens * shape.step_flops(params, length, labelled)
+        flops = tokens * (computed or shape).step_flops(params, length, labelled)
         return self._training(shape, params, text, tokens, flops, stage.recipe, disk)
+
+    def _computed(self, shape: Shape, variant: Variant, folded: bool) -> Shape:
+        """A mixture as far as its products go: with one expert a token where all are equal, stay so
+        and are folded into one (mofe/experts.py)."""
+        stages = [self.plan.method_params(stage) for stage in variant.stages]
+        equal = len(set(variant.moe.experts)) == 1
+        still = all(
+            s["method"] == "lora" or shape.frozen_experts(s) == shape.num_local_experts
+            for s in stages
+        )
+        return replace(shape, num_experts_per_tok=1) if folded and equal and still else shape
 
     def _pretrain(self, shape: Shape, model: str) -> Estimate:
         params = {"method": "full", **self.plan.model_params(model)}
