@@ -8,7 +8,7 @@ imports neither torch nor transformers.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,13 @@ MB = 1_000_000
 
 # How asked-for time and memory follow from estimates. A job that runs out is tried again with more.
 SLOWER = 2.5  # a run may be this much slower than estimated
-MINUTES = 15  # besides: starting, reading the merge, waiting for a shared disk
+MINUTES = 15  # besides: starting, reading the dense models, waiting for a shared disk
 LARGER = 1.2  # main memory over its estimate
 NODE = 1500  # MB of a node besides: Snakemake's own processes, and tokenised rows
 
 STARTING = 3 / 60  # hours from a GPU job's start to its first step: imports, reading, placing
+DISK = 100e6  # bytes/s that a shared disk reads or writes
+TOKENIZER = 80  # bytes of a tokenizer's files for each token: TinyLlama's have 75
 CPU_FLOPS = 20e9  # FLOP/s of a thread, where a CPU study's own runs have not measured it
 MAX_NODES = 64  # no training is spread further
 
@@ -213,22 +215,27 @@ class Costs:
         return Estimate(Needs(1, 4000, 60), 5 / 60, disk=4 * self.shape(model).parameters)
 
     def merge(self, moe: str) -> Estimate:
-        """mergekit reads the dense models one after the other, and writes 5 GB at a time."""
-        shape, dense = self.moe_shape(moe), self.shape(self.plan.moes[moe].base)
-        disk = self._stored * shape.parameters
-        resident = memory.PROCESS + 4 * dense.parameters + min(disk, 5e9)
-        hours = disk / 100e6 / 3600 + 1 / 60
-        needs = Needs(1, self._mem_mb(resident), self._minutes(hours))
-        return Estimate(needs, hours, parameters=shape.parameters, disk=disk)
+        """The dense models are checked and hashed, and the base computes the router's gates in
+        bfloat16; router and tokenizer are stored."""
+        shape, it = self.moe_shape(moe), self.plan.moes[moe]
+        read = 4 * shape.dense.parameters * len({it.base, *it.experts})
+        resident = memory.PROCESS + (4 + 2) * shape.dense.parameters
+        disk = self._stored * shape.num_hidden_layers * shape.router + TOKENIZER * shape.vocab_size
+        return self._disk_bound(2 * read, resident, shape.parameters, disk)
 
     def export(self, variant: Variant) -> Estimate:
         """A trained model as one checkpoint, held in float32, an expanded 4-bit one twice."""
-        merged, shape = self.merge(variant.moe.name), self.moe_shape(variant.moe.name)
+        shape = self.moe_shape(variant.moe.name)
         quantised = any(s.get("quantize") for s in self.plan.chain_params(variant))
-        resident = memory.PROCESS + memory.loading_bytes(shape, self._stored)
-        resident += 4 * shape.parameters * quantised
-        needs = replace(merged.needs, mem_mb=self._mem_mb(resident))
-        return replace(merged, needs=needs)
+        resident = memory.PROCESS + memory.loading_bytes(shape) + 4 * shape.parameters * quantised
+        disk = self._stored * shape.parameters
+        return self._disk_bound(disk, resident, shape.parameters, disk)
+
+    def _disk_bound(self, moved: float, resident: float, parameters: int, disk: float) -> Estimate:
+        """A job that takes as long as its `moved` bytes are read or written."""
+        hours = moved / DISK / 3600 + 1 / 60
+        needs = Needs(1, self._mem_mb(resident), self._minutes(hours))
+        return Estimate(needs, hours, parameters=parameters, disk=disk)
 
     def train(self, variant: Variant, micro_batch: int | None = None) -> Estimate:
         """One stage of a variant's fine-tuning: its last. micro_batch: another than the study's."""
@@ -247,7 +254,8 @@ class Costs:
         if spec.scratch:
             return self._pretrain(shape, model)
         ((mix, recipe),) = spec.train.items()
-        return self._train(shape, Stage(mix, recipe), disk=4 * shape.parameters)
+        width = 4 if self.plan.expert_dtype(model) == "float32" else 2
+        return self._train(shape, Stage(mix, recipe), disk=width * shape.parameters)
 
     def evaluate(self, variant: Variant, task: str) -> Estimate:
         """A variant on one task, on one GPU, which holds what was trained in float32."""
@@ -263,7 +271,7 @@ class Costs:
         if spec.generated:
             at_once = max(1, QUESTION_TOKENS // int(length + spec.generated))
             hours += questions / at_once * spec.generated * DECODING / 3600
-        host = memory.PROCESS + memory.loading_bytes(shape, self._stored)
+        host = memory.PROCESS + memory.loading_bytes(shape)
         return Estimate(
             Needs(
                 cpus=1 if self.on_cpu else 4,
@@ -378,13 +386,14 @@ class Costs:
     def _training(self, shape, params, text, tokens, flops, recipe, disk) -> Estimate:
         training, trainable = params["training"], shape.trainable(params)
         if self.on_cpu:
-            parts = memory.on_cpu(shape, params, training, text, self._stored)
+            parts = memory.on_cpu(shape, params, training, text)
             placed = Placement(1, 1, "none", parts, True)
             host = memory.total(parts)
         else:
             placed = self.placement(shape, params, text)
             host = placed.gpus * (memory.CUDA_PROCESS + 4 * shape.parameters)
-            host = max(host + self._stored * shape.parameters, 12 * trainable)
+            # all processes read the same pages
+            host = max(host + 4 * shape.dense.parameters, 12 * trainable)
         hours = self._hours(flops, recipe, placed.gpus * placed.nodes)
         needs = Needs(
             cpus=1 if self.on_cpu else 4 * placed.gpus,
@@ -425,7 +434,7 @@ class Costs:
 
     @property
     def _stored(self) -> int:
-        """Bytes of a merge's parameter."""
+        """Bytes of a parameter in the merges' dtype."""
         return 4 if self.study.merge.dtype == "float32" else 2
 
     @staticmethod

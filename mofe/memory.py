@@ -72,7 +72,7 @@ def on_cpu(
     shape: Shape, settings: Settings, training: Settings, text: bool, stored: int = 4
 ) -> Parts:
     """The peak of resident memory of a process that trains on the CPU. stored: bytes a parameter
-    of the checkpoint that is read."""
+    of the dense checkpoints that are read."""
     trained = shape.trainable(settings)
     passing = {
         "activations": _activations(shape, settings, training, mixed=False),
@@ -112,9 +112,10 @@ def total(parts: Parts) -> float:
     return sum(parts.values())
 
 
-def loading_bytes(shape: Shape, stored: int) -> float:
-    """A checkpoint being read: in float32, beside the file's own pages."""
-    return (4 + stored) * shape.parameters
+def loading_bytes(shape: Shape, stored: int = 4) -> float:
+    """A model being read: in float32, beside a dense checkpoint's own pages; a mixture's sources
+    are read one after the other. stored: bytes a parameter of a dense checkpoint."""
+    return 4 * shape.parameters + stored * shape.dense.parameters
 
 
 # --------------------------------------------------------------------------------------- parts

@@ -22,7 +22,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
-from mofe import experts, methods, models, parallel, provenance
+from mofe import experts, manifest, methods, models, parallel, provenance
 from mofe.checkpoint import Checkpoint, Interrupted, Progress, Signals
 from mofe.data import sources, tokens
 from mofe.files import write_atomic
@@ -263,7 +263,7 @@ def train_variant(
     if chain:
         model = methods.fold(model)
     model = methods.apply(model, params)
-    inputs = [*Path(merge).glob("*.safetensors"), *data, *parents]
+    inputs = [*manifest.files(merge), *data, *parents]
     result, kept = _fit_recorded(
         *(model, merge, tokens.read(data), params, seed, checkpoint, inputs, sharding),
         chain=list(chain),
@@ -378,7 +378,10 @@ def _store_dense(
         model = models.unsharded(model, lambda: methods.apply(models.load(origin), params))
     if parallel.rank() == 0:
         out.mkdir(parents=True, exist_ok=True)
-        methods.fold(model).save_pretrained(out)
+        # Merges are all that reads an expert, and its dtype is theirs where it is not float32
+        # (Plan.expert_dtype): rounded here or there, a merge's weights are the same.
+        dtype = getattr(torch, params.get("dtype", "float32"))
+        methods.fold(model).to(dtype).save_pretrained(out)
         models.tokenizer(origin).save_pretrained(out)
         write_atomic(out / "log.jsonl", kept.log.read_bytes())
         write_atomic(out / "train.json", json.dumps(record, indent=2) + "\n")
