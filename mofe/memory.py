@@ -16,6 +16,7 @@ NF4 = 0.5 + 4 / 64  # bytes a weight: four bits, and a float32 scale for every 6
 # Resident after importing torch, transformers, accelerate and peft: 965 to 1,108 MB, by what of their
 # files happened to be in memory.
 PROCESS = 1040e6
+PEFT = 70e6  # more of it, where adapters are trained
 
 # malloc under KEEP_MEMORY (mofe/warm.py) gives nothing back, and an aligned block does not fit the hole
 # that one of its size left: what comes and goes takes so many times its size. Fitted to the trainings of
@@ -80,14 +81,17 @@ def on_cpu(
         "backward": _backward(shape, settings, training, mixed=False),
     }
     fitting = {
-        "process": PROCESS,
+        "process": PROCESS + (PEFT if settings["method"] == "lora" else 0),
         "weights": 4 * trained + _frozen(shape, settings, 4),
         "gradients and Adam's moments": 12 * trained,
         **passing,
         "malloc's holes": (HEAP - 1) * total(passing),
     }
-    if settings.get("quantize"):  # what was quantised is freed, but stays the process's
+    # what was quantised, or parted into stacks, is freed, but stays the process's
+    if settings.get("quantize"):
         fitting["loaded weights"] = 4 * shape.parameters
+    elif 0 < shape.frozen_experts(settings) < shape.num_local_experts:
+        fitting["loaded weights"] = 4 * shape.num_hidden_layers * shape.ffns
     loading = {"process": PROCESS, "loading": loading_bytes(shape, stored)}
     return max(fitting, loading, key=total)
 
@@ -155,12 +159,7 @@ def _activations(shape: Shape, settings: Settings, training: Settings, mixed: bo
     hidden, layers = shape.hidden_size, shape.num_hidden_layers
     lora = settings["method"] == "lora"
     norm = 4 * hidden * (1 if lora else 2)  # its input, and its input over its norm: float32
-    token = layers * _layer(shape, settings, mixed) + norm
-    fixed = 0.0
-    if settings.get("dora"):  # peft gets a layer's weight change by applying it to an identity
-        inputs = [i for name, (i, _) in shape.linears.items() if name in settings["targets"]]
-        fixed = layers * (2 if mixed else 4) * sum(i * i for i in inputs)
-    return _tokens(training) * token + fixed
+    return _tokens(training) * (layers * _layer(shape, settings, mixed) + norm)
 
 
 def _layer(shape: Shape, settings: Settings, mixed: bool) -> float:
