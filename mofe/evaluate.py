@@ -27,6 +27,7 @@ from transformers import LogitsProcessor, StoppingCriteria
 
 from mofe import experts, models, provenance, tasks
 from mofe.files import write_atomic
+from mofe.positions import only_at
 
 TOKENS_PER_BATCH = 16384  # a forward pass; changes speed and memory only
 
@@ -68,7 +69,9 @@ class AnswerScorer(LM):
             where.setdefault(tuple(ids[:-1]), []).append(number)
         scores: list[tuple[float, bool]] = [(math.nan, False)] * len(answers)
         for batch in _batches(sequences):
-            for sequence, hidden in zip(batch, self._hidden(batch), strict=True):
+            # where the first answer token of each is read
+            first = [min(answers[number][1] for number in where[it]) - 1 for it in batch]
+            for sequence, hidden in zip(batch, self._hidden(batch, first), strict=True):
                 for number in where[sequence]:
                     ids, start = answers[number]
                     logits = F.linear(hidden[start - 1 : len(sequence)].float(), self.head)
@@ -101,10 +104,15 @@ class AnswerScorer(LM):
             encoded.append((ids[cut:], start - cut))
         return encoded
 
-    def _hidden(self, batch: Sequence[tuple[int, ...]]) -> torch.Tensor:
-        """The last hidden states, (sequences, length, hidden), right-padded."""
+    def _hidden(self, batch: Sequence[tuple[int, ...]], first: Sequence[int]) -> torch.Tensor:
+        """The last hidden states, (sequences, length, hidden), right-padded, which count from each
+        sequence's `first` position on."""
         ids = pad_sequence([torch.tensor(s) for s in batch], batch_first=True).to(self.device)
-        with self._precision():
+        bounds = torch.tensor([(f, len(it)) for f, it in zip(first, batch, strict=True)])
+        starts, ends = bounds.to(self.device)[..., None].unbind(1)
+        places = torch.arange(ids.shape[1], device=self.device)
+        read = (places >= starts) & (places < ends)
+        with self._precision(), only_at(self.model.model, read):
             return self.model.model(input_ids=ids, use_cache=False).last_hidden_state
 
     def _precision(self) -> torch.autocast:

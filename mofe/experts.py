@@ -275,8 +275,8 @@ def _ffn(
         return GatedFfn.apply(x, weight, ends, Quantized(stack.gate_ups), Quantized(stack.downs))
     gate_up, down = stack.gate_up.to(x.dtype), stack.down.to(x.dtype)
     trained = (gate_up, down) if gate_up.requires_grad else ()
-    if not len(x):  # a gradient of zero, without products of nothing
-        return x + sum(w.flatten()[:0].sum() for w in trained)
+    if not len(x):  # gradients of zero, the router's too, without products of nothing
+        return x * weight[:, None].to(x.dtype) + sum(w.flatten()[:0].sum() for w in trained)
     packed = (Packed(w.detach()) for w in (gate_up, down))
     return GatedFfn.apply(x, weight, ends, *packed, *trained)
 

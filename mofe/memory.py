@@ -23,6 +23,8 @@ PEFT = 70e6  # more of it, where adapters are trained
 # benchmarks/results/memory-cpu.json.
 HEAP = 1.7
 
+ANSWERS = 1 / 16  # the share of labelled tokens at the most: two of a row of 32
+
 CUDA_PROCESS = 3e9  # main memory of a process that uses a GPU, beside the model
 
 Settings = Mapping[str, Any]
@@ -60,7 +62,7 @@ def on_gpu(
         "weights": weights,
         "gradients and Adam's moments": states,
         "bfloat16 copies": copies,
-        "activations": _activations(shape, settings, training, mixed=True),
+        "activations": _activations(shape, settings, training, text, mixed=True),
         "logits": _logits(shape, training, text, 14),
         "backward": _backward(shape, settings, training, mixed=True),
     }
@@ -76,7 +78,7 @@ def on_cpu(
     of the dense checkpoints that are read."""
     trained = shape.trainable(settings)
     passing = {
-        "activations": _activations(shape, settings, training, mixed=False),
+        "activations": _activations(shape, settings, training, text, mixed=False),
         "logits": _logits(shape, training, text, 12),
         "backward": _backward(shape, settings, training, mixed=False),
     }
@@ -154,23 +156,27 @@ def _tokens(training: Settings) -> int:
     return training["micro_batch"] * training["max_length"]
 
 
-def _activations(shape: Shape, settings: Settings, training: Settings, mixed: bool) -> float:
+def _activations(
+    shape: Shape, settings: Settings, training: Settings, text: bool, mixed: bool
+) -> float:
     """What is kept for backward of a micro-batch whose rows all have the greatest length."""
     hidden, layers = shape.hidden_size, shape.num_hidden_layers
     lora = settings["method"] == "lora"
     norm = 4 * hidden * (1 if lora else 2)  # its input, and its input over its norm: float32
-    return _tokens(training) * (layers * _layer(shape, settings, mixed) + norm)
+    # the last layer's FFN has the labelled tokens only
+    unread = 0 if text else 1 - ANSWERS
+    kept = layers * _layer(shape, settings, mixed) - unread * _ffn(shape, settings, mixed)
+    return _tokens(training) * (kept + norm)
 
 
 def _layer(shape: Shape, settings: Settings, mixed: bool) -> float:
     """Bytes that a decoder layer keeps for each token."""
-    hidden, ffn, active = shape.hidden_size, shape.intermediate_size, shape.active
+    hidden = shape.hidden_size
     query, key = shape.query_size, shape.key_size
     width = 2 if mixed else 4
     moe = shape.num_local_experts > 0
     lora = settings["method"] == "lora"
     targets = {n: io for n, io in shape.linears.items() if lora and n in settings["targets"]}
-    share = 0.0 if lora else 1 - shape.frozen_experts(settings) / max(1, shape.num_local_experts)
 
     norms = 2 * 4 * hidden * (1 if lora else 2)
     attention = 2 * width * (query + key) + 4 * shape.num_attention_heads
@@ -183,21 +189,28 @@ def _layer(shape: Shape, settings: Settings, mixed: bool) -> float:
     else:  # products of one input share it
         shared = {"q_proj": 0, "k_proj": 0, "v_proj": 0, "gate_proj": 1, "up_proj": 1}
         inputs = width * hidden * (len({shared[t] for t in targets if t in shared}) if lora else 2)
-    if moe:  # what gate and up gave; an expert's input where it is trained (mofe/experts.py)
-        experts = width * active * (2 * ffn + share * hidden)
-    else:  # gate and up, the gate's activation; their product where down_proj is trained
-        experts = width * ffn * (3 + (1.0 if "down_proj" in targets else share))
     adapters = sum(
         width * (settings["rank"] + (2 * o if settings.get("dora") else 0))
         for _, o in targets.values()
     )
-    return norms + attention + inputs + experts + adapters
+    return norms + attention + inputs + _ffn(shape, settings, mixed) + adapters
+
+
+def _ffn(shape: Shape, settings: Settings, mixed: bool) -> float:
+    """Bytes that a layer's FFN keeps for each of its tokens."""
+    width, ffn, lora = 2 if mixed else 4, shape.intermediate_size, settings["method"] == "lora"
+    frozen = shape.frozen_experts(settings) / max(1, shape.num_local_experts)
+    share = 0.0 if lora else 1 - frozen
+    if shape.num_local_experts:
+        # what gate and up gave; an expert's input where it is trained (mofe/experts.py)
+        return width * shape.active * (2 * ffn + share * shape.hidden_size)
+    # gate and up, the gate's activation; their product where down_proj is trained
+    return width * ffn * (3 + (1.0 if lora and "down_proj" in settings["targets"] else share))
 
 
 def _logits(shape: Shape, training: Settings, text: bool, width: int) -> float:
-    """Logits, their log-softmax and their gradient, at the labelled positions: for answers two
-    tokens a row, of 32 or more."""
-    positions = _tokens(training) if text else _tokens(training) / 16
+    """Logits, their log-softmax and their gradient, at the labelled positions."""
+    positions = _tokens(training) * (1 if text else ANSWERS)
     return positions * shape.vocab_size * width
 
 

@@ -207,7 +207,8 @@ class Shape:
         return {
             "attention": 2 * layers * 2 * self.hidden_size * (self.query_size + self.key_size),
             "scores": 2 * layers * 2 * self.query_size * context / 2,
-            "router": 2 * layers * self.router,
-            "ffn": 2 * layers * self.active * self.ffn,
+            # in the last layer at the labelled tokens only (mofe/positions.py)
+            "router": 2 * (layers - 1 + labelled) * self.router,
+            "ffn": 2 * (layers - 1 + labelled) * self.active * self.ffn,
             "lm_head": 2 * labelled * self.vocab_size * self.hidden_size,
         }

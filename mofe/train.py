@@ -9,6 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -22,7 +23,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
-from mofe import experts, manifest, methods, models, parallel, provenance
+from mofe import experts, manifest, methods, models, parallel, positions, provenance
 from mofe.checkpoint import Checkpoint, Interrupted, Progress, Signals
 from mofe.data import sources, tokens
 from mofe.files import write_atomic
@@ -31,7 +32,8 @@ from mofe.files import write_atomic
 class AnswerLoss(nn.Module):
     """A causal language model's summed cross-entropy over the labelled tokens.
 
-    Logits are computed at the labelled positions only: of a multiple-choice row, one or two.
+    Logits, and the last layer's FFN, are computed at the labelled positions only: of a
+    multiple-choice row, one or two.
     """
 
     def __init__(self, model: nn.Module, router_aux_loss: float = 0.0):
@@ -57,9 +59,12 @@ class AnswerLoss(nn.Module):
         plain = self.plain
         balanced = self.router_aux_loss > 0 and hasattr(plain.config, "num_local_experts")
         extra = {"output_router_logits": True} if balanced else {}
-        out = plain.model(input_ids=input_ids, use_cache=False, **extra)
         targets = labels[:, 1:]
         picked = targets != tokens.IGNORED
+        read = F.pad(picked, (0, 1))
+        # the auxiliary loss is of all positions
+        with nullcontext() if balanced else positions.only_at(plain.model, read):
+            out = plain.model(input_ids=input_ids, use_cache=False, **extra)
         logits = plain.lm_head(out.last_hidden_state[:, :-1][picked])
         loss = F.cross_entropy(logits.float(), targets[picked], reduction="sum")
         if balanced:

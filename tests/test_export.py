@@ -108,7 +108,8 @@ def test_the_card_is_filled_from_the_records(tiny, plan, tmp_path, data):
     assert "absent" not in card
 
 
-def test_generated_rows_are_not_called_the_real_data_sets(plan):
+def test_generated_rows_are_not_called_the_real_data_sets(plan, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where this study has no results
     variant = plan.variants["tinyllama_2tinyllama/none"]
     card = export.card(plan.export_params(variant, 0), NAMES, 1)
     assert "datasets" not in front(card) and "Not evaluated" in card

@@ -134,8 +134,27 @@ def test_the_loss_is_transformers(tiny, data):
     rows = tokens.tokenize(tokens.read([data]), tokenizer, 64)
     batch = tokens.collate(rows, range(6), tokenizer.pad_token_id)
     ours = train.AnswerLoss(model)(**batch) / sum(rows.answers[:6])
+    ours.backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
     theirs = model(**batch).loss
+    theirs.backward()
     assert torch.allclose(ours, theirs, atol=1e-6)
+    for name, parameter in model.named_parameters():
+        assert torch.allclose(gradients[name], parameter.grad, atol=1e-6), name
+
+
+def test_the_last_ffn_is_computed_where_it_is_read(tiny, data):
+    model, tokenizer = models.load(tiny / "moe2a2b"), models.tokenizer(tiny / "a")
+    rows = tokens.tokenize(tokens.read([data]), tokenizer, 64)
+    batch = tokens.collate(rows, range(6), tokenizer.pad_token_id)
+    seen = []
+    for layer in model.model.layers:
+        layer.mlp.gate.register_forward_hook(lambda m, inputs, out: seen.append(len(inputs[0])))
+    train.AnswerLoss(model)(**batch).backward()
+    train.AnswerLoss(model, router_aux_loss=0.1)(**batch).backward()
+    everywhere, answers = batch["input_ids"].numel(), sum(rows.answers[:6])
+    assert seen == [everywhere, answers, everywhere, everywhere]
 
 
 def test_the_auxiliary_loss_is_transformers(tiny, data):
