@@ -84,7 +84,7 @@ SIZES = {
     "mini": Size(Shape(64, 192, 3, 4, 2, 1000), "world", 256, 4, 32, 256),
     # TinyLlama's proportions at a quarter of its width: 64 a head, FFN 2.75 times as wide
     "rows": Size(replace(TINYLLAMA, hidden_size=512, intermediate_size=1408, num_hidden_layers=4,
-                         num_attention_heads=8, num_key_value_heads=1), "medmcqa", 48, 2, 4, 1024),
+                         num_attention_heads=8, num_key_value_heads=1), "medmcqa", 32, 2, 4, 1024),
     "tinyllama": Size(TINYLLAMA, "mmlu_medmcqa", 256, 2, 4, 1024),
 }  # fmt: skip
 
