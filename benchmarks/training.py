@@ -239,8 +239,9 @@ def _loaded_in_4bit(model):
     import torch
     from transformers import BitsAndBytesConfig
 
+    compute = torch.bfloat16 if torch.cuda.is_available() else torch.float32
     nf4 = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute
     )
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
@@ -287,6 +288,7 @@ def _padder():
 
 
 def _timed(trainer, tokens: int) -> dict:
+    import torch
     from transformers import TrainerCallback
 
     class Clock(TrainerCallback):
@@ -295,6 +297,8 @@ def _timed(trainer, tokens: int) -> dict:
             self.began, self.cpu_began = time.perf_counter(), time.process_time()
 
         def on_step_end(self, *_, **__):
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             self.seconds = time.perf_counter() - self.began
             self.cpu_seconds = time.process_time() - self.cpu_began
 
@@ -359,7 +363,8 @@ def best_for_trl(size: Size, shape: Shape, rows, names) -> tuple[str, dict[str, 
     for _ in range(2):
         for name in names:
             it = forked(run, "trl", size, shape, "mofe", rows, TRL_SETTINGS[name])
-            speeds[name] = max(speeds[name], it["tokens"] / it["seconds"])
+            if "failed" not in it:
+                speeds[name] = max(speeds[name], it["tokens"] / it["seconds"])
     return max(speeds, key=speeds.get), dict(speeds)
 
 
