@@ -39,12 +39,14 @@ PRELOAD += ["transformers:MixtralForCausalLM", "mofe.models"]
 TASK = "benchmark_medmcqa"
 BATCHES = [16, 64, 256]
 QUESTIONS = {"mini": 2000, "rows": 300, "tinyllama": 500}
+# Equal experts can be computed once; different ones cannot, and neither by lm_eval.
+EXPERTS = {"four different experts": False, "four identical experts": True}
 
 
 # ------------------------------------------------------------------------------ what is asked
 
 
-def prepare(name: str, folder: Path, questions: int) -> dict:
+def prepare(name: str, identical: bool, folder: Path, questions: int) -> dict:
     """A checkpoint (`merge`), lm_eval's task file (`tasks`) and this project's task parameters."""
     import torch
     from safetensors.torch import save_file
@@ -65,7 +67,7 @@ def prepare(name: str, folder: Path, questions: int) -> dict:
         rows = next(MEDMCQA.glob("validation*.parquet"))
         tokenizer = models.tokenizer(TOKENIZER)
     shape = replace(size.shape, vocab_size=len(tokenizer)).mixture(MIXTURES["medium"], 2)
-    model = build(shape).to("cpu", torch.bfloat16)
+    model = build(shape, identical).to("cpu", torch.bfloat16)
     (merge := folder / "merge").mkdir()
     # packed, as mergekit writes it; save_pretrained would write every expert by itself
     save_file(model.state_dict(), merge / "model.safetensors", {"format": "pt"})
@@ -181,9 +183,11 @@ def command_harness(it: dict, batch: int, device: str) -> dict:
 # ----------------------------------------------------------------------------- comparing them
 
 
-def compare(name: str, turns: int, questions: int, batches: list[int], device: str) -> dict:
+def compare(
+    name: str, identical: bool, turns: int, questions: int, batches: list[int], device: str
+) -> dict:
     with tempfile.TemporaryDirectory() as folder:
-        it = forked(prepare, name, Path(folder), questions)
+        it = forked(prepare, name, identical, Path(folder), questions)
         tried = {batch: forked(ask_harness, it, batch)["seconds"] for batch in batches}
         batch = min(tried, key=tried.get)
         calls, commands = [], []
@@ -245,20 +249,22 @@ def main() -> None:
     if not MEDMCQA.is_dir() and (real := [s for s in sizes if SIZES[s].data != "world"]):
         print(f"{', '.join(real)} left out: no real rows in {SHARED} (MOFE_SHARED)")
         sizes = [size for size in sizes if size not in real]
+    cases = [(name, kind) for name in sizes for kind in EXPERTS]
     found = {}
-    for name in sizes:
-        found[name] = it = compare(
+    for name, kind in cases[:1] if quick else cases:
+        found[f"{name}, {kind}"] = it = compare(
             name,
+            EXPERTS[kind],
             1 if quick else arguments.turns,
             200 if quick else QUESTIONS[name],
             BATCHES[1:2] if quick else BATCHES,
             "cuda" if on_gpu else "cpu",
         )
         print(
-            f"{name}: {it['questions']} questions, lm_eval takes {it['call']['ratio']['median']:.2f} "
-            f"times as long, as a command {it['command']['ratio']['median']:.2f} times; "
-            f"{it['judged_otherwise']} judged otherwise, log-likelihoods within "
-            f"{it['largest_difference']:.1e}",
+            f"{name}, {kind}: {it['questions']} questions, lm_eval takes "
+            f"{it['call']['ratio']['median']:.2f} times as long, as a command "
+            f"{it['command']['ratio']['median']:.2f} times; {it['judged_otherwise']} judged otherwise, "
+            f"log-likelihoods within {it['largest_difference']:.1e}",
             flush=True,
         )
     name = f"evaluation-{'gpu' if on_gpu else 'cpu'}"

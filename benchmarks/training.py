@@ -84,7 +84,7 @@ SIZES = {
     "mini": Size(Shape(64, 192, 3, 4, 2, 1000), "world", 256, 4, 32, 256),
     # TinyLlama's proportions at a quarter of its width: 64 a head, FFN 2.75 times as wide
     "rows": Size(replace(TINYLLAMA, hidden_size=512, intermediate_size=1408, num_hidden_layers=4,
-                         num_attention_heads=8, num_key_value_heads=1), "medmcqa", 32, 2, 4, 1024),
+                         num_attention_heads=8, num_key_value_heads=1), "medmcqa", 64, 2, 4, 1024),
     "tinyllama": Size(TINYLLAMA, "mmlu_medmcqa", 256, 2, 4, 1024),
 }  # fmt: skip
 
@@ -117,8 +117,9 @@ def make_rows(size: Size, folder: Path):
     return tokens.tokenize(pairs, tokenizer, size.max_length), len(tokenizer)
 
 
-def build(shape: Shape):
-    """A stock Mixtral of identical experts, the same random weights each time, in float32."""
+def build(shape: Shape, identical: bool = True):
+    """A stock Mixtral, of identical experts as in Tables 1 and 2 or of different ones, with the same
+    random weights each time, in float32."""
     import torch
     from transformers import MixtralConfig, MixtralForCausalLM
     from transformers.initialization import no_init_weights
@@ -132,7 +133,7 @@ def build(shape: Shape):
     for name, parameter in model.named_parameters():
         if name.endswith("norm.weight"):
             parameter.data.fill_(1.0)
-        elif ".experts." in name:
+        elif identical and ".experts." in name:
             parameter.data[:] = torch.empty_like(parameter.data[0]).normal_(std=0.02)
         else:
             parameter.data.normal_(std=0.02)
@@ -152,13 +153,15 @@ def train_ours(size: Size, shape: Shape, method: str, rows, settings) -> dict:
 
     model = build(shape)
     model.set_experts_implementation(experts.GROUPED)  # as mofe.models.load does
-    model = models.place(methods.apply(model, METHODS["mofe" if method == FOLDED else method]))
-    training = size.training | ({"fold_duplicates": True} if method == FOLDED else {})
+    model = methods.apply(model, METHODS["mofe" if method == FOLDED else method])
+    if method == FOLDED:
+        model = experts.fold_duplicates(model)
+    model = models.place(model)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Checkpoint(Path(folder) / "checkpoint", "benchmark")
         torch.manual_seed(0)
         began = time.process_time()
-        record = fit(model, rows, training, 0, 0, checkpoint)
+        record = fit(model, rows, size.training, 0, 0, checkpoint)
         cpu = time.process_time() - began
         losses = [json.loads(line)["loss"] for line in checkpoint.log.read_text().splitlines()]
     return {
@@ -372,7 +375,7 @@ def compare(name: str, arguments: argparse.Namespace) -> dict:
     """Everything about one size: turns over all systems and methods, mixture by mixture."""
     size, mixtures = SIZES[name], arguments.mixtures
     if arguments.quick:
-        size = replace(size, rows=size.rows // 4, steps=1)
+        size = replace(size, rows=size.rows // 8, steps=1)
     with tempfile.TemporaryDirectory() as folder:
         rows, vocabulary = forked(make_rows, size, Path(folder))
     size = replace(size, rows=len(rows), shape=replace(size.shape, vocab_size=vocabulary))
