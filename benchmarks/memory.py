@@ -48,6 +48,7 @@ TRAINING = {
     "max_grad_norm": 1.0,
     "epochs": 1,
     "router_aux_loss": 0.0,
+    "fold_duplicates": False,
 }
 
 

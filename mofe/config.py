@@ -177,7 +177,11 @@ class Source(Part):
 
 
 class Training(Part):
-    """AdamW with linear decay (section 4.1); batches in rows, lengths in tokens."""
+    """AdamW with linear decay (section 4.1); batches in rows, lengths in tokens.
+
+    micro_batch: rows of max_length tokens that are computed at once; of shorter ones as many more.
+    fold_duplicates: compute equal frozen experts once, which changes results by rounding only.
+    """
 
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     weight_decay: Annotated[float, Field(ge=0)]
@@ -188,6 +192,7 @@ class Training(Part):
     micro_batch: Count
     max_length: Count
     router_aux_loss: Annotated[float, Field(ge=0)]
+    fold_duplicates: Annotated[bool, Field(strict=True)]
 
 
 # What a mix, a recipe or a model may replace of it: the same keys, each optional.
@@ -395,7 +400,7 @@ class Recipe(Part):
 
     _SETTINGS = {
         "full": (set(), set()),
-        "freeze": ({"frozen"}, {"frozen"}),
+        "freeze": ({"frozen"}, {"frozen", "quantize"}),
         "lora": (
             {"rank", "alpha", "targets"},
             {"rank", "alpha", "targets", "dropout", "dora", "quantize"},

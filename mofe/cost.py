@@ -24,11 +24,13 @@ MB = 1_000_000
 
 # How asked-for time and memory follow from estimates. A job that runs out is tried again with more.
 SLOWER = 2.5  # a run may be this much slower than estimated
-MINUTES = 15  # besides: starting, reading the merge, waiting for a shared disk
+MINUTES = 15  # besides: starting, reading the dense models, waiting for a shared disk
 LARGER = 1.2  # main memory over its estimate
 NODE = 1500  # MB of a node besides: Snakemake's own processes, and tokenised rows
 
 STARTING = 3 / 60  # hours from a GPU job's start to its first step: imports, reading, placing
+DISK = 100e6  # bytes/s that a shared disk reads or writes
+TOKENIZER = 80  # bytes of a tokenizer's files for each token: TinyLlama's have 75
 CPU_FLOPS = 20e9  # FLOP/s of a thread, where a CPU study's own runs have not measured it
 MAX_NODES = 64  # no training is spread further
 
@@ -213,22 +215,27 @@ class Costs:
         return Estimate(Needs(1, 4000, 60), 5 / 60, disk=4 * self.shape(model).parameters)
 
     def merge(self, moe: str) -> Estimate:
-        """mergekit reads the dense models one after the other, and writes 5 GB at a time."""
-        shape, dense = self.moe_shape(moe), self.shape(self.plan.moes[moe].base)
-        disk = self._stored * shape.parameters
-        resident = memory.PROCESS + 4 * dense.parameters + min(disk, 5e9)
-        hours = disk / 100e6 / 3600 + 1 / 60
-        needs = Needs(1, self._mem_mb(resident), self._minutes(hours))
-        return Estimate(needs, hours, parameters=shape.parameters, disk=disk)
+        """The dense models are checked and hashed, and the base computes the router's gates in
+        bfloat16; router and tokenizer are stored."""
+        shape, it = self.moe_shape(moe), self.plan.moes[moe]
+        read = 4 * shape.dense.parameters * len({it.base, *it.experts})
+        resident = memory.PROCESS + (4 + 2) * shape.dense.parameters
+        disk = self._stored * shape.num_hidden_layers * shape.router + TOKENIZER * shape.vocab_size
+        return self._disk_bound(2 * read, resident, shape.parameters, disk)
 
     def export(self, variant: Variant) -> Estimate:
         """A trained model as one checkpoint, held in float32, an expanded 4-bit one twice."""
-        merged, shape = self.merge(variant.moe.name), self.moe_shape(variant.moe.name)
+        shape = self.moe_shape(variant.moe.name)
         quantised = any(s.get("quantize") for s in self.plan.chain_params(variant))
-        resident = memory.PROCESS + memory.loading_bytes(shape, self._stored)
-        resident += 4 * shape.parameters * quantised
-        needs = replace(merged.needs, mem_mb=self._mem_mb(resident))
-        return replace(merged, needs=needs)
+        resident = memory.PROCESS + memory.loading_bytes(shape) + 4 * shape.parameters * quantised
+        disk = self._stored * shape.parameters
+        return self._disk_bound(disk, resident, shape.parameters, disk)
+
+    def _disk_bound(self, moved: float, resident: float, parameters: int, disk: float) -> Estimate:
+        """A job that takes as long as its `moved` bytes are read or written."""
+        hours = moved / DISK / 3600 + 1 / 60
+        needs = Needs(1, self._mem_mb(resident), self._minutes(hours))
+        return Estimate(needs, hours, parameters=parameters, disk=disk)
 
     def train(self, variant: Variant, micro_batch: int | None = None) -> Estimate:
         """One stage of a variant's fine-tuning: its last. micro_batch: another than the study's."""
@@ -237,7 +244,9 @@ class Costs:
         # float32, but large matrices trained on a GPU; adapters are small
         width = 4 if self.on_cpu or settings["method"] == "lora" else 2
         disk = width * shape.trainable(settings)
-        return self._train(shape, stage, disk, micro_batch)
+        folded = self.plan.stage_params(stage)["training"]["fold_duplicates"]
+        computed = self._computed(shape, variant, folded)
+        return self._train(shape, stage, disk, micro_batch, computed)
 
     def train_expert(self, model: str) -> Estimate:
         """A dense model's fine-tuning; its pretraining, of a model from scratch."""
@@ -245,22 +254,24 @@ class Costs:
         if spec.scratch:
             return self._pretrain(shape, model)
         ((mix, recipe),) = spec.train.items()
-        return self._train(shape, Stage(mix, recipe), disk=4 * shape.parameters)
+        width = 4 if self.plan.expert_dtype(model) == "float32" else 2
+        return self._train(shape, Stage(mix, recipe), disk=width * shape.parameters)
 
     def evaluate(self, variant: Variant, task: str) -> Estimate:
         """A variant on one task, on one GPU, which holds what was trained in float32."""
         shape, spec = self.moe_shape(variant.moe.name), self.study.tasks[task]
         settings = self.plan.method_params(variant.stages[-1]) if variant.stages else UNTRAINED
+        computed = self._computed(shape, variant, folded=True)
         questions = spec.questions or GUESSED_QUESTIONS
         length = spec.tokens or GUESSED_TOKENS
         tokens = questions * length
-        flops = tokens * shape.forward_flops(length, ANSWER_TOKENS / length)
+        flops = tokens * computed.forward_flops(length, ANSWER_TOKENS / length)
         parts = memory.evaluating(shape, settings, self.on_cpu)
         hours = self._hours(flops, None, 1)
         if spec.generated:
             at_once = max(1, QUESTION_TOKENS // int(length + spec.generated))
             hours += questions / at_once * spec.generated * DECODING / 3600
-        host = memory.PROCESS + memory.loading_bytes(shape, self._stored)
+        host = memory.PROCESS + memory.loading_bytes(shape)
         return Estimate(
             Needs(
                 cpus=1 if self.on_cpu else 4,
@@ -332,7 +343,12 @@ class Costs:
     # ------------------------------------------------------------------------------- internals
 
     def _train(
-        self, shape: Shape, stage: Stage, disk: float, micro_batch: int | None = None
+        self,
+        shape: Shape,
+        stage: Stage,
+        disk: float,
+        micro_batch: int | None = None,
+        computed: Shape | None = None,
     ) -> Estimate:
         params = self.plan.stage_params(stage)
         if micro_batch:
@@ -346,8 +362,19 @@ class Costs:
         length = min(per_epoch / rows, training["max_length"])
         labelled = 1.0 if text else min(1.0, ANSWER_TOKENS / length)
         tokens = training["epochs"] * per_epoch
-        flops = tokens * shape.step_flops(params, length, labelled)
+        flops = tokens * (computed or shape).step_flops(params, length, labelled)
         return self._training(shape, params, text, tokens, flops, stage.recipe, disk)
+
+    def _computed(self, shape: Shape, variant: Variant, folded: bool) -> Shape:
+        """A mixture as far as its products go: with one expert a token where all are equal, stay so
+        and are folded into one (mofe/experts.py)."""
+        stages = [self.plan.method_params(stage) for stage in variant.stages]
+        equal = len(set(variant.moe.experts)) == 1
+        still = all(
+            s["method"] == "lora" or shape.frozen_experts(s) == shape.num_local_experts
+            for s in stages
+        )
+        return replace(shape, num_experts_per_tok=1) if folded and equal and still else shape
 
     def _pretrain(self, shape: Shape, model: str) -> Estimate:
         params = {"method": "full", **self.plan.model_params(model)}
@@ -359,13 +386,14 @@ class Costs:
     def _training(self, shape, params, text, tokens, flops, recipe, disk) -> Estimate:
         training, trainable = params["training"], shape.trainable(params)
         if self.on_cpu:
-            parts = memory.on_cpu(shape, params, training, text, self._stored)
+            parts = memory.on_cpu(shape, params, training, text)
             placed = Placement(1, 1, "none", parts, True)
             host = memory.total(parts)
         else:
             placed = self.placement(shape, params, text)
             host = placed.gpus * (memory.CUDA_PROCESS + 4 * shape.parameters)
-            host = max(host + self._stored * shape.parameters, 12 * trainable)
+            # all processes read the same pages
+            host = max(host + 4 * shape.dense.parameters, 12 * trainable)
         hours = self._hours(flops, recipe, placed.gpus * placed.nodes)
         needs = Needs(
             cpus=1 if self.on_cpu else 4 * placed.gpus,
@@ -406,7 +434,7 @@ class Costs:
 
     @property
     def _stored(self) -> int:
-        """Bytes of a merge's parameter."""
+        """Bytes of a parameter in the merges' dtype."""
         return 4 if self.study.merge.dtype == "float32" else 2
 
     @staticmethod

@@ -25,7 +25,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LogitsProcessor, StoppingCriteria
 
-from mofe import models, provenance, tasks
+from mofe import experts, models, provenance, tasks
 from mofe.files import write_atomic
 
 TOKENS_PER_BATCH = 16384  # a forward pass; changes speed and memory only
@@ -328,7 +328,8 @@ def evaluate_variant(
     seed, for the record. Returns a line for the user.
     """
     started = time.perf_counter()
-    model = models.load_variant(merge, chain, deltas)
+    # where only scores are wanted, equal experts are computed once
+    model = experts.fold_duplicates(models.load_variant(merge, chain, deltas))
     if not chain:
         model.requires_grad_(False)  # nothing was trained, so nothing needs a float32 master
     model = models.place(model)

@@ -1,143 +1,351 @@
-"""Experts that are held one by one, where Mixtral packs all of a layer's experts in one tensor.
+"""A mixture's experts as this project computes them: each pays only for what it trains.
 
-A packed tensor cannot be frozen in part: masking its gradient still computes it, and weight decay
-still moves the masked slice. `SplitExperts` keeps the frozen experts in one stack and the trained
-ones in another, so the frozen ones are untouched by construction; `QuantizedExperts` holds every
-expert as bitsandbytes' NF4 layers.
+A layer's experts lie in stacks, frozen and trained ones apart: a packed tensor cannot be frozen in
+part, because masking its gradient still computes it, and weight decay still moves the masked slice.
+All stacks are computed by `GatedFfn`, whose backward pass computes no gradient of a frozen weight
+and keeps nothing that only such a gradient would need. Equal frozen experts can be folded into one
+(`fold_duplicates`), exactly: Mixtral's weights of a token's experts are added up.
 """
 
-from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS, grouped_mm_experts_forward
+from torch.autograd.function import once_differentiable
+from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 
-GROUPED = "grouped_mm_autocast"  # Mixtral's packed experts as this project computes them
+GROUPED = "mofe"  # transformers' name for Mixtral's packed experts as this project computes them
 
 
-def grouped_experts(
-    experts: MixtralExperts,
-    hidden_states: torch.Tensor,
-    top_k_index: torch.Tensor,
-    top_k_weights: torch.Tensor,
-) -> torch.Tensor:
-    """transformers' grouped matrix products, which under autocast use the autocast's dtype.
+class Weights(Protocol):
+    """The weights of a stack of experts, for products with tokens that are sorted by expert.
 
-    Shapes as in LoopExperts.forward. Grouped products ignore autocast: trained experts, held in
-    float32, would be multiplied in float32.
+    `ends` (experts,) int32: where in the tokens each expert's end.
     """
-    kind = hidden_states.device.type
-    if torch.is_autocast_enabled(kind) and experts.gate_up_proj.dtype == torch.float32:
-        experts = _Cast(experts, torch.get_autocast_dtype(kind))
-    return grouped_mm_experts_forward(experts, hidden_states, top_k_index, top_k_weights)
+
+    def times(self, x: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+        """(tokens, in) -> (tokens, out), each token by its expert's (out, in) matrix."""
+
+    def back(self, dy: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+        """(tokens, out) -> (tokens, in), by the transposed matrices."""
 
 
-class _Cast:
-    """Packed experts with their weights in another dtype."""
+class Packed:
+    """Matrices in one tensor (experts, out, in)."""
 
-    def __init__(self, experts: MixtralExperts, dtype: torch.dtype):
-        self._experts = experts
-        self.gate_up_proj = experts.gate_up_proj.to(dtype)
-        self.down_proj = experts.down_proj.to(dtype)
+    def __init__(self, weight: torch.Tensor):
+        self.weight = weight
 
-    def __getattr__(self, name: str):
-        return getattr(self._experts, name)
+    def times(self, x: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+        return F.grouped_mm(x, self.weight.mT, offs=ends)
 
-
-ALL_EXPERTS_FUNCTIONS.register(GROUPED, grouped_experts)
+    def back(self, dy: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+        return F.grouped_mm(dy, self.weight, offs=ends)
 
 
-class LoopExperts(nn.Module, ABC):
-    """Mixtral's experts, called one after the other on the tokens that chose them."""
+class Quantized:
+    """Matrices as bitsandbytes' NF4 layers, expanded one at a time, in both directions: keeping
+    them for the backward pass would take the memory that they save."""
 
-    def __init__(self, num_experts: int, act_fn: nn.Module):
-        super().__init__()
-        self.num_experts, self.act_fn = num_experts, act_fn
+    def __init__(self, layers: Sequence[nn.Module]):
+        self.layers = layers
 
-    @abstractmethod
-    def gate_up(self, expert: int, x: torch.Tensor) -> torch.Tensor:
-        """(tokens, hidden) -> (tokens, 2 * ffn): the gate's half first."""
+    def times(self, x: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+        return self._each(x, ends, lambda part, weight: part @ weight.mT)
 
-    @abstractmethod
-    def down(self, expert: int, x: torch.Tensor) -> torch.Tensor:
-        """(tokens, ffn) -> (tokens, hidden)."""
+    def back(self, dy: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+        return self._each(dy, ends, lambda part, weight: part @ weight)
 
+    def _each(self, x: torch.Tensor, ends: torch.Tensor, product) -> torch.Tensor:
+        parts = zip(x.tensor_split(ends.tolist()[:-1]), self.layers, strict=True)
+        return torch.cat([product(part, expanded(layer).to(x.dtype)) for part, layer in parts])
+
+
+class GatedFfn(torch.autograd.Function):
+    """down(silu(gate(x)) * up(x)) * weight, for tokens that are sorted by expert.
+
+    Of frozen experts backward needs what gate and up gave, and nothing else; of trained ones also
+    the tokens. The gradient of `weight`, the router's, comes from products that are there anyway,
+    so that the experts' outputs need not be kept either.
+    """
+
+    @staticmethod
     def forward(
-        self, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
+        ctx,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        ends: torch.Tensor,
+        gate_up: Weights,
+        down: Weights,
+        *trained: torch.Tensor,
     ) -> torch.Tensor:
-        """(tokens, hidden), (tokens, k) int64 and (tokens, k) -> (tokens, hidden)."""
-        out = torch.zeros_like(hidden_states)
-        k = top_k_index.shape[-1]
-        # The places of each expert's tokens: sorted by expert, then cut where the expert changes.
-        order = top_k_index.flatten().argsort(stable=True)
-        counts = torch.bincount(top_k_index.flatten(), minlength=self.num_experts).tolist()
-        # An expert that no token chose takes part with none, so that its weights get a gradient (of
-        # zero) in every backward pass: replicated processes wait for it.
-        for expert, places in enumerate(order.split(counts)):
-            tokens = places // k
-            gate, up = self.gate_up(expert, hidden_states[tokens]).chunk(2, dim=-1)
-            y = self.down(expert, self.act_fn(gate) * up)
-            y = y * top_k_weights.flatten()[places, None]
-            out.index_add_(0, tokens, y.to(out.dtype))
-        return out
+        """x (tokens, hidden); weight (tokens,); ends: as in Weights; trained: the tensors of gate_up
+        (experts, 2 * ffn, hidden) and down (experts, hidden, ffn) where they get a gradient.
+        Returns (tokens, hidden)."""
+        both = gate_up.times(x, ends)
+        gate, up = both.chunk(2, dim=-1)
+        out = down.times(F.silu(gate).mul_(up), ends)
+        ctx.save_for_backward(both, weight, ends, x if trained else None)
+        ctx.gate_up, ctx.down = gate_up, down
+        return out.mul_(weight[:, None])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dout: torch.Tensor):
+        both, weight, ends, x = ctx.saved_tensors
+        dout = dout.contiguous()
+        gate, up = both.chunk(2, dim=-1)
+        opened = torch.sigmoid(gate)
+        active = opened * gate
+        dinner = ctx.down.back(dout, ends)
+        inner = active * up
+        dweight = (dinner * inner).sum(-1, dtype=torch.float32).to(weight.dtype)
+        if x is None:
+            del inner
+        dinner *= weight[:, None].to(dinner.dtype)
+        dboth = torch.empty_like(both)
+        dgate, dup = dboth.chunk(2, dim=-1)
+        torch.mul(dinner, active, out=dup)
+        # silu' = sigmoid + silu * (1 - sigmoid)
+        torch.mul(
+            dinner.mul_(up), active.addcmul_(active, opened, value=-1).add_(opened), out=dgate
+        )
+        dx = ctx.gate_up.back(dboth, ends)
+        if x is None:
+            return dx, dweight, None, None, None
+        dout = dout * weight[:, None].to(dout.dtype)
+        dtrained = (F.grouped_mm(d.mT, i, offs=ends) for d, i in ((dboth, x), (dout, inner)))
+        return dx, dweight, None, None, None, *dtrained
 
 
-class SplitExperts(LoopExperts):
-    """The first `frozen` experts in one stack, the others, trained, in another (Table 7).
+class AddUp(torch.autograd.Function):
+    """Sums of rows by token. torch's index_add would keep the rows for backward, for their shape."""
 
-    Parameters: `{frozen,trained}_gate_up` (experts, 2 * ffn, hidden) and `{frozen,trained}_down`
-    (experts, hidden, ffn), in the packed layer's dtype.
-    """
+    @staticmethod
+    def forward(ctx, rows: torch.Tensor, tokens: torch.Tensor, number: int) -> torch.Tensor:
+        """rows (pairs, hidden), tokens (pairs,) int64 below `number` -> (number, hidden)."""
+        ctx.save_for_backward(tokens)
+        return rows.new_zeros(number, rows.shape[1]).index_add_(0, tokens, rows)
 
-    def __init__(self, packed: MixtralExperts, frozen: int):
-        super().__init__(packed.num_experts, packed.act_fn)
-        self.frozen = frozen
-        for name, rows, grad in (
-            ("frozen", slice(None, frozen), False),
-            ("trained", slice(frozen, None), True),
-        ):
-            for part, weight in (("gate_up", packed.gate_up_proj), ("down", packed.down_proj)):
-                stack = nn.Parameter(weight.detach()[rows].clone(), requires_grad=grad)
-                self.register_parameter(f"{name}_{part}", stack)
-
-    def _weight(self, part: str, expert: int) -> torch.Tensor:
-        if expert < self.frozen:
-            return getattr(self, f"frozen_{part}")[expert]
-        return getattr(self, f"trained_{part}")[expert - self.frozen]
-
-    def gate_up(self, expert: int, x: torch.Tensor) -> torch.Tensor:
-        return F.linear(x, self._weight("gate_up", expert))
-
-    def down(self, expert: int, x: torch.Tensor) -> torch.Tensor:
-        return F.linear(x, self._weight("down", expert))
-
-    def packed(self, like: MixtralExperts) -> MixtralExperts:
-        """The same experts as Mixtral packs them: `like` with these weights."""
-        for part, target in (("gate_up", like.gate_up_proj), ("down", like.down_proj)):
-            stacks = [getattr(self, f"{name}_{part}") for name in ("frozen", "trained")]
-            target.data.copy_(torch.cat(stacks))
-        return like
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dout: torch.Tensor):
+        (tokens,) = ctx.saved_tensors
+        return dout[tokens], None, None
 
 
-class QuantizedExperts(LoopExperts):
-    """Every expert as two NF4 layers of bitsandbytes, frozen.
+class Stack(nn.Module):
+    """Some experts of a layer: `gate_up` (experts, 2 * ffn, hidden), `down` (experts, hidden, ffn)."""
+
+    def __init__(self, gate_up: torch.Tensor, down: torch.Tensor, trained: bool):
+        super().__init__()
+        self.gate_up = nn.Parameter(gate_up, requires_grad=trained)
+        self.down = nn.Parameter(down, requires_grad=trained)
+
+    def __len__(self) -> int:
+        return len(self.gate_up)
+
+    def same(self, a: int, b: int) -> bool:
+        """Whether two of the experts are, and stay, equal bit by bit."""
+        weights = (self.gate_up, self.down)
+        return a == b or not any(w.requires_grad or not torch.equal(w[a], w[b]) for w in weights)
+
+    def only(self, kept: Sequence[int]) -> "Stack":
+        return Stack(self.gate_up.detach()[kept], self.down.detach()[kept], trained=False)
+
+
+class QuantizedStack(nn.Module):
+    """Experts as two NF4 layers of bitsandbytes each, frozen.
 
     Without this, 4-bit loading leaves Mixtral's packed experts, most of the model, as they are
     (bitsandbytes #1849).
     """
 
-    def __init__(self, packed: MixtralExperts):
-        super().__init__(packed.num_experts, packed.act_fn)
-        self.gate_ups = nn.ModuleList(nf4(w) for w in packed.gate_up_proj.detach())
-        self.downs = nn.ModuleList(nf4(w) for w in packed.down_proj.detach())
+    def __init__(self, gate_up: torch.Tensor, down: torch.Tensor):
+        super().__init__()
+        self.gate_ups = nn.ModuleList(map(nf4, gate_up))
+        self.downs = nn.ModuleList(map(nf4, down))
 
-    def gate_up(self, expert: int, x: torch.Tensor) -> torch.Tensor:
-        return self.gate_ups[expert](x)
+    def __len__(self) -> int:
+        return len(self.gate_ups)
 
-    def down(self, expert: int, x: torch.Tensor) -> torch.Tensor:
-        return self.downs[expert](x)
+    def same(self, a: int, b: int) -> bool:
+        """As in Stack."""
+        pairs = ((layers[a], layers[b]) for layers in (self.gate_ups, self.downs))
+        return all(torch.equal(expanded(one), expanded(two)) for one, two in pairs)
+
+    def only(self, kept: Sequence[int]) -> "QuantizedStack":
+        for name in ("gate_ups", "downs"):
+            setattr(self, name, nn.ModuleList(getattr(self, name)[i] for i in kept))
+        return self
+
+
+class SplitExperts(nn.Module):
+    """A layer's experts in stacks. `place[e]` is where expert e lies, counted through all stacks:
+    equal experts may lie in one place."""
+
+    def __init__(self, stacks: Sequence[nn.Module]):
+        super().__init__()
+        self.stacks = nn.ModuleList(stacks)
+        self.place = list(range(sum(map(len, stacks))))
+
+    @classmethod
+    def partly(cls, packed: MixtralExperts, frozen: int, quantized: bool = False) -> "SplitExperts":
+        """The first `frozen` experts of a layer in a frozen stack (in NF4 if `quantized`), the
+        others, if there are any, in a trained one."""
+        weights = packed.gate_up_proj.detach(), packed.down_proj.detach()
+        still, moved = ([w[part].clone() for w in weights] for part in _cut(frozen))
+        stacks = [QuantizedStack(*still) if quantized else Stack(*still, trained=False)]
+        return cls([*stacks, Stack(*moved, trained=True)] if len(moved[0]) else stacks)
+
+    @property
+    def is_quantized(self) -> bool:
+        return any(isinstance(stack, QuantizedStack) for stack in self.stacks)
+
+    def forward(
+        self, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
+    ) -> torch.Tensor:
+        """(tokens, hidden), (tokens, k) int64 and (tokens, k) -> (tokens, hidden)."""
+        return mixture(hidden_states, top_k_index, top_k_weights, self.stacks, self.place)
+
+    def fold(self) -> None:
+        """Hold equal frozen experts once (fold_duplicates)."""
+        frozen = self.stacks[0]
+        first = [next(i for i in range(e + 1) if frozen.same(i, e)) for e in range(len(frozen))]
+        kept = sorted(set(first))
+        gone = len(frozen) - len(kept)
+        self.place = [kept.index(first[e]) if e < len(frozen) else e - gone for e in self.place]
+        self.stacks[0] = frozen.only(kept) if gone else frozen
+
+    def packed(self, like: MixtralExperts) -> MixtralExperts:
+        """The same experts as Mixtral packs them: `like` with these weights."""
+        for part, target in (("gate_up", like.gate_up_proj), ("down", like.down_proj)):
+            stacked = torch.cat([getattr(stack, part) for stack in self.stacks])
+            target.data.copy_(stacked[self.place])
+        return like
+
+
+def _cut(number: int) -> tuple[slice, slice]:
+    return slice(None, number), slice(number, None)
+
+
+def mixture(
+    hidden: torch.Tensor,
+    index: torch.Tensor,
+    weights: torch.Tensor,
+    stacks: Sequence[nn.Module],
+    place: Sequence[int],
+) -> torch.Tensor:
+    """What a layer's experts make of its tokens, each by the experts that the router chose.
+
+    hidden (tokens, hidden); index (tokens, k) int64 and weights (tokens, k): a token's experts. An
+    expert that no token chose still gets a gradient, of zero: replicated processes wait for it.
+    Under autocast products are computed in its dtype. Returns (tokens, hidden) of hidden's dtype.
+    """
+    tokens, weight, ends = _route(index, weights, place)
+    kind = hidden.device.type
+    low = torch.is_autocast_enabled(kind)
+    x = hidden.to(torch.get_autocast_dtype(kind)) if low else hidden
+    x = x if tokens is None else x.index_select(0, tokens)
+    parts, first = [], 0
+    bounds = [0, *(ends[_through(stacks)].tolist() if len(stacks) > 1 else [len(x)])]
+    for stack, (start, end) in zip(stacks, pairwise(bounds), strict=True):
+        mine = ends[first : first + len(stack)] - start
+        first += len(stack)
+        parts.append(_ffn(stack, x[start:end], weight[start:end], mine))
+    out = torch.cat(parts) if len(parts) > 1 else parts[0]
+    out = out.to(hidden.dtype)
+    return out if tokens is None else AddUp.apply(out, tokens, len(hidden))
+
+
+def _through(stacks: Sequence[nn.Module]) -> list[int]:
+    """The number of each stack's last place."""
+    sizes = torch.tensor([len(stack) for stack in stacks])
+    return (sizes.cumsum(0) - 1).tolist()
+
+
+def _ffn(
+    stack: nn.Module, x: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor
+) -> torch.Tensor:
+    if isinstance(stack, QuantizedStack):
+        return GatedFfn.apply(x, weight, ends, Quantized(stack.gate_ups), Quantized(stack.downs))
+    gate_up, down = stack.gate_up.to(x.dtype), stack.down.to(x.dtype)
+    trained = (gate_up, down) if gate_up.requires_grad else ()
+    if not len(x):  # a gradient of zero, without products of nothing
+        return x + sum(w.flatten()[:0].sum() for w in trained)
+    packed = (Packed(w.detach()) for w in (gate_up, down))
+    return GatedFfn.apply(x, weight, ends, *packed, *trained)
+
+
+def _route(
+    index: torch.Tensor, weights: torch.Tensor, place: Sequence[int]
+) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]:
+    """Who goes where: tokens (pairs,) sorted by the place that computes them, the weight of each
+    (pairs,), and where each place's end (places,). Tokens are None where one place takes them all.
+    """
+    k, number = index.shape[-1], max(place) + 1
+    if number == 1:  # all experts are one: an ordinary FFN
+        return None, weights.sum(-1), torch.tensor([len(index)], dtype=torch.int32).to(index.device)
+    if number < len(place):  # a token whose experts lie in one place goes there once
+        index = torch.tensor(place, device=index.device)[index]
+        empty = weights.new_zeros(len(index), number)
+        weights = empty.scatter_add(1, index, weights)
+        chosen = torch.zeros_like(empty, dtype=torch.bool).scatter_(1, index, True)
+        at, tokens = chosen.T.nonzero(as_tuple=True)
+        return tokens, weights[tokens, at], chosen.sum(0).cumsum(0, dtype=torch.int32)
+    order = index.flatten().argsort(stable=True)
+    counts = F.one_hot(index.flatten(), number).sum(0)
+    return order // k, weights.flatten()[order], counts.cumsum(0, dtype=torch.int32)
+
+
+def packed_experts(
+    experts: MixtralExperts,
+    hidden_states: torch.Tensor,
+    top_k_index: torch.Tensor,
+    top_k_weights: torch.Tensor,
+) -> torch.Tensor:
+    """Mixtral's packed experts, all trained or all frozen. Shapes as in SplitExperts.forward."""
+    stack = _View(experts.gate_up_proj, experts.down_proj)
+    return mixture(hidden_states, top_k_index, top_k_weights, [stack], range(experts.num_experts))
+
+
+class _View:
+    """A packed layer's own weights as a stack."""
+
+    def __init__(self, gate_up: torch.Tensor, down: torch.Tensor):
+        self.gate_up, self.down = gate_up, down
+
+    def __len__(self) -> int:
+        return len(self.gate_up)
+
+
+ALL_EXPERTS_FUNCTIONS.register(GROUPED, packed_experts)
+
+
+# ------------------------------------------------------------------------------------- folding
+
+
+def fold_duplicates(model: nn.Module) -> nn.Module:
+    """The model with equal frozen experts of a layer held, and computed, once; in place.
+
+    What it computes is the same up to rounding: a token whose experts are equal goes through one of
+    them, with the sum of their weights. Trained experts part ways, so they stay as they are.
+    """
+    for parent in list(model.modules()):
+        experts = getattr(parent, "experts", None)
+        if isinstance(experts, MixtralExperts) and not experts.gate_up_proj.requires_grad:
+            weights = experts.gate_up_proj.detach(), experts.down_proj.detach()
+            experts = parent.experts = SplitExperts([Stack(*weights, trained=False)])
+        if isinstance(experts, SplitExperts):
+            experts.fold()
+    return model
+
+
+# -------------------------------------------------------------------------------------- 4 bits
 
 
 def nf4(weight: torch.Tensor, bias: torch.Tensor | None = None) -> nn.Module:
@@ -163,6 +371,13 @@ def nf4(weight: torch.Tensor, bias: torch.Tensor | None = None) -> nn.Module:
     if bias is not None:
         layer.bias = nn.Parameter(bias.clone(), requires_grad=False)
     return layer.to(weight.device)
+
+
+def expanded(layer: nn.Module) -> torch.Tensor:
+    """The weight (out, in) that an NF4 layer stands for, in the dtype that it multiplies in."""
+    import bitsandbytes as bnb
+
+    return bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
 
 
 def compute_4bit_in(model: nn.Module, dtype: torch.dtype) -> None:

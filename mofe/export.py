@@ -11,7 +11,7 @@ import yaml
 from torch import nn
 
 from mofe import methods, models, provenance
-from mofe.experts import QuantizedExperts
+from mofe.experts import QuantizedStack, SplitExperts, expanded
 from mofe.files import write_atomic
 from mofe.merge import TOKENIZER_FILES
 
@@ -61,8 +61,8 @@ def export(
 def plain(merge: str, chain: Sequence[Mapping[str, Any]], deltas: Sequence[str]) -> nn.Module:
     """The variant as a Mixtral without adapters or split experts, in float32, on the CPU.
 
-    A quantised last stage (QLoRA) has no plain form of equal weights; its NF4 weights are expanded,
-    which changes no value, and the adapters merged into those.
+    A quantised last stage has no plain form of equal weights; its NF4 weights are expanded, which
+    changes no value, and what was trained is laid over or merged into those.
     """
     if not (chain and chain[-1].get("quantize")):
         return methods.fold(models.load_variant(merge, chain, deltas))
@@ -78,20 +78,27 @@ def _through_nf4(model: nn.Module, settings: Mapping[str, Any]) -> nn.Module:
     """The model with the values that its weights have once the method has quantised them."""
     import bitsandbytes as bnb  # costs seconds to import, and only QLoRA needs it
 
-    def expanded(layer: nn.Module) -> torch.Tensor:
-        return bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
-
     weights = dict(model.named_parameters())
-    quantised = methods.apply(model, dict(settings)).get_base_model()
+    quantised = methods.apply(model, dict(settings))
+    if hasattr(quantised, "get_base_model"):
+        quantised = quantised.get_base_model()
     for name, module in quantised.named_modules():
         # peft wraps a target's layer: "...q_proj.base_layer" is the "...q_proj" of the plain model
         name = name.removesuffix(".base_layer")
-        if isinstance(module, QuantizedExperts):
-            for part, layers in (("gate_up_proj", module.gate_ups), ("down_proj", module.downs)):
-                weights[f"{name}.{part}"] = torch.stack([expanded(layer) for layer in layers])
+        if isinstance(module, SplitExperts):
+            for part in ("gate_up", "down"):
+                stacks = [_plain_stack(stack, part) for stack in module.stacks]
+                weights[f"{name}.{part}_proj"] = torch.cat(stacks)
         elif isinstance(module, bnb.nn.Linear4bit) and f"{name}.weight" in weights:
             weights[f"{name}.weight"] = expanded(module)
     return _filled(quantised.config, weights)
+
+
+def _plain_stack(stack: nn.Module, part: str) -> torch.Tensor:
+    """A stack's matrices of a part, (experts, out, in)."""
+    if isinstance(stack, QuantizedStack):
+        return torch.stack([expanded(layer) for layer in getattr(stack, f"{part}s")])
+    return getattr(stack, part).detach()
 
 
 def _filled(config, weights: Mapping[str, torch.Tensor]) -> nn.Module:

@@ -430,7 +430,7 @@ def _disk(found) -> str:
         "fetch_model": "models from the hub",
         "pretrain": "pretrained models",
         "train_expert": "dense experts",
-        "merge": "merges",
+        "merge": "merges: routers and manifests",
         "train": "trained parts of variants",
         "prepare_data": "training sets",
         "evaluate": "scores and questions",

@@ -16,6 +16,7 @@ NF4 = 0.5 + 4 / 64  # bytes a weight: four bits, and a float32 scale for every 6
 # Resident after importing torch, transformers, accelerate and peft: 965 to 1,108 MB, by what of their
 # files happened to be in memory.
 PROCESS = 1040e6
+PEFT = 70e6  # more of it, where adapters are trained
 
 # malloc under KEEP_MEMORY (mofe/warm.py) gives nothing back, and an aligned block does not fit the hole
 # that one of its size left: what comes and goes takes so many times its size. Fitted to the trainings of
@@ -72,7 +73,7 @@ def on_cpu(
     shape: Shape, settings: Settings, training: Settings, text: bool, stored: int = 4
 ) -> Parts:
     """The peak of resident memory of a process that trains on the CPU. stored: bytes a parameter
-    of the checkpoint that is read."""
+    of the dense checkpoints that are read."""
     trained = shape.trainable(settings)
     passing = {
         "activations": _activations(shape, settings, training, mixed=False),
@@ -80,14 +81,17 @@ def on_cpu(
         "backward": _backward(shape, settings, training, mixed=False),
     }
     fitting = {
-        "process": PROCESS,
+        "process": PROCESS + (PEFT if settings["method"] == "lora" else 0),
         "weights": 4 * trained + _frozen(shape, settings, 4),
         "gradients and Adam's moments": 12 * trained,
         **passing,
         "malloc's holes": (HEAP - 1) * total(passing),
     }
-    if settings.get("quantize"):  # what was quantised is freed, but stays the process's
+    # what was quantised, or parted into stacks, is freed, but stays the process's
+    if settings.get("quantize"):
         fitting["loaded weights"] = 4 * shape.parameters
+    elif 0 < shape.frozen_experts(settings) < shape.num_local_experts:
+        fitting["loaded weights"] = 4 * shape.num_hidden_layers * shape.ffns
     loading = {"process": PROCESS, "loading": loading_bytes(shape, stored)}
     return max(fitting, loading, key=total)
 
@@ -112,9 +116,10 @@ def total(parts: Parts) -> float:
     return sum(parts.values())
 
 
-def loading_bytes(shape: Shape, stored: int) -> float:
-    """A checkpoint being read: in float32, beside the file's own pages."""
-    return (4 + stored) * shape.parameters
+def loading_bytes(shape: Shape, stored: int = 4) -> float:
+    """A model being read: in float32, beside a dense checkpoint's own pages; a mixture's sources
+    are read one after the other. stored: bytes a parameter of a dense checkpoint."""
+    return 4 * shape.parameters + stored * shape.dense.parameters
 
 
 # --------------------------------------------------------------------------------------- parts
@@ -125,7 +130,10 @@ def _frozen(shape: Shape, settings: Settings, width: int) -> float:
     frozen = shape.total(settings) - shape.trainable(settings)
     if settings.get("quantize") != "nf4":
         return width * frozen
-    quantised = shape.num_hidden_layers * (shape.attention + shape.ffns)
+    per_layer = shape.attention + shape.ffns
+    if settings["method"] == "freeze":
+        per_layer = shape.frozen_experts(settings) * shape.ffn
+    quantised = shape.num_hidden_layers * per_layer
     return NF4 * quantised + width * (frozen - quantised)
 
 
@@ -151,12 +159,7 @@ def _activations(shape: Shape, settings: Settings, training: Settings, mixed: bo
     hidden, layers = shape.hidden_size, shape.num_hidden_layers
     lora = settings["method"] == "lora"
     norm = 4 * hidden * (1 if lora else 2)  # its input, and its input over its norm: float32
-    token = layers * _layer(shape, settings, mixed) + norm
-    fixed = 0.0
-    if settings.get("dora"):  # peft gets a layer's weight change by applying it to an identity
-        inputs = [i for name, (i, _) in shape.linears.items() if name in settings["targets"]]
-        fixed = layers * (2 if mixed else 4) * sum(i * i for i in inputs)
-    return _tokens(training) * token + fixed
+    return _tokens(training) * (layers * _layer(shape, settings, mixed) + norm)
 
 
 def _layer(shape: Shape, settings: Settings, mixed: bool) -> float:
@@ -180,13 +183,10 @@ def _layer(shape: Shape, settings: Settings, mixed: bool) -> float:
     else:  # products of one input share it
         shared = {"q_proj": 0, "k_proj": 0, "v_proj": 0, "gate_proj": 1, "up_proj": 1}
         inputs = width * hidden * (len({shared[t] for t in targets if t in shared}) if lora else 2)
-    # gate and up, the gate's activation; their product where down_proj is trained
-    kept = 3 + (1.0 if "down_proj" in targets else share)
-    experts = width * active * ffn * kept
-    if moe:  # an expert's output, weighted by the router; its input where it is trained
-        experts += width * active * hidden * (1 + share)
-        if _one_by_one(shape, settings):
-            experts += width * active * hidden
+    if moe:  # what gate and up gave; an expert's input where it is trained (mofe/experts.py)
+        experts = width * active * (2 * ffn + share * hidden)
+    else:  # gate and up, the gate's activation; their product where down_proj is trained
+        experts = width * ffn * (3 + (1.0 if "down_proj" in targets else share))
     adapters = sum(
         width * (settings["rank"] + (2 * o if settings.get("dora") else 0))
         for _, o in targets.values()
@@ -194,20 +194,11 @@ def _layer(shape: Shape, settings: Settings, mixed: bool) -> float:
     return norms + attention + inputs + experts + adapters
 
 
-def _one_by_one(shape: Shape, settings: Settings) -> bool:
-    """Whether experts are called one after the other (mofe/experts.py)."""
-    if settings.get("quantize"):
-        return True
-    return 0 < shape.frozen_experts(settings) < shape.num_local_experts and (
-        settings["method"] == "freeze"
-    )
-
-
 def _logits(shape: Shape, training: Settings, text: bool, width: int) -> float:
     """Logits, their log-softmax and their gradient, at the labelled positions: for answers two
-    tokens a row."""
-    rows, length = training["micro_batch"], training["max_length"]
-    return rows * (length if text else 2) * shape.vocab_size * width
+    tokens a row, of 32 or more."""
+    positions = _tokens(training) if text else _tokens(training) / 16
+    return positions * shape.vocab_size * width
 
 
 def _backward(shape: Shape, settings: Settings, training: Settings, mixed: bool) -> float:
@@ -215,12 +206,12 @@ def _backward(shape: Shape, settings: Settings, training: Settings, mixed: bool)
     before it is added to what earlier micro-batches left."""
     width = 2 if mixed else 4
     hidden, ffn = shape.hidden_size, shape.intermediate_size
-    flowing = _tokens(training) * (width * shape.active * (4 * ffn + 2 * hidden) + 8 * hidden)
+    passing = (5 if shape.num_local_experts else 4) * ffn + 2 * hidden
+    flowing = _tokens(training) * (width * shape.active * passing + 8 * hidden)
+    if settings.get("quantize"):  # one matrix of an expert, dequantised
+        flowing += 2 * ffn * hidden * width
     if settings["method"] == "lora":
-        largest = 0
-        if settings.get("quantize"):  # one matrix of an expert, dequantised
-            largest = 2 * ffn * hidden * width
-        return flowing + largest
+        return flowing
     stack = max(1, shape.num_local_experts) - shape.frozen_experts(settings)
     per = 2 if shape.num_local_experts else 1  # gate and up are one tensor in a mixture
     largest = max(shape.vocab_size * hidden, stack * per * ffn * hidden)

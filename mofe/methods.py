@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 
-from mofe.experts import QuantizedExperts, SplitExperts, nf4
+from mofe.experts import SplitExperts, nf4
 
 Settings = dict[str, Any]
 
@@ -23,8 +23,9 @@ def full(model: nn.Module, settings: Settings) -> nn.Module:
 
 
 def freeze(model: nn.Module, settings: Settings) -> nn.Module:
-    """MoFE (section 3): the first `frozen` experts of every layer, or "all", keep their weights;
-    embeddings, attention, norms, lm_head, router and the other experts are trained.
+    """MoFE (section 3): the first `frozen` experts of every layer, or "all", keep their weights
+    (with `quantize: nf4` in 4 bits); embeddings, attention, norms, lm_head, router and the other
+    experts are trained.
 
     Raises ValueError for a dense model and for one with fewer experts than are to be frozen.
     """
@@ -38,10 +39,11 @@ def freeze(model: nn.Module, settings: Settings) -> nn.Module:
             raise ValueError(
                 f"recipes: frozen is {frozen}, the mixture has {experts.num_experts} experts"
             )
-        if frozen == experts.num_experts:
+        quantized = settings.get("quantize") == "nf4"
+        if frozen == experts.num_experts and not quantized:
             experts.requires_grad_(False)
         else:
-            parent.experts = SplitExperts(experts, frozen)
+            parent.experts = SplitExperts.partly(experts, frozen, quantized)
     return model
 
 
@@ -51,7 +53,9 @@ def lora(model: nn.Module, settings: Settings) -> nn.Module:
     QLoRA first quantises the decoder's linear layers and its experts to NF4, as the QLoRA paper
     does with all of a model's linear layers; embeddings, norms, router and lm_head stay.
     """
-    from peft import LoraConfig, get_peft_model  # costs seconds to import
+    from peft import LoraConfig, get_peft_model  # costs seconds to import, as mofe.dora does
+
+    from mofe.dora import OncePerStep
 
     if settings.get("quantize") == "nf4":
         _quantize(model)
@@ -63,7 +67,10 @@ def lora(model: nn.Module, settings: Settings) -> nn.Module:
         use_dora=settings.get("dora", False),
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+    model = get_peft_model(model, config)
+    if config.use_dora:
+        OncePerStep.put_in(model)
+    return model
 
 
 METHODS: dict[str, Callable[[nn.Module, Settings], nn.Module]] = {
@@ -84,14 +91,21 @@ def fold(model: nn.Module) -> nn.Module:
     Adapters are merged into their layers and split experts are packed. Raises ValueError for a
     quantised model, which has no plain form of equal weights.
     """
-    if any(isinstance(m, QuantizedExperts) for m in model.modules()):
-        raise ValueError("tables: a stage cannot follow a quantised one (QLoRA); make it the last")
+    if any(isinstance(m, SplitExperts) and m.is_quantized for m in model.modules()):
+        raise ValueError("tables: a stage cannot follow a quantised one; make it the last")
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
     for module in list(model.modules()):
         if isinstance(experts := getattr(module, "experts", None), SplitExperts):
             module.experts = experts.packed(like=MixtralExperts(model.config))
     return model.requires_grad_(True)
+
+
+def stepped(model: nn.Module) -> None:
+    """Tell the model that what it trains has changed: forget what was computed from it."""
+    for module in model.modules():
+        if hasattr(module, "forget"):
+            module.forget()
 
 
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -120,4 +134,5 @@ def _quantize(model: nn.Module) -> None:
                     bias = None if child.bias is None else child.bias.detach()
                     setattr(parent, name, nf4(child.weight.detach(), bias))
                 elif isinstance(child, MixtralExperts):
-                    setattr(parent, name, QuantizedExperts(child))
+                    split = SplitExperts.partly(child, child.num_experts, quantized=True)
+                    setattr(parent, name, split)

@@ -8,14 +8,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    MixtralForCausalLM,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
 from transformers.utils import logging
 
-from mofe import experts, files, methods, mirror, parallel
+from mofe import experts, files, manifest, methods, mirror, parallel
 from mofe.plan import MODEL_FILES
 
 MATRIX = 1_000_000  # elements of a matrix that is large on disk
@@ -62,11 +64,18 @@ def fetch(params: Mapping[str, Any], out: Path) -> str:
 
 
 def load(folder: str | Path) -> nn.Module:
-    """A checkpoint in float32, on the CPU. Raises ValueError where weights are missing, which
-    transformers would fill at random."""
-    model, info = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-    )
+    """A checkpoint, or the Mixtral that a merge stands for, in float32, on the CPU. Raises
+    ValueError where weights are missing, which transformers would fill at random, and where a
+    merge's sources are no longer those that were merged."""
+    options = {"dtype": torch.float32, "output_loading_info": True}
+    if manifest.exists(folder):
+        config = AutoConfig.from_pretrained(folder)
+        weights = manifest.weights(folder)  # which become the model's parameters, uncopied
+        model, info = MixtralForCausalLM.from_pretrained(
+            None, config=config, state_dict=weights, **options
+        )
+    else:
+        model, info = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, **options)
     for kind in ("missing_keys", "mismatched_keys"):
         if info[kind]:
             raise ValueError(f"{folder}: the checkpoint's {kind} are {sorted(info[kind])[:5]}")

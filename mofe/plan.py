@@ -322,7 +322,8 @@ class Plan:
         return [f for mix in self.study.models[model].train or () for f in self.stage_data(mix)]
 
     def merge_input(self, moe: str) -> list[str]:
-        """The dense checkpoints of a merge, the base first, each once."""
+        """The dense checkpoints of a merge, the base first, each once. Whatever loads the merge
+        reads them too, for its weights are theirs."""
         it = self.moes[moe]
         return [self.model_dir(m) for m in dict.fromkeys((it.base, *it.experts))]
 
@@ -437,7 +438,7 @@ class Plan:
         it = self.study.models[model]
         if it.train:
             ((mix, recipe),) = it.train.items()
-            return self.stage_params(Stage(mix, recipe))
+            return {**self.stage_params(Stage(mix, recipe)), "dtype": self.expert_dtype(model)}
         if it.scratch:
             return {
                 "shape": _plain(it.scratch.shape),
@@ -445,6 +446,14 @@ class Plan:
                 "training": self._training(it.scratch.training),
             }
         return {"hub": it.hub, "revision": it.revision, "mirror": self.model_mirror}
+
+    def expert_dtype(self, model: str) -> str:
+        """What a dense model that is fine-tuned here is stored in: the merges' dtype, to which
+        every merge rounds it anyway, so that nothing is lost. It is float32 where another model is
+        trained from it, and in a CPU study, whose models are small."""
+        an_origin = any(self.study.models[other].from_ == model for other in self.models)
+        exact = an_origin or self.study.device == "cpu"
+        return "float32" if exact else self.study.merge.dtype
 
     def merge_params(self, moe: str) -> dict[str, Any]:
         """The merge's settings, and the prompts of every slot."""

@@ -123,8 +123,9 @@ def _read(folder: Path, name: str) -> Checkpoint:
     return Checkpoint(name, folder, config, _headers(folder, name), _tokenizer(folder, name))
 
 
-def _files(folder: Path, name: str) -> list[Path]:
-    """The checkpoint's safetensors files, as its index lists them."""
+def weight_files(folder: Path, name: str) -> list[Path]:
+    """The checkpoint's safetensors files, as its index lists them. Raises IncompatibleModels, whose
+    sentence begins with `name`, where one is missing."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         listed = sorted(set(json.loads(index.read_text())["weight_map"].values()))
@@ -147,7 +148,7 @@ def _files(folder: Path, name: str) -> list[Path]:
 
 def _headers(folder: Path, name: str) -> dict[str, tuple[tuple[int, ...], str]]:
     found: dict[str, tuple[tuple[int, ...], str]] = {}
-    for file in _files(folder, name):
+    for file in weight_files(folder, name):
         try:
             with safe_open(file, "pt") as tensors:
                 for key in tensors.keys():  # noqa: SIM118 - it is no dictionary
@@ -230,7 +231,7 @@ def _expected(config: PretrainedConfig) -> dict[str, tuple[int, ...]]:
 def _not_finite(it: Checkpoint) -> list[str]:
     """The tensors that hold NaN or infinity; one at a time is in memory."""
     found = []
-    for file in _files(it.folder, it.name):
+    for file in weight_files(it.folder, it.name):
         with safe_open(file, "pt") as tensors:
             for key in tensors.keys():  # noqa: SIM118 - it is no dictionary
                 tensor = tensors.get_tensor(key)

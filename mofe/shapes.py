@@ -52,6 +52,11 @@ class Shape:
             self, num_local_experts=experts, num_experts_per_tok=top_k, attention_bias=False
         )
 
+    @property
+    def dense(self) -> "Shape":
+        """The dense model that a mixture has for its base and for each of its experts."""
+        return replace(self, num_local_experts=0, num_experts_per_tok=0)
+
     # -------------------------------------------------------------------------------- sizes
 
     @property

@@ -22,7 +22,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
-from mofe import methods, models, parallel, provenance
+from mofe import experts, manifest, methods, models, parallel, provenance
 from mofe.checkpoint import Checkpoint, Interrupted, Progress, Signals
 from mofe.data import sources, tokens
 from mofe.files import write_atomic
@@ -107,7 +107,12 @@ def fit(
     trained = methods.trained(model)
     optimizer = torch.optim.AdamW(_decay_groups(trained, training["weight_decay"]), fused=True)
     schedule = tokens.schedule(
-        rows.lengths, seed, training["epochs"], training["global_batch"], training["micro_batch"]
+        rows.lengths,
+        seed,
+        training["epochs"],
+        training["global_batch"],
+        most_tokens=training["micro_batch"] * training["max_length"],
+        processes=parallel.processes(),
     )
     answers, lengths = rows.answers, rows.lengths
     progress = checkpoint.restore(trained, optimizer)
@@ -147,6 +152,7 @@ def fit(
             for group in optimizer.param_groups:
                 group["lr"] = rate(number - 1)
             optimizer.step()
+            methods.stepped(model)
             optimizer.zero_grad(set_to_none=True)
             passed = time.perf_counter() - started
             progress = replace(
@@ -257,7 +263,7 @@ def train_variant(
     if chain:
         model = methods.fold(model)
     model = methods.apply(model, params)
-    inputs = [*Path(merge).glob("*.safetensors"), *data, *parents]
+    inputs = [*manifest.files(merge), *data, *parents]
     result, kept = _fit_recorded(
         *(model, merge, tokens.read(data), params, seed, checkpoint, inputs, sharding),
         chain=list(chain),
@@ -330,6 +336,8 @@ def _fit_recorded(
         "trainable_parameters": sum(p.numel() for p in methods.trained(model).values()),
         "total_parameters": total_parameters(model),
     }
+    if training["fold_duplicates"]:
+        model = experts.fold_duplicates(model)
     model = models.place(model, sharded=sharding == "fsdp")
     config_hash = provenance.hash_config({**params, "seed": seed, **hashed})
     kept = Checkpoint(checkpoint, f"{config_hash} {provenance.fingerprint(inputs)}")
@@ -370,7 +378,10 @@ def _store_dense(
         model = models.unsharded(model, lambda: methods.apply(models.load(origin), params))
     if parallel.rank() == 0:
         out.mkdir(parents=True, exist_ok=True)
-        methods.fold(model).save_pretrained(out)
+        # Merges are all that reads an expert, and its dtype is theirs where it is not float32
+        # (Plan.expert_dtype): rounded here or there, a merge's weights are the same.
+        dtype = getattr(torch, params.get("dtype", "float32"))
+        methods.fold(model).to(dtype).save_pretrained(out)
         models.tokenizer(origin).save_pretrained(out)
         write_atomic(out / "log.jsonl", kept.log.read_bytes())
         write_atomic(out / "train.json", json.dumps(record, indent=2) + "\n")

@@ -5,6 +5,7 @@ rule evaluate:
     input:
         lambda w: PLAN.task_input(w.task),
         merge=lambda w: PLAN.moe_dir(variant(w).moe.name),
+        dense=lambda w: PLAN.merge_input(variant(w).moe.name),
         deltas=lambda w: PLAN.deltas(variant(w), w.seed),
     output:
         record=f"{ROOT}/evals/{{variant}}/s{{seed}}/{{task}}.json",

@@ -4,6 +4,7 @@
 rule export:
     input:
         merge=lambda w: PLAN.moe_dir(variant(w).moe.name),
+        dense=lambda w: PLAN.merge_input(variant(w).moe.name),
         deltas=lambda w: PLAN.deltas(variant(w), w.seed),
         trainings=lambda w: PLAN.export_params(variant(w), w.seed)["trainings"],
     output:

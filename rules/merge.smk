@@ -1,4 +1,5 @@
-# Mixtures of experts: mergekit-moe's Mixtral of a base and its experts.
+# Mixtures of experts: what mergekit-moe makes of a base and its experts, stored as a router and
+# references to the dense models. So whatever loads a merge has those as inputs too.
 
 
 rule merge:

@@ -5,6 +5,7 @@
 rule train:
     input:
         merge=lambda w: PLAN.moe_dir(variant(w).moe.name),
+        dense=lambda w: PLAN.merge_input(variant(w).moe.name),
         parents=lambda w: PLAN.deltas(variant(w), w.seed)[:-1],
         data=lambda w: PLAN.stage_data(variant(w).stages[-1].mix),
     output:

@@ -40,6 +40,7 @@ TRAINING = {
     "micro_batch": 3,
     "max_length": 64,
     "router_aux_loss": 0.0,
+    "fold_duplicates": False,
 }
 
 

@@ -211,6 +211,9 @@ def test_the_page_says_what_the_forecast_holds(costs):
     assert all(f"Table {n} " in page for n in range(1, 8))
     assert all(f"### {base}" in page for base in ("Mistral-7B", "Llama-2-7B", "Llama-2-70B"))
     assert not found["guesses"]
+    disk = found["disk"]
+    assert disk["kept"] < 80e9, "the paper's study"
+    assert disk["by_rule"]["merge"] < 12 * 4e6 and f"**{disk['kept'] / 1e9:.0f} GB**" in page
     tables = sum(t["gpu_hours"] for t in found["tables"].values())
     assert found["totals"]["gpu_hours"] < tables, "shared jobs count once"
 

@@ -31,6 +31,7 @@ SETTINGS = {
     "freeze1": {"method": "freeze", "frozen": 1},
     "lora": {"method": "lora", "rank": 8, "alpha": 16, "targets": QKVO},
     "dora": {"method": "lora", "rank": 8, "alpha": 16, "targets": QKVO, "dora": True},
+    "freeze2_nf4": {"method": "freeze", "frozen": 2, "quantize": "nf4"},
     "qlora": {"method": "lora", "rank": 8, "alpha": 16, "targets": QKVO, "quantize": "nf4"},
 }
 
@@ -180,7 +181,7 @@ def test_a_delta_laid_over_its_merge_is_the_trained_model(tiny, tmp_path, method
     assert not torch.allclose(logits(model, IDS), logits(models.load(tiny / "moe2a2b"), IDS))
 
 
-@pytest.mark.parametrize("method", [m for m in SETTINGS if m != "qlora"])
+@pytest.mark.parametrize("method", [m for m in SETTINGS if "quantize" not in SETTINGS[m]])
 def test_a_folded_model_is_a_plain_mixtral_of_the_same_function(tiny, tmp_path, method):
     model = moved(methods.apply(models.load(tiny / "moe2a2b"), SETTINGS[method]))
     expected = logits(model, IDS)

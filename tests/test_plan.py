@@ -130,6 +130,19 @@ def test_overrides_resolve_mix_then_recipe(paper_plan):
     assert plan.stage_params(Stage("medmcqa", "mofe"))["training"]["epochs"] == 3
 
 
+def test_experts_are_stored_in_the_merges_dtype_where_that_loses_nothing(paper_plan):
+    def stored(*files, **changes):
+        plan = Plan(read_study(CONFIG, *files, **changes))
+        return {m: plan.model_params(m).get("dtype") for m in plan.models}
+
+    halved = dict.fromkeys(("general", "medical", "finance"), "bfloat16") | {"tinyllama": None}
+    assert stored() == halved
+    # it is trained from its origin's weights, not from rounded ones
+    assert stored(models={"finance": {"from": "general"}}) == halved | {"general": "float32"}
+    assert set(stored(MINI).values()) == {None, "float32"}
+    assert set(stored(merge={"dtype": "float32"}).values()) == {None, "float32"}
+
+
 def test_an_artefact_that_a_row_only_starts_from_shares_no_name_either():
     row = {"labels": ["9", "9"], "mixture": "medium", "train": {"a_b": "c"}}
     study = {

@@ -177,19 +177,25 @@ def test_a_loss_that_is_not_a_number_is_a_failure(tiny, data, tmp_path):
 lengths = st.lists(st.integers(1, 50), min_size=1, max_size=40)
 
 
-@given(lengths, st.integers(0, 9), st.integers(1, 3), st.integers(1, 16), st.integers(1, 16))
-def test_every_epoch_visits_every_row_once(lengths, seed, epochs, global_batch, micro_batch):
-    steps = list(tokens.schedule(lengths, seed, epochs, global_batch, micro_batch))
+@given(
+    *(lengths, st.integers(0, 9), st.integers(1, 3), st.integers(1, 16)),
+    *(st.integers(1, 300), st.integers(1, 4)),
+)
+def test_every_epoch_visits_every_row_once(lengths, seed, epochs, global_batch, most, processes):
+    steps = list(tokens.schedule(lengths, seed, epochs, global_batch, most, processes))
     assert len(steps) == tokens.count_steps(len(lengths), epochs, global_batch)
     visited = [[i for batch in step for i in batch] for step in steps]
     per_epoch = len(steps) // epochs
     for epoch in range(epochs):
         rows = list(chain(*visited[epoch * per_epoch : (epoch + 1) * per_epoch]))
         assert sorted(rows) == list(range(len(lengths)))
-    assert all(len(batch) <= micro_batch for step in steps for batch in step)
+    padded = [[len(b) * max(lengths[i] for i in b) for b in step] for step in steps]
+    for step, sizes in zip(steps, padded, strict=True):
+        assert all(size <= most or len(b) == 1 for b, size in zip(step, sizes, strict=True))
+        assert len(step) >= min(processes, sum(map(len, step)) // 2), "all processes have work"
     assert all(len(rows) <= global_batch for rows in visited)
     # the micro-batch decides how a step is cut, never which rows it has
-    other = list(tokens.schedule(lengths, seed, epochs, global_batch, micro_batch + 1))
+    other = list(tokens.schedule(lengths, seed, epochs, global_batch, most + 50))
     assert [sorted(chain(*step)) for step in other] == [sorted(rows) for rows in visited]
 
 

@@ -244,6 +244,19 @@ def test_changing_loras_rank_reruns_loras_variants_and_what_shows_them(reduced):
     assert {"table2.tex"} == set(re.findall(r"output: \S+/(table\d\.tex)", output))
 
 
+def test_a_dense_model_that_is_gone_is_made_again_for_what_loads_its_merges(reduced, tmp_path):
+    """A merge holds no weights of its experts. What is done needs them no more."""
+    expert = reduced.results / "experts" / "medical"
+    expert.rename(tmp_path / "medical")
+    evaluation = f"{reduced.results}/evals/tinyllama_4medical/medmcqa_mofe/s0/medmcqa.json"
+    try:
+        assert "Nothing to be done" in reduced.dry(None, evaluation)
+        again = jobs(reduced.dry({"shots": 1}, evaluation))
+    finally:
+        (tmp_path / "medical").rename(expert)
+    assert again == {"train_expert": 1, "merge": 1, "train": 1, "evaluate": 1}
+
+
 def test_adding_a_row_trains_only_what_is_new(reduced):
     rows = yaml.safe_load(CONFIG.read_text())["tables"][7]["rows"]
     new = {"labels": ["2", "0"], "mixture": "small", "train": {"medmcqa": "mofe"}}

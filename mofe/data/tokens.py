@@ -93,20 +93,38 @@ def collate(
 
 
 def schedule(
-    lengths: Sequence[int], seed: int, epochs: int, global_batch: int, micro_batch: int
+    lengths: Sequence[int],
+    seed: int,
+    epochs: int,
+    global_batch: int,
+    most_tokens: int,
+    processes: int = 1,
 ) -> Iterator[list[list[int]]]:
     """The micro-batches of every optimiser step, as row indices.
 
     Each epoch visits every row once in an order that `seed` gives, `global_batch` rows a step (the
-    epoch's last step may have fewer). Within a step rows are cut into micro-batches by length,
-    which saves padding and changes nothing else: the step's gradient is that of all its rows.
+    epoch's last step may have fewer). Within a step rows are cut into micro-batches by length, of
+    `most_tokens` tokens with padding (or one longer row), and of fewer where there would not be one
+    for each of `processes`. That saves padding and time, and changes nothing else: the step's
+    gradient is that of all its rows.
     """
     random = np.random.default_rng(seed)
     for _ in range(epochs):
         order = random.permutation(len(lengths)).tolist()
         for start in range(0, len(order), global_batch):
             step = sorted(order[start : start + global_batch], key=lengths.__getitem__)
-            yield [step[i : i + micro_batch] for i in range(0, len(step), micro_batch)]
+            share = math.ceil(sum(lengths[i] for i in step) / processes)
+            yield micro_batches(step, lengths, min(most_tokens, share))
+
+
+def micro_batches(step: Sequence[int], lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
+    """Rows in order of length, cut where one more would make too many tokens with padding."""
+    batches: list[list[int]] = []
+    for row in step:
+        if not batches or (len(batches[-1]) + 1) * lengths[row] > most_tokens:
+            batches.append([])
+        batches[-1].append(row)
+    return batches
 
 
 def count_steps(rows: int, epochs: int, global_batch: int) -> int:

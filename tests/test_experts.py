@@ -1,0 +1,309 @@
+"""The expert layer: equal to transformers' own in what it computes, and cheaper where it is frozen."""
+
+import itertools
+
+import pytest
+import torch
+from conftest import TRAINING
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_models import SETTINGS
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import MixtralConfig
+from transformers.models.mixtral.modeling_mixtral import MixtralExperts
+
+from mofe import experts, methods, models, train
+from mofe.data import tokens
+
+HIDDEN, FFN = 16, 24
+
+
+def layer(kinds: list[int], implementation: str = "eager") -> MixtralExperts:
+    """A layer with one expert an entry; equal entries are equal experts."""
+    config = MixtralConfig(
+        hidden_size=HIDDEN,
+        intermediate_size=FFN,
+        num_local_experts=len(kinds),
+        num_experts_per_tok=2,
+    )
+    config._experts_implementation = implementation
+    it = MixtralExperts(config)
+    for parameter in it.parameters():
+        torch.manual_seed(parameter.shape[-1])
+        drawn = 0.3 * torch.randn(max(kinds) + 1, *parameter.shape[1:])
+        parameter.data = drawn[kinds].clone()
+    return it
+
+
+def routed(rows: int, number: int, seed: int, k: int = 2):
+    """Tokens, the experts that each chooses (sometimes one that no token does), and the weights."""
+    torch.manual_seed(seed)
+    x = torch.randn(rows, HIDDEN, requires_grad=True)
+    logits = torch.randn(rows, number)
+    logits[:, seed % number] -= 100.0 * (seed % 3 == 0 and number > k)
+    weights, index = logits.softmax(-1).topk(k)
+    weights = (weights / weights.sum(-1, keepdim=True)).requires_grad_()
+    return x, index, weights
+
+
+def gradients(module, x, index, weights) -> tuple[torch.Tensor, ...]:
+    """The output, and the gradients of the tokens and of the router's weights."""
+    x, weights = x.detach().requires_grad_(), weights.detach().requires_grad_()
+    torch.manual_seed(0)
+    out = module(x, index, weights)
+    (out * torch.randn_like(out)).sum().backward()
+    return out.detach(), x.grad, weights.grad
+
+
+def close(ours, theirs) -> None:
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.allclose(a, b, atol=2e-5), (a - b).abs().max()
+
+
+kinds = st.lists(st.integers(0, 3), min_size=2, max_size=6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(kinds, st.integers(1, 40), st.integers(0, 99), st.data())
+def test_every_split_computes_what_transformers_does(kinds, rows, seed, data):
+    """Outputs, gradients of tokens and router, and of the trained experts."""
+    plain = layer(kinds)
+    inputs = routed(rows, len(kinds), seed)
+    expected = gradients(plain, *inputs)
+    packed = layer(kinds, experts.GROUPED)
+    close(gradients(packed, *inputs), expected)
+    close([p.grad for p in packed.parameters()], [p.grad for p in plain.parameters()])
+    frozen = data.draw(st.integers(1, len(kinds) - 1))
+    for fold in (False, True):
+        split = experts.SplitExperts.partly(packed, frozen)
+        if fold:
+            split.fold()
+        close(gradients(split, *inputs), expected)
+        still, moved = split.stacks
+        assert still.gate_up.grad is None and still.down.grad is None
+        close([moved.gate_up.grad, moved.down.grad], [p.grad[frozen:] for p in plain.parameters()])
+        assert len(still) == (len(set(kinds[:frozen])) if fold else frozen)
+        like = split.packed(like=MixtralExperts(plain.config))
+        assert all(torch.equal(a, b) for a, b in zip(like.parameters(), plain.parameters()))
+
+
+@settings(max_examples=20, deadline=None)
+@given(kinds, st.integers(1, 40), st.integers(0, 99))
+def test_folding_frozen_experts_is_exact(kinds, rows, seed):
+    plain = layer(kinds)
+    inputs = routed(rows, len(kinds), seed)
+    parent = nn.ModuleDict({"experts": layer(kinds, experts.GROUPED).requires_grad_(False)})
+    folded = experts.fold_duplicates(Holder(parent["experts"])).experts
+    assert len(folded.stacks[0]) == len(set(kinds))
+    close(gradients(folded, *inputs), gradients(plain, *inputs))
+
+
+class Holder(nn.Module):
+    """What holds a layer's experts."""
+
+    def __init__(self, it: nn.Module):
+        super().__init__()
+        self.experts = it
+
+
+@pytest.mark.parametrize("kinds", [[0, 0, 0, 0], [0, 0, 1, 1], [0, 1, 2, 3]])
+def test_nf4_experts_fold_too(kinds):
+    quantized = experts.SplitExperts.partly(layer(kinds), 4, quantized=True)
+    inputs = routed(20, 4, 1)
+    expected = gradients(quantized, *inputs)
+    assert quantized.is_quantized
+    quantized.fold()
+    assert len(quantized.stacks[0]) == len(set(kinds))
+    close(gradients(quantized, *inputs), expected)
+
+
+def test_equal_codes_with_other_scales_are_other_experts():
+    it = layer([0, 0])
+    it.gate_up_proj.data[1] *= 2
+    quantized = experts.SplitExperts.partly(it, 2, quantized=True)
+    quantized.fold()
+    assert len(quantized.stacks[0]) == 2
+
+
+def kept(module, x, index, weights) -> int:
+    """Bytes that a forward pass keeps for backward, the module's own weights aside."""
+    own = {p.untyped_storage().data_ptr() for p in module.parameters()}
+    seen = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = module(x, index, weights)
+    assert out.requires_grad
+    return sum(seen.values())
+
+
+def test_what_is_frozen_keeps_no_activation_for_its_weights():
+    x, index, weights = routed(400, 4, 1)
+    pairs, small = 800, 24_000  # indices and the router's weights
+    frozen = experts.SplitExperts.partly(layer([0, 1, 2, 3]), 3)
+    stack = frozen.stacks[0].requires_grad_(False)
+    alone = experts.SplitExperts([stack])
+    index = index % 3
+    gates = 4 * pairs * 2 * FFN
+    assert gates <= kept(alone, x, index, weights) <= gates + small
+    trained = experts.SplitExperts([experts.Stack(stack.gate_up.data, stack.down.data, True)])
+    inputs = 4 * pairs * HIDDEN
+    assert gates + inputs <= kept(trained, x, index, weights) <= gates + inputs + small
+    assert kept(layer([0, 1, 2, 3]), x, index, weights) > 1.5 * (gates + inputs)
+
+
+@pytest.mark.parametrize("frozen", [0, 1, 2, 3, 4])
+def test_k_of_4_experts_cost_what_k_of_4_should(frozen):
+    """Of a step's products a trained expert has three times, a frozen one twice those of forward."""
+    x, index, weights = routed(400, 4, 2)
+    share = torch.bincount(index.flatten(), minlength=4)
+    packed = layer([0, 1, 2, 3], experts.GROUPED)
+    module = packed if frozen == 0 else experts.SplitExperts.partly(packed, min(frozen, 3))
+    if frozen == 4:
+        module = experts.fold_duplicates(Holder(packed.requires_grad_(False))).experts
+    assert spent(module, x, index, weights) == pytest.approx(
+        2 * 3 * HIDDEN * FFN * (2 * share.sum() + share[frozen:].sum()).item()
+    )
+
+
+def spent(module, x, index, weights) -> int:
+    """FLOPs of forward and backward, counted as the products that they are made of."""
+    total = 0
+
+    def product(a, b, *, offs):
+        nonlocal total
+        rows = [e - s for s, e in itertools.pairwise([0, *offs.tolist()])]
+        if b.ndim == 3:
+            total += sum(2 * r * b.shape[1] * b.shape[2] for r in rows)
+        else:
+            total += sum(2 * r * a.shape[0] * b.shape[1] for r in rows)
+        return grouped(a, b, offs=offs)
+
+    grouped, experts.F.grouped_mm = experts.F.grouped_mm, product
+    try:
+        with FlopCounterMode(display=False):
+            module(x, index, weights).sum().backward()
+    finally:
+        experts.F.grouped_mm = grouped
+    return total
+
+
+@pytest.fixture(scope="module")
+def batch(tiny, request):
+    tokenizer = models.tokenizer(tiny / "a")
+    words = [w for w in tokenizer.get_vocab() if w.isalpha()]
+    pairs = [(" ".join(words[i : i + 3 + i % 5]), " " + words[i + 9]) for i in range(12)]
+    rows = tokens.tokenize(pairs, tokenizer, 64)
+    return tokens.collate(rows, range(12), tokenizer.pad_token_id)
+
+
+@pytest.mark.parametrize("method", SETTINGS)
+@pytest.mark.parametrize("merge", ["moe4a", "moe2a2b"])
+def test_losses_and_gradients_are_the_plain_hugging_face_paths(tiny, batch, method, merge):
+    """Of the whole model, with every method, folded and not."""
+    if "quantize" in SETTINGS[method]:
+        pytest.skip("there is no plain path: transformers leaves packed experts unquantised")
+    plain = methods.METHODS["full"](models.load(tiny / merge), {})
+    plain.set_experts_implementation("eager")
+    expected = loss_and_gradients(plain, batch)
+    for fold in (False, True):
+        torch.manual_seed(0)
+        ours = methods.apply(models.load(tiny / merge), SETTINGS[method])
+        if fold:
+            experts.fold_duplicates(ours)
+        found = loss_and_gradients(ours, batch)
+        assert found[0] == pytest.approx(expected[0], rel=1e-5)
+        shared = expected[1].keys() & found[1].keys()
+        assert shared or method in ("lora", "dora")
+        for name in shared:
+            assert torch.allclose(found[1][name], expected[1][name], atol=1e-5), name
+
+
+def loss_and_gradients(model, batch) -> tuple[float, dict[str, torch.Tensor]]:
+    loss = train.AnswerLoss(model)(**batch)
+    loss.backward()
+    return loss.item(), {n: p.grad for n, p in methods.trained(model).items()}
+
+
+def test_doras_norms_are_pefts_and_are_computed_once_a_step(tiny, batch, monkeypatch):
+    from peft.tuners.lora.dora import DoraLinearLayer
+
+    from mofe.dora import OncePerStep
+
+    torch.manual_seed(0)
+    model = methods.apply(models.load(tiny / "moe2a2b"), SETTINGS["dora"])
+    for parameter in methods.trained(model).values():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    theirs = {}
+    with monkeypatch.context() as patch:
+        patch.setattr(OncePerStep, "forward", DoraLinearLayer.forward)
+        theirs["loss"], theirs["gradients"] = loss_and_gradients(model, batch)
+    model.zero_grad()
+    counted = []
+    norms = OncePerStep.get_weight_norm
+    monkeypatch.setattr(
+        OncePerStep, "get_weight_norm", lambda *a, **k: counted.append(1) or norms(*a, **k)
+    )
+    loss, found = loss_and_gradients(model, batch)
+    assert loss == pytest.approx(theirs["loss"], rel=1e-6)
+    for name, gradient in found.items():
+        assert torch.allclose(gradient, theirs["gradients"][name], atol=1e-6), name
+    layers = len(counted)
+    loss_and_gradients(model, batch)
+    assert len(counted) == layers, "nothing has changed"
+    for parameter in methods.trained(model).values():
+        parameter.data += 0.05
+    methods.stepped(model)
+    loss_and_gradients(model, batch)
+    assert len(counted) == 2 * layers
+
+
+def test_a_folded_training_is_the_unfolded_one(tiny, tmp_path):
+    """The losses of every step, and what is stored, whatever is folded."""
+    import json
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from safetensors.torch import load_file
+
+    tokenizer = models.tokenizer(tiny / "a")
+    words = [w for w in tokenizer.get_vocab() if w.isalpha()]
+    prompts = [" ".join(words[i : i + 4 + i % 7]) for i in range(40)]
+    pq.write_table(
+        pa.table({"prompt": prompts, "answer": [f" {words[i + 3]}" for i in range(40)]}),
+        tmp_path / "rows.parquet",
+    )
+    for merge, method in (("moe4a", "mofe"), ("moe2a2b", "freeze3"), ("moe2a2b", "dora")):
+        losses, stored, totals = [], [], []
+        for fold in (False, True):
+            out = tmp_path / f"{merge}-{method}-{fold}"
+            train.train_variant(
+                merge=str(tiny / merge),
+                data=[str(tmp_path / "rows.parquet")],
+                parents=[],
+                chain=[],
+                params={
+                    "recipe": method,
+                    **SETTINGS[method],
+                    "training": TRAINING | {"learning_rate": 1e-3, "fold_duplicates": fold},
+                },
+                names={},
+                seed=0,
+                delta=out / "delta.safetensors",
+                record=out / "train.json",
+                log=out / "log.jsonl",
+                checkpoint=out / "checkpoint",
+            )
+            lines = (out / "log.jsonl").read_text().splitlines()
+            losses.append([json.loads(line)["loss"] for line in lines])
+            stored.append(load_file(out / "delta.safetensors"))
+            record = json.loads((out / "train.json").read_text())
+            totals.append((record["total_parameters"], record["trainable_parameters"]))
+        assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+        assert stored[0].keys() == stored[1].keys() and totals[0] == totals[1]
