@@ -91,7 +91,8 @@ def training(record: dict[str, Any]) -> Iterator[str]:
             f"{shape['intermediate_size']}, {shape['num_attention_heads']} heads, vocabulary "
             f"{shape['vocab_size']}; {size['rows']} rows of {size['mean_length']:.0f} tokens on average, "
             f"all of them in every step, {settings['epochs']} steps a run; the Trainer takes "
-            f"{settings['micro_batch']} rows a forward pass. A large matrix product reaches "
+            f"{settings['micro_batch']} rows a forward pass, this project at most "
+            f"{settings['micro_batch'] * settings['max_length']:,} tokens. A large matrix product reaches "
             f"{size['matmul_flops'] / 1e9:,.0f} GFLOP/s here. TRL's fastest setting was "
             f"{size['trl_best']} (tokens/s: "
             + ", ".join(f"{how} {it:,.0f}" for how, it in size["trl_settings"].items())
