@@ -4,7 +4,6 @@ import itertools
 
 import pytest
 import torch
-from conftest import TRAINING
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_models import SETTINGS
@@ -262,48 +261,3 @@ def test_doras_norms_are_pefts_and_are_computed_once_a_step(tiny, batch, monkeyp
     methods.stepped(model)
     loss_and_gradients(model, batch)
     assert len(counted) == 2 * layers
-
-
-def test_a_folded_training_is_the_unfolded_one(tiny, tmp_path):
-    """The losses of every step, and what is stored, whatever is folded."""
-    import json
-
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-    from safetensors.torch import load_file
-
-    tokenizer = models.tokenizer(tiny / "a")
-    words = [w for w in tokenizer.get_vocab() if w.isalpha()]
-    prompts = [" ".join(words[i : i + 4 + i % 7]) for i in range(40)]
-    pq.write_table(
-        pa.table({"prompt": prompts, "answer": [f" {words[i + 3]}" for i in range(40)]}),
-        tmp_path / "rows.parquet",
-    )
-    for merge, method in (("moe4a", "mofe"), ("moe2a2b", "freeze3"), ("moe2a2b", "dora")):
-        losses, stored, totals = [], [], []
-        for fold in (False, True):
-            out = tmp_path / f"{merge}-{method}-{fold}"
-            train.train_variant(
-                merge=str(tiny / merge),
-                data=[str(tmp_path / "rows.parquet")],
-                parents=[],
-                chain=[],
-                params={
-                    "recipe": method,
-                    **SETTINGS[method],
-                    "training": TRAINING | {"learning_rate": 1e-3, "fold_duplicates": fold},
-                },
-                names={},
-                seed=0,
-                delta=out / "delta.safetensors",
-                record=out / "train.json",
-                log=out / "log.jsonl",
-                checkpoint=out / "checkpoint",
-            )
-            lines = (out / "log.jsonl").read_text().splitlines()
-            losses.append([json.loads(line)["loss"] for line in lines])
-            stored.append(load_file(out / "delta.safetensors"))
-            record = json.loads((out / "train.json").read_text())
-            totals.append((record["total_parameters"], record["trainable_parameters"]))
-        assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-        assert stored[0].keys() == stored[1].keys() and totals[0] == totals[1]

@@ -17,14 +17,14 @@ from mofe import methods, models, provenance, train
 from mofe.data import tokens
 
 
-def run(tiny, data, out: Path, method: str, seed: int = 0, **training) -> dict:
+def run(tiny, data, out: Path, method: str, seed: int = 0, merge="moe2a2b", **training) -> dict:
     train.train_variant(
-        merge=str(tiny / "moe2a2b"),
+        merge=str(tiny / merge),
         data=[data],
         parents=[],
         chain=[],
         params={"recipe": method, **SETTINGS[method], "training": {**TRAINING, **training}},
-        names={"moe": "moe2a2b", "stages": method},
+        names={"moe": merge, "stages": method},
         seed=seed,
         delta=out / "delta.safetensors",
         record=out / "train.json",
@@ -109,6 +109,24 @@ def test_a_step_does_not_depend_on_the_micro_batch(tiny, data, tmp_path):
     moved = sum((one[n] - start[n]).abs().mean().item() for n in one)
     apart = sum((one[n] - eight[n]).abs().mean().item() for n in one)
     assert apart < 0.02 * moved
+
+
+@pytest.mark.parametrize(
+    "merge, method", [("moe4a", "mofe"), ("moe2a2b", "freeze3"), ("moe2a2b", "dora")]
+)
+def test_a_folded_training_is_the_unfolded_one(tiny, data, tmp_path, merge, method):
+    """In the losses of every step, and in what is counted and stored."""
+    losses, stored, counts = [], [], []
+    for fold in (False, True):
+        out = tmp_path / str(fold)
+        settings = {"merge": merge, "learning_rate": 1e-3, "fold_duplicates": fold}
+        record = run(tiny, data, out, method, **settings)
+        lines = (out / "log.jsonl").read_text().splitlines()
+        losses.append([json.loads(line)["loss"] for line in lines])
+        stored.append(load_file(out / "delta.safetensors"))
+        counts.append((record["total_parameters"], record["trainable_parameters"]))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert stored[0].keys() == stored[1].keys() and counts[0] == counts[1]
 
 
 def test_the_loss_is_transformers(tiny, data):
