@@ -37,7 +37,7 @@ from training import MIXTURES, SIZES, build, has_gpu
 PRELOAD = ["datasets", "lm_eval", "lm_eval.models.huggingface", "peft"]
 PRELOAD += ["transformers:MixtralForCausalLM", "mofe.models"]
 TASK = "benchmark_medmcqa"
-BATCHES = [16, 64, 256]
+BATCHES = [4, 16, 64, 256]
 QUESTIONS = {"mini": 2000, "rows": 300, "tinyllama": 500}
 # Equal experts can be computed once; different ones cannot, and neither by lm_eval.
 EXPERTS = {"four different experts": False, "four identical experts": True}
@@ -257,7 +257,7 @@ def main() -> None:
             EXPERTS[kind],
             1 if quick else arguments.turns,
             200 if quick else QUESTIONS[name],
-            BATCHES[1:2] if quick else BATCHES,
+            BATCHES[2:3] if quick else BATCHES,
             "cuda" if on_gpu else "cpu",
         )
         print(

@@ -19,7 +19,7 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 FIGURE = ROOT / "docs" / "images" / "benchmarks.png"
 TITLES = {
     "mini": "the mini study's shape",
-    "rows": "TinyLlama's proportions at a quarter of its width",
+    "rows": "TinyLlama at a quarter of its width",
     "tinyllama": "TinyLlama's shape",
 }
 METHODS = {
@@ -342,7 +342,7 @@ def page() -> Iterator[str]:
     yield (
         "`make bench` measures all of this again and writes this page; nothing in it is typed by "
         "hand. Numbers are in [benchmarks/results](../benchmarks/results). What is compared ran in "
-        "turns on one machine; a ratio is the median over the turns, with the least and the greatest. "
+        "turns on one machine; a ratio is the median over the turns, with the least and the greatest; without these, of one turn. "
         "“Trainer takes 2” means: twice as long as this project for the same tokens."
     )
     yield ""
