@@ -13,12 +13,18 @@ space := $(subst ,, )
 seeds = $(if $(SEEDS),--config seeds=$(subst $(space),$(comma),$(strip $(SEEDS))))
 overlay = $(if $(OVERLAY),--configfile config.yaml profiles/mini/study.yaml $(OVERLAY))
 
-.PHONY: help mini test lint format lock latex slurm clean
+# What only the benchmarks need goes beside the locked environment, not into it.
+BENCH_PACKAGES ?= .venv/bench
+QUICK ?=
+bench = PYTHONPATH=$(BENCH_PACKAGES) $(BIN)/python benchmarks
+
+.PHONY: help mini test bench lint format lock latex slurm clean
 
 help:
 	@echo "make mini           the study in miniature, three seeds, to results/mini/"
 	@echo "make mini SEEDS=0   the same with one seed"
 	@echo "make test           the tests"
+	@echo "make bench          the benchmarks, to docs/benchmarks.md (make bench QUICK=1: whether they work)"
 	@echo "make lint           ruff, snakefmt and snakemake --lint"
 	@echo "make lock           resolve requirements.in anew"
 
@@ -28,6 +34,20 @@ mini: .venv/ready
 test: .venv/ready latex slurm
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slurm"
 	$(BIN)/python -m pytest -m slurm
+
+# Ratios want a machine that does nothing else. Real rows are read from MOFE_SHARED.
+bench: $(BENCH_PACKAGES)/ready
+	$(bench)/training.py $(if $(QUICK),--quick)
+	$(bench)/evaluation.py $(if $(QUICK),--quick)
+	$(bench)/merge.py $(if $(QUICK),--quick)
+ifndef QUICK
+	$(bench)/study.py --out benchmarks/results/study.json --profile profiles/mini --config seeds=0
+	$(bench)/page.py
+endif
+
+$(BENCH_PACKAGES)/ready: benchmarks/requirements.txt .venv/ready
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --target $(BENCH_PACKAGES) --no-deps -r benchmarks/requirements.txt
+	touch $@
 
 lint: .venv/ready
 	$(BIN)/ruff check

@@ -2,7 +2,8 @@
 
     python benchmarks/study.py --profile profiles/mini --config seeds=0
 
-runs Snakemake with these arguments into an empty results folder and prints the record as JSON.
+runs Snakemake with these arguments into an empty results folder and prints the record as JSON;
+with `--out FILE` before them it goes to a file.
 
     python benchmarks/study.py results/mini
 
@@ -23,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # the package of this checkout, installed or not
 
 from mofe import provenance
+from mofe.files import write_atomic
 
 
 def add_up(results: Path) -> dict:
@@ -56,6 +58,9 @@ def measure(arguments: list[str], results: Path) -> dict:
 
 
 def main(arguments: list[str]) -> None:
+    out = None
+    if arguments[:1] == ["--out"]:
+        out, arguments = arguments[1], arguments[2:]
     if arguments and Path(arguments[0]).is_dir():
         record = {"jobs": add_up(Path(arguments[0]))}
     else:
@@ -63,7 +68,8 @@ def main(arguments: list[str]) -> None:
             record = measure(arguments, Path(folder) / "results")
     stamp = provenance.stamp()
     stamp.pop("versions")
-    print(json.dumps({"arguments": arguments, **record, **stamp}, indent=2))
+    text = json.dumps({"arguments": arguments, **record, **stamp}, indent=2)
+    write_atomic(out, text + "\n") if out else print(text)
 
 
 if __name__ == "__main__":

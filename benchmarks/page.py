@@ -1,0 +1,404 @@
+"""docs/benchmarks.md and its figure, from the JSON files in benchmarks/results/ alone.
+
+python benchmarks/page.py
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from statistics import median
+from typing import Any
+
+from common import RESULTS, ROOT, write_atomic
+from training import FOLDED, MIXTURES, STOCK
+
+from mofe import paper
+from mofe.config import read_study
+from mofe.plan import Plan
+
+PAGE = ROOT / "docs" / "benchmarks.md"
+FIGURE = ROOT / "docs" / "images" / "benchmarks.png"
+TITLES = {
+    "mini": "the mini study's shape",
+    "rows": "TinyLlama at a quarter of its width",
+    "tinyllama": "TinyLlama's shape",
+}
+METHODS = {
+    "full": "full",
+    "mofe": "MoFE",
+    FOLDED: "MoFE, folded",
+    "freeze2": "freeze-2",
+    "lora": "LoRA",
+    "dora": "DoRA",
+    "qlora": "QLoRA",
+}
+SYSTEMS = {"mofe": ("this project", "#D55E00"), "trainer": ("Trainer", "#0072B2")}
+SYSTEMS |= {"trl": ("TRL", "#009E73")}
+Entries = dict[tuple[str, str], dict[str, Any]]  # (system, method) -> a training's measurements
+
+
+def read(name: str) -> dict[str, Any] | None:
+    file = RESULTS / f"{name}.json"
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+# -------------------------------------------------------------------------------- small parts
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """A Markdown table; all columns but the first are numbers."""
+    yield "| " + " | ".join(head) + " |"
+    yield "|---|" + "--:|" * (len(head) - 1)
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+    yield ""
+
+
+def times(it: dict[str, Any] | None) -> str:
+    """A ratio with its range: "2.51 (2.40-2.60)"; of one pair without."""
+    if it is None:
+        return ""
+    if it["pairs"] == 1:
+        return f"{it['median']:.2f}"
+    return f"{it['median']:.2f} ({it['min']:.2f}-{it['max']:.2f})"
+
+
+def machine(record: dict[str, Any]) -> str:
+    it = record["hardware"]
+    what = ", ".join(it["gpus"]) or f"{it['cores']} cores of an {it['cpu']}"
+    threads = f", {record['threads']} thread(s) each" if "threads" in record else ""
+    load = f", load average {it['load_average'][0]} at the end" if "load_average" in it else ""
+    return f"{what}{threads}{load}; revision `{record['git_revision'][:12]}`"
+
+
+def entries(size: dict[str, Any], mixture: str) -> Entries:
+    return {(it["system"], it["method"]): it for it in size["mixtures"].get(mixture, [])}
+
+
+def speed(it: dict[str, Any]) -> float:
+    return median(it["tokens_per_second"])
+
+
+# ----------------------------------------------------------------------------------- training
+
+
+def training(record: dict[str, Any]) -> Iterator[str]:
+    for name, size in record["sizes"].items():
+        shape, settings = size["shape"], size["training"]
+        yield f"### {TITLES[name][0].upper()}{TITLES[name][1:]}"
+        yield ""
+        yield (
+            f"Hidden {shape['hidden_size']}, {shape['num_hidden_layers']} layers, FFN "
+            f"{shape['intermediate_size']}, {shape['num_attention_heads']} heads, vocabulary "
+            f"{shape['vocab_size']}; {size['rows']} rows of {size['mean_length']:.0f} tokens on average, "
+            f"all of them in every step, {settings['epochs']} steps a run; the Trainer takes "
+            f"{settings['micro_batch']} rows a forward pass, this project at most "
+            f"{settings['micro_batch'] * settings['max_length']:,} tokens. A large matrix product reaches "
+            f"{size['matmul_flops'] / 1e9:,.0f} GFLOP/s here. TRL's fastest setting was "
+            f"{size['trl_best']} (tokens/s: "
+            + ", ".join(f"{how} {it:,.0f}" for how, it in size["trl_settings"].items())
+            + ")."
+        )
+        yield ""
+        head = ["", "tokens/s", "of the ceiling", "peak MiB", "Trainer takes", "TRL takes"]
+        head += ["time over MoFE's", "by FLOPs"]
+        yield from table(head, _training_rows(size))
+
+
+def _training_rows(size: dict[str, Any]) -> Iterator[list[str]]:
+    for mixture in size["mixtures"]:
+        found = entries(size, mixture)
+        for (system, method), it in found.items():
+            if system != "mofe":
+                continue
+            name = f"{mixture}, {METHODS[method]}"
+            if "failed" in it:
+                yield [name, it["failed"], *[""] * 6]
+                continue
+            yield [
+                name,
+                f"{speed(it):,.0f}",
+                f"{it['utilisation']:.0%}",
+                f"{it['peak_bytes'] / 2**20:,.0f}",
+                *(_theirs(found, other, method) for other in ("trainer", "trl")),
+                times(it.get("over_mofe")),
+                f"{_by_flops(found, method):.2f}" if method != "mofe" else "",
+            ]
+
+
+def _theirs(found: Entries, system: str, method: str) -> str:
+    it = found.get((system, method))
+    if it is None:
+        return "cannot" if method not in (*STOCK, FOLDED) else ""
+    return it.get("failed") or times(it.get("over_ours"))
+
+
+def _by_flops(found: Entries, method: str) -> float:
+    ours = [found["mofe", m]["flops_per_token"] for m in (method, "mofe")]
+    return ours[0] / ours[1]
+
+
+def first_losses(record: dict[str, Any]) -> str:
+    """How far the systems' first losses lie apart, where they are to be the same."""
+    apart = 0.0
+    for size in record["sizes"].values():
+        for mixture in size["mixtures"]:
+            found = entries(size, mixture)
+            for (system, method), it in found.items():
+                if system != "mofe" and method != "qlora" and "losses" in it:
+                    apart = max(apart, abs(it["losses"][0] - found["mofe", method]["losses"][0]))
+    return f"{apart:.1e}"
+
+
+def hours(record: dict[str, Any]) -> Iterator[str]:
+    """Every trained row of Tables 1 and 2 at the measured speed, beside the paper's hours."""
+    study = read_study(ROOT / "config.yaml")
+    plan, size = Plan(study), record["sizes"]["tinyllama"]
+    yield "Hours of Tables 1 and 2 on one such GPU, from tokens/s and the study's number of tokens:"
+    yield ""
+    rows = []
+    for number in (1, 2):
+        for spec in study.tables[number].rows:
+            if not spec.train:
+                continue
+            ((mix, recipe),) = spec.train.items()
+            tokens = sum(study.data[d].rows * study.data[d].tokens for d in plan.mix(mix))
+            it = entries(size, spec.mixture).get(("mofe", recipe), {})
+            label = paper.LABEL_SEPARATOR.join(spec.labels)
+            known = "tokens_per_second" in it
+            taken = study.training.epochs * tokens / speed(it) / 3600 if known else None
+            rows.append(
+                [
+                    f"Table {number}: {', '.join(spec.labels)}",
+                    f"{taken:.2f}" if known else it.get("failed", "not measured"),
+                    paper.printed(number, label, "Training Time(hr)") or "",
+                ]
+            )
+    yield from table(["", "hours", "the paper's"], rows)
+
+
+# ------------------------------------------------------------------------ the other benchmarks
+
+
+def evaluation(record: dict[str, Any]) -> Iterator[str]:
+    head = ["", "questions", "questions/s", "lm_eval takes", "its command takes"]
+    head += ["peak MiB", "lm_eval's", "judged otherwise", "log-likelihoods within"]
+    rows = [
+        [
+            f"{name}, lm_eval in batches of {it['batch']}",
+            f"{it['questions']}",
+            f"{it['questions'] / median(it['call']['ours']):,.0f}",
+            times(it["call"]["ratio"]),
+            times(it["command"]["ratio"]),
+            *(f"{it['peak_bytes'][side] / 2**20:,.0f}" for side in ("ours", "lm_eval")),
+            str(it["judged_otherwise"]),
+            f"{it['largest_difference']:.0e}",
+        ]
+        for name, it in record["sizes"].items()
+    ]
+    yield from table(head, rows)
+
+
+def merging(record: dict[str, Any]) -> Iterator[str]:
+    head = ["", "seconds", "mergekit takes", "its command takes"]
+    head += ["peak MiB", "mergekit's", "MB written", "mergekit's"]
+    rows = [
+        [
+            TITLES[name],
+            f"{median(it['call']['ours']):.1f}",
+            times(it["call"]["ratio"]),
+            times(it["command"]["ratio"]),
+            *(f"{it['peak_bytes'][side] / 2**20:,.0f}" for side in ("ours", "mergekit")),
+            *(f"{it['bytes_written'][side] / 1e6:,.1f}" for side in ("ours", "mergekit")),
+        ]
+        for name, it in record["sizes"].items()
+    ]
+    yield from table(head, rows)
+
+
+def whole_study(record: dict[str, Any]) -> Iterator[str]:
+    jobs, cores = record["jobs"]["all"], record["hardware"]["cores"]
+    head = ["", "wall s", "computing s", "starting processes s", f"{cores} x wall / computing"]
+    row = [
+        f"`{' '.join(record['arguments'])}`, {jobs['jobs']:.0f} jobs",
+        f"{record['wall']:.0f}",
+        f"{jobs['computing']:.0f}",
+        f"{jobs['starting']:.0f}",
+        f"{record['cores x wall / computing']:.2f}",
+    ]
+    yield from table(head, [row])
+
+
+# ------------------------------------------------------------------------------------ targets
+
+
+def targets(train: dict[str, Any] | None, evaluate: dict[str, Any] | None) -> Iterator[list[str]]:
+    """What was aimed at, what was measured, and whether every measurement reaches it."""
+
+    def judged(what: str, values: dict[str, float], limit: float, least: bool) -> list[str]:
+        bound = f"{'at least' if least else 'at most'} {limit:g}"
+        if not values:
+            return [what, bound, "not measured", ""]
+        reached = all(v >= limit if least else v <= limit for v in values.values())
+        shown = ", ".join(f"{name} {value:.2f}" for name, value in values.items())
+        return [what, bound, shown, "yes" if reached else "**no**"]
+
+    if train and "rows" in train["sizes"]:
+        size = train["sizes"]["rows"]
+        found = {mixture: entries(size, mixture) for mixture in size["mixtures"]}
+
+        def over(system: str, method: str, key: str) -> dict[str, float]:
+            its = {m: f.get((system, method), {}).get(key) for m, f in found.items()}
+            return {mixture: it["median"] for mixture, it in its.items() if it}
+
+        yield judged("MoFE over Trainer", over("trainer", "mofe", "over_ours"), 2.5, True)
+        yield judged("MoFE over TRL", over("trl", "mofe", "over_ours"), 1.3, True)
+        shares = {m: 1 / v for m, v in over("mofe", "full", "over_mofe").items()}
+        yield judged("MoFE's step over full's", shares, 0.78, False)
+        for method in ("lora", "dora"):
+            measured = over("mofe", method, "over_mofe")
+            excess = {m: v / _by_flops(found[m], method) for m, v in measured.items()}
+            what = f"{METHODS[method]}'s time over MoFE's, by what FLOPs say"
+            yield judged(what, excess, 1.15, False)
+        if folded := over("mofe", FOLDED, "over_mofe"):
+            gains = {m: 1 / v for m, v in folded.items()}
+            apart = max(
+                abs(a - b)
+                for f in found.values()
+                for a, b in zip(
+                    f["mofe", FOLDED]["losses"], f["mofe", "mofe"]["losses"], strict=True
+                )
+            )
+            yield judged(f"folding (losses within {apart:.0e})", gains, 1.5, True)
+    if evaluate:
+        ratios = {name: it["call"]["ratio"]["median"] for name, it in evaluate["sizes"].items()}
+        other = sum(it["judged_otherwise"] for it in evaluate["sizes"].values())
+        what = f"evaluation over lm_eval ({other} questions judged otherwise)"
+        yield judged(what, ratios, 2.0, True)
+
+
+# ------------------------------------------------------------------------------------- figure
+
+
+def figure(record: dict[str, Any]) -> None:
+    """True tokens a second of every method and system, medium mixture: a panel a shape."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    style = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+    with plt.rc_context(style):
+        sizes = record["sizes"]
+        whole, axes = plt.subplots(
+            1, len(sizes), figsize=(4.6 * len(sizes), 3.4), squeeze=False, layout="constrained"
+        )
+        for axis, (name, size) in zip(axes[0], sizes.items(), strict=True):
+            mixture = "medium" if "medium" in size["mixtures"] else next(iter(size["mixtures"]))
+            _bars(axis, entries(size, mixture))
+            axis.set_title(f"{TITLES[name]}, {MIXTURES[mixture]} experts", fontsize=9, loc="left")
+            axis.set_xlabel("true tokens per second")
+        keys = axes[0][0].get_legend_handles_labels()
+        whole.legend(*keys, loc="outside lower center", ncols=len(SYSTEMS), frameon=False)
+        FIGURE.parent.mkdir(exist_ok=True)
+        whole.savefig(FIGURE, dpi=160, metadata={"Software": None})
+        plt.close(whole)
+
+
+def _bars(axis, found: Entries) -> None:
+    methods = [m for m in METHODS if ("mofe", m) in found]
+    width = 0.8 / len(SYSTEMS)
+    for at, (system, (label, colour)) in enumerate(SYSTEMS.items()):
+        have = [
+            (place, found[system, method])
+            for place, method in enumerate(methods)
+            if "tokens_per_second" in found.get((system, method), {})
+        ]
+        if not have:
+            continue
+        values = [speed(it) for _, it in have]
+        spread = [
+            [v - min(it["tokens_per_second"]) for v, (_, it) in zip(values, have, strict=True)],
+            [max(it["tokens_per_second"]) - v for v, (_, it) in zip(values, have, strict=True)],
+        ]
+        places = [place + (at - 1) * width for place, _ in have]
+        axis.barh(places, values, width, color=colour, label=label)
+        axis.errorbar(values, places, xerr=spread, fmt="none", ecolor="#444444", elinewidth=0.8)
+    axis.set_yticks(range(len(methods)), [METHODS[m] for m in methods])
+    axis.invert_yaxis()
+    axis.xaxis.set_major_formatter("{x:,.0f}")
+
+
+# --------------------------------------------------------------------------------------- page
+
+
+def page() -> Iterator[str]:
+    found = {
+        name: read(name)
+        for name in ("training-cpu", "training-gpu", "evaluation-cpu", "evaluation-gpu", "merge")
+        + ("study",)
+    }
+    yield "# Benchmarks"
+    yield ""
+    yield (
+        "`make bench` measures all of this again and writes this page; nothing in it is typed by "
+        "hand. Numbers are in [benchmarks/results](../benchmarks/results). What is compared ran in "
+        "turns on one machine; a ratio is the median over the turns, with the least and the greatest; without these, of one turn. "
+        "“Trainer takes 2” means: twice as long as this project for the same tokens."
+    )
+    yield ""
+    rows = list(targets(found["training-cpu"], found["evaluation-cpu"]))
+    if rows:
+        yield from table(["target", "", "measured", "reached"], rows)
+    for name, title in (
+        ("training-cpu", "Training on a CPU"),
+        ("training-gpu", "Training on a GPU"),
+    ):
+        if (record := found[name]) is None:
+            continue
+        yield f"## {title}"
+        yield ""
+        versions = (f"{it} {record['versions'][it]}" for it in ("trl", "transformers", "torch"))
+        yield f"{machine(record)}; {', '.join(versions)}."
+        yield ""
+        if name == "training-cpu":
+            figure(record)
+            yield f"![True tokens a second by method](images/{FIGURE.name})"
+            yield ""
+        yield (
+            "Everyone trains the same identical experts on the same rows with the same loss: first "
+            f"losses differ by {first_losses(record)} at most (QLoRA's apart: stock 4-bit loading "
+            "leaves the experts as they are). Speed counts the rows' own tokens, no padding. "
+            "“Of the ceiling”: FLOPs that the method needs, by mofe/shapes.py, over those of a large "
+            "matrix product. “Cannot”: packed experts cannot be frozen in part."
+        )
+        yield ""
+        yield from training(record)
+        if "tinyllama" in record["sizes"]:
+            yield from hours(record)
+    if found["training-gpu"] is None:
+        yield (
+            "Nothing has been measured on a GPU yet; `make bench` does it where there is one, with the "
+            "hours of Tables 1 and 2 that follow."
+        )
+        yield ""
+    for name, title, part in (
+        ("evaluation-cpu", "Evaluation", evaluation),
+        ("evaluation-gpu", "Evaluation on a GPU", evaluation),
+        ("merge", "Merging", merging),
+        ("study", "The whole study in miniature", whole_study),
+    ):
+        if (record := found[name]) is not None:
+            yield f"## {title}"
+            yield ""
+            yield f"{machine(record)}."
+            yield ""
+            yield from part(record)
+
+
+def main() -> None:
+    write_atomic(PAGE, "\n".join(page()).rstrip() + "\n")
+    print(f"{PAGE.relative_to(ROOT)}, {FIGURE.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

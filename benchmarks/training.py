@@ -1,0 +1,513 @@
+"""Training steps: this project's beside transformers' Trainer and TRL's SFTTrainer.
+
+    python benchmarks/training.py             all of it, to benchmarks/results/training-cpu.json
+    python benchmarks/training.py --quick     whether it works, in a minute or two
+    python benchmarks/training.py --sizes rows --mixtures medium --methods mofe
+
+Everyone trains the same random mixture of identical experts on the same rows, all of them in every
+optimiser step, with the same loss (on the answers alone) and the same AdamW; this project with as
+many tokens a forward pass as micro_batch rows of max_length. Speed is true tokens
+a second: tokens of rows, padding does not count, and so do not loading, tokenising and building a
+trainer. With a GPU the shape is TinyLlama's (training-gpu.json).
+
+The Trainer is what a user would write: stock MixtralForCausalLM, requires_grad_(False) on the
+experts, the paper's four rows a forward pass (the mini study's 32 for its shape), padded to the
+longest. TRL runs with whichever of TRL_SETTINGS is fastest here. Both leave out what they cannot do:
+freezing some of a packed layer's experts, and quantising them (their QLoRA quantises attention).
+"""
+
+import argparse
+import json
+import math
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from common import (
+    MEDMCQA,
+    ROOT,
+    SHARED,
+    TOKENIZER,
+    forked,
+    peak_memory,
+    preload,
+    ratio,
+    start_over,
+    write,
+)
+from memory import METHODS, TRAINING
+
+from mofe.shapes import Shape
+
+MIXTURES = {"small": 2, "medium": 4, "large": 8}  # experts, as in Tables 1 and 2
+PRELOAD = ["bitsandbytes", "peft", "transformers:Trainer", "transformers:MixtralForCausalLM"]
+PRELOAD += ["trl:SFTTrainer", "mofe.tasks", "mofe.train"]
+FOLDED = "mofe, folded"  # MoFE with training.fold_duplicates
+STOCK = ["full", "mofe", "lora", "dora", "qlora"]  # what Trainer and TRL can do
+
+# Ways to have SFTTrainer waste less on padding.
+TRL_SETTINGS = {
+    "batches of 4": {"batch": 4},
+    "batches of 4, by length": {"batch": 4, "by_length": True},
+    "batches of 16, by length": {"batch": 16, "by_length": True},
+    "batches of 4, padding-free": {"batch": 4, "padding_free": True},
+    "packed to 256": {"batch": 1, "packing": 256},
+    "packed to 1024": {"batch": 1, "packing": 1024},
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """A dense shape, and what it trains on: rows of the generated `world` or real ones ("medmcqa",
+    "mmlu_medmcqa"), all of them in each of `steps` optimiser steps."""
+
+    shape: Shape
+    data: str
+    rows: int
+    steps: int
+    micro_batch: int
+    max_length: int
+
+    @property
+    def training(self) -> dict:
+        return TRAINING | {
+            "epochs": self.steps,
+            "global_batch": self.rows,
+            "micro_batch": self.micro_batch,
+            "max_length": self.max_length,
+        }
+
+
+TINYLLAMA = Shape(2048, 5632, 22, 32, 4, 32000)
+SIZES = {
+    "mini": Size(Shape(64, 192, 3, 4, 2, 1000), "world", 256, 4, 32, 256),
+    # TinyLlama's proportions at a quarter of its width: 64 a head, FFN 2.75 times as wide. No row has
+    # more than 256 tokens, and a CPU core is fastest at about 1,000 tokens a forward pass.
+    "rows": Size(replace(TINYLLAMA, hidden_size=512, intermediate_size=1408, num_hidden_layers=4,
+                         num_attention_heads=8, num_key_value_heads=1), "medmcqa", 64, 2, 4, 256),
+    "tinyllama": Size(TINYLLAMA, "mmlu_medmcqa", 256, 2, 4, 1024),
+}  # fmt: skip
+
+
+# ------------------------------------------------------------------------- what is trained on
+
+
+def make_rows(size: Size, folder: Path):
+    """The tokenised rows (mofe.data.tokens.Rows) of a size, by the study's own prompts."""
+    from mofe import models, tasks
+    from mofe.config import read_study
+    from mofe.data import sources, tokens, world
+    from mofe.plan import Plan
+
+    if size.data == "world":
+        study = read_study(ROOT / "config.yaml", ROOT / "profiles/mini/study.yaml")
+        world.make(study.world.model_dump(), str(folder / "world"))
+        mirror, tokenizer = folder / "world", models.tokenizer(folder / "world/mofe/tokenizer")
+    else:
+        mirror, tokenizer = SHARED / "data", models.tokenizer(TOKENIZER)
+        study = read_study(ROOT / "config.yaml", mirror=str(mirror))
+    plan, pairs = Plan(study), []
+    datasets = plan.mix("medmcqa" if size.data == "world" else size.data)
+    for dataset in datasets:
+        params = plan.data_params(dataset) | {"mirror": str(mirror)}
+        task = params["task"] | {"mirror": str(mirror)}
+        subset, split = params["data"]["subset"], params["data"]["split"]
+        rows = sources.load(params["source"], subset, split, str(mirror)).shuffle(seed=0)
+        pairs += list(tasks.training_rows(task, rows.select(range(size.rows // len(datasets)))))
+    return tokens.tokenize(pairs, tokenizer, size.max_length), len(tokenizer)
+
+
+def build(shape: Shape, identical: bool = True):
+    """A stock Mixtral, of identical experts as in Tables 1 and 2 or of different ones, with the same
+    random weights each time, in float32."""
+    import torch
+    from transformers import MixtralConfig, MixtralForCausalLM
+    from transformers.initialization import no_init_weights
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    sizes = {k: v for k, v in asdict(shape).items() if v is not None}
+    sizes.pop("attention_bias")
+    with torch.device(device), no_init_weights():
+        model = MixtralForCausalLM(MixtralConfig(**sizes, pad_token_id=0))
+    torch.manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if name.endswith("norm.weight"):
+            parameter.data.fill_(1.0)
+        elif identical and ".experts." in name:
+            parameter.data[:] = torch.empty_like(parameter.data[0]).normal_(std=0.02)
+        else:
+            parameter.data.normal_(std=0.02)
+    return model
+
+
+# --------------------------------------------------------------------------- one training each
+
+
+def train_ours(size: Size, shape: Shape, method: str, rows, settings) -> dict:
+    """mofe.train.fit, by its own clock."""
+    import torch
+
+    from mofe import experts, methods, models
+    from mofe.checkpoint import Checkpoint
+    from mofe.train import fit
+
+    model = build(shape)
+    model.set_experts_implementation(experts.GROUPED)  # as mofe.models.load does
+    model = methods.apply(model, METHODS["mofe" if method == FOLDED else method])
+    if method == FOLDED:
+        model = experts.fold_duplicates(model)
+    model = models.place(model)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Checkpoint(Path(folder) / "checkpoint", "benchmark")
+        torch.manual_seed(0)
+        began = time.process_time()
+        record = fit(model, rows, size.training, 0, 0, checkpoint)
+        cpu = time.process_time() - began
+        losses = [json.loads(line)["loss"] for line in checkpoint.log.read_text().splitlines()]
+    return {
+        "seconds": record["seconds"],
+        "cpu_seconds": cpu,
+        "tokens": record["tokens"],
+        "losses": losses,
+    }
+
+
+def train_trainer(size: Size, shape: Shape, method: str, rows, settings) -> dict:
+    """transformers' Trainer, from the first step's beginning to the last one's end."""
+    from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
+
+    tokenizer = _padder()
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(
+            model=_stock(shape, method),
+            args=TrainingArguments(**_arguments(size, folder, size.micro_batch, len(rows))),
+            train_dataset=_dataset(rows),
+            data_collator=DataCollatorForSeq2Seq(tokenizer),
+        )
+        return _timed(trainer, sum(rows.lengths) * size.steps)
+
+
+def train_trl(size: Size, shape: Shape, method: str, rows, settings) -> dict:
+    """TRL's SFTTrainer under one of TRL_SETTINGS, likewise."""
+    from trl import SFTConfig, SFTTrainer
+
+    batch, packing = settings["batch"], settings.get("packing")
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = _arguments(size, folder, batch, len(rows))
+        if settings.get("by_length"):
+            arguments["train_sampling_strategy"] = "group_by_length"
+        config = SFTConfig(
+            **arguments,
+            gradient_checkpointing=False,  # TRL's default costs a second forward pass
+            router_aux_loss_coef=0.0,  # on by default
+            padding_free=settings.get("padding_free", False),
+            packing=packing is not None,
+            max_length=packing,  # no row is longer
+        )
+        trainer = SFTTrainer(
+            model=_stock(shape, method),
+            args=config,
+            train_dataset=_dataset(rows),
+            processing_class=_padder(),
+        )
+        return _timed(trainer, sum(rows.lengths) * size.steps)
+
+
+SYSTEMS = {"mofe": train_ours, "trainer": train_trainer, "trl": train_trl}
+
+
+def _stock(shape: Shape, method: str):
+    """The stock model under a method, as a user of transformers and peft sets it up."""
+    from peft import LoraConfig, get_peft_model
+
+    model = build(shape)
+    if method == "mofe":
+        for layer in model.model.layers:
+            layer.mlp.experts.requires_grad_(False)
+    if method == "qlora":
+        model = _loaded_in_4bit(model)
+    if "rank" in (settings := METHODS[method]):
+        adapters = LoraConfig(
+            r=settings["rank"],
+            lora_alpha=settings["alpha"],
+            target_modules=settings["targets"],
+            use_dora=settings.get("dora", False),
+            task_type="CAUSAL_LM",
+        )
+        model = get_peft_model(model, adapters)
+    return model
+
+
+def _loaded_in_4bit(model):
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    compute = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    nf4 = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        return type(model).from_pretrained(folder, quantization_config=nf4, dtype=torch.float32)
+
+
+def _arguments(size: Size, folder: str, batch: int, rows: int) -> dict:
+    """Trainer's arguments for the study's training: an epoch is one optimiser step."""
+    import torch
+
+    training = size.training
+    return {
+        "output_dir": folder,
+        "per_device_train_batch_size": batch,
+        "gradient_accumulation_steps": math.ceil(rows / batch),
+        "num_train_epochs": training["epochs"],
+        "learning_rate": training["learning_rate"],
+        "weight_decay": training["weight_decay"],
+        "max_grad_norm": training["max_grad_norm"],
+        "lr_scheduler_type": "linear",
+        "bf16": torch.cuda.is_available(),
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+def _dataset(rows):
+    from datasets import Dataset
+
+    labels = [[-100] * p + i[p:] for i, p in zip(rows.ids, rows.prompt, strict=True)]
+    return Dataset.from_dict({"input_ids": rows.ids, "labels": labels})
+
+
+def _padder():
+    """A tokenizer that pads, which is all that is asked of it: rows are token ids already."""
+    from transformers import PreTrainedTokenizerFast
+
+    from mofe.data.world import tokenizer
+
+    names = {"eos_token": "</s>", "pad_token": "</s>", "padding_side": "right"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer(["ask yes no"]), **names)
+
+
+def _timed(trainer, tokens: int) -> dict:
+    import torch
+    from transformers import TrainerCallback
+
+    class Clock(TrainerCallback):
+        def on_train_begin(self, *_, **__):
+            self.losses = []
+            self.began, self.cpu_began = time.perf_counter(), time.process_time()
+
+        def on_step_end(self, *_, **__):
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            self.seconds = time.perf_counter() - self.began
+            self.cpu_seconds = time.process_time() - self.cpu_began
+
+        def on_log(self, *_, logs, **__):
+            self.losses += [float(logs["loss"])] if "loss" in logs else []
+
+    trainer.add_callback(clock := Clock())
+    trainer.train()
+    return {
+        "seconds": clock.seconds,
+        "cpu_seconds": clock.cpu_seconds,
+        "tokens": tokens,
+        "losses": clock.losses,
+    }
+
+
+def run(system: str, size: Size, shape: Shape, method: str, rows, settings=None) -> dict:
+    """One training, in a process of its own; `failed` where the GPU's memory does not do."""
+    import torch
+
+    try:
+        return SYSTEMS[system](size, shape, method, rows, settings) | {"peak_bytes": peak_memory()}
+    except torch.OutOfMemoryError:
+        return {"failed": "out of memory"}
+
+
+def matmul_ceiling() -> float:
+    """FLOP/s of a large product: float32, on a GPU bfloat16."""
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    n, repeats = (8192, 20) if on_gpu else (2048, 3)
+    kind = {"device": "cuda", "dtype": torch.bfloat16} if on_gpu else {}
+    a, b, best = torch.randn(n, n, **kind), torch.randn(n, n, **kind), math.inf
+    for _ in range(6):
+        started = time.perf_counter()
+        for _ in range(repeats):
+            a @ b
+        if on_gpu:
+            torch.cuda.synchronize()
+        best = min(best, (time.perf_counter() - started) / repeats)
+    return 2 * n**3 / best
+
+
+# ------------------------------------------------------------------------------- comparing them
+
+
+def cases(methods: list[str], everything: bool) -> list[tuple[str, str]]:
+    """(system, method) of a turn: those to be compared stand side by side. Of the others' methods
+    MoFE is in every turn; the rest, which takes long, where `everything` is asked for."""
+    stock = STOCK if everything else ["mofe"]
+    return [
+        (system, method)
+        for method in methods
+        for system in (SYSTEMS if method in stock else ["mofe"])
+    ]
+
+
+def best_for_trl(size: Size, shape: Shape, rows, names) -> tuple[str, dict[str, float]]:
+    """The fastest of TRL_SETTINGS for MoFE, and the tokens a second of each: best of two."""
+    speeds: dict[str, float] = defaultdict(float)
+    for _ in range(2):
+        for name in names:
+            it = forked(run, "trl", size, shape, "mofe", rows, TRL_SETTINGS[name])
+            if "failed" not in it:
+                speeds[name] = max(speeds[name], it["tokens"] / it["seconds"])
+    return max(speeds, key=speeds.get), dict(speeds)
+
+
+def compare(name: str, arguments: argparse.Namespace) -> dict:
+    """Everything about one size: turns over all systems and methods, mixture by mixture."""
+    size, mixtures = SIZES[name], arguments.mixtures
+    if arguments.quick:
+        size = replace(size, rows=size.rows // 8, steps=1)
+    with tempfile.TemporaryDirectory() as folder:
+        rows, vocabulary = forked(make_rows, size, Path(folder))
+    size = replace(size, rows=len(rows), shape=replace(size.shape, vocab_size=vocabulary))
+    record = {
+        "shape": asdict(size.shape),
+        "rows": len(rows),
+        "mean_length": sum(rows.lengths) / len(rows),
+        "answer_share": sum(rows.answers) / sum(rows.lengths),
+        "training": size.training,
+        "matmul_flops": forked(matmul_ceiling),
+        "mixtures": {},
+    }
+    first = size.shape.mixture(MIXTURES[mixtures[0]], 2)
+    tried = list(TRL_SETTINGS)[1:2] if arguments.quick else list(TRL_SETTINGS)
+    best, record["trl_settings"] = best_for_trl(size, first, rows, tried)
+    record["trl_best"] = best
+    for mixture in mixtures:
+        shape = size.shape.mixture(MIXTURES[mixture], 2)
+        runs = defaultdict(list)
+        for turn in range(arguments.turns):
+            for system, method in cases(arguments.methods, turn < arguments.others):
+                it = forked(run, system, size, shape, method, rows, TRL_SETTINGS[best])
+                runs[system, method].append(it)
+        record["mixtures"][mixture] = summarise(record, shape, runs)
+        for line in lines(name, mixture, record["mixtures"][mixture]):
+            print(line, flush=True)
+    return record
+
+
+def summarise(record: dict, shape: Shape, runs: dict) -> list[dict]:
+    """What is reported of each system and method: medians, and ratios within the turns."""
+    found = []
+    for (system, method), its in runs.items():
+        entry = {"system": system, "method": method}
+        found.append(entry)
+        if any("failed" in it for it in its):
+            entry["failed"] = next(it["failed"] for it in its if "failed" in it)
+            continue
+        speeds = [it["tokens"] / it["seconds"] for it in its]
+        middle = sorted(speeds)[len(speeds) // 2]
+        flops = flops_per_token(shape, method, record["mean_length"], record["answer_share"])
+        entry |= {
+            "tokens_per_second": speeds,
+            "peak_bytes": max(it["peak_bytes"] for it in its),
+            "flops_per_token": flops,
+            "utilisation": middle * flops / record["matmul_flops"],
+            "losses": its[0]["losses"],
+        }
+        for label, other in (("over_ours", ("mofe", method)), ("over_mofe", (system, "mofe"))):
+            beside = runs.get(other, [])[: len(its)]  # of the same turns
+            if other == (system, method) or not beside or any("failed" in it for it in beside):
+                continue
+            # how many times as long as the other, by wall time and by this process's CPU time
+            for kind, clock in ((label, "seconds"), (f"{label}_cpu", "cpu_seconds")):
+                entry[kind] = ratio([it[clock] for it in its], [it[clock] for it in beside])
+    return found
+
+
+def flops_per_token(shape: Shape, method: str, length: float, answers: float) -> float:
+    """Of this project's step; folded, a token passes through one FFN."""
+    if method == FOLDED:
+        shape, method = replace(shape, num_experts_per_tok=1), "mofe"
+    return shape.step_flops(METHODS[method], length, answers)
+
+
+def lines(size: str, mixture: str, entries: list[dict]):
+    """A line for every system and method."""
+    for it in entries:
+        begin = f"{size:9} {mixture:6} {it['system']:7} {it['method']:12}"
+        if "failed" in it:
+            yield f"{begin} {it['failed']}"
+            continue
+        middle = sorted(it["tokens_per_second"])[len(it["tokens_per_second"]) // 2]
+        against = "".join(
+            f"  {it[key]['median']:5.2f} (CPU {it[key + '_cpu']['median']:.2f}) x {what}"
+            for key, what in (("over_ours", "ours"), ("over_mofe", "its MoFE"))
+            if key in it
+        )
+        yield (
+            f"{begin} {middle:9,.0f} tokens/s  {it['utilisation']:4.0%} of the ceiling "
+            f"{it['peak_bytes'] / 2**20:7,.0f} MiB  loss {it['losses'][0]:.5f}{against}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="one turn, MoFE and LoRA, medium")
+    parser.add_argument("--sizes", nargs="+", choices=SIZES)
+    parser.add_argument("--mixtures", nargs="+", choices=MIXTURES)
+    parser.add_argument("--methods", nargs="+", choices=[*METHODS, FOLDED])
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--others", type=int, default=1, help="turns of the others' other methods")
+    parser.add_argument("--threads", type=int, default=1, help="as a job of a CPU study has")
+    parser.add_argument("--name", help="of the result; else training-cpu or training-gpu")
+    arguments = parser.parse_args()
+    start_over(arguments.threads)
+    preload(*PRELOAD)
+    on_gpu, quick = forked(has_gpu), arguments.quick
+    sizes = arguments.sizes or (["tinyllama"] if on_gpu else ["mini", "rows"])
+    if not MEDMCQA.is_dir() and (real := [s for s in sizes if SIZES[s].data != "world"]):
+        print(f"{', '.join(real)} left out: no real rows in {SHARED} (MOFE_SHARED)")
+        sizes = [size for size in sizes if size not in real]
+    arguments.mixtures = arguments.mixtures or (["medium"] if quick else list(MIXTURES))
+    arguments.methods = arguments.methods or (["mofe", "lora"] if quick else every_method())
+    arguments.turns = 1 if quick else arguments.turns
+    record = {
+        "threads": arguments.threads,
+        "turns": arguments.turns,
+        "sizes": {size: compare(size, arguments) for size in sizes},
+    }
+    name = arguments.name or f"training-{'gpu' if on_gpu else 'cpu'}"
+    write(f"quick-{name}" if quick else name, record, ["trl"])
+
+
+def every_method() -> list[str]:
+    """All methods, with folding where this version has it."""
+    from mofe.config import Training
+
+    folding = [FOLDED] if "fold_duplicates" in Training.model_fields else []
+    return ["full", "mofe", *folding, *(m for m in METHODS if m not in ("full", "mofe"))]
+
+
+def has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
