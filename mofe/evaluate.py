@@ -26,10 +26,12 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import LogitsProcessor, StoppingCriteria
 
 from mofe import experts, models, provenance, tasks
+from mofe.data import tokens
 from mofe.files import write_atomic
 from mofe.positions import only_at
 
-TOKENS_PER_BATCH = 16384  # a forward pass; changes speed and memory only
+# Of a forward pass, with padding; changes speed and memory only. A CPU's caches like fewer.
+TOKENS_PER_BATCH = {"cuda": 16384, "cpu": 4096}
 
 # A task's metrics by what they are the mean of in a question's record; the first is its headline.
 CHOSEN = {"acc": "correct"}
@@ -68,17 +70,22 @@ class AnswerScorer(LM):
         for number, (ids, _) in enumerate(answers):
             where.setdefault(tuple(ids[:-1]), []).append(number)
         scores: list[tuple[float, bool]] = [(math.nan, False)] * len(answers)
-        for batch in _batches(sequences):
+        for batch in self._batches(sequences):
             # where the first answer token of each is read
             first = [min(answers[number][1] for number in where[it]) - 1 for it in batch]
-            for sequence, hidden in zip(batch, self._hidden(batch, first), strict=True):
+            logs = self._read(batch, first).log_softmax(-1)
+            best, lengths = (
+                logs.argmax(-1),
+                [len(it) - f for it, f in zip(batch, first, strict=True)],
+            )
+            parts = zip(batch, first, logs.split(lengths), best.split(lengths), strict=True)
+            for sequence, begin, here, likeliest in parts:
                 for number in where[sequence]:
                     ids, start = answers[number]
-                    logits = F.linear(hidden[start - 1 : len(sequence)].float(), self.head)
-                    logs, target = logits.log_softmax(-1), torch.tensor(ids[start:])
-                    target = target.to(logs.device)
-                    score = logs.gather(-1, target[:, None]).sum().item()
-                    scores[number] = (score, bool((logs.argmax(-1) == target).all()))
+                    target = torch.tensor(ids[start:], device=here.device)
+                    score = here[start - 1 - begin :].gather(-1, target[:, None]).sum().item()
+                    greedy = bool((likeliest[start - 1 - begin :] == target).all())
+                    scores[number] = (score, greedy)
         if not all(math.isfinite(score) for score, _ in scores):
             raise ValueError("tasks: the model's log-likelihoods are not finite numbers")
         return scores
@@ -104,16 +111,26 @@ class AnswerScorer(LM):
             encoded.append((ids[cut:], start - cut))
         return encoded
 
-    def _hidden(self, batch: Sequence[tuple[int, ...]], first: Sequence[int]) -> torch.Tensor:
-        """The last hidden states, (sequences, length, hidden), right-padded, which count from each
-        sequence's `first` position on."""
+    def _read(self, batch: Sequence[tuple[int, ...]], first: Sequence[int]) -> torch.Tensor:
+        """The logits (positions, vocabulary), float32, from each sequence's `first` position on, one
+        sequence after the other."""
         ids = pad_sequence([torch.tensor(s) for s in batch], batch_first=True).to(self.device)
         bounds = torch.tensor([(f, len(it)) for f, it in zip(first, batch, strict=True)])
         starts, ends = bounds.to(self.device)[..., None].unbind(1)
         places = torch.arange(ids.shape[1], device=self.device)
         read = (places >= starts) & (places < ends)
         with self._precision(), only_at(self.model.model, read):
-            return self.model.model(input_ids=ids, use_cache=False).last_hidden_state
+            hidden = self.model.model(input_ids=ids, use_cache=False).last_hidden_state
+        return F.linear(hidden[read].float(), self.head)
+
+    def _batches(
+        self, sequences: Sequence[tuple[int, ...]], room: int = 0
+    ) -> list[list[tuple[int, ...]]]:
+        """Sequences, sorted by length, in batches; `room`: for so many more tokens behind each."""
+        lengths = [len(sequence) + room for sequence in sequences]
+        most = TOKENS_PER_BATCH[self.device.type]
+        cut = tokens.micro_batches(range(len(sequences)), lengths, most)
+        return [[sequences[i] for i in batch] for batch in cut]
 
     def _precision(self) -> torch.autocast:
         return torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda")
@@ -135,7 +152,7 @@ class AnswerScorer(LM):
             where: dict[tuple[int, ...], list[int]] = defaultdict(list)
             for number, ids in zip(numbers, prompts, strict=True):
                 where[ids].append(number)
-            for batch in _batches(sorted(where, key=len), length):
+            for batch in self._batches(sorted(where, key=len), length):
                 for ids, text in zip(batch, self._continue(batch, stops, length), strict=True):
                     for number in where[ids]:
                         texts[number] = text
@@ -217,19 +234,6 @@ def _greedy(settings: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
             "only 'until' and 'max_gen_toks' can be set"
         )
     return tuple(normal["until"]), normal["max_gen_toks"]
-
-
-def _batches(sequences: Sequence[tuple[int, ...]], room: int = 0):
-    """Cut sequences, sorted by length, into batches of TOKENS_PER_BATCH with their padding and
-    `room` for more tokens behind each."""
-    batch: list[tuple[int, ...]] = []
-    for sequence in sequences:
-        if batch and (len(batch) + 1) * (len(sequence) + room) > TOKENS_PER_BATCH:
-            yield batch
-            batch = []
-        batch.append(sequence)
-    if batch:
-        yield batch
 
 
 def score(model: nn.Module, tokenizer, params: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -100,13 +100,14 @@ def on_cpu(
 
 def evaluating(shape: Shape, settings: Settings, on_cpu: bool) -> Parts:
     """The peak of an evaluation: what was trained is float32, the rest as in training. A forward
-    pass of mofe.evaluate has 16,384 tokens at the most, and keeps one layer's activations."""
-    width = 4 if on_cpu else 2
+    pass of mofe.evaluate has 16,384 tokens at the most, on a CPU 4,096, and keeps one layer's
+    activations."""
+    width, tokens = (4, 4096) if on_cpu else (2, 16384)
     trained = shape.trainable(settings)
     parts = {
         "weights": 4 * trained + _frozen(shape, settings, width),
         "bfloat16 copies": 0 if on_cpu else 2 * _cast(shape, settings),
-        "activations": 16384
+        "activations": tokens
         * width
         * (4 * shape.active * shape.intermediate_size + 8 * shape.hidden_size),
     }
