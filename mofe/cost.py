@@ -41,7 +41,6 @@ GUESSED_QUESTIONS = 2_000
 CHARACTERS_PER_TOKEN = 3.5  # TinyLlama's tokenizer: 3.0 on MedMCQA to 4.0 on Sujet's sentiment rows
 CHARACTERS_PER_WORLD_TOKEN = 5.0  # the generated world's tokens are words
 ANSWER_TOKENS = 2  # of a multiple-choice row
-QUESTION_TOKENS = 16384  # that an evaluation has in one batch (mofe/evaluate.py)
 # Seconds for one more token of all answers of a batch: reading the weights and starting kernels, which
 # no utilisation of products tells. A guess.
 DECODING = 0.04
@@ -269,7 +268,9 @@ class Costs:
         parts = memory.evaluating(shape, settings, self.on_cpu)
         hours = self._hours(flops, None, 1)
         if spec.generated:
-            at_once = max(1, QUESTION_TOKENS // int(length + spec.generated))
+            at_once = max(
+                1, memory.QUESTION_TOKENS[self.study.device] // int(length + spec.generated)
+            )
             hours += questions / at_once * spec.generated * DECODING / 3600
         host = memory.PROCESS + memory.loading_bytes(shape)
         return Estimate(

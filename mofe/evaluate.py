@@ -25,13 +25,10 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LogitsProcessor, StoppingCriteria
 
-from mofe import experts, models, provenance, tasks
+from mofe import experts, memory, models, provenance, tasks
 from mofe.data import tokens
 from mofe.files import write_atomic
 from mofe.positions import only_at
-
-# Of a forward pass, with padding; changes speed and memory only. A CPU's caches like fewer.
-TOKENS_PER_BATCH = {"cuda": 16384, "cpu": 4096}
 
 # A task's metrics by what they are the mean of in a question's record; the first is its headline.
 CHOSEN = {"acc": "correct"}
@@ -128,7 +125,7 @@ class AnswerScorer(LM):
     ) -> list[list[tuple[int, ...]]]:
         """Sequences, sorted by length, in batches; `room`: for so many more tokens behind each."""
         lengths = [len(sequence) + room for sequence in sequences]
-        most = TOKENS_PER_BATCH[self.device.type]
+        most = memory.QUESTION_TOKENS[self.device.type]
         cut = tokens.micro_batches(range(len(sequences)), lengths, most)
         return [[sequences[i] for i in batch] for batch in cut]
 

@@ -42,7 +42,7 @@ def start(job, processes: int, nodes: int = 1) -> int:
         errors="replace",
         start_new_session=True,
         # torchrun would kill its processes 30 s after SIGTERM, while a large checkpoint is written
-        env={"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "3600", **os.environ},
+        env={"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "600", **os.environ},
     )
     # Launchers do not pass SIGUSR1 on; to the processes both signals mean the same.
     passed_on = {signal.SIGUSR1: signal.SIGTERM}

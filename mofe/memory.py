@@ -25,6 +25,10 @@ HEAP = 1.7
 
 ANSWERS = 1 / 16  # the share of labelled tokens at the most: two of a row of 32
 
+# Tokens of an evaluation's forward pass (mofe/evaluate.py), with padding. They change speed and memory
+# only; a CPU's caches like fewer.
+QUESTION_TOKENS = {"cuda": 16384, "cpu": 4096}
+
 CUDA_PROCESS = 3e9  # main memory of a process that uses a GPU, beside the model
 
 Settings = Mapping[str, Any]
@@ -53,9 +57,8 @@ def on_gpu(
         layer_trained = (trained - _outside(shape, settings)) / shape.num_hidden_layers
         copies = 2 * (2 * shape.layer + shape.embeddings) + 4 * layer_trained
         share = 1 / gpus
-        if shape.num_local_experts and not shape.shared_evenly(
-            gpus
-        ):  # whole experts go to processes
+        # experts that cannot be cut evenly go to processes whole
+        if shape.num_local_experts and not shape.shared_evenly(gpus):
             share = math.ceil(shape.num_local_experts / gpus) / shape.num_local_experts
         weights, states = weights * share, states * share
     parts = {
@@ -100,9 +103,8 @@ def on_cpu(
 
 def evaluating(shape: Shape, settings: Settings, on_cpu: bool) -> Parts:
     """The peak of an evaluation: what was trained is float32, the rest as in training. A forward
-    pass of mofe.evaluate has 16,384 tokens at the most, on a CPU 4,096, and keeps one layer's
-    activations."""
-    width, tokens = (4, 4096) if on_cpu else (2, 16384)
+    pass keeps one layer's activations."""
+    width, tokens = (4, QUESTION_TOKENS["cpu"]) if on_cpu else (2, QUESTION_TOKENS["cuda"])
     trained = shape.trainable(settings)
     parts = {
         "weights": 4 * trained + _frozen(shape, settings, width),

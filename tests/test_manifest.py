@@ -12,21 +12,14 @@ from mergekit.options import MergeOptions
 from mergekit.scripts.moe import build
 from safetensors.torch import load_file, save_file
 from test_export import NAMES
+from test_preflight import SIZES as preflight_sizes
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig
 
 from mofe import export, manifest, merge, models, provenance, train
 from mofe.config import read_study
 from mofe.plan import Plan
 
-SIZES = {
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-    "pad_token_id": None,
-}
+SIZES = {**preflight_sizes, "pad_token_id": None}
 KINDS = {
     "llama": LlamaConfig(**SIZES),
     "tied": LlamaConfig(**SIZES, tie_word_embeddings=True),

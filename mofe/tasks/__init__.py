@@ -59,8 +59,9 @@ def training_rows(params: dict[str, Any], rows: Dataset) -> Iterator[tuple[str, 
     """(prompt, answer) of every labelled row, as the task would ask and score it.
 
     rows: a training split in the task's schema; of a set that is parted, its training part is
-    taken. Rows without a question or a label (-1) are left out. The answer is the option the task scores, with
-    the task's delimiter in front. Raises ValueError where a row is not of the task's schema.
+    taken. Rows without a question or a label (-1) are left out. The answer is the option the task
+    scores, with the task's delimiter in front. Raises ValueError where a row is not of the task's
+    schema.
     """
     yield from render(params, training_part(params, complete(params, rows)))
 
