@@ -8,7 +8,8 @@ Everyone trains the same random mixture of identical experts on the same rows, a
 optimiser step, with the same loss (on the answers alone) and the same AdamW; this project with as
 many tokens a forward pass as micro_batch rows of max_length. Speed is true tokens
 a second: tokens of rows, padding does not count, and so do not loading, tokenising and building a
-trainer. With a GPU the shape is TinyLlama's (training-gpu.json).
+trainer. With a GPU the shape is TinyLlama's (training-gpu.json); there the first step is warm-up, and
+the steps after it are what is paired.
 
 The Trainer is what a user would write: stock MixtralForCausalLM, requires_grad_(False) on the
 experts, the paper's four rows a forward pass (the mini study's 32 for its shape), padded to the
@@ -24,6 +25,7 @@ import tempfile
 import time
 from collections import defaultdict
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 from common import (
@@ -57,12 +59,17 @@ TRL_SETTINGS = {
     "packed to 256": {"batch": 1, "packing": 256},
     "packed to 1024": {"batch": 1, "packing": 1024},
 }
+# On a GPU, which wants more of them at a time.
+TRL_ON_GPU = {
+    name: TRL_SETTINGS[name] for name in ("batches of 4, by length", "batches of 16, by length")
+} | {"4 packed to 1024": {"batch": 4, "packing": 1024}}
 
 
 @dataclass(frozen=True)
 class Size:
     """A dense shape, and what it trains on: rows of the generated `world` or real ones ("medmcqa",
-    "mmlu_medmcqa"), all of them in each of `steps` optimiser steps."""
+    "mmlu_medmcqa"), all of them in each of `steps` optimiser steps; the first `warm_up` steps are not
+    measured, and each of those after them is."""
 
     shape: Shape
     data: str
@@ -70,6 +77,7 @@ class Size:
     steps: int
     micro_batch: int
     max_length: int
+    warm_up: int = 0
 
     @property
     def training(self) -> dict:
@@ -88,7 +96,7 @@ SIZES = {
     # more than 256 tokens, and a CPU core is fastest at about 1,000 tokens a forward pass.
     "rows": Size(replace(TINYLLAMA, hidden_size=512, intermediate_size=1408, num_hidden_layers=4,
                          num_attention_heads=8, num_key_value_heads=1), "medmcqa", 64, 2, 4, 256),
-    "tinyllama": Size(TINYLLAMA, "mmlu_medmcqa", 256, 2, 4, 1024),
+    "tinyllama": Size(TINYLLAMA, "mmlu_medmcqa", 128, 6, 4, 1024, warm_up=1),
 }  # fmt: skip
 
 
@@ -166,12 +174,9 @@ def train_ours(size: Size, shape: Shape, method: str, rows, settings) -> dict:
         began = time.process_time()
         record = fit(model, rows, size.training, 0, 0, checkpoint)
         cpu = time.process_time() - began
-        losses = [json.loads(line)["loss"] for line in checkpoint.log.read_text().splitlines()]
-    return {
-        "seconds": record["seconds"],
-        "cpu_seconds": cpu,
-        "tokens": record["tokens"],
-        "losses": losses,
+        steps = [json.loads(line) for line in checkpoint.log.read_text().splitlines()]
+    return measured(size, [step["seconds"] for step in steps], cpu, record["tokens"]) | {
+        "losses": [step["loss"] for step in steps]
     }
 
 
@@ -187,7 +192,7 @@ def train_trainer(size: Size, shape: Shape, method: str, rows, settings) -> dict
             train_dataset=_dataset(rows),
             data_collator=DataCollatorForSeq2Seq(tokenizer),
         )
-        return _timed(trainer, sum(rows.lengths) * size.steps)
+        return _timed(trainer, size, sum(rows.lengths) * size.steps)
 
 
 def train_trl(size: Size, shape: Shape, method: str, rows, settings) -> dict:
@@ -213,7 +218,7 @@ def train_trl(size: Size, shape: Shape, method: str, rows, settings) -> dict:
             train_dataset=_dataset(rows),
             processing_class=_padder(),
         )
-        return _timed(trainer, sum(rows.lengths) * size.steps)
+        return _timed(trainer, size, sum(rows.lengths) * size.steps)
 
 
 SYSTEMS = {"mofe": train_ours, "trainer": train_trainer, "trl": train_trl}
@@ -293,31 +298,40 @@ def _padder():
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer(["ask yes no"]), **names)
 
 
-def _timed(trainer, tokens: int) -> dict:
+def _timed(trainer, size: Size, tokens: int) -> dict:
     import torch
     from transformers import TrainerCallback
 
     class Clock(TrainerCallback):
         def on_train_begin(self, *_, **__):
-            self.losses = []
+            self.losses, self.ends = [], []
             self.began, self.cpu_began = time.perf_counter(), time.process_time()
 
         def on_step_end(self, *_, **__):
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            self.seconds = time.perf_counter() - self.began
-            self.cpu_seconds = time.process_time() - self.cpu_began
+            self.ends.append(time.perf_counter() - self.began)
+            self.cpu = time.process_time() - self.cpu_began
 
         def on_log(self, *_, logs, **__):
             self.losses += [float(logs["loss"])] if "loss" in logs else []
 
     trainer.add_callback(clock := Clock())
     trainer.train()
+    return measured(size, clock.ends, clock.cpu, tokens) | {"losses": clock.losses}
+
+
+def measured(size: Size, ends: list[float], cpu: float, tokens: int) -> dict:
+    """A run's `laps`: seconds, this process's CPU seconds, and true tokens. The whole run is one; after
+    a warm-up each step is, without CPU seconds.
+
+    ends: seconds from the run's beginning to the end of each step.
+    """
+    if not size.warm_up:
+        return {"laps": [{"seconds": ends[-1], "cpu_seconds": cpu, "tokens": tokens}]}
+    steps = pairwise(ends[size.warm_up - 1 :])
     return {
-        "seconds": clock.seconds,
-        "cpu_seconds": clock.cpu_seconds,
-        "tokens": tokens,
-        "losses": clock.losses,
+        "laps": [{"seconds": end - start, "tokens": tokens / len(ends)} for start, end in steps]
     }
 
 
@@ -363,14 +377,15 @@ def cases(methods: list[str], everything: bool) -> list[tuple[str, str]]:
     ]
 
 
-def best_for_trl(size: Size, shape: Shape, rows, names) -> tuple[str, dict[str, float]]:
-    """The fastest of TRL_SETTINGS for MoFE, and the tokens a second of each: best of two."""
+def best_for_trl(size: Size, shape: Shape, rows, settings) -> tuple[str, dict[str, float]]:
+    """The fastest of these settings for MoFE, and the tokens a second of each: the best lap of two runs,
+    or of one that is warmed up."""
     speeds: dict[str, float] = defaultdict(float)
-    for _ in range(2):
-        for name in names:
-            it = forked(run, "trl", size, shape, "mofe", rows, TRL_SETTINGS[name])
+    for _ in range(1 if size.warm_up else 2):
+        for name, chosen in settings.items():
+            it = forked(run, "trl", size, shape, "mofe", rows, chosen)
             if "failed" not in it:
-                speeds[name] = max(speeds[name], it["tokens"] / it["seconds"])
+                speeds[name] = max(speeds[name], *map(_speed, it["laps"]))
     return max(speeds, key=speeds.get), dict(speeds)
 
 
@@ -378,7 +393,7 @@ def compare(name: str, arguments: argparse.Namespace) -> dict:
     """Everything about one size: turns over all systems and methods, mixture by mixture."""
     size, mixtures = SIZES[name], arguments.mixtures
     if arguments.quick:
-        size = replace(size, rows=size.rows // 8, steps=1)
+        size = replace(size, rows=size.rows // 8, steps=1, warm_up=0)
     with tempfile.TemporaryDirectory() as folder:
         rows, vocabulary = forked(make_rows, size, Path(folder))
     size = replace(size, rows=len(rows), shape=replace(size.shape, vocab_size=vocabulary))
@@ -392,7 +407,9 @@ def compare(name: str, arguments: argparse.Namespace) -> dict:
         "mixtures": {},
     }
     first = size.shape.mixture(MIXTURES[mixtures[0]], 2)
-    tried = list(TRL_SETTINGS)[1:2] if arguments.quick else list(TRL_SETTINGS)
+    tried = TRL_ON_GPU if size.warm_up else TRL_SETTINGS
+    if arguments.quick:
+        tried = dict(list(tried.items())[:1])
     best, record["trl_settings"] = best_for_trl(size, first, rows, tried)
     record["trl_best"] = best
     for mixture in mixtures:
@@ -400,7 +417,7 @@ def compare(name: str, arguments: argparse.Namespace) -> dict:
         runs = defaultdict(list)
         for turn in range(arguments.turns):
             for system, method in cases(arguments.methods, turn < arguments.others):
-                it = forked(run, system, size, shape, method, rows, TRL_SETTINGS[best])
+                it = forked(run, system, size, shape, method, rows, tried[best])
                 runs[system, method].append(it)
         record["mixtures"][mixture] = summarise(record, shape, runs)
         for line in lines(name, mixture, record["mixtures"][mixture]):
@@ -417,7 +434,8 @@ def summarise(record: dict, shape: Shape, runs: dict) -> list[dict]:
         if any("failed" in it for it in its):
             entry["failed"] = next(it["failed"] for it in its if "failed" in it)
             continue
-        speeds = [it["tokens"] / it["seconds"] for it in its]
+        laps = [lap for it in its for lap in it["laps"]]
+        speeds = [_speed(lap) for lap in laps]
         middle = sorted(speeds)[len(speeds) // 2]
         flops = flops_per_token(shape, method, record["mean_length"], record["answer_share"])
         entry |= {
@@ -431,10 +449,18 @@ def summarise(record: dict, shape: Shape, runs: dict) -> list[dict]:
             beside = runs.get(other, [])[: len(its)]  # of the same turns
             if other == (system, method) or not beside or any("failed" in it for it in beside):
                 continue
+            others = [lap for it in beside for lap in it["laps"]]
             # how many times as long as the other, by wall time and by this process's CPU time
             for kind, clock in ((label, "seconds"), (f"{label}_cpu", "cpu_seconds")):
-                entry[kind] = ratio([it[clock] for it in its], [it[clock] for it in beside])
+                if clock in laps[0]:
+                    entry[kind] = ratio(
+                        [lap[clock] for lap in laps], [lap[clock] for lap in others]
+                    )
     return found
+
+
+def _speed(lap: dict) -> float:
+    return lap["tokens"] / lap["seconds"]
 
 
 def flops_per_token(shape: Shape, method: str, length: float, answers: float) -> float:
@@ -453,8 +479,13 @@ def lines(size: str, mixture: str, entries: list[dict]):
             continue
         middle = sorted(it["tokens_per_second"])[len(it["tokens_per_second"]) // 2]
         against = "".join(
-            f"  {it[key]['median']:5.2f} (CPU {it[key + '_cpu']['median']:.2f}) x {what}"
-            for key, what in (("over_ours", "ours"), ("over_mofe", "its MoFE"))
+            f"  {it[key]['median']:5.2f} x {what}"
+            for key, what in (
+                ("over_ours", "ours"),
+                ("over_ours_cpu", "ours by CPU"),
+                ("over_mofe", "its MoFE"),
+                ("over_mofe_cpu", "its MoFE by CPU"),
+            )
             if key in it
         )
         yield (

@@ -70,7 +70,7 @@ class AnswerScorer(LM):
         for batch in self._batches(sequences):
             # where the first answer token of each is read
             first = [min(answers[number][1] for number in where[it]) - 1 for it in batch]
-            logs = self._read(batch, first).log_softmax(-1)
+            logs = self._read(batch, first).log_softmax(-1).cpu()  # once, not for every option
             best, lengths = (
                 logs.argmax(-1),
                 [len(it) - f for it, f in zip(batch, first, strict=True)],
@@ -79,7 +79,7 @@ class AnswerScorer(LM):
             for sequence, begin, here, likeliest in parts:
                 for number in where[sequence]:
                     ids, start = answers[number]
-                    target = torch.tensor(ids[start:], device=here.device)
+                    target = torch.tensor(ids[start:])
                     score = here[start - 1 - begin :].gather(-1, target[:, None]).sum().item()
                     greedy = bool((likeliest[start - 1 - begin :] == target).all())
                     scores[number] = (score, greedy)

@@ -18,6 +18,8 @@ from torch.autograd.function import once_differentiable
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 
+from mofe import gate
+
 GROUPED = "mofe"  # transformers' name for Mixtral's packed experts as this project computes them
 
 
@@ -87,8 +89,7 @@ class GatedFfn(torch.autograd.Function):
         (experts, 2 * ffn, hidden) and down (experts, hidden, ffn) where they get a gradient.
         Returns (tokens, hidden)."""
         both = gate_up.times(x, ends)
-        gate, up = both.chunk(2, dim=-1)
-        out = down.times(F.silu(gate).mul_(up), ends)
+        out = down.times(gate.forward(both), ends)
         ctx.save_for_backward(both, weight, ends, x if trained else None)
         ctx.gate_up, ctx.down = gate_up, down
         return out.mul_(weight[:, None])
@@ -98,22 +99,8 @@ class GatedFfn(torch.autograd.Function):
     def backward(ctx, dout: torch.Tensor):
         both, weight, ends, x = ctx.saved_tensors
         dout = dout.contiguous()
-        gate, up = both.chunk(2, dim=-1)
-        opened = torch.sigmoid(gate)
-        active = opened * gate
         dinner = ctx.down.back(dout, ends)
-        inner = active * up
-        dweight = (dinner * inner).sum(-1, dtype=torch.float32).to(weight.dtype)
-        if x is None:
-            del inner
-        dinner *= weight[:, None].to(dinner.dtype)
-        dboth = torch.empty_like(both)
-        dgate, dup = dboth.chunk(2, dim=-1)
-        torch.mul(dinner, active, out=dup)
-        # silu' = sigmoid + silu * (1 - sigmoid)
-        torch.mul(
-            dinner.mul_(up), active.addcmul_(active, opened, value=-1).add_(opened), out=dgate
-        )
+        dboth, dweight, inner = gate.backward(both, dinner, weight, keep=x is not None)
         dx = ctx.gate_up.back(dboth, ends)
         if x is None:
             return dx, dweight, None, None, None
@@ -122,20 +109,50 @@ class GatedFfn(torch.autograd.Function):
         return dx, dweight, None, None, None, *dtrained
 
 
-class AddUp(torch.autograd.Function):
-    """Sums of rows by token. torch's index_add would keep the rows for backward, for their shape."""
+class Deal(torch.autograd.Function):
+    """Rows of tokens, dealt out to the pairs of a token and an expert of it."""
 
     @staticmethod
-    def forward(ctx, rows: torch.Tensor, tokens: torch.Tensor, number: int) -> torch.Tensor:
-        """rows (pairs, hidden), tokens (pairs,) int64 below `number` -> (number, hidden)."""
+    def forward(
+        ctx, rows: torch.Tensor, tokens: torch.Tensor, pairs: torch.Tensor | None
+    ) -> torch.Tensor:
+        """rows (number, hidden); tokens (all pairs,) int64: each pair's; pairs (number, k) int64: each
+        token's pairs, or None where tokens differ in their number. Returns (all pairs, hidden)."""
+        ctx.save_for_backward(tokens, pairs)
+        ctx.number = len(rows)
+        return rows.index_select(0, tokens)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dout: torch.Tensor):
+        return _add_up(dout, *ctx.saved_tensors, ctx.number), None, None
+
+
+class AddUp(torch.autograd.Function):
+    """The way back: sums of the pairs' rows by token. torch's index_add would keep the rows for
+    backward, for their shape."""
+
+    @staticmethod
+    def forward(
+        ctx, rows: torch.Tensor, tokens: torch.Tensor, pairs: torch.Tensor | None, number: int
+    ) -> torch.Tensor:
+        """rows (all pairs, hidden); tokens and pairs as in Deal -> (number, hidden)."""
         ctx.save_for_backward(tokens)
-        return rows.new_zeros(number, rows.shape[1]).index_add_(0, tokens, rows)
+        return _add_up(rows, tokens, pairs, number)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dout: torch.Tensor):
         (tokens,) = ctx.saved_tensors
-        return dout[tokens], None, None
+        return dout.index_select(0, tokens), None, None, None
+
+
+def _add_up(
+    rows: torch.Tensor, tokens: torch.Tensor, pairs: torch.Tensor | None, number: int
+) -> torch.Tensor:
+    if pairs is not None:  # the fastest of torch's ways to add up a fixed number of rows
+        return F.embedding_bag(pairs, rows.contiguous(), mode="sum")
+    return rows.new_zeros(number, rows.shape[1]).index_add_(0, tokens, rows)
 
 
 class Stack(nn.Module):
@@ -246,11 +263,11 @@ def mixture(
     expert that no token chose still gets a gradient, of zero: replicated processes wait for it.
     Under autocast products are computed in its dtype. Returns (tokens, hidden) of hidden's dtype.
     """
-    tokens, weight, ends = _route(index, weights, place)
+    tokens, pairs, weight, ends = _route(index, weights, place)
     kind = hidden.device.type
     low = torch.is_autocast_enabled(kind)
     x = hidden.to(torch.get_autocast_dtype(kind)) if low else hidden
-    x = x if tokens is None else x.index_select(0, tokens)
+    x = x if tokens is None else Deal.apply(x, tokens, pairs)
     parts, first = [], 0
     bounds = [0, *(ends[_through(stacks)].tolist() if len(stacks) > 1 else [len(x)])]
     for stack, (start, end) in zip(stacks, pairwise(bounds), strict=True):
@@ -259,7 +276,7 @@ def mixture(
         parts.append(_ffn(stack, x[start:end], weight[start:end], mine))
     out = torch.cat(parts) if len(parts) > 1 else parts[0]
     out = out.to(hidden.dtype)
-    return out if tokens is None else AddUp.apply(out, tokens, len(hidden))
+    return out if tokens is None else AddUp.apply(out, tokens, pairs, len(hidden))
 
 
 def _through(stacks: Sequence[nn.Module]) -> list[int]:
@@ -283,23 +300,29 @@ def _ffn(
 
 def _route(
     index: torch.Tensor, weights: torch.Tensor, place: Sequence[int]
-) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]:
-    """Who goes where: tokens (pairs,) sorted by the place that computes them, the weight of each
-    (pairs,), and where each place's end (places,). Tokens are None where one place takes them all.
+) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor, torch.Tensor]:
+    """Who goes where: tokens and pairs (as in Deal), the pairs sorted by the place that computes them,
+    the weight of each, and where each place's end (places,). Tokens are None where one place takes them
+    all.
     """
     k, number = index.shape[-1], max(place) + 1
     if number == 1:  # all experts are one: an ordinary FFN
-        return None, weights.sum(-1), torch.tensor([len(index)], dtype=torch.int32).to(index.device)
+        ends = torch.tensor([len(index)], dtype=torch.int32).to(index.device)
+        return None, None, weights.sum(-1), ends
     if number < len(place):  # a token whose experts lie in one place goes there once
         index = torch.tensor(place, device=index.device)[index]
         empty = weights.new_zeros(len(index), number)
         weights = empty.scatter_add(1, index, weights)
         chosen = torch.zeros_like(empty, dtype=torch.bool).scatter_(1, index, True)
         at, tokens = chosen.T.nonzero(as_tuple=True)
-        return tokens, weights[tokens, at], chosen.sum(0).cumsum(0, dtype=torch.int32)
+        return tokens, None, weights[tokens, at], chosen.sum(0).cumsum(0, dtype=torch.int32)
     order = index.flatten().argsort(stable=True)
+    pairs = torch.empty_like(order).scatter_(
+        0, order, torch.arange(len(order), device=order.device)
+    )
     counts = F.one_hot(index.flatten(), number).sum(0)
-    return order // k, weights.flatten()[order], counts.cumsum(0, dtype=torch.int32)
+    ends = counts.cumsum(0, dtype=torch.int32)
+    return order // k, pairs.view(-1, k), weights.flatten()[order], ends
 
 
 def packed_experts(

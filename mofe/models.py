@@ -17,7 +17,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from mofe import experts, files, manifest, methods, mirror, parallel
+from mofe import experts, files, manifest, methods, mirror, norms, parallel
 from mofe.plan import MODEL_FILES
 
 MATRIX = 1_000_000  # elements of a matrix that is large on disk
@@ -35,12 +35,13 @@ def device() -> torch.device:
 def place(model: nn.Module, sharded: bool = False) -> nn.Module:
     """The model on its device. On a GPU what is frozen becomes bfloat16: only what is trained
     needs a float32 master, without which a small learning rate is rounded away. 4-bit weights are
-    then expanded to bfloat16. What will be sharded stays where it is: it would not fit."""
+    then expanded to bfloat16, and norms are fused. What will be sharded stays where it is: it would not fit."""
     if device().type == "cuda":
         for parameter in methods.frozen(model).values():
             if parameter.dtype == torch.float32:
                 parameter.data = parameter.data.bfloat16()
         experts.compute_4bit_in(model, torch.bfloat16)
+        norms.fuse(model)
     return model if sharded else model.to(device())
 
 

@@ -140,6 +140,7 @@ def fit(
                     # gradients are averaged over the processes, and meant to be added up
                     accelerator.backward(part * parallel.processes() / answer_tokens)
                 total += part.detach()
+                del part  # with its graph, which holds the weights' bfloat16 copies
                 if parallel.any_of(signals.asked is not None):
                     checkpoint.save(trained, optimizer, progress)
                     raise Interrupted(

@@ -1,0 +1,139 @@
+"""What only a GPU shows: products in bfloat16, frozen weights in it, 4 bits there, memory there.
+
+Without a GPU all of this is skipped. "No further from float32" is the measure: in bfloat16 nothing is
+equal, so this project's losses and gradients are held against how far transformers' own go astray.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TRAINING
+from test_models import SETTINGS
+
+from mofe import evaluate, experts, export, methods, models, train
+from mofe.data import tokens
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+
+@pytest.fixture
+def batch(tiny, data):
+    tokenizer = models.tokenizer(tiny / "a")
+    rows = tokens.tokenize(tokens.read([data]), tokenizer, 64)
+    return tokens.collate(rows, range(12), tokenizer.pad_token_id)
+
+
+def gradients(model, batch, mixed: bool) -> tuple[float, dict[str, torch.Tensor]]:
+    """Loss and gradients on the GPU, in bfloat16 as `fit` computes them, or in float32."""
+    model = model.to("cuda")
+    with torch.autocast("cuda", torch.bfloat16, enabled=mixed):
+        loss = train.AnswerLoss(model)(**{k: v.to("cuda") for k, v in batch.items()})
+    loss.backward()
+    return loss.item(), {n: p.grad for n, p in methods.trained(model).items()}
+
+
+def apart(found: dict[str, torch.Tensor], exact: dict[str, torch.Tensor], names) -> float:
+    """The relative distance of gradients."""
+    distance = sum((found[n] - exact[n]).float().square().sum().item() for n in names)
+    return (distance / sum(exact[n].float().square().sum().item() for n in names)) ** 0.5
+
+
+@pytest.mark.parametrize("method", SETTINGS)
+@pytest.mark.parametrize("merge", ["moe4a", "moe2a2b"])
+def test_losses_and_gradients_are_no_further_from_float32_than_transformers(
+    tiny, batch, method, merge
+):
+    def plain():
+        model = models.load(tiny / merge)
+        if "quantize" in SETTINGS[method]:
+            model = export._through_nf4(model, SETTINGS[method])
+        model = methods.METHODS["full"](model, {})
+        model.set_experts_implementation("eager")
+        return model
+
+    exact, theirs = gradients(plain(), batch, False), gradients(plain(), batch, True)
+    for fold in (False, True):
+        torch.manual_seed(0)
+        ours = methods.apply(models.load(tiny / merge), SETTINGS[method])
+        if fold:
+            experts.fold_duplicates(ours)
+        found = gradients(models.place(ours), batch, True)
+        assert found[0] == pytest.approx(exact[0], rel=5e-3)
+        if names := exact[1].keys() & found[1].keys():
+            # frozen weights, and 4-bit ones expanded, are rounded to bfloat16 there as well
+            limit = 2 * apart(theirs[1], exact[1], names) + 0.01
+            assert apart(found[1], exact[1], names) < limit
+
+
+@pytest.mark.parametrize("method", SETTINGS)
+def test_trainings_run_and_what_is_frozen_stays(tiny, data, tmp_path, method):
+    record = train_one(tiny, data, tmp_path, method)
+    losses = [json.loads(x)["loss"] for x in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert losses[-1] < losses[0]
+    # train_variant raises where a frozen weight changed
+    assert record["peak_memory_bytes"] == pytest.approx(torch.cuda.max_memory_allocated(), rel=0.5)
+
+
+def test_a_training_is_the_cpus(tiny, data, tmp_path, monkeypatch):
+    """Up to bfloat16: the losses of every step of the same training there."""
+    found = {}
+    for device in ("gpu", "cpu"):
+        if device == "cpu":
+            monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        out = tmp_path / device
+        train_one(tiny, data, out, "freeze1", learning_rate=1e-3)
+        lines = (out / "log.jsonl").read_text().splitlines()
+        found[device] = [json.loads(line)["loss"] for line in lines]
+    assert found["gpu"] == pytest.approx(found["cpu"], rel=0.02)
+
+
+@pytest.mark.parametrize("method", ["mofe", "lora", "qlora"])
+def test_a_trained_model_is_evaluated_as_it_was_trained(tiny, data, tmp_path, batch, method):
+    """Its loss by a delta read back from disk, in evaluation's form, folded."""
+    train_one(tiny, data, tmp_path, method)
+    settings = SETTINGS[method]
+    model = models.load_variant(tiny / "moe2a2b", [settings], [tmp_path / "delta.safetensors"])
+    model = models.place(experts.fold_duplicates(model))
+    tokenizer = models.tokenizer(tiny / "a")
+    scorer = evaluate.AnswerScorer(model, tokenizer)
+    rows = tokens.tokenize(tokens.read([data]), tokenizer, 64)
+    sequences = [tuple(ids[:-1]) for ids in rows.ids[:12]]
+    logs = scorer._read(sequences, [len(s) - 1 for s in sequences]).log_softmax(-1)
+    targets = torch.tensor([ids[-1] for ids in rows.ids[:12]], device="cuda")
+    assert logs.dtype == torch.float32
+    whole = -logs.gather(-1, targets[:, None]).sum().item()
+    last = {**batch, "labels": torch.full_like(batch["labels"], tokens.IGNORED)}
+    for row, ids in enumerate(rows.ids[:12]):
+        last["labels"][row, len(ids) - 1] = ids[-1]
+    with torch.no_grad():
+        loss = gradientless(model, last)
+    assert whole == pytest.approx(loss, rel=0.02)
+
+
+def gradientless(model, batch) -> float:
+    with torch.autocast("cuda", torch.bfloat16):
+        return train.AnswerLoss(model)(**{k: v.to("cuda") for k, v in batch.items()}).item()
+
+
+def train_one(tiny, data, out: Path, method: str, **training) -> dict:
+    out.mkdir(exist_ok=True)
+    train.train_variant(
+        merge=str(tiny / "moe2a2b"),
+        data=[data],
+        parents=[],
+        chain=[],
+        params={
+            "recipe": method,
+            **SETTINGS[method],
+            "training": TRAINING | {"epochs": 4} | training,
+        },
+        names={},
+        seed=0,
+        delta=out / "delta.safetensors",
+        record=out / "train.json",
+        log=out / "log.jsonl",
+        checkpoint=out / "checkpoint",
+    )
+    return json.loads((out / "train.json").read_text())
