@@ -10,9 +10,8 @@ from torch import nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.mistral.modeling_mistral import MistralRMSNorm
 from transformers.models.mixtral.modeling_mixtral import MixtralRMSNorm
-from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
-PLAIN = (LlamaRMSNorm, MistralRMSNorm, MixtralRMSNorm, Qwen2RMSNorm)
+PLAIN = (LlamaRMSNorm, MistralRMSNorm, MixtralRMSNorm)
 
 
 class FusedNorm(nn.Module):
