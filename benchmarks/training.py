@@ -45,8 +45,9 @@ from memory import METHODS, TRAINING
 from mofe.shapes import Shape
 
 MIXTURES = {"small": 2, "medium": 4, "large": 8}  # experts, as in Tables 1 and 2
-PRELOAD = ["bitsandbytes", "peft", "transformers:Trainer", "transformers:MixtralForCausalLM"]
-PRELOAD += ["trl:SFTTrainer", "mofe.tasks", "mofe.train"]
+PRELOAD = ["transformers:MixtralForCausalLM", "mofe.tasks", "mofe.train"]
+# bitsandbytes, which these import, initialises CUDA, after which no fork can use it.
+PRELOAD_ON_CPU = ["bitsandbytes", "peft", "transformers:Trainer", "trl:SFTTrainer"]
 FOLDED = "mofe, folded"  # MoFE with training.fold_duplicates
 STOCK = ["full", "mofe", "lora", "dora", "qlora"]  # what Trainer and TRL can do
 
@@ -510,6 +511,8 @@ def main() -> None:
     start_over(arguments.threads)
     preload(*PRELOAD)
     on_gpu, quick = forked(has_gpu), arguments.quick
+    if not on_gpu:
+        preload(*PRELOAD_ON_CPU)
     sizes = arguments.sizes or (["tinyllama"] if on_gpu else ["mini", "rows"])
     if not MEDMCQA.is_dir() and (real := [s for s in sizes if SIZES[s].data != "world"]):
         print(f"{', '.join(real)} left out: no real rows in {SHARED} (MOFE_SHARED)")

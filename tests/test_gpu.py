@@ -5,14 +5,18 @@ equal, so this project's losses and gradients are held against how far transform
 """
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import TRAINING
+from test_gate import SHAPES, compare
 from test_models import SETTINGS
 
-from mofe import evaluate, experts, export, methods, models, train
+from mofe import evaluate, experts, export, gate, methods, models, train
 from mofe.data import tokens
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -76,17 +80,35 @@ def test_trainings_run_and_what_is_frozen_stays(tiny, data, tmp_path, method):
     assert record["peak_memory_bytes"] == pytest.approx(torch.cuda.max_memory_allocated(), rel=0.5)
 
 
-def test_a_training_is_the_cpus(tiny, data, tmp_path, monkeypatch):
+def test_a_training_is_the_cpus(tiny, data, tmp_path):
     """Up to bfloat16: the losses of every step of the same training there."""
-    found = {}
-    for device in ("gpu", "cpu"):
-        if device == "cpu":
-            monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        out = tmp_path / device
-        train_one(tiny, data, out, "freeze1", learning_rate=1e-3)
-        lines = (out / "log.jsonl").read_text().splitlines()
-        found[device] = [json.loads(line)["loss"] for line in lines]
-    assert found["gpu"] == pytest.approx(found["cpu"], rel=0.02)
+    train_one(tiny, data, tmp_path / "gpu", "freeze1", learning_rate=1e-3)
+    call = f"import test_gpu as t; t.train_one(*map(t.Path, {[str(tiny), data, str(tmp_path / 'cpu')]}), "
+    subprocess.run(
+        [sys.executable, "-c", call + "'freeze1', learning_rate=1e-3)"],
+        cwd=Path(__file__).parent,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path()},
+        check=True,
+    )
+    gpu, cpu = (
+        [json.loads(x)["loss"] for x in (tmp_path / d / "log.jsonl").read_text().splitlines()]
+        for d in ("gpu", "cpu")
+    )
+    assert gpu == pytest.approx(cpu, rel=0.02)
+
+
+def path() -> str:
+    return os.pathsep.join(p for p in (str(Path(__file__).parents[1]), *sys.path) if p)
+
+
+@pytest.mark.parametrize("rows, ffn", [(0, 24), *SHAPES])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_the_kernels_compute_what_torch_does(rows, ffn, dtype):
+    compare(rows, ffn, dtype, "cuda")
+
+
+def test_the_kernels_are_used():
+    assert gate._fused(torch.ones(1, 2, device="cuda"))
 
 
 @pytest.mark.parametrize("method", ["mofe", "lora", "qlora"])
