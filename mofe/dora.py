@@ -36,12 +36,14 @@ class OncePerStep(DoraLinearLayer):
         """What the adapter adds to the base layer's result, as in DoraLinearLayer.forward."""
         if self.norms is None:
             self.norms = self._norms(lora_A.weight, lora_B.weight, scaling, base_layer)
-        scale = (self.weight / self.norms).view(1, -1)
         if base_result is None:
             base_result = base_layer(x)
         if base_layer.bias is not None:
             base_result = base_result - base_layer.bias
-        return (scale - 1) * base_result + scale * lora_B(lora_A(x)) * scaling
+        # in the products' dtype, or autocast would make all of this float32
+        scale = (self.weight / self.norms).view(1, -1)
+        lora, kind = lora_B(lora_A(x)), base_result.dtype
+        return torch.addcmul((scale - 1).to(kind) * base_result, (scale * scaling).to(kind), lora)
 
     @torch.no_grad()
     def _norms(self, a: torch.Tensor, b: torch.Tensor, scaling: float, base_layer: nn.Module):

@@ -125,8 +125,9 @@ class AnswerScorer(LM):
     ) -> list[list[tuple[int, ...]]]:
         """Sequences, sorted by length, in batches; `room`: for so many more tokens behind each."""
         lengths = [len(sequence) + room for sequence in sequences]
-        most = memory.QUESTION_TOKENS[self.device.type]
-        cut = tokens.micro_batches(range(len(sequences)), lengths, most)
+        kind = self.device.type
+        most, start = memory.QUESTION_TOKENS[kind], tokens.STARTING[kind]
+        cut = tokens.micro_batches(range(len(sequences)), lengths, most, start)
         return [[sequences[i] for i in batch] for batch in cut]
 
     def _precision(self) -> torch.autocast:

@@ -150,6 +150,10 @@ class AddUp(torch.autograd.Function):
 def _add_up(
     rows: torch.Tensor, tokens: torch.Tensor, pairs: torch.Tensor | None, number: int
 ) -> torch.Tensor:
+    if pairs is not None and gate.fused(rows):
+        from mofe import kernels
+
+        return kernels.add_up(rows, pairs)
     if pairs is not None:  # the fastest of torch's ways to add up a fixed number of rows
         return F.embedding_bag(pairs, rows.contiguous(), mode="sum")
     return rows.new_zeros(number, rows.shape[1]).index_add_(0, tokens, rows)

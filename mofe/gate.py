@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 def forward(both: torch.Tensor) -> torch.Tensor:
     """(tokens, 2 * ffn), gate and up side by side -> silu(gate) * up, (tokens, ffn)."""
-    if _fused(both):
+    if fused(both):
         from mofe import kernels
 
         return kernels.gate(both)
@@ -26,7 +26,7 @@ def backward(
     dinner (tokens, ffn): the gradient of that product, which is overwritten. Returns the gradients of
     `both` and of `weight`, and, if `keep`, what `forward` gave.
     """
-    if _fused(both):
+    if fused(both):
         from mofe import kernels
 
         return kernels.gate_back(both, dinner, weight, keep)
@@ -46,7 +46,8 @@ def backward(
     return dboth, dweight, inner
 
 
-def _fused(it: torch.Tensor) -> bool:
+def fused(it: torch.Tensor) -> bool:
+    """Whether a tensor is one for the kernels."""
     return it.is_cuda and _compiles()
 
 

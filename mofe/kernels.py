@@ -1,4 +1,4 @@
-"""GPU kernels of the gated FFN, in Triton, which torch brings along on machines with GPUs.
+"""GPU kernels of the expert layer, in Triton, which torch brings along on machines with GPUs.
 
 In torch the gate and its gradients are a dozen passes over tensors of (tokens, ffn), which together
 take as long as the experts' products.
@@ -30,6 +30,28 @@ def gate_back(
     given = both, dinner, weight, dboth, dweight, dinner if inner is None else inner
     _gate_back[(len(both),)](*given, ffn, keep, BLOCK)
     return dboth, dweight, inner
+
+
+def add_up(rows: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
+    """rows (all pairs, hidden), pairs (number, k) int64 -> (number, hidden): the sums over k of
+    rows[pairs], added up in float32."""
+    rows, (number, k) = rows.contiguous(), pairs.shape
+    out = rows.new_empty(number, rows.shape[1])
+    _add_up[(number,)](rows, pairs.contiguous(), out, rows.shape[1], k, BLOCK)
+    return out
+
+
+@triton.jit
+def _add_up(rows, pairs, out, hidden, K: tl.constexpr, BLOCK: tl.constexpr):
+    token = tl.program_id(0).to(tl.int64)
+    for start in range(0, hidden, BLOCK):
+        at = start + tl.arange(0, BLOCK)
+        there = at < hidden
+        total = tl.zeros((BLOCK,), tl.float32)
+        for j in range(K):
+            pair = tl.load(pairs + token * K + j)
+            total += tl.load(rows + pair * hidden + at, there, 0.0).to(tl.float32)
+        tl.store(out + token * hidden + at, total, there)
 
 
 @triton.jit

@@ -35,6 +35,11 @@ def compare(rows: int, ffn: int, dtype: torch.dtype, device: str) -> None:
                 ours.double().cpu(), theirs.cpu(), rtol=within, atol=within * ffn**0.5
             )
     assert kernels.gate_back(both, dinner, weight, False)[2] is None
+    pairs = torch.randperm(rows * 3, device=device).view(rows, 3)
+    dealt = torch.randn(rows * 3, ffn, dtype=dtype, device=device)
+    sums = kernels.add_up(dealt, pairs)
+    assert sums.dtype == dtype
+    assert torch.allclose(sums.double(), dealt.double()[pairs].sum(1), rtol=within, atol=within)
 
 
 SHAPES = [(1, 24), (7, 1024), (3, 1500)]

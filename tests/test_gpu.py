@@ -108,7 +108,7 @@ def test_the_kernels_compute_what_torch_does(rows, ffn, dtype):
 
 
 def test_the_kernels_are_used():
-    assert gate._fused(torch.ones(1, 2, device="cuda"))
+    assert gate.fused(torch.ones(1, 2, device="cuda"))
 
 
 @pytest.mark.parametrize("method", ["mofe", "lora", "qlora"])

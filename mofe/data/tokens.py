@@ -11,6 +11,9 @@ import torch
 
 IGNORED = -100  # the label of a token that the loss leaves out
 
+# What starting a forward pass costs, in tokens: padding is cheaper than more passes below that.
+STARTING = {"cuda": 2048, "cpu": 128}
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -99,14 +102,15 @@ def schedule(
     global_batch: int,
     most_tokens: int,
     processes: int = 1,
+    start: int = 0,
 ) -> Iterator[list[list[int]]]:
     """The micro-batches of every optimiser step, as row indices.
 
     Each epoch visits every row once in an order that `seed` gives, `global_batch` rows a step (the
     epoch's last step may have fewer). Within a step rows are cut into micro-batches by length, of
     `most_tokens` tokens with padding (or one longer row), and of fewer where there would not be one
-    for each of `processes`. That saves padding and time, and changes nothing else: the step's
-    gradient is that of all its rows.
+    for each of `processes`; `start` as in micro_batches. That saves padding and time, and changes
+    nothing else: the step's gradient is that of all its rows.
     """
     random = np.random.default_rng(seed)
     for _ in range(epochs):
@@ -114,17 +118,28 @@ def schedule(
         for start in range(0, len(order), global_batch):
             step = sorted(order[start : start + global_batch], key=lengths.__getitem__)
             share = math.ceil(sum(lengths[i] for i in step) / processes)
-            yield micro_batches(step, lengths, min(most_tokens, share))
+            yield micro_batches(step, lengths, min(most_tokens, share), start)
 
 
-def micro_batches(step: Sequence[int], lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
-    """Rows in order of length, cut where one more would make too many tokens with padding."""
-    batches: list[list[int]] = []
-    for row in step:
-        if not batches or (len(batches[-1]) + 1) * lengths[row] > most_tokens:
-            batches.append([])
-        batches[-1].append(row)
-    return batches
+def micro_batches(
+    step: Sequence[int], lengths: Sequence[int], most_tokens: int, start: int = 0
+) -> list[list[int]]:
+    """Rows in order of length, cut into batches that take the least time: of at most `most_tokens`
+    tokens with padding (or one longer row), where a batch costs its tokens and `start` more."""
+    long = np.array([lengths[row] for row in step])
+    least, begins = np.zeros(len(step) + 1), np.zeros(len(step) + 1, dtype=int)
+    for end in range(1, len(step) + 1):  # the best way to cut the first `end` rows
+        longest = long[end - 1]
+        first = min(max(0, end - most_tokens // longest), end - 1)
+        rows = np.arange(end - first, 0, -1)
+        costs = least[first:end] + rows * longest + start
+        begins[end] = first + costs.argmin()
+        least[end] = costs.min()
+    batches, end = [], len(step)
+    while end:
+        batches.append(list(step[begins[end] : end]))
+        end = begins[end]
+    return batches[::-1]
 
 
 def count_steps(rows: int, epochs: int, global_batch: int) -> int:
