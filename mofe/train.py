@@ -104,9 +104,10 @@ def fit(
 ) -> dict[str, Any]:
     """Train the parameters that require gradients, in place, in all processes of this job.
 
-    training: the resolved `training` keys, micro_batch a number. checkpoint: where to go on from, and where to save on
-    SIGTERM or SIGUSR1 and from time to time; its log gets one JSON line an optimiser step (step,
-    loss: mean over the global batch's answer tokens, learning_rate, tokens: seen so far, seconds).
+    training: the resolved `training` keys, micro_batch a number. checkpoint: where to go on from,
+    and where to save on SIGTERM or SIGUSR1 and from time to time; its log gets one JSON line an
+    optimiser step (step, loss: mean over the global batch's answer tokens, learning_rate, tokens:
+    seen so far, seconds).
     sharding: how several processes share the work; whatever it is, the rows of every step and the
     loss are the same.
     Returns the run's record (seconds by this loop's own clock). Raises FloatingPointError where
