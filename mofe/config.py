@@ -19,6 +19,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    WrapValidator,
     create_model,
     model_validator,
 )
@@ -85,6 +86,23 @@ MixtureName = Annotated[str, _known("mixtures")]
 Shown = Annotated[str, _known("tasks", SHOWS)]
 Stages = dict[MixName, RecipeName]  # in order: trained on this mix by this recipe, then ...
 Count = Annotated[int, Field(ge=1)]
+
+
+def _count_or(word: str):
+    """The type of a count for which a word may stand. What is neither is told once: a union alone
+    has a sentence for each."""
+
+    def check(value: Any, either) -> int | str:
+        try:
+            return either(value)
+        except ValidationError:
+            raise PydanticCustomError(
+                "count_or", f"Input should be a whole number from 1, or '{word}'"
+            ) from None
+
+    return Annotated[Count | Literal[word], WrapValidator(check)]
+
+
 Amount = Annotated[float, Field(gt=0, allow_inf_nan=False)]  # a mean, such as tokens a row
 
 
@@ -179,7 +197,8 @@ class Source(Part):
 class Training(Part):
     """AdamW with linear decay (section 4.1); batches in rows, lengths in tokens.
 
-    micro_batch: rows of max_length tokens that are computed at once; of shorter ones as many more.
+    micro_batch: rows of max_length tokens that are computed at once, of shorter ones as many more;
+        "auto": as many as the hardware is fast with and has memory for (mofe.memory.at_once).
     fold_duplicates: compute equal frozen experts once, which changes results by rounding only.
     """
 
@@ -189,7 +208,7 @@ class Training(Part):
     max_grad_norm: Annotated[float, Field(gt=0)]
     epochs: Count
     global_batch: Count
-    micro_batch: Count
+    micro_batch: _count_or("auto")
     max_length: Count
     router_aux_loss: Annotated[float, Field(ge=0)]
     fold_duplicates: Annotated[bool, Field(strict=True)]
@@ -220,7 +239,7 @@ class Data(Part):
     text: str | None = None
     separator: str | None = None
     chunk_words: Count | None = None
-    rows: Count | Literal["full"]
+    rows: _count_or("full")
     tokens: Amount | None = None  # a row, for the plan only
 
     @model_validator(mode="after")
@@ -389,7 +408,7 @@ class Recipe(Part):
     """A way to fine-tune: a method of mofe/methods.py with its settings."""
 
     method: Literal["full", "freeze", "lora"]
-    frozen: Count | Literal["all"] | None = None
+    frozen: _count_or("all") | None = None
     rank: Count | None = None
     alpha: Count | None = None
     targets: Annotated[list[str], Field(min_length=1)] | None = None
@@ -743,19 +762,26 @@ def _sentence(error: dict, lines: Mapping[tuple, str]) -> list[str]:
     where = ".".join(map(str, loc)) + lines.get(tuple(map(str, loc)), "")
     if kind == "extra_forbidden":
         return [f"{where}: unknown key{suggest(loc[-1], _keys_at(loc[:-1]))}"]
-    if kind in ("float_type", "int_type") and isinstance(given, str):
-        try:
-            number = float(given)
-        except ValueError:
+    if kind in ("float_type", "int_type", "count_or") and isinstance(given, str):
+        if (number := _number(given)) is not None:
+            hint = f"write {_yaml_number(number)} in a file (--config gives nested numbers as text)"
+            return [f"{where}: {given!r} is text, not a number; {hint}"]
+        if kind != "count_or":
             return [f"{where}: {given!r} is text, a number is needed"]
-        hint = f"write {_yaml_number(number)} in a file (--config gives nested numbers as text)"
-        return [f"{where}: {given!r} is text, not a number; {hint}"]
     if kind == "missing":
         return [f"{where}: this key is missing; add it"]
     message = error["msg"]
     if kind in ("unknown_name", "bad_name", "exactly_one"):
         return [f"{where}: {message}"]
     return [f"{where}: {message}, but it is {given!r}"]
+
+
+def _number(text: str) -> float | None:
+    """The number that a text is, None where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _yaml_number(number: float) -> str:

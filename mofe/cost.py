@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,9 @@ class Estimate:
 
     needs: what it asks for. hours: wall-clock. memory: bytes at the peak, on each GPU (of a CPU
     study: resident), by what holds them. disk: bytes that it leaves; scratch: bytes of its
-    checkpoint, gone when it ends. request: a training's shape, parameters and whether it reads raw
-    text. fits: whether any number of these GPUs holds it. measured: whether
-    its speed is that of finished runs.
+    checkpoint, gone when it ends. micro_batch: rows of a training that are computed at once.
+    request: a training's shape, parameters and whether it reads raw text. fits: whether any number
+    of these GPUs holds it. measured: whether its speed is that of finished runs.
     """
 
     needs: Needs
@@ -82,6 +83,7 @@ class Estimate:
     memory: Parts = field(default_factory=dict)
     disk: float = 0
     scratch: float = 0
+    micro_batch: int = 0
     fits: bool = True
     measured: bool = False
     request: tuple[Shape, Mapping, bool] | None = field(default=None, repr=False)
@@ -96,11 +98,12 @@ LIGHT = Estimate(Needs(cpus=1, mem_mb=2000, runtime=10), hours=1 / 60, disk=0.1 
 
 @dataclass(frozen=True)
 class Placement:
-    """GPUs that a training is put on: `gpus` of each of `nodes` nodes."""
+    """GPUs that a training is put on: `gpus` of each of `nodes` nodes. micro_batch: rows at once."""
 
     gpus: int
     nodes: int
     sharding: str
+    micro_batch: int
     parts: Parts
     fits: bool
 
@@ -109,7 +112,9 @@ def place(
     shape: Shape, settings: Mapping, training: Mapping, text: bool, gpu: str, gpus_per_node: int
 ) -> Placement:
     """The fewest GPUs of a kind that hold a training: one, else the model sharded over GPUs of a
-    node, then over nodes, as many as share it out evenly. `fits` is false where none of these do."""
+    node, then over nodes, as many as share it out evenly; on these, the most rows at once that
+    `training` leaves open. `fits` is false where none of these do."""
+    usable = GPUS[gpu].usable
     counts = [(n, 1) for n in range(1, gpus_per_node + 1)]
     counts += [(gpus_per_node, nodes) for nodes in range(2, MAX_NODES + 1)]
     counts = [(n, nodes) for n, nodes in counts if shape.shared_evenly(n * nodes)]
@@ -117,11 +122,11 @@ def place(
         counts = [(1, 1)]
     for gpus, nodes in counts:
         how = sharding("fsdp", gpus * nodes)
-        parts = memory.on_gpu(shape, settings, training, text, gpus * nodes, how)
-        placed = Placement(gpus, nodes, how, parts, memory.total(parts) <= GPUS[gpu].usable)
-        if placed.fits:
+        fixed, parts = memory.at_once(shape, settings, training, text, usable, gpus * nodes, how)
+        fits = memory.total(parts) <= usable
+        if fits:
             break
-    return placed
+    return Placement(gpus, nodes, how, fixed["micro_batch"], parts, fits)
 
 
 class Costs:
@@ -236,8 +241,8 @@ class Costs:
         needs = Needs(1, self._mem_mb(resident), self._minutes(hours))
         return Estimate(needs, hours, parameters=parameters, disk=disk)
 
-    def train(self, variant: Variant, micro_batch: int | None = None) -> Estimate:
-        """One stage of a variant's fine-tuning: its last. micro_batch: another than the study's."""
+    def train(self, variant: Variant) -> Estimate:
+        """One stage of a variant's fine-tuning: its last."""
         shape, stage = self.moe_shape(variant.moe.name), variant.stages[-1]
         settings = self.plan.method_params(stage)
         # float32, but large matrices trained on a GPU; adapters are small
@@ -245,7 +250,7 @@ class Costs:
         disk = width * shape.trainable(settings)
         folded = self.plan.stage_params(stage)["training"]["fold_duplicates"]
         computed = self._computed(shape, variant, folded)
-        return self._train(shape, stage, disk, micro_batch, computed)
+        return self._train(shape, stage, disk, computed)
 
     def train_expert(self, model: str) -> Estimate:
         """A dense model's fine-tuning; its pretraining, of a model from scratch."""
@@ -311,13 +316,16 @@ class Costs:
         if estimate.request is None:
             return estimate.memory
         shape, params, text = estimate.request
-        alone = memory.on_gpu(shape, params, params["training"], text)
-        if gpus == 1 or params.get("quantize") or memory.total(alone) <= GPUS[self.gpu].usable:
+        usable = GPUS[self.gpu].usable
+        at_once = partial(memory.at_once, shape, params, params["training"], text, usable)
+        _, alone = at_once()
+        if gpus == 1 or params.get("quantize") or memory.total(alone) <= usable:
             return alone
-        return memory.on_gpu(shape, params, params["training"], text, gpus, "fsdp")
+        _, shared = at_once(gpus, "fsdp")
+        return shared
 
     def _remedy(self, estimate: Estimate) -> str:
-        """What would hold a job: more GPUs, other GPUs, or fewer rows at once."""
+        """What would hold a job: more GPUs, other GPUs, or fewer rows at once than are asked for."""
         if estimate.request is None:
             fitting = [k for k, g in GPUS.items() if memory.total(estimate.memory) <= g.usable]
             return f"it fits {', '.join(fitting)}" if fitting else "it fits no GPU that is known"
@@ -333,7 +341,7 @@ class Costs:
             if there.fits:
                 ways.append(f"hardware.gpu {kind} with {there.gpus * there.nodes} GPU(s)")
         rows = params["training"]["micro_batch"]
-        while rows > 1:
+        while rows != "auto" and rows > 1:
             rows //= 2
             fewer = {**params, "training": {**params["training"], "micro_batch": rows}}
             if (there := self.placement(shape, fewer, text)).fits:
@@ -348,12 +356,9 @@ class Costs:
         shape: Shape,
         stage: Stage,
         disk: float,
-        micro_batch: int | None = None,
         computed: Shape | None = None,
     ) -> Estimate:
         params = self.plan.stage_params(stage)
-        if micro_batch:
-            params["training"]["micro_batch"] = micro_batch
         text = any(self.study.data[d].text for d in self.plan.mix(stage.mix))
         training = params["training"]
         per_epoch, rows = (
@@ -387,8 +392,8 @@ class Costs:
     def _training(self, shape, params, text, tokens, flops, recipe, disk) -> Estimate:
         training, trainable = params["training"], shape.trainable(params)
         if self.on_cpu:
-            parts = memory.on_cpu(shape, params, training, text)
-            placed = Placement(1, 1, "none", parts, True)
+            fixed, parts = memory.at_once(shape, params, training, text, usable=None)
+            placed = Placement(1, 1, "none", fixed["micro_batch"], parts, True)
             host = memory.total(parts)
         else:
             placed = self.placement(shape, params, text)
@@ -414,6 +419,7 @@ class Costs:
             memory=placed.parts,
             disk=disk,
             scratch=12 * trainable,  # masters and moments
+            micro_batch=placed.micro_batch,
             fits=placed.fits,
             measured=recipe in self.measured.speed,
             request=(shape, params, text),

@@ -13,7 +13,7 @@ from typing import Any
 
 from mofe import memory
 from mofe.config import load_study
-from mofe.cost import CPU_FLOPS, SLOWER, STARTING, Costs, gib
+from mofe.cost import CPU_FLOPS, SLOWER, STARTING, Costs, Estimate, gib
 from mofe.files import write_atomic
 from mofe.hardware import GPUS
 from mofe.plan import Plan, Stage
@@ -145,6 +145,7 @@ def _job(name: str, job: Job) -> dict[str, Any]:
         "trainable": it.trainable,
         "tokens": it.tokens,
         "flops": it.flops,
+        "micro_batch": it.micro_batch,
         "memory": {"bytes": memory.total(it.memory), "parts": it.memory},
         "disk": it.disk,
         "scratch": it.scratch,
@@ -200,7 +201,7 @@ def _other_bases(costs: Costs) -> dict[str, list[dict[str, Any]]]:
                 "label": v.key,
                 "experts": len(v.moe.experts),
                 "recipe": v.stages[-1].recipe,
-                **_other(other, v),
+                **_other(other.train(v)),
             }
             for v in variants
         ]
@@ -208,13 +209,10 @@ def _other_bases(costs: Costs) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def _other(costs: Costs, variant) -> dict[str, Any]:
-    """A training there; where it fits no number of GPUs, with fewer rows a forward pass."""
-    micro_batch = costs.plan.stage_params(variant.stages[-1])["training"]["micro_batch"]
-    while not (it := costs.train(variant, micro_batch)).fits and micro_batch > 1:
-        micro_batch //= 2
+def _other(it: Estimate) -> dict[str, Any]:
+    """What the table of another base shows of a training there."""
     return {
-        "micro_batch": micro_batch,
+        "micro_batch": it.micro_batch,
         "parameters": it.parameters,
         "trainable": it.trainable,
         "memory": memory.total(it.memory),
@@ -380,6 +378,7 @@ def _trainings(found, cpu: bool) -> str:
                 f"{it['flops'] / 1e15:,.0f}" if not cpu else f"{it['flops'] / 1e15:.2g}",
                 (f"{it['gpu_hours']:.2f}" if not cpu else _time(it["hours"]))
                 + ("*" if it["measured"] else ""),
+                it["micro_batch"],
                 gib(it["memory"]["bytes"]) + ("" if it["fits"] else " **does not fit**"),
                 *([] if cpu else [f"{count}" + (f" {needs['sharding']}" if count > 1 else "")]),
                 _gb(it["disk"]),
@@ -387,7 +386,8 @@ def _trainings(found, cpu: bool) -> str:
             ]
         )
     heads = ["training", "parameters", "trained", "tokens", "PFLOP"]
-    heads += ["time each", "memory"] if cpu else ["GPU-hours", "memory a GPU", "GPUs"]
+    heads += ["time each" if cpu else "GPU-hours", "rows at once"]
+    heads += ["memory"] if cpu else ["memory a GPU", "GPUs"]
     heads += ["kept", "tables"]
     largest = max(
         (job for runs in seen.values() for job in runs),
@@ -490,8 +490,8 @@ def _bases(found) -> str:
         )
     text.append(
         "More than one GPU means FSDP2. Quantised experts cannot be sharded, so QLoRA has one GPU. "
-        "Rows at once are `micro_batch`, lowered where four rows' activations alone fill a GPU: nothing "
-        "is recomputed. Evaluating a mixture needs one GPU that holds it, which 70B mixtures do not "
+        "Rows at once are what `training.micro_batch` says or, if that is `auto`, the most of at most "
+        "16,384 tokens that fit: nothing is recomputed. Evaluating a mixture needs one GPU that holds it, which 70B mixtures do not "
         "find."
     )
     return "\n".join(text)

@@ -1,8 +1,14 @@
-"""GPUs that estimates are made for."""
+"""GPUs that estimates are made for, and what of a GPU's memory they may plan with."""
 
 from dataclasses import dataclass
 
 GIB = 1 << 30
+
+
+def usable(memory: float) -> float:
+    """Bytes that a training may plan with, of so many that CUDA reports of a GPU: whole GiB of them,
+    less CUDA's own half a GiB and some fragmentation."""
+    return (memory // GIB * 0.97 - 0.5) * GIB
 
 
 @dataclass(frozen=True)
@@ -19,8 +25,8 @@ class Gpu:
 
     @property
     def usable(self) -> float:
-        """Bytes that a training may plan with: less CUDA's own half a GiB and some fragmentation."""
-        return (self.memory_gib * 0.97 - 0.5) * GIB
+        """Bytes that a training may plan with."""
+        return usable(self.memory_gib * GIB)
 
 
 # Peaks: NVIDIA's data sheets of the A100 (SXM), the H100 (SXM) and the H200 (SXM). Their figures for

@@ -29,6 +29,11 @@ ANSWERS = 1 / 16  # the share of labelled tokens at the most: two of a row of 32
 # only; a CPU's caches like fewer.
 QUESTION_TOKENS = {"cuda": 16384, "cpu": 4096}
 
+# Tokens of a training's forward pass under micro_batch "auto": the most that fit. At TinyLlama's shape
+# with 8 experts, 4,096 are bound by launching kernels on an H200 and 16,384 fill it; a CPU's core is
+# fastest at about 1,000.
+TRAINING_TOKENS = {"cuda": (16384, 8192, 4096, 2048, 1024), "cpu": (1024,)}
+
 CUDA_PROCESS = 3e9  # main memory of a process that uses a GPU, beside the model
 
 Settings = Mapping[str, Any]
@@ -114,6 +119,35 @@ def evaluating(shape: Shape, settings: Settings, on_cpu: bool) -> Parts:
         * (4 * shape.active * shape.intermediate_size + 8 * shape.hidden_size),
     }
     return parts | ({"process": PROCESS} if on_cpu else {})
+
+
+def at_once(
+    shape: Shape,
+    settings: Settings,
+    training: Settings,
+    text: bool,
+    usable: float | None,
+    gpus: int = 1,
+    sharding: str = "none",
+) -> tuple[dict[str, Any], Parts]:
+    """`training` with a number for micro_batch "auto", and the peak with it: the most rows of
+    TRAINING_TOKENS that fit, or the fewest where none do. A number that is given stays.
+
+    usable: bytes that each GPU has for it (mofe.hardware.usable), None on a CPU. The other
+    arguments are on_gpu's.
+    """
+    rows = [training["micro_batch"]]
+    if rows == ["auto"]:
+        choices = TRAINING_TOKENS["cpu" if usable is None else "cuda"]
+        rows = [max(1, tokens // training["max_length"]) for tokens in choices]
+    for micro_batch in rows:
+        fixed = {**training, "micro_batch": micro_batch}
+        if usable is None:
+            return fixed, on_cpu(shape, settings, fixed, text)
+        parts = on_gpu(shape, settings, fixed, text, gpus, sharding)
+        if total(parts) <= usable:
+            break
+    return fixed, parts
 
 
 def total(parts: Parts) -> float:

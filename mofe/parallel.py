@@ -120,6 +120,7 @@ def any_of(flag: bool) -> bool:
 
 @cache
 def _control() -> dist.ProcessGroup:
+    accelerator()  # starts the processes' group, if nothing did yet
     # by gloo on the CPU, so that asking never waits for the GPU
     return dist.new_group(backend="gloo")
 

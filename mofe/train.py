@@ -23,10 +23,21 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
-from mofe import experts, manifest, methods, models, parallel, positions, provenance
+from mofe import (
+    experts,
+    hardware,
+    manifest,
+    memory,
+    methods,
+    models,
+    parallel,
+    positions,
+    provenance,
+)
 from mofe.checkpoint import Checkpoint, Interrupted, Progress, Signals
 from mofe.data import sources, tokens
 from mofe.files import write_atomic
+from mofe.shapes import Shape
 
 
 class AnswerLoss(nn.Module):
@@ -93,9 +104,10 @@ def fit(
 ) -> dict[str, Any]:
     """Train the parameters that require gradients, in place, in all processes of this job.
 
-    training: the resolved `training` keys. checkpoint: where to go on from, and where to save on
-    SIGTERM or SIGUSR1 and from time to time; its log gets one JSON line an optimiser step (step,
-    loss: mean over the global batch's answer tokens, learning_rate, tokens: seen so far, seconds).
+    training: the resolved `training` keys, micro_batch a number. checkpoint: where to go on from,
+    and where to save on SIGTERM or SIGUSR1 and from time to time; its log gets one JSON line an
+    optimiser step (step, loss: mean over the global batch's answer tokens, learning_rate, tokens:
+    seen so far, seconds).
     sharding: how several processes share the work; whatever it is, the rows of every step and the
     loss are the same.
     Returns the run's record (seconds by this loop's own clock). Raises FloatingPointError where
@@ -189,6 +201,7 @@ def fit(
         "resumed": progress.resumed,
         "processes": parallel.processes(),
         "sharding": sharding,
+        "micro_batch": training["micro_batch"],
         "peak_memory_bytes": _peak_memory(),
     }
 
@@ -337,7 +350,7 @@ def _fit_recorded(
     """Fit, and the record of train.json: counts, seconds, hashes, provenance. `hashed` is what
     else the result depends on, for its config_hash."""
     stamp = provenance.stamp()  # what fails here fails before the training
-    training, tokenizer = params["training"], models.tokenizer(origin)
+    training, tokenizer = _at_once(model, params, pairs, sharding), models.tokenizer(origin)
     rows = tokens.tokenize(pairs, tokenizer, training["max_length"])
     counts = {
         "trainable_parameters": sum(p.numel() for p in methods.trained(model).values()),
@@ -363,6 +376,29 @@ def _fit_recorded(
         **stamp,
     }
     return record, kept
+
+
+def _at_once(
+    model: nn.Module,
+    params: Mapping[str, Any],
+    pairs: Sequence[tuple[str, str]],
+    sharding: parallel.Sharding,
+) -> dict[str, Any]:
+    """The training's keys with a number for micro_batch "auto", as the plan chooses it, but for this
+    job's own GPUs. params keeps "auto", so that other GPUs make no other job."""
+    device, usable = models.device(), None
+    if device.type == "cuda":
+        usable = hardware.usable(torch.cuda.get_device_properties(device).total_memory)
+    shape = Shape.of(model.config.to_dict())
+    settings = {"method": "full", **params}  # a pretraining names no method
+    text = any(not prompt for prompt, _ in pairs)
+    processes = parallel.processes()
+    fixed, _ = parallel.from_first(
+        lambda: memory.at_once(
+            shape, settings, params["training"], text, usable, processes, sharding
+        )
+    )
+    return fixed
 
 
 def total_parameters(model: nn.Module) -> int:

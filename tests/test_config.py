@@ -99,6 +99,19 @@ FAULTS = {
         "write 3.0e-05",
     ),
     "wrong type": (("training", "epochs"), 1.5, "training.epochs", "integer"),
+    "a word that is no count": (
+        ("training", "micro_batch"),
+        "automatic",
+        "training.micro_batch",
+        "Input should be a whole number from 1, or 'auto', but it is 'automatic'",
+    ),
+    "a count of nothing": (
+        ("mixes", "posttrain", "training", "micro_batch"),
+        0,
+        "mixes.posttrain.training.micro_batch",
+        "Input should be a whole number from 1, or 'auto', but it is 0",
+    ),
+    "a count in quotes": (("training", "micro_batch"), "8", "training.micro_batch", "write 8 in"),
     "wrong choice": (("device",), "gpu", "device", "'cuda' or 'cpu'"),
     "a name that leaves its folder": (
         ("recipes", "../../x"),
@@ -178,6 +191,23 @@ def test_a_fault_is_one_sentence_with_key_and_remedy(config, fault):
     told = [p for p in problems(config) if p.startswith(where)]
     assert any(remedy in sentence for sentence in told), told
     assert all("\n" not in sentence for sentence in told)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("training", "micro_batch"),
+        ("recipes", "lora", "training", "micro_batch"),
+        ("data", "mmlu", "rows"),
+        ("recipes", "freeze1", "frozen"),
+    ],
+    ids=".".join,
+)
+@pytest.mark.parametrize("value", ["automatic", 0, 1.5, True])
+def test_what_is_neither_a_count_nor_its_word_is_told_once(config, path, value):
+    config["recipes"]["lora"]["training"] = {}
+    put(config, path, value)
+    assert len(problems(config)) == 1
 
 
 def test_every_fault_is_told_at_once(config):

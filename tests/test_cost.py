@@ -145,6 +145,84 @@ def test_a_placement_is_the_fewest_gpus_that_hold_it(method, experts, gpu):
         assert count > 4 or memory.total(parts) > GPUS[gpu].usable
 
 
+trainings = {
+    "shape": st.sampled_from([2, 4, 8]).map(lambda n: TINYLLAMA.mixture(n, 2)),
+    "settings": st.sampled_from(METHODS),
+    "text": st.booleans(),
+}
+lengths = st.sampled_from([1, 60, 256, 1000, 1024, 4096, 20000])
+gpus = st.sampled_from([(1, "none"), (2, "fsdp"), (4, "ddp"), (8, "fsdp")])
+
+
+@given(st.fixed_dictionaries(trainings), lengths, st.floats(1e9, 200e9), gpus)
+def test_auto_is_the_most_rows_that_fit(training, length, usable, gpus):
+    def choice(rows):
+        keys = {"micro_batch": rows, "max_length": length, "epochs": 3}
+        fixed, parts = memory.at_once(
+            **training, training=keys, usable=usable, gpus=gpus[0], sharding=gpus[1]
+        )
+        assert fixed == keys | {"micro_batch": fixed["micro_batch"]}
+        return fixed["micro_batch"], memory.total(parts)
+
+    rows, peak = choice("auto")
+    tokens = [16384, 8192, 4096, 2048, 1024]
+    possible = sorted({max(1, it // length) for it in tokens})
+    assert rows in possible and choice(rows) == (rows, peak), "a number stays"
+    fitting = [it for it in possible if choice(it)[1] <= usable]
+    assert rows == max(fitting, default=possible[0])
+
+
+@given(st.fixed_dictionaries(trainings), lengths)
+def test_auto_on_a_cpu_is_1024_tokens_whatever_its_memory(training, length):
+    keys = {"micro_batch": "auto", "max_length": length}
+    fixed, parts = memory.at_once(**training, training=keys, usable=None)
+    assert fixed["micro_batch"] == max(1, 1024 // length)
+    assert parts == memory.on_cpu(**training, training=fixed)
+
+
+@given(st.fixed_dictionaries(trainings), lengths, st.sampled_from(sorted(GPUS)))
+def test_fewer_gpus_go_before_more_rows(training, length, gpu):
+    def placed(rows):
+        keys = {"micro_batch": rows, "max_length": length}
+        return place(**training, training=keys, gpu=gpu, gpus_per_node=4)
+
+    auto, fewest, most = map(placed, ("auto", max(1, 1024 // length), max(1, 16384 // length)))
+    assert placed(auto.micro_batch) == auto
+    assert (auto.gpus, auto.nodes, auto.fits) == (fewest.gpus, fewest.nodes, fewest.fits)
+    if most.fits and (most.gpus, most.nodes) == (auto.gpus, auto.nodes):
+        assert auto == most
+
+
+def test_the_papers_trainings_take_16_rows_at_once_but_where_memory_is_short(costs):
+    rows = {key: costs.train(v).micro_batch for key, v in costs.plan.trained.items()}
+    fewer = {key: n for key, n in rows.items() if n != 16}
+    assert fewer == {
+        "tinyllama_4tinyllama/mmlu_medmcqa_full": 4,
+        "tinyllama_8tinyllama/mmlu_medmcqa_full": 8,  # on two GPUs
+        "tinyllama_4tinyllama/medmcqa_freeze1": 8,
+        "tinyllama_4tinyllama/medmcqa_full": 4,
+    }
+
+
+def test_auto_is_chosen_anew_for_other_gpus(costs):
+    large = costs.train(costs.plan.trained["tinyllama_8tinyllama/mmlu_medmcqa_full"])
+    assert costs.misfit("train", "it", large, 4) is None
+    told = costs.misfit("train", "it", large, 1)
+    assert "it fits 2 GPUs" in told and "micro_batch" not in told
+
+
+def test_fewer_rows_are_advised_only_to_whom_asks_for_more(paper_plan):
+    def told(rows):
+        wide = {"training": {"max_length": 8192, "micro_batch": rows}}
+        plan = Plan(read_study(CONFIG, recipes={"qlora": wide}))
+        costs = Costs(plan, gpu="a100-40gb", gpus_per_node=1)
+        variant = next(v for v in plan.trained.values() if v.stages[-1].recipe == "qlora")
+        return costs.misfit("train", "it", costs.train(variant), 1)
+
+    assert "training.micro_batch 2 with 1 GPU(s)" in told(64)
+    assert told("auto") is None
+
+
 def test_what_estimates_use_changes_no_job(paper_plan):
     change = {
         "data": {"mmlu": {"tokens": 5.0}},

@@ -4,6 +4,7 @@ import json
 import math
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from test_models import SETTINGS
 
-from mofe import methods, models, provenance, train
+from mofe import memory, methods, models, provenance, train
 from mofe.data import tokens
 
 
@@ -109,6 +110,36 @@ def test_a_step_does_not_depend_on_the_micro_batch(tiny, data, tmp_path):
     moved = sum((one[n] - start[n]).abs().mean().item() for n in one)
     apart = sum((one[n] - eight[n]).abs().mean().item() for n in one)
     assert apart < 0.02 * moved
+
+
+@pytest.mark.parametrize("method", ["full", "mofe", "qlora"])
+def test_auto_is_the_training_with_the_number_that_it_records(
+    tiny, data, tmp_path, method, monkeypatch
+):
+    # fewer tokens than 1,024, so that a step has several micro-batches
+    monkeypatch.setitem(memory.TRAINING_TOKENS, "cpu", (100,))
+    logs, hashes = [], []
+    for rows in ("auto", 3):
+        out = tmp_path / str(rows)
+        record = run(tiny, data, out, method, micro_batch=rows, max_length=32, global_batch=20)
+        lines = (out / "log.jsonl").read_text().splitlines()
+        logs.append([json.loads(line)["loss"] for line in lines])
+        hashes.append(record["config_hash"])
+        assert record["micro_batch"] == 3
+    assert logs[0] == logs[1]
+    assert hashes[0] != hashes[1], "of what is configured, whatever the hardware makes of it"
+
+
+@pytest.mark.parametrize("method", ["full", "dora"])
+def test_auto_follows_the_gpu_that_a_job_got(tiny, monkeypatch, method):
+    model = methods.apply(models.load(tiny / "moe2a2b"), SETTINGS[method])
+    params = SETTINGS[method] | {"training": {**TRAINING, "micro_batch": "auto"}}
+    monkeypatch.setattr(models, "device", lambda: torch.device("cuda", 0))
+    for gib, rows in ((79.2, 16384 // 64), (0.9, 1024 // 64)):
+        gpu = SimpleNamespace(total_memory=gib * 2**30)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _, gpu=gpu: gpu)
+        chosen = train._at_once(model, params, [("", "text")], "none")
+        assert chosen == params["training"] | {"micro_batch": rows}
 
 
 @pytest.mark.parametrize(
