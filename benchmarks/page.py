@@ -21,6 +21,7 @@ TITLES = {
     "mini": "the mini study's shape",
     "rows": "TinyLlama at a quarter of its width",
     "tinyllama": "TinyLlama's shape",
+    "tinyllama_512": "TinyLlama's shape, 512 rows a step",
 }
 METHODS = {
     "full": "full",
@@ -90,35 +91,42 @@ def training(record: dict[str, Any]) -> Iterator[str]:
             f"Hidden {shape['hidden_size']}, {shape['num_hidden_layers']} layers, FFN "
             f"{shape['intermediate_size']}, {shape['num_attention_heads']} heads, vocabulary "
             f"{shape['vocab_size']}; {size['rows']} rows of {size['mean_length']:.0f} tokens on average, "
-            f"all of them in every step, {settings['epochs']} steps a run; the Trainer takes "
-            f"{settings['micro_batch']} rows a forward pass, this project at most "
-            f"{settings['micro_batch'] * settings['max_length']:,} tokens. A large matrix product reaches "
-            f"{size['matmul_flops'] / 1e9:,.0f} GFLOP/s here. TRL's fastest setting was "
-            f"{size['trl_best']} (tokens/s: "
-            + ", ".join(f"{how} {it:,.0f}" for how, it in size["trl_settings"].items())
-            + ")."
+            f"all of them in every step, {settings['epochs']} steps a run. A large matrix product "
+            f"reaches {size['matmul_flops'] / 1e9:,.0f} GFLOP/s here." + _settings(size)
         )
         yield ""
-        head = ["", "tokens/s", "of the ceiling", "peak MiB", "Trainer takes", "TRL takes"]
-        head += ["time over MoFE's", "by FLOPs"]
+        head = ["", "tokens/s", "of the ceiling", "rows at once", "peak MiB", "estimated"]
+        head += ["Trainer takes", "TRL takes", "time over MoFE's", "by FLOPs"]
         yield from table(head, _training_rows(size))
 
 
+def _settings(size: dict[str, Any]) -> str:
+    """How the others ran, where they did."""
+    if "trl_best" not in size:
+        return ""
+    tried = ", ".join(f"{how} {it:,.0f}" for how, it in size["trl_settings"].items())
+    return (
+        f" The Trainer takes {size['trainer_rows']} rows a forward pass. TRL's fastest setting was "
+        f"{size['trl_best']} (tokens/s: {tried})."
+    )
+
+
 def _training_rows(size: dict[str, Any]) -> Iterator[list[str]]:
-    for mixture in size["mixtures"]:
+    for mixture in (m for m in MIXTURES if m in size["mixtures"]):
         found = entries(size, mixture)
         for (system, method), it in found.items():
             if system != "mofe":
                 continue
             name = f"{mixture}, {METHODS[method]}"
             if "failed" in it:
-                yield [name, it["failed"], *[""] * 6]
+                yield [name, it["failed"], *[""] * 8]
                 continue
             yield [
                 name,
                 f"{speed(it):,.0f}",
                 f"{it['utilisation']:.0%}",
-                f"{it['peak_bytes'] / 2**20:,.0f}",
+                str(it["rows_at_once"]),
+                *(f"{it[what] / 2**20:,.0f}" for what in ("peak_bytes", "estimated_bytes")),
                 *(_theirs(found, other, method) for other in ("trainer", "trl")),
                 times(it.get("over_mofe")),
                 f"{_by_flops(found, method):.2f}" if method != "mofe" else "",
@@ -231,15 +239,20 @@ def whole_study(record: dict[str, Any]) -> Iterator[str]:
 # ------------------------------------------------------------------------------------ targets
 
 
-def targets(train: dict[str, Any] | None, evaluate: dict[str, Any] | None) -> Iterator[list[str]]:
+def targets(
+    train: dict[str, Any] | None, gpu: dict[str, Any] | None, evaluate: dict[str, Any] | None
+) -> Iterator[list[str]]:
     """What was aimed at, what was measured, and whether every measurement reaches it."""
 
     def judged(what: str, values: dict[str, float], limit: float, least: bool) -> list[str]:
-        bound = f"{'at least' if least else 'at most'} {limit:g}"
+        bound = f"{'at least' if least else 'at most'} {limit:,g}"
         if not values:
             return [what, bound, "not measured", ""]
         reached = all(v >= limit if least else v <= limit for v in values.values())
-        shown = ", ".join(f"{name} {value:.2f}" for name, value in values.items())
+        shown = ", ".join(
+            f"{name} {value:,.0f}" if value > 1000 else f"{name} {value:.2f}"
+            for name, value in values.items()
+        )
         return [what, bound, shown, "yes" if reached else "**no**"]
 
     if train and "rows" in train["sizes"]:
@@ -269,6 +282,15 @@ def targets(train: dict[str, Any] | None, evaluate: dict[str, Any] | None) -> It
                 )
             )
             yield judged(f"folding (losses within {apart:.0e})", gains, 1.5, True)
+    if gpu and (size := gpu["sizes"].get("tinyllama_512")):
+        found = {mixture: entries(size, mixture)["mofe", "mofe"] for mixture in size["mixtures"]}
+        speeds = {mixture: speed(it) for mixture, it in found.items() if "failed" not in it}
+        if "large" in speeds:
+            what = f"MoFE's tokens/s on {', '.join(gpu['hardware']['gpus'])}"
+            yield judged(what, {"large": speeds["large"]}, 35_000, True)
+        if len(speeds) == len(MIXTURES):
+            most = {"slowest over fastest": max(speeds.values()) / min(speeds.values())}
+            yield judged("its time across 2, 4 and 8 experts there", most, 1.1, False)
     if evaluate:
         ratios = {name: it["call"]["ratio"]["median"] for name, it in evaluate["sizes"].items()}
         other = sum(it["judged_otherwise"] for it in evaluate["sizes"].values())
@@ -346,7 +368,7 @@ def page() -> Iterator[str]:
         "“Trainer takes 2” means: twice as long as this project for the same tokens."
     )
     yield ""
-    rows = list(targets(found["training-cpu"], found["evaluation-cpu"]))
+    rows = list(targets(found["training-cpu"], found["training-gpu"], found["evaluation-cpu"]))
     if rows:
         yield from table(["target", "", "measured", "reached"], rows)
     for name, title in (
@@ -369,7 +391,8 @@ def page() -> Iterator[str]:
             f"losses differ by {first_losses(record)} at most (QLoRA's apart: stock 4-bit loading "
             "leaves the experts as they are). Speed counts the rows' own tokens, no padding. "
             "“Of the ceiling”: FLOPs that the method needs, by mofe/shapes.py, over those of a large "
-            "matrix product. “Cannot”: packed experts cannot be frozen in part."
+            "matrix product. “Rows at once”: of the greatest length, of shorter ones as many more; "
+            "“estimated”: the peak by the plan, if all of them had it. “Cannot”: packed experts cannot be frozen in part."
         )
         yield ""
         yield from training(record)

@@ -6,7 +6,7 @@
 
 Everyone trains the same random mixture of identical experts on the same rows, all of them in every
 optimiser step, with the same loss (on the answers alone) and the same AdamW; this project with as
-many tokens a forward pass as micro_batch rows of max_length. Speed is true tokens
+many tokens a forward pass as micro_batch "auto" chooses. Speed is true tokens
 a second: tokens of rows, padding does not count, and so do not loading, tokenising and building a
 trainer. With a GPU the shape is TinyLlama's (training-gpu.json); there the first step is warm-up, and
 the steps after it are what is paired.
@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -62,15 +63,18 @@ TRL_SETTINGS = {
 }
 # On a GPU, which wants more of them at a time.
 TRL_ON_GPU = {
-    name: TRL_SETTINGS[name] for name in ("batches of 4, by length", "batches of 16, by length")
-} | {"4 packed to 1024": {"batch": 4, "packing": 1024}}
+    "batches of 16, by length": TRL_SETTINGS["batches of 16, by length"],
+    "4 packed to 1024": {"batch": 4, "packing": 1024},
+}
 
 
 @dataclass(frozen=True)
 class Size:
     """A dense shape, and what it trains on: rows of the generated `world` or real ones ("medmcqa",
     "mmlu_medmcqa"), all of them in each of `steps` optimiser steps; the first `warm_up` steps are not
-    measured, and each of those after them is."""
+    measured, and each of those after them is. micro_batch: the Trainer's rows a forward pass. alone:
+    this project's MoFE and nothing else.
+    """
 
     shape: Shape
     data: str
@@ -79,13 +83,14 @@ class Size:
     micro_batch: int
     max_length: int
     warm_up: int = 0
+    alone: bool = False
 
     @property
     def training(self) -> dict:
         return TRAINING | {
             "epochs": self.steps,
             "global_batch": self.rows,
-            "micro_batch": self.micro_batch,
+            "micro_batch": "auto",
             "max_length": self.max_length,
         }
 
@@ -97,6 +102,7 @@ SIZES = {
     # more than 256 tokens, and a CPU core is fastest at about 1,000 tokens a forward pass.
     "rows": Size(replace(TINYLLAMA, hidden_size=512, intermediate_size=1408, num_hidden_layers=4,
                          num_attention_heads=8, num_key_value_heads=1), "medmcqa", 64, 2, 4, 256),
+    "tinyllama_512": Size(TINYLLAMA, "mmlu_medmcqa", 512, 6, 4, 1024, warm_up=1, alone=True),
     "tinyllama": Size(TINYLLAMA, "mmlu_medmcqa", 128, 6, 4, 1024, warm_up=1),
 }  # fmt: skip
 
@@ -168,17 +174,35 @@ def train_ours(size: Size, shape: Shape, method: str, rows, settings) -> dict:
     model = methods.apply(model, METHODS["mofe" if method == FOLDED else method])
     if method == FOLDED:
         model = experts.fold_duplicates(model)
+    training, parts = at_once(size, shape, method)
     model = models.place(model)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Checkpoint(Path(folder) / "checkpoint", "benchmark")
         torch.manual_seed(0)
         began = time.process_time()
-        record = fit(model, rows, size.training, 0, 0, checkpoint)
+        record = fit(model, rows, training, 0, 0, checkpoint)
         cpu = time.process_time() - began
         steps = [json.loads(line) for line in checkpoint.log.read_text().splitlines()]
-    return measured(size, [step["seconds"] for step in steps], cpu, record["tokens"]) | {
-        "losses": [step["loss"] for step in steps]
+    seconds, losses = ([step[key] for step in steps] for key in ("seconds", "loss"))
+    return measured(size, seconds, cpu, record["tokens"]) | {
+        "losses": losses,
+        "rows_at_once": training["micro_batch"],
+        "estimated_bytes": sum(parts.values()),
     }
+
+
+def at_once(size: Size, shape: Shape, method: str) -> tuple[dict, dict]:
+    """The training with as many rows a forward pass as the plan would choose for this machine, and
+    the parts of its peak of memory by the plan's estimate (mofe.memory.at_once)."""
+    import torch
+
+    from mofe import hardware, memory
+
+    usable = None
+    if torch.cuda.is_available():
+        usable = hardware.usable(torch.cuda.get_device_properties(0).total_memory)
+    settings = METHODS["mofe" if method == FOLDED else method]
+    return memory.at_once(shape, settings, size.training, False, usable)
 
 
 def train_trainer(size: Size, shape: Shape, method: str, rows, settings) -> dict:
@@ -367,9 +391,11 @@ def matmul_ceiling() -> float:
 # ------------------------------------------------------------------------------- comparing them
 
 
-def cases(methods: list[str], everything: bool) -> list[tuple[str, str]]:
+def cases(size: Size, methods: list[str], everything: bool) -> list[tuple[str, str]]:
     """(system, method) of a turn: those to be compared stand side by side. Of the others' methods
     MoFE is in every turn; the rest, which takes long, where `everything` is asked for."""
+    if size.alone:
+        return [("mofe", "mofe")]
     stock = STOCK if everything else ["mofe"]
     return [
         (system, method)
@@ -390,8 +416,9 @@ def best_for_trl(size: Size, shape: Shape, rows, settings) -> tuple[str, dict[st
     return max(speeds, key=speeds.get), dict(speeds)
 
 
-def compare(name: str, arguments: argparse.Namespace) -> dict:
-    """Everything about one size: turns over all systems and methods, mixture by mixture."""
+def compare(name: str, arguments: argparse.Namespace) -> Iterator[dict]:
+    """Everything about one size: turns over all systems and methods, mixture by mixture. The record so
+    far, after each."""
     size, mixtures = SIZES[name], arguments.mixtures
     if arguments.quick:
         size = replace(size, rows=size.rows // 8, steps=1, warm_up=0)
@@ -404,6 +431,7 @@ def compare(name: str, arguments: argparse.Namespace) -> dict:
         "mean_length": sum(rows.lengths) / len(rows),
         "answer_share": sum(rows.answers) / sum(rows.lengths),
         "training": size.training,
+        "trainer_rows": size.micro_batch,
         "matmul_flops": forked(matmul_ceiling),
         "mixtures": {},
     }
@@ -411,19 +439,21 @@ def compare(name: str, arguments: argparse.Namespace) -> dict:
     tried = TRL_ON_GPU if size.warm_up else TRL_SETTINGS
     if arguments.quick:
         tried = dict(list(tried.items())[:1])
-    best, record["trl_settings"] = best_for_trl(size, first, rows, tried)
-    record["trl_best"] = best
+    best = None
+    if not size.alone:
+        best, record["trl_settings"] = best_for_trl(size, first, rows, tried)
+        record["trl_best"] = best
     for mixture in mixtures:
         shape = size.shape.mixture(MIXTURES[mixture], 2)
         runs = defaultdict(list)
         for turn in range(arguments.turns):
-            for system, method in cases(arguments.methods, turn < arguments.others):
-                it = forked(run, system, size, shape, method, rows, tried[best])
+            for system, method in cases(size, arguments.methods, turn < arguments.others):
+                it = forked(run, system, size, shape, method, rows, tried.get(best))
                 runs[system, method].append(it)
         record["mixtures"][mixture] = summarise(record, shape, runs)
         for line in lines(name, mixture, record["mixtures"][mixture]):
             print(line, flush=True)
-    return record
+        yield record
 
 
 def summarise(record: dict, shape: Shape, runs: dict) -> list[dict]:
@@ -446,6 +476,7 @@ def summarise(record: dict, shape: Shape, runs: dict) -> list[dict]:
             "utilisation": middle * flops / record["matmul_flops"],
             "losses": its[0]["losses"],
         }
+        entry |= {k: its[0][k] for k in ("rows_at_once", "estimated_bytes") if k in its[0]}
         for label, other in (("over_ours", ("mofe", method)), ("over_mofe", (system, "mofe"))):
             beside = runs.get(other, [])[: len(its)]  # of the same turns
             if other == (system, method) or not beside or any("failed" in it for it in beside):
@@ -503,8 +534,10 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", choices=SIZES)
     parser.add_argument("--mixtures", nargs="+", choices=MIXTURES)
     parser.add_argument("--methods", nargs="+", choices=[*METHODS, FOLDED])
-    parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--others", type=int, default=1, help="turns of the others' other methods")
+    parser.add_argument("--turns", type=int, help="5, with a GPU 1, of five steps")
+    parser.add_argument(
+        "--others", type=int, help="turns of the others' other methods: 1, with a GPU 0"
+    )
     parser.add_argument("--threads", type=int, default=1, help="as a job of a CPU study has")
     parser.add_argument("--name", help="of the result; else training-cpu or training-gpu")
     arguments = parser.parse_args()
@@ -513,20 +546,20 @@ def main() -> None:
     on_gpu, quick = forked(has_gpu), arguments.quick
     if not on_gpu:
         preload(*PRELOAD_ON_CPU)
-    sizes = arguments.sizes or (["tinyllama"] if on_gpu else ["mini", "rows"])
+    sizes = arguments.sizes or (["tinyllama_512", "tinyllama"] if on_gpu else ["mini", "rows"])
     if not MEDMCQA.is_dir() and (real := [s for s in sizes if SIZES[s].data != "world"]):
         print(f"{', '.join(real)} left out: no real rows in {SHARED} (MOFE_SHARED)")
         sizes = [size for size in sizes if size not in real]
     arguments.mixtures = arguments.mixtures or (["medium"] if quick else list(MIXTURES))
     arguments.methods = arguments.methods or (["mofe", "lora"] if quick else every_method())
-    arguments.turns = 1 if quick else arguments.turns
-    record = {
-        "threads": arguments.threads,
-        "turns": arguments.turns,
-        "sizes": {size: compare(size, arguments) for size in sizes},
-    }
+    arguments.turns = 1 if quick else arguments.turns or (1 if on_gpu else 5)
+    arguments.others = (0 if on_gpu else 1) if arguments.others is None else arguments.others
+    record = {"threads": arguments.threads, "turns": arguments.turns, "sizes": {}}
     name = arguments.name or f"training-{'gpu' if on_gpu else 'cpu'}"
-    write(f"quick-{name}" if quick else name, record, ["trl"])
+    for size in sizes:
+        for found in compare(size, arguments):  # written as it grows: this takes long
+            record["sizes"][size] = found
+            write(f"quick-{name}" if quick else name, record, ["trl"])
 
 
 def every_method() -> list[str]:

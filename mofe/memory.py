@@ -211,18 +211,15 @@ def _layer(shape: Shape, settings: Settings, mixed: bool) -> float:
     hidden = shape.hidden_size
     query, key = shape.query_size, shape.key_size
     width = 2 if mixed else 4
-    moe = shape.num_local_experts > 0
     lora = settings["method"] == "lora"
     targets = {n: io for n, io in shape.linears.items() if lora and n in settings["targets"]}
 
-    norms = 2 * 4 * hidden * (1 if lora else 2)
+    # An input, and where torch has it in pieces (mofe/norms.py) what its norm leaves of it. On GPUs the
+    # stream of hidden states is float32 where embeddings are trained.
+    norms = 2 * hidden * ((2 if lora else 4) if mixed else (4 if lora else 8))
     attention = 2 * width * (query + key) + 4 * shape.num_attention_heads
-    if mixed:  # every product casts its input anew
-        inputs = (
-            sum(width * i for i, _ in targets.values())
-            if lora
-            else width * hidden * (4 if moe else 5)
-        )
+    if mixed and lora:  # every adapter casts its input anew
+        inputs = sum(width * i for i, _ in targets.values())
     else:  # products of one input share it
         shared = {"q_proj": 0, "k_proj": 0, "v_proj": 0, "gate_proj": 1, "up_proj": 1}
         inputs = width * hidden * (len({shared[t] for t in targets if t in shared}) if lora else 2)

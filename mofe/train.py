@@ -130,7 +130,7 @@ def fit(
         training["global_batch"],
         most_tokens=training["micro_batch"] * training["max_length"],
         processes=parallel.processes(),
-        start=tokens.STARTING[accelerator.device.type],
+        starting=tokens.STARTING[accelerator.device.type],
     )
     answers, lengths = rows.answers, rows.lengths
     progress = checkpoint.restore(trained, optimizer)

@@ -197,10 +197,10 @@ def test_the_papers_trainings_take_16_rows_at_once_but_where_memory_is_short(cos
     rows = {key: costs.train(v).micro_batch for key, v in costs.plan.trained.items()}
     fewer = {key: n for key, n in rows.items() if n != 16}
     assert fewer == {
-        "tinyllama_4tinyllama/mmlu_medmcqa_full": 4,
+        "tinyllama_4tinyllama/mmlu_medmcqa_full": 8,
         "tinyllama_8tinyllama/mmlu_medmcqa_full": 8,  # on two GPUs
         "tinyllama_4tinyllama/medmcqa_freeze1": 8,
-        "tinyllama_4tinyllama/medmcqa_full": 4,
+        "tinyllama_4tinyllama/medmcqa_full": 8,
     }
 
 
@@ -261,7 +261,7 @@ def test_a_job_that_cannot_fit_is_told_what_would(costs):
     estimate = costs.train(large)
     assert costs.misfit("train", large.key, estimate, 2) is None
     assert "it fits 2 GPUs" in costs.misfit("train", large.key, estimate, 1)
-    row = {"training": {"max_length": 16384}}
+    row = {"training": {"max_length": 32768}}
     plan = Plan(read_study(CONFIG, recipes={"full": row}))
     wide = Costs(plan, gpu="a100-40gb")
     told = wide.misfit("train", large.key, wide.train(large), 4)

@@ -102,14 +102,14 @@ def schedule(
     global_batch: int,
     most_tokens: int,
     processes: int = 1,
-    start: int = 0,
+    starting: int = 0,
 ) -> Iterator[list[list[int]]]:
     """The micro-batches of every optimiser step, as row indices.
 
     Each epoch visits every row once in an order that `seed` gives, `global_batch` rows a step (the
     epoch's last step may have fewer). Within a step rows are cut into micro-batches by length, of
     `most_tokens` tokens with padding (or one longer row), and of fewer where there would not be one
-    for each of `processes`; `start` as in micro_batches. That saves padding and time, and changes
+    for each of `processes`; `starting` as in micro_batches. That saves padding and time, and changes
     nothing else: the step's gradient is that of all its rows.
     """
     random = np.random.default_rng(seed)
@@ -118,21 +118,21 @@ def schedule(
         for start in range(0, len(order), global_batch):
             step = sorted(order[start : start + global_batch], key=lengths.__getitem__)
             share = math.ceil(sum(lengths[i] for i in step) / processes)
-            yield micro_batches(step, lengths, min(most_tokens, share), start)
+            yield micro_batches(step, lengths, min(most_tokens, share), starting)
 
 
 def micro_batches(
-    step: Sequence[int], lengths: Sequence[int], most_tokens: int, start: int = 0
+    step: Sequence[int], lengths: Sequence[int], most_tokens: int, starting: int = 0
 ) -> list[list[int]]:
     """Rows in order of length, cut into batches that take the least time: of at most `most_tokens`
-    tokens with padding (or one longer row), where a batch costs its tokens and `start` more."""
+    tokens with padding (or one longer row), where a batch costs its tokens and `starting` more."""
     long = np.array([lengths[row] for row in step])
     least, begins = np.zeros(len(step) + 1), np.zeros(len(step) + 1, dtype=int)
     for end in range(1, len(step) + 1):  # the best way to cut the first `end` rows
         longest = long[end - 1]
         first = min(max(0, end - most_tokens // longest), end - 1)
         rows = np.arange(end - first, 0, -1)
-        costs = least[first:end] + rows * longest + start
+        costs = least[first:end] + rows * longest + starting
         begins[end] = first + costs.argmin()
         least[end] = costs.min()
     batches, end = [], len(step)
