@@ -65,11 +65,14 @@ def go_online() -> None:
         del os.environ[variable]
 
 
-def run(function: str, snakemake, several: bool = False, **arguments: Any) -> None:
+def run(
+    function: str, snakemake, several: bool = False, light: bool = False, **arguments: Any
+) -> None:
     """Make the call for a Snakemake job, here or in the warm parent, and exit with its code.
 
     several: the call is meant for as many processes as the job was given GPUs (resources `gpu`, in
-    all, on `nodes` machines), and made in each of them.
+    all, on `nodes` machines), and made in each of them. light: it imports less than starting a process
+    costs, so it is made here, also while the warm parent still imports.
     """
     names = "/".join(snakemake.wildcards)
     job = Job(
@@ -84,7 +87,7 @@ def run(function: str, snakemake, several: bool = False, **arguments: Any) -> No
     if processes > 1:
         sys.exit(launch.start(job, processes, nodes))
     socket = os.environ.get(warm.VARIABLE)
-    sys.exit(warm.call(socket, job) if socket else execute(job))
+    sys.exit(warm.call(socket, job) if socket and not light else execute(job))
 
 
 def sharding(snakemake) -> str:

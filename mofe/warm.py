@@ -26,7 +26,6 @@ PRELOAD = [
     "mofe.evaluate",
     "mofe.merge",
     "mofe.data.prepare",
-    "mofe.data.world",
     "mofe.report.tables",
     "mofe.report.figures",
     "mofe.report.page",

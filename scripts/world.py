@@ -2,4 +2,10 @@
 
 from mofe.job import run
 
-run("mofe.data.world:make", snakemake, world=snakemake.params.world, out=snakemake.output[0])
+run(
+    "mofe.data.world:make",
+    snakemake,
+    light=True,
+    world=snakemake.params.world,
+    out=snakemake.output[0],
+)

@@ -83,11 +83,11 @@ def test_the_page_judges_what_was_measured(benchmarks, measured, tmp_path, monke
     }
     (tmp_path / "training-cpu.json").write_text(json.dumps(record))
     monkeypatch.setattr(page, "RESULTS", tmp_path)
-    monkeypatch.setattr(page, "FIGURE", tmp_path / "benchmarks.png")
+    monkeypatch.setattr(page, "FIGURES", tmp_path)
     text = "\n".join(page.page())
     assert "| MoFE over Trainer | at least 2.5 | medium 2.75 | yes |" in text
     assert "| MoFE's step over full's | at most 0.78 | medium 0.67 | yes |" in text
     assert "| DoRA's time over MoFE's, by what FLOPs say | at most 1.15 | not measured |  |" in text
     assert "| medium, LoRA | out of memory |" in text
     assert "2.75 (2.50-3.00)" in text and "Nothing has been measured on a GPU" in text
-    assert (tmp_path / "benchmarks.png").stat().st_size > 5000
+    assert (tmp_path / "training-cpu.png").stat().st_size > 5000
