@@ -29,6 +29,7 @@ PRELOAD = [
     "mofe.report.tables",
     "mofe.report.figures",
     "mofe.report.page",
+    "scipy.io",  # which datasets imports when it reads
 ]
 
 # glibc gives large blocks back to the system after each use, and getting them again costs more

@@ -12,7 +12,7 @@ import torch
 IGNORED = -100  # the label of a token that the loss leaves out
 
 # What starting a forward pass costs, in tokens: padding is cheaper than more passes below that.
-STARTING = {"cuda": 2048, "cpu": 128}
+STARTING = {"cuda": 2048, "cpu": 256}
 
 
 @dataclass(frozen=True)
