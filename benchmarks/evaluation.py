@@ -250,7 +250,8 @@ def main() -> None:
         print(f"{', '.join(real)} left out: no real rows in {SHARED} (MOFE_SHARED)")
         sizes = [size for size in sizes if size not in real]
     cases = [(name, kind) for name in sizes for kind in EXPERTS]
-    found = {}
+    result = f"evaluation-{'gpu' if on_gpu else 'cpu'}"
+    result, found = f"quick-{result}" if quick else result, {}
     for name, kind in cases[:1] if quick else cases:
         found[f"{name}, {kind}"] = it = compare(
             name,
@@ -267,8 +268,8 @@ def main() -> None:
             f"log-likelihoods within {it['largest_difference']:.1e}",
             flush=True,
         )
-    name = f"evaluation-{'gpu' if on_gpu else 'cpu'}"
-    write(f"quick-{name}" if quick else name, {"threads": arguments.threads, "sizes": found})
+        # written as it grows: this takes long
+        write(result, {"threads": arguments.threads, "sizes": found})
 
 
 if __name__ == "__main__":
