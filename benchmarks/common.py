@@ -100,6 +100,13 @@ def peak_memory() -> int:
     return 1024 * int(next(line.split()[1] for line in status if line.startswith("VmHWM:")))
 
 
+def forget_peak() -> None:
+    """Let a GPU's peak begin here: what was made there before is no part of it."""
+    torch = sys.modules["torch"]
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
 def launch(program: str, *arguments: str) -> dict[str, float]:
     """Run a program of this environment's bin folder, as a user types it: `seconds` and
     `peak_bytes`. "python" stands for `python arguments`.

@@ -145,9 +145,9 @@ def compare(size: str, methods: list[str]) -> list[dict]:
                 out.mkdir()
                 measured = measure(merge, rows, settings, training, out)
                 if measured["on"] == "cuda":
-                    estimate = memory.on_gpu(shape, settings, training, False)
+                    estimate = memory.on_gpu(shape, settings, training, memory.CHOICES)
                 else:
-                    estimate = memory.on_cpu(shape, settings, training, False, stored=2)
+                    estimate = memory.on_cpu(shape, settings, training, memory.CHOICES, stored=2)
                 found.append(
                     {
                         "size": size,

@@ -69,7 +69,9 @@ def machine(record: dict[str, Any]) -> str:
     what = ", ".join(it["gpus"]) or f"{it['cores']} cores of an {it['cpu']}"
     threads = f", {record['threads']} thread(s) each" if "threads" in record else ""
     load = f", load average {it['load_average'][0]} at the end" if "load_average" in it else ""
-    return f"{what}{threads}{load}; revision `{record['git_revision'][:12]}`"
+    commit, _, changes = record["git_revision"].partition("+")
+    with_changes = " with changes that were not committed" if changes else ""
+    return f"{what}{threads}{load}; revision `{commit[:12]}`{with_changes}"
 
 
 def entries(size: dict[str, Any], mixture: str) -> Entries:
@@ -92,7 +94,8 @@ def training(record: dict[str, Any]) -> Iterator[str]:
             f"Hidden {shape['hidden_size']}, {shape['num_hidden_layers']} layers, FFN "
             f"{shape['intermediate_size']}, {shape['num_attention_heads']} heads, vocabulary "
             f"{shape['vocab_size']}; {size['rows']} rows of {size['mean_length']:.0f} tokens on average, "
-            f"all of them in every step, {settings['epochs']} steps a run. A large matrix product "
+            f"all of them in every step, {settings['epochs']} steps a run"
+            f"{', the first unmeasured' if record['hardware']['gpus'] else ''}. A large matrix product "
             f"reaches {size['matmul_flops'] / 1e9:,.0f} GFLOP/s here." + _settings(size)
         )
         yield ""
@@ -151,14 +154,14 @@ def _by_flops(found: Entries, method: str) -> float:
 
 def first_losses(record: dict[str, Any]) -> str:
     """How far the systems' first losses lie apart, where they are to be the same."""
-    apart = 0.0
-    for size in record["sizes"].values():
-        for mixture in size["mixtures"]:
-            found = entries(size, mixture)
-            for (system, method), it in found.items():
-                if system != "mofe" and method != "qlora" and "losses" in it:
-                    apart = max(apart, abs(it["losses"][0] - found["mofe", method]["losses"][0]))
-    return f"{apart:.1e}"
+    apart = [
+        abs(it["losses"][0] - found["mofe", method]["losses"][0])
+        for size in record["sizes"].values()
+        for found in (entries(size, mixture) for mixture in size["mixtures"])
+        for (system, method), it in found.items()
+        if system != "mofe" and method != "qlora" and "over_ours" in it
+    ]
+    return f"{max(apart):.1e}" if apart else "not compared"
 
 
 def hours(record: dict[str, Any]) -> Iterator[str]:
@@ -393,13 +396,14 @@ def page() -> Iterator[str]:
         versions = (f"{it} {record['versions'][it]}" for it in ("trl", "transformers", "torch"))
         yield f"{machine(record)}; {', '.join(versions)}."
         yield ""
-        figure(record, FIGURES / f"{name}.png")
-        yield f"![True tokens a second by method](images/{name}.png)"
-        yield ""
+        if any("trl_best" in size for size in record["sizes"].values()):
+            figure(record, FIGURES / f"{name}.png")
+            yield f"![True tokens a second by method](images/{name}.png)"
+            yield ""
         yield (
-            "Everyone trains the same identical experts on the same rows with the same loss: first "
-            f"losses differ by {first_losses(record)} at most (QLoRA's apart: stock 4-bit loading "
-            "leaves the experts as they are). Speed counts the rows' own tokens, no padding. "
+            "Everyone trains the same identical experts on the same rows with the same loss; how far the "
+            f"first losses differ: {first_losses(record)} (QLoRA's apart: stock 4-bit loading leaves "
+            "the experts as they are). Speed counts the rows' own tokens, no padding. "
             "“Of the ceiling”: FLOPs that the method needs, by mofe/shapes.py, over those of a large "
             "matrix product. “Rows at once”: of the greatest length, of shorter ones as many more; "
             "“estimated”: the peak by the plan, if all of them had it. “Cannot”: packed experts cannot be frozen in part."
@@ -407,11 +411,17 @@ def page() -> Iterator[str]:
         yield ""
         if name == "training-gpu":
             yield (
-                "In all of them products are computed in bfloat16, but one kind: the stock experts' "
+                "A ratio here is the median over the steps after the first of one run each, side by "
+                "side. In all of them products are computed in bfloat16, but one kind: the stock experts' "
                 "grouped products, which autocast does not know, take their weights' float32. That may be "
                 "most of what the Trainer and TRL take here; a user who keeps experts in bfloat16 would "
                 "be faster than this; it was not measured."
             )
+            if record.get("peaks") != "training":
+                yield (
+                    "Peaks include making the whole mixture in float32 on the GPU, which jobs do not do "
+                    "there: where a training takes less than that they say no more."
+                )
             yield ""
         yield from training(record)
         if name == "training-gpu":

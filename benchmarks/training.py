@@ -34,6 +34,7 @@ from common import (
     ROOT,
     SHARED,
     TOKENIZER,
+    forget_peak,
     forked,
     peak_memory,
     preload,
@@ -176,6 +177,7 @@ def train_ours(size: Size, shape: Shape, method: str, rows, settings) -> dict:
         model = experts.fold_duplicates(model)
     training, parts = at_once(size, shape, method)
     model = models.place(model)
+    forget_peak()
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Checkpoint(Path(folder) / "checkpoint", "benchmark")
         torch.manual_seed(0)
@@ -202,7 +204,7 @@ def at_once(size: Size, shape: Shape, method: str) -> tuple[dict, dict]:
     if torch.cuda.is_available():
         usable = hardware.usable(torch.cuda.get_device_properties(0).total_memory)
     settings = METHODS["mofe" if method == FOLDED else method]
-    return memory.at_once(shape, settings, size.training, False, usable)
+    return memory.at_once(shape, settings, size.training, memory.CHOICES, usable)
 
 
 def train_trainer(size: Size, shape: Shape, method: str, rows, settings) -> dict:
@@ -329,6 +331,7 @@ def _timed(trainer, size: Size, tokens: int) -> dict:
 
     class Clock(TrainerCallback):
         def on_train_begin(self, *_, **__):
+            forget_peak()
             self.losses, self.ends = [], []
             self.began, self.cpu_began = time.perf_counter(), time.process_time()
 
@@ -413,7 +416,7 @@ def best_for_trl(size: Size, shape: Shape, rows, settings) -> tuple[str, dict[st
             it = forked(run, "trl", size, shape, "mofe", rows, chosen)
             if "failed" not in it:
                 speeds[name] = max(speeds[name], *map(_speed, it["laps"]))
-    return max(speeds, key=speeds.get), dict(speeds)
+    return max(speeds, key=speeds.get, default=next(iter(settings))), dict(speeds)
 
 
 def compare(name: str, arguments: argparse.Namespace) -> Iterator[dict]:
@@ -554,7 +557,8 @@ def main() -> None:
     arguments.methods = arguments.methods or (["mofe", "lora"] if quick else every_method())
     arguments.turns = 1 if quick else arguments.turns or (1 if on_gpu else 5)
     arguments.others = (0 if on_gpu else 1) if arguments.others is None else arguments.others
-    record = {"threads": arguments.threads, "turns": arguments.turns, "sizes": {}}
+    record = {"threads": arguments.threads, "turns": arguments.turns, "peaks": "training"}
+    record["sizes"] = {}
     name = arguments.name or f"training-{'gpu' if on_gpu else 'cpu'}"
     for size in sizes:
         for found in compare(size, arguments):  # written as it grows: this takes long

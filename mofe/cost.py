@@ -70,7 +70,7 @@ class Estimate:
     needs: what it asks for. hours: wall-clock. memory: bytes at the peak, on each GPU (of a CPU
     study: resident), by what holds them. disk: bytes that it leaves; scratch: bytes of its
     checkpoint, gone when it ends. micro_batch: rows of a training that are computed at once.
-    request: a training's shape, parameters and whether it reads raw text. fits: whether any number
+    request: a training's shape, parameters and labelled share (mofe.memory). fits: whether any number
     of these GPUs holds it. measured: whether its speed is that of finished runs.
     """
 
@@ -86,7 +86,7 @@ class Estimate:
     micro_batch: int = 0
     fits: bool = True
     measured: bool = False
-    request: tuple[Shape, Mapping, bool] | None = field(default=None, repr=False)
+    request: tuple[Shape, Mapping, float] | None = field(default=None, repr=False)
 
     @property
     def gpu_hours(self) -> float:
@@ -109,7 +109,12 @@ class Placement:
 
 
 def place(
-    shape: Shape, settings: Mapping, training: Mapping, text: bool, gpu: str, gpus_per_node: int
+    shape: Shape,
+    settings: Mapping,
+    training: Mapping,
+    labelled: float,
+    gpu: str,
+    gpus_per_node: int,
 ) -> Placement:
     """The fewest GPUs of a kind that hold a training: one, else the model sharded over GPUs of a
     node, then over nodes, as many as share it out evenly; on these, the most rows at once that
@@ -122,7 +127,9 @@ def place(
         counts = [(1, 1)]
     for gpus, nodes in counts:
         how = sharding("fsdp", gpus * nodes)
-        fixed, parts = memory.at_once(shape, settings, training, text, usable, gpus * nodes, how)
+        fixed, parts = memory.at_once(
+            shape, settings, training, labelled, usable, gpus * nodes, how
+        )
         fits = memory.total(parts) <= usable
         if fits:
             break
@@ -315,9 +322,9 @@ class Costs:
         """An estimate's memory on another number of GPUs, sharded if it has to be."""
         if estimate.request is None:
             return estimate.memory
-        shape, params, text = estimate.request
+        shape, params, labelled = estimate.request
         usable = GPUS[self.gpu].usable
-        at_once = partial(memory.at_once, shape, params, params["training"], text, usable)
+        at_once = partial(memory.at_once, shape, params, params["training"], labelled, usable)
         _, alone = at_once()
         if gpus == 1 or params.get("quantize") or memory.total(alone) <= usable:
             return alone
@@ -329,22 +336,22 @@ class Costs:
         if estimate.request is None:
             fitting = [k for k, g in GPUS.items() if memory.total(estimate.memory) <= g.usable]
             return f"it fits {', '.join(fitting)}" if fitting else "it fits no GPU that is known"
-        shape, params, text = estimate.request
-        if (placed := self.placement(shape, params, text)).fits:
+        shape, params, labelled = estimate.request
+        if (placed := self.placement(shape, params, labelled)).fits:
             where = f"{placed.gpus} GPUs" + (
                 f" on each of {placed.nodes} nodes" if placed.nodes > 1 else ""
             )
             return f"it fits {where} (let the plan choose, or set resources gpu and nodes so)"
         ways = []
         for kind in GPUS:
-            there = place(shape, params, params["training"], text, kind, self.gpus_per_node)
+            there = place(shape, params, params["training"], labelled, kind, self.gpus_per_node)
             if there.fits:
                 ways.append(f"hardware.gpu {kind} with {there.gpus * there.nodes} GPU(s)")
         rows = params["training"]["micro_batch"]
         while rows != "auto" and rows > 1:
             rows //= 2
             fewer = {**params, "training": {**params["training"], "micro_batch": rows}}
-            if (there := self.placement(shape, fewer, text)).fits:
+            if (there := self.placement(shape, fewer, labelled)).fits:
                 ways.append(f"training.micro_batch {rows} with {there.gpus * there.nodes} GPU(s)")
                 break
         return f"it would fit: {' or '.join(ways)}" if ways else "no number of known GPUs holds it"
@@ -359,17 +366,24 @@ class Costs:
         computed: Shape | None = None,
     ) -> Estimate:
         params = self.plan.stage_params(stage)
-        text = any(self.study.data[d].text for d in self.plan.mix(stage.mix))
+        labelled = max(map(self._labelled, self.plan.mix(stage.mix)))
         training = params["training"]
         per_epoch, rows = (
             self.epoch_tokens(stage.mix),
             sum(map(self.rows, self.plan.mix(stage.mix))),
         )
         length = min(per_epoch / rows, training["max_length"])
-        labelled = 1.0 if text else min(1.0, ANSWER_TOKENS / length)
+        answers = 1.0 if labelled == memory.TEXT else min(1.0, ANSWER_TOKENS / length)
         tokens = training["epochs"] * per_epoch
-        flops = tokens * (computed or shape).step_flops(params, length, labelled)
-        return self._training(shape, params, text, tokens, flops, stage.recipe, disk)
+        flops = tokens * (computed or shape).step_flops(params, length, answers)
+        return self._training(shape, params, labelled, tokens, flops, stage.recipe, disk)
+
+    def _labelled(self, dataset: str) -> float:
+        """The largest share of labelled tokens that its rows are planned with."""
+        data = self.study.data[dataset]
+        tasks = self.study.tasks.values()
+        in_words = any(task.generated and task.source == data.source for task in tasks)
+        return memory.TEXT if data.text else memory.WORDS if in_words else memory.CHOICES
 
     def _computed(self, shape: Shape, variant: Variant, folded: bool) -> Shape:
         """A mixture as far as its products go: with one expert a token where all are equal, stay so
@@ -387,16 +401,16 @@ class Costs:
         tokens = params["training"]["epochs"] * self.study.world.corpus_tokens
         flops = tokens * shape.step_flops(params, params["training"]["max_length"], 1.0)
         disk = 4 * shape.parameters
-        return self._training(shape, params, True, tokens, flops, "pretraining", disk)
+        return self._training(shape, params, memory.TEXT, tokens, flops, "pretraining", disk)
 
-    def _training(self, shape, params, text, tokens, flops, recipe, disk) -> Estimate:
+    def _training(self, shape, params, labelled, tokens, flops, recipe, disk) -> Estimate:
         training, trainable = params["training"], shape.trainable(params)
         if self.on_cpu:
-            fixed, parts = memory.at_once(shape, params, training, text, usable=None)
+            fixed, parts = memory.at_once(shape, params, training, labelled, usable=None)
             placed = Placement(1, 1, "none", fixed["micro_batch"], parts, True)
             host = memory.total(parts)
         else:
-            placed = self.placement(shape, params, text)
+            placed = self.placement(shape, params, labelled)
             host = placed.gpus * (memory.CUDA_PROCESS + 4 * shape.parameters)
             # all processes read the same pages
             host = max(host + 4 * shape.dense.parameters, 12 * trainable)
@@ -422,12 +436,12 @@ class Costs:
             micro_batch=placed.micro_batch,
             fits=placed.fits,
             measured=recipe in self.measured.speed,
-            request=(shape, params, text),
+            request=(shape, params, labelled),
         )
 
-    def placement(self, shape: Shape, params: Mapping, text: bool) -> Placement:
+    def placement(self, shape: Shape, params: Mapping, labelled: float) -> Placement:
         """Where a training goes on the GPUs of this hardware. params: Plan.stage_params."""
-        return place(shape, params, params["training"], text, self.gpu, self.gpus_per_node)
+        return place(shape, params, params["training"], labelled, self.gpu, self.gpus_per_node)
 
     def _hours(self, flops: float, recipe: str | None, gpus: int) -> float:
         if self.on_cpu:

@@ -70,19 +70,25 @@ class AnswerScorer(LM):
         for batch in self._batches(sequences):
             # where the first answer token of each is read
             first = [min(answers[number][1] for number in where[it]) - 1 for it in batch]
-            logs = self._read(batch, first).log_softmax(-1).cpu()  # once, not for every option
-            best, lengths = (
-                logs.argmax(-1),
-                [len(it) - f for it, f in zip(batch, first, strict=True)],
-            )
-            parts = zip(batch, first, logs.split(lengths), best.split(lengths), strict=True)
-            for sequence, begin, here, likeliest in parts:
+            logs = self._read(batch, first).log_softmax(-1)
+            best = logs.argmax(-1)
+            asked, places, targets, offset = [], [], [], 0
+            for sequence, begin in zip(batch, first, strict=True):
                 for number in where[sequence]:
                     ids, start = answers[number]
-                    target = torch.tensor(ids[start:])
-                    score = here[start - 1 - begin :].gather(-1, target[:, None]).sum().item()
-                    greedy = bool((likeliest[start - 1 - begin :] == target).all())
-                    scores[number] = (score, greedy)
+                    asked.append((number, len(ids) - start))
+                    places += range(offset + start - 1 - begin, offset + len(ids) - 1 - begin)
+                    targets += ids[start:]
+                offset += len(sequence) - begin
+            # all options at once: from a GPU, each would be waited for
+            at, target = torch.tensor([places, targets], device=logs.device)
+            right = (best[at] == target).tolist()
+            likely = logs[at, target].cpu()
+            place = 0
+            for number, length in asked:
+                here = slice(place, place + length)
+                scores[number] = (likely[here].sum().item(), all(right[here]))
+                place += length
         if not all(math.isfinite(score) for score, _ in scores):
             raise ValueError("tasks: the model's log-likelihoods are not finite numbers")
         return scores

@@ -54,11 +54,13 @@ def fused(it: torch.Tensor) -> bool:
 @cache
 def _compiles() -> bool:
     """Whether this machine can build the kernels: Triton needs a C compiler. Without them results are
-    the same, and training takes longer."""
+    the same but for rounding, and training takes longer."""
     try:
         from mofe import kernels
 
         kernels.gate(torch.ones(1, 2, device="cuda"))
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # noqa: BLE001 - whatever a broken toolchain raises
         warnings.warn(
             f"Triton's kernels cannot be built here, training is slower without them: {error}",

@@ -40,14 +40,17 @@ class Job:
 
 
 def prepare_environment(root: str, device: str) -> None:
-    """Set what the processes of jobs inherit: this checkout's package, no hub, and for a CPU study
-    no GPU and memory that is kept."""
+    """Set what the processes of jobs inherit: this checkout's package, no hub, and memory that is kept;
+    for a CPU study no GPU."""
     paths = [root, os.environ.get("PYTHONPATH")]
     os.environ["PYTHONPATH"] = os.pathsep.join(p for p in paths if p)
     # Without compiled bytecode, importing torch and transformers takes four times as long.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     for variable in OFFLINE:
         os.environ[variable] = "1"
+    if device == "cuda":
+        # micro-batches differ in their shapes, which would leave holes between fixed blocks
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         for variable, value in warm.KEEP_MEMORY.items():

@@ -23,7 +23,9 @@ PEFT = 70e6  # more of it, where adapters are trained
 # benchmarks/results/memory-cpu.json.
 HEAP = 1.7
 
-ANSWERS = 1 / 16  # the share of labelled tokens at the most: two of a row of 32
+# The largest share of a row's tokens under the loss: two of a row of 32, where options are chosen from;
+# where answers are in words, micro-batches of rows that are mostly answer; of raw text, all.
+CHOICES, WORDS, TEXT = 1 / 16, 1 / 2, 1.0
 
 # Tokens of an evaluation's forward pass (mofe/evaluate.py), with padding. They change speed and memory
 # only; a CPU's caches like fewer.
@@ -44,14 +46,14 @@ def on_gpu(
     shape: Shape,
     settings: Settings,
     training: Settings,
-    text: bool,
+    labelled: float,
     gpus: int = 1,
     sharding: str = "none",
 ) -> Parts:
     """The peak on each of `gpus` GPUs, during the backward pass.
 
-    settings: Plan.method_params; training: the resolved `training` keys. text: raw text, whose
-    tokens are all under the loss. sharding: as in mofe.cost.Needs.
+    settings: Plan.method_params; training: the resolved `training` keys. labelled: the share of a
+    micro-batch's tokens under the loss. sharding: as in mofe.cost.Needs.
     """
     trained, states = shape.trainable(settings), 12 * shape.trainable(settings)
     weights = 4 * trained + _frozen(shape, settings, 2)
@@ -70,8 +72,8 @@ def on_gpu(
         "weights": weights,
         "gradients and Adam's moments": states,
         "bfloat16 copies": copies,
-        "activations": _activations(shape, settings, training, text, mixed=True),
-        "logits": _logits(shape, training, text, 14),
+        "activations": _activations(shape, settings, training, labelled, mixed=True),
+        "logits": _logits(shape, training, labelled, 14),
         "backward": _backward(shape, settings, training, mixed=True),
     }
     if sharding == "ddp":
@@ -80,14 +82,14 @@ def on_gpu(
 
 
 def on_cpu(
-    shape: Shape, settings: Settings, training: Settings, text: bool, stored: int = 4
+    shape: Shape, settings: Settings, training: Settings, labelled: float, stored: int = 4
 ) -> Parts:
     """The peak of resident memory of a process that trains on the CPU. stored: bytes a parameter
     of the dense checkpoints that are read."""
     trained = shape.trainable(settings)
     passing = {
-        "activations": _activations(shape, settings, training, text, mixed=False),
-        "logits": _logits(shape, training, text, 12),
+        "activations": _activations(shape, settings, training, labelled, mixed=False),
+        "logits": _logits(shape, training, labelled, 12),
         "backward": _backward(shape, settings, training, mixed=False),
     }
     fitting = {
@@ -125,7 +127,7 @@ def at_once(
     shape: Shape,
     settings: Settings,
     training: Settings,
-    text: bool,
+    labelled: float,
     usable: float | None,
     gpus: int = 1,
     sharding: str = "none",
@@ -143,8 +145,8 @@ def at_once(
     for micro_batch in rows:
         fixed = {**training, "micro_batch": micro_batch}
         if usable is None:
-            return fixed, on_cpu(shape, settings, fixed, text)
-        parts = on_gpu(shape, settings, fixed, text, gpus, sharding)
+            return fixed, on_cpu(shape, settings, fixed, labelled)
+        parts = on_gpu(shape, settings, fixed, labelled, gpus, sharding)
         if total(parts) <= usable:
             break
     return fixed, parts
@@ -194,14 +196,14 @@ def _tokens(training: Settings) -> int:
 
 
 def _activations(
-    shape: Shape, settings: Settings, training: Settings, text: bool, mixed: bool
+    shape: Shape, settings: Settings, training: Settings, labelled: float, mixed: bool
 ) -> float:
     """What is kept for backward of a micro-batch whose rows all have the greatest length."""
     hidden, layers = shape.hidden_size, shape.num_hidden_layers
     lora = settings["method"] == "lora"
     norm = 4 * hidden * (1 if lora else 2)  # its input, and its input over its norm: float32
     # the last layer's FFN has the labelled tokens only
-    unread = 0 if text else 1 - ANSWERS
+    unread = 1 - labelled
     kept = layers * _layer(shape, settings, mixed) - unread * _ffn(shape, settings, mixed)
     return _tokens(training) * (kept + norm)
 
@@ -242,9 +244,9 @@ def _ffn(shape: Shape, settings: Settings, mixed: bool) -> float:
     return width * ffn * (3 + (1.0 if lora and "down_proj" in settings["targets"] else share))
 
 
-def _logits(shape: Shape, training: Settings, text: bool, width: int) -> float:
+def _logits(shape: Shape, training: Settings, labelled: float, width: int) -> float:
     """Logits, their log-softmax and their gradient, at the labelled positions."""
-    positions = _tokens(training) * (1 if text else ANSWERS)
+    positions = _tokens(training) * labelled
     return positions * shape.vocab_size * width
 
 

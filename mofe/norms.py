@@ -26,9 +26,10 @@ class FusedNorm(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """(..., hidden) -> the same shape."""
-        weight = self.weight.to(hidden.dtype)
-        out = F.rms_norm(hidden, weight.shape, weight, self.eps)
-        kind = hidden.device.type
+        weight, kind = self.weight.to(hidden.dtype), hidden.device.type
+        # autocast would make a float32 copy first; the kernel computes in float32 anyway
+        with torch.autocast(kind, enabled=False):
+            out = F.rms_norm(hidden, weight.shape, weight, self.eps)
         return out.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else out
 
 

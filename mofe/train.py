@@ -350,8 +350,9 @@ def _fit_recorded(
     """Fit, and the record of train.json: counts, seconds, hashes, provenance. `hashed` is what
     else the result depends on, for its config_hash."""
     stamp = provenance.stamp()  # what fails here fails before the training
-    training, tokenizer = _at_once(model, params, pairs, sharding), models.tokenizer(origin)
-    rows = tokens.tokenize(pairs, tokenizer, training["max_length"])
+    tokenizer = models.tokenizer(origin)
+    rows = tokens.tokenize(pairs, tokenizer, params["training"]["max_length"])
+    training = _at_once(model, params, rows, sharding)
     counts = {
         "trainable_parameters": sum(p.numel() for p in methods.trained(model).values()),
         "total_parameters": total_parameters(model),
@@ -381,7 +382,7 @@ def _fit_recorded(
 def _at_once(
     model: nn.Module,
     params: Mapping[str, Any],
-    pairs: Sequence[tuple[str, str]],
+    rows: tokens.Rows,
     sharding: parallel.Sharding,
 ) -> dict[str, Any]:
     """The training's keys with a number for micro_batch "auto", as the plan chooses it, but for this
@@ -391,11 +392,13 @@ def _at_once(
         usable = hardware.usable(torch.cuda.get_device_properties(device).total_memory)
     shape = Shape.of(model.config.to_dict())
     settings = {"method": "full", **params}  # a pretraining names no method
-    text = any(not prompt for prompt, _ in pairs)
+    # what a micro-batch may have: they are cut by length, and rows of one kind have like lengths
+    shares = (a / n for a, n in zip(rows.answers, rows.lengths, strict=True))
+    labelled = max(shares, default=memory.CHOICES)
     processes = parallel.processes()
     fixed, _ = parallel.from_first(
         lambda: memory.at_once(
-            shape, settings, params["training"], text, usable, processes, sharding
+            shape, settings, params["training"], labelled, usable, processes, sharding
         )
     )
     return fixed

@@ -113,14 +113,17 @@ def test_only_full_training_of_the_large_model_needs_two_gpus(costs):
 def test_a_sharded_training_gets_as_many_gpus_as_share_its_experts_evenly(method, experts, gpus):
     training = {"micro_batch": 64, "max_length": 1024}
     shape = TINYLLAMA.mixture(experts, 2)
-    placed = place(shape, method, training, False, "a100-40gb", gpus)
+    placed = place(shape, method, training, memory.CHOICES, "a100-40gb", gpus)
     assert shape.shared_evenly(placed.gpus * placed.nodes)
 
 
 def test_experts_that_cannot_be_shared_evenly_lie_on_some_gpus_whole():
     """Of two experts on three GPUs, the last has none: the first hold half of them, not a third."""
     shape, training = TINYLLAMA.mixture(2, 2), {"micro_batch": 4, "max_length": 1024}
-    held = {n: memory.on_gpu(shape, FULL, training, False, n, "fsdp")["weights"] for n in (2, 3, 4)}
+    held = {
+        n: memory.on_gpu(shape, FULL, training, memory.CHOICES, n, "fsdp")["weights"]
+        for n in (2, 3, 4)
+    }
     assert held[3] == held[2] == 2 * held[4] == 4 * shape.parameters / 2
 
 
@@ -135,20 +138,22 @@ def test_sharding_follows_the_gpus_that_a_job_got(declared, processes, expected)
 @given(st.sampled_from(METHODS[:5]), st.sampled_from([2, 4, 8]), st.sampled_from(sorted(GPUS)))
 def test_a_placement_is_the_fewest_gpus_that_hold_it(method, experts, gpu):
     shape, training = TINYLLAMA.mixture(experts, 2), {"micro_batch": 4, "max_length": 1024}
-    placed = place(shape, method, training, False, gpu, 4)
+    placed = place(shape, method, training, memory.CHOICES, gpu, 4)
     count = placed.gpus * placed.nodes
     assert placed.fits
     assert memory.total(placed.parts) <= GPUS[gpu].usable
     if count > 1:
         fewer = max(n for n in range(1, count) if shape.shared_evenly(n))
-        parts = memory.on_gpu(shape, method, training, False, fewer, sharding("fsdp", fewer))
+        parts = memory.on_gpu(
+            shape, method, training, memory.CHOICES, fewer, sharding("fsdp", fewer)
+        )
         assert count > 4 or memory.total(parts) > GPUS[gpu].usable
 
 
 trainings = {
     "shape": st.sampled_from([2, 4, 8]).map(lambda n: TINYLLAMA.mixture(n, 2)),
     "settings": st.sampled_from(METHODS),
-    "text": st.booleans(),
+    "labelled": st.sampled_from([memory.CHOICES, memory.WORDS, memory.TEXT]),
 }
 lengths = st.sampled_from([1, 60, 256, 1000, 1024, 4096, 20000])
 gpus = st.sampled_from([(1, "none"), (2, "fsdp"), (4, "ddp"), (8, "fsdp")])
@@ -323,7 +328,7 @@ def test_memory_is_within_15_percent_of_the_measured_peak(tmp_path):
         dense, _, rows, length = benchmark.SIZES[it["size"]]
         training = {"micro_batch": rows, "max_length": length}
         shape, method = dense.mixture(it["experts"], 2), benchmark.METHODS[it["method"]]
-        estimate = memory.total(memory.on_cpu(shape, method, training, False, stored=2))
+        estimate = memory.total(memory.on_cpu(shape, method, training, memory.CHOICES, stored=2))
         assert estimate == pytest.approx(it["measured"], rel=0.15), (it["size"], it["method"])
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, MixtralConfig, MixtralForCausalLM
 
-from mofe import merge, methods, models
+from mofe import merge, methods, models, norms
 from mofe.train import total_parameters
 
 TINYLLAMA = {
@@ -267,3 +267,24 @@ def test_missing_weights_are_refused(tiny, tmp_path):
     broken.save_pretrained(folder, state_dict=state)
     with pytest.raises(ValueError, match="missing_keys"):
         models.load(folder)
+
+
+@pytest.mark.parametrize("merge", ["moe2a2b", "a"])
+def test_fused_norms_are_transformers(tiny, merge):
+    """In values, gradients and names; on GPUs a model has them (mofe.models.place)."""
+    plain, fused = models.load(tiny / merge), models.load(tiny / merge)
+    norms.fuse(fused)
+    kinds = [type(m).__name__ for m in fused.modules()]
+    assert kinds.count("FusedNorm") == 2 * len(fused.model.layers)
+    ids = torch.arange(3, 40)[None]
+    found = []
+    for model in (plain, fused):
+        loss = model.train()(input_ids=ids, labels=ids).loss
+        loss.backward()
+        found.append((loss.item(), {n: p.grad for n, p in model.named_parameters()}))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
+    assert found[0][1].keys() == found[1][1].keys()
+    for name, gradient in found[0][1].items():
+        assert torch.allclose(gradient, found[1][1][name], atol=1e-6), name
+    with torch.autocast("cpu", torch.bfloat16):
+        assert fused.model.layers[0].input_layernorm(torch.ones(1, 64)).dtype == torch.bfloat16

@@ -1,5 +1,6 @@
 """The training loop: the loss, the batches, what stays and what moves, and the same bits twice."""
 
+import itertools
 import json
 import math
 from itertools import chain
@@ -135,11 +136,12 @@ def test_auto_follows_the_gpu_that_a_job_got(tiny, monkeypatch, method):
     model = methods.apply(models.load(tiny / "moe2a2b"), SETTINGS[method])
     params = SETTINGS[method] | {"training": {**TRAINING, "micro_batch": "auto"}}
     monkeypatch.setattr(models, "device", lambda: torch.device("cuda", 0))
-    for gib, rows in ((79.2, 16384 // 64), (0.9, 1024 // 64)):
+    for gib, most in ((79.2, 16384 // 64), (0.9, 1024 // 64)):
         gpu = SimpleNamespace(total_memory=gib * 2**30)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _, gpu=gpu: gpu)
-        chosen = train._at_once(model, params, [("", "text")], "none")
-        assert chosen == params["training"] | {"micro_batch": rows}
+        rows = tokens.Rows(ids=[[1, 2]], prompt=[0], dropped=0)
+        chosen = train._at_once(model, params, rows, "none")
+        assert chosen == params["training"] | {"micro_batch": most}
 
 
 @pytest.mark.parametrize(
@@ -247,24 +249,58 @@ lengths = st.lists(st.integers(1, 50), min_size=1, max_size=40)
 
 @given(
     *(lengths, st.integers(0, 9), st.integers(1, 3), st.integers(1, 16)),
-    *(st.integers(1, 300), st.integers(1, 4)),
+    *(st.integers(1, 300), st.integers(1, 4), st.integers(0, 99)),
 )
-def test_every_epoch_visits_every_row_once(lengths, seed, epochs, global_batch, most, processes):
-    steps = list(tokens.schedule(lengths, seed, epochs, global_batch, most, processes))
+def test_every_epoch_visits_every_row_once(
+    lengths, seed, epochs, global_batch, most, processes, starting
+):
+    steps = list(
+        tokens.schedule(lengths, seed, epochs, global_batch, most, processes, starting=starting)
+    )
     assert len(steps) == tokens.count_steps(len(lengths), epochs, global_batch)
     visited = [[i for batch in step for i in batch] for step in steps]
     per_epoch = len(steps) // epochs
     for epoch in range(epochs):
         rows = list(chain(*visited[epoch * per_epoch : (epoch + 1) * per_epoch]))
         assert sorted(rows) == list(range(len(lengths)))
-    padded = [[len(b) * max(lengths[i] for i in b) for b in step] for step in steps]
-    for step, sizes in zip(steps, padded, strict=True):
+    for step in steps:
+        sizes = [len(b) * max(lengths[i] for i in b) for b in step]
         assert all(size <= most or len(b) == 1 for b, size in zip(step, sizes, strict=True))
-        assert len(step) >= min(processes, sum(map(len, step)) // 2), "all processes have work"
     assert all(len(rows) <= global_batch for rows in visited)
     # the micro-batch decides how a step is cut, never which rows it has
     other = list(tokens.schedule(lengths, seed, epochs, global_batch, most + 50))
     assert [sorted(chain(*step)) for step in other] == [sorted(rows) for rows in visited]
+
+
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=9).map(sorted),
+    *(st.integers(1, 120), st.integers(0, 60)),
+)
+def test_micro_batches_are_the_cheapest_there_are(lengths, most, starting):
+    def cost(batches):
+        return sum(len(b) * max(lengths[i] for i in b) + starting for b in batches)
+
+    rows = list(range(len(lengths)))
+    possible = []
+    for cuts in itertools.product([False, True], repeat=len(rows) - 1):
+        ends = [0, *(i for i, cut in enumerate(cuts, 1) if cut), len(rows)]
+        batches = [rows[a:b] for a, b in itertools.pairwise(ends)]
+        if all(len(b) == 1 or len(b) * lengths[b[-1]] <= most for b in batches):
+            possible.append(cost(batches))
+    assert cost(tokens.micro_batches(rows, lengths, most, starting)) == min(possible)
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=200).map(sorted), st.integers(2, 9))
+def test_processes_that_share_a_step_wait_little_for_each_other(lengths, processes):
+    """They compute in rounds, and none gets more than its even share of the step, with padding."""
+    rows = range(len(lengths))
+    batches = tokens.shared_out(rows, lengths, 600, processes)
+    assert [row for batch in batches for row in batch] == list(rows)
+    rounds = math.ceil(len(batches) / processes)
+    even = 1.4 * sum(lengths) / (processes * rounds) + 1
+    for batch in batches:
+        longest = lengths[batch[-1]]
+        assert len(batch) * longest <= min(600, max(longest, even))
 
 
 def test_long_rows_are_dropped_and_text_is_cut(tiny):

@@ -1,5 +1,6 @@
 """Rows as token ids, with the loss on the answer only."""
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -108,17 +109,32 @@ def schedule(
 
     Each epoch visits every row once in an order that `seed` gives, `global_batch` rows a step (the
     epoch's last step may have fewer). Within a step rows are cut into micro-batches by length, of
-    `most_tokens` tokens with padding (or one longer row), and of fewer where there would not be one
-    for each of `processes`; `starting` as in micro_batches. That saves padding and time, and changes
-    nothing else: the step's gradient is that of all its rows.
+    `most_tokens` tokens with padding (or one longer row); `processes`, `starting`: as in shared_out.
+    That saves padding and time, and changes nothing else: the step's gradient is that of all its rows.
     """
     random = np.random.default_rng(seed)
     for _ in range(epochs):
         order = random.permutation(len(lengths)).tolist()
         for start in range(0, len(order), global_batch):
             step = sorted(order[start : start + global_batch], key=lengths.__getitem__)
-            share = math.ceil(sum(lengths[i] for i in step) / processes)
-            yield micro_batches(step, lengths, min(most_tokens, share), starting)
+            yield shared_out(step, lengths, most_tokens, processes, starting)
+
+
+def shared_out(
+    step: Sequence[int], lengths: Sequence[int], most_tokens: int, processes: int, starting: int = 0
+) -> list[list[int]]:
+    """A step's rows, in order of length, in micro_batches for so many processes: they compute theirs
+    at the same time, in rounds, so the batches are made small enough that the last round is as full as
+    the others, and no larger."""
+    if processes == 1:
+        return micro_batches(step, lengths, most_tokens, starting)
+    total = sum(lengths[row] for row in step)
+    for rounds in itertools.count(max(1, math.ceil(total / (processes * most_tokens)))):
+        for padding in (1.0, 1.05, 1.1, 1.2, 1.4):
+            even = math.ceil(padding * total / (processes * rounds))
+            batches = micro_batches(step, lengths, min(even, most_tokens), starting)
+            if len(batches) <= processes * rounds:
+                return batches
 
 
 def micro_batches(
