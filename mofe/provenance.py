@@ -48,7 +48,14 @@ def git_revision() -> str:
         return done.stdout.strip() if done.returncode == 0 else ""
 
     commit = git("rev-parse", "HEAD")
-    return (commit + ("+changes" if git("status", "--porcelain") else "")) if commit else "unknown"
+    code = (
+        "status",
+        "--porcelain",
+        "--",
+        ".",
+        ":!benchmarks/results",
+    )  # which are written as they grow
+    return (commit + ("+changes" if git(*code) else "")) if commit else "unknown"
 
 
 @cache
