@@ -48,13 +48,8 @@ def git_revision() -> str:
         return done.stdout.strip() if done.returncode == 0 else ""
 
     commit = git("rev-parse", "HEAD")
-    code = (
-        "status",
-        "--porcelain",
-        "--",
-        ".",
-        ":!benchmarks/results",
-    )  # which are written as they grow
+    # benchmarks write their results as they grow; that is no other code
+    code = ("status", "--porcelain", "--", ".", ":!benchmarks/results")
     return (commit + ("+changes" if git(*code) else "")) if commit else "unknown"
 
 

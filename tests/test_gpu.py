@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TRAINING
 from test_gate import SHAPES, compare
 from test_models import SETTINGS
+from test_train import run
 
 from mofe import evaluate, experts, export, gate, methods, models, train
 from mofe.data import tokens
@@ -140,22 +140,4 @@ def gradientless(model, batch) -> float:
 
 
 def train_one(tiny, data, out: Path, method: str, **training) -> dict:
-    out.mkdir(exist_ok=True)
-    train.train_variant(
-        merge=str(tiny / "moe2a2b"),
-        data=[data],
-        parents=[],
-        chain=[],
-        params={
-            "recipe": method,
-            **SETTINGS[method],
-            "training": TRAINING | {"epochs": 4} | training,
-        },
-        names={},
-        seed=0,
-        delta=out / "delta.safetensors",
-        record=out / "train.json",
-        log=out / "log.jsonl",
-        checkpoint=out / "checkpoint",
-    )
-    return json.loads((out / "train.json").read_text())
+    return run(tiny, data, out, method, **{"epochs": 4, **training})
