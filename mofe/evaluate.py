@@ -82,13 +82,11 @@ class AnswerScorer(LM):
                 offset += len(sequence) - begin
             # all options at once: from a GPU, each would be waited for
             at, target = torch.tensor([places, targets], device=logs.device)
-            right = (best[at] == target).tolist()
-            likely = logs[at, target].cpu()
-            place = 0
-            for number, length in asked:
-                here = slice(place, place + length)
-                scores[number] = (likely[here].sum().item(), all(right[here]))
-                place += length
+            lengths = [length for _, length in asked]
+            likely = logs[at, target].cpu().split(lengths)
+            greedy = (best[at] == target).cpu().split(lengths)
+            for (number, _), score, right in zip(asked, likely, greedy, strict=True):
+                scores[number] = (score.sum().item(), bool(right.all()))
         if not all(math.isfinite(score) for score, _ in scores):
             raise ValueError("tasks: the model's log-likelihoods are not finite numbers")
         return scores

@@ -267,6 +267,8 @@ def test_every_epoch_visits_every_row_once(
         sizes = [len(b) * max(lengths[i] for i in b) for b in step]
         assert all(size <= most or len(b) == 1 for b, size in zip(step, sizes, strict=True))
     assert all(len(rows) <= global_batch for rows in visited)
+    for step in tokens.schedule(lengths, seed, epochs, global_batch, most, processes):
+        assert len(step) >= min(processes, sum(map(len, step)) // 2), "all processes have work"
     # the micro-batch decides how a step is cut, never which rows it has
     other = list(tokens.schedule(lengths, seed, epochs, global_batch, most + 50))
     assert [sorted(chain(*step)) for step in other] == [sorted(rows) for rows in visited]
