@@ -26,6 +26,7 @@ from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_fun
 from mofe import (
     experts,
     hardware,
+    in_place,
     manifest,
     memory,
     methods,
@@ -136,7 +137,12 @@ def fit(
     progress = checkpoint.restore(trained, optimizer)
     restored, started, loss = progress, time.perf_counter(), float("nan")
 
-    with Signals() as signals, checkpoint.lines() as log:
+    alone = parallel.processes() == 1 and accelerator.device.type == "cpu"
+    with (
+        Signals() as signals,
+        checkpoint.lines() as log,
+        in_place.vocabulary(model) if alone else nullcontext(),
+    ):
         for step in islice(schedule, progress.step, None):
             number = progress.step + 1
             everything = [index for batch in step for index in batch]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from test_models import SETTINGS
 
-from mofe import memory, methods, models, provenance, train
+from mofe import in_place, memory, methods, models, provenance, train
 from mofe.data import tokens
 
 
@@ -188,6 +188,31 @@ def test_the_last_ffn_is_computed_where_it_is_read(tiny, data):
     train.AnswerLoss(model, router_aux_loss=0.1)(**batch).backward()
     everywhere, answers = batch["input_ids"].numel(), sum(rows.answers[:6])
     assert seen == [everywhere, answers, everywhere, everywhere]
+
+
+@pytest.mark.parametrize("padding", [None, 3])
+def test_gradients_of_the_vocabulary_are_autograds(tiny, padding):
+    """Of tokens that come twice, in several rows and in several micro-batches, and of padding."""
+    model = models.load(tiny / "moe2a2b")
+    embeddings = model.get_input_embeddings()
+    embeddings.padding_idx = padding
+    loss_of, generator = train.AnswerLoss(model), torch.Generator().manual_seed(0)
+    batches = torch.randint(0, 20, (2, 3, 6), generator=generator)
+
+    def gradients():
+        model.zero_grad()
+        for ids in batches:
+            loss_of(ids, ids, torch.ones_like(ids)).backward()
+        return {name: p.grad.clone() for name, p in model.named_parameters()}
+
+    plain = gradients()
+    with in_place.vocabulary(model):
+        ours = gradients()
+    assert "forward" not in embeddings.__dict__, "and the model is as it was"
+    assert plain["model.embed_tokens.weight"].count_nonzero()
+    if padding is not None:
+        assert not plain["model.embed_tokens.weight"][padding].count_nonzero()
+    torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-7)
 
 
 def test_the_auxiliary_loss_is_transformers(tiny, data):
