@@ -207,7 +207,13 @@ def hours(record: dict[str, Any]) -> Iterator[str]:
 
 def evaluation(record: dict[str, Any]) -> Iterator[str]:
     head = ["", "questions", "questions/s", "lm_eval takes", "its command takes"]
-    head += ["peak MiB", "lm_eval's", "judged otherwise", "log-likelihoods within"]
+    head += [
+        "for a further model",
+        "peak MiB",
+        "lm_eval's",
+        "judged otherwise",
+        "log-likelihoods within",
+    ]
     rows = [
         [
             f"{name}, lm_eval in batches of {it['batch']}",
@@ -215,6 +221,7 @@ def evaluation(record: dict[str, Any]) -> Iterator[str]:
             f"{it['questions'] / median(it['call']['ours']):,.0f}",
             times(it["call"]["ratio"]),
             times(it["command"]["ratio"]),
+            times(it["again"]["ratio"]) if "again" in it else "",
             *(f"{it['peak_bytes'][side] / 2**20:,.0f}" for side in ("ours", "lm_eval")),
             str(it["judged_otherwise"]),
             f"{it['largest_difference']:.0e}",

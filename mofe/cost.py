@@ -221,6 +221,13 @@ class Costs:
         hours = LIGHT.hours if self.study.world else 5 / 60
         return Estimate(Needs(1, mem_mb, 60), hours, disk=disk * characters)
 
+    def questions(self, task: str) -> Estimate:
+        """A task's questions, in tokens: of four options each, compressed to a byte a token."""
+        spec = self.study.tasks[task]
+        size = 4 * (spec.questions or GUESSED_QUESTIONS) * (spec.tokens or GUESSED_TOKENS)
+        mem_mb, hours = (2000, LIGHT.hours) if self.study.world else (8000, 5 / 60)
+        return Estimate(Needs(1, mem_mb, 60), hours, disk=size)
+
     def fetch(self, model: str) -> Estimate:
         """A dense model from the hub, linked or copied: stored in float32 at the most."""
         return Estimate(Needs(1, 4000, 60), 5 / 60, disk=4 * self.shape(model).parameters)

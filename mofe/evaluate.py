@@ -1,9 +1,8 @@
-"""Evaluation with lm-eval: scores, standard errors, n and per-question records.
+"""Evaluation: scores, standard errors, n and per-question records, equal to lm-eval's.
 
-lm-eval asks and scores; `AnswerScorer` is the language model it talks to. What it answers is what
-lm-eval's own HFLM answers (tests/test_evaluate.py): log-likelihoods are got with one forward pass a
-prompt where the options are single tokens, and logits at the answers' positions only; answers in
-words are greedy.
+lm-eval makes the questions (mofe/questions.py), `AnswerScorer` answers as lm-eval's own HFLM does
+(tests/test_evaluate.py): log-likelihoods are got with one forward pass a prompt where the options are
+single tokens, and logits at the answers' positions only; answers in words are greedy.
 """
 
 import gzip
@@ -18,14 +17,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lm_eval.api.model import LM
-from lm_eval.evaluator import evaluate as harness
-from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
+from lm_eval.models.utils import postprocess_generated_text
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LogitsProcessor, StoppingCriteria
 
 from mofe import experts, memory, models, provenance, tasks
+from mofe import questions as asking
 from mofe.data import tokens
 from mofe.files import write_atomic
 from mofe.positions import only_at
@@ -35,82 +33,70 @@ CHOSEN = {"acc": "correct"}
 WRITTEN = {"f1": "f1", "exact": "exact"}
 
 
-class AnswerScorer(LM):
-    """A causal language model for lm-eval's requests.
-
-    cut: tokens that a prompt lost at its beginning to leave room for its answer, by prompt.
-    """
+class AnswerScorer:
+    """What a causal language model answers."""
 
     def __init__(self, model: nn.Module, tokenizer):
-        super().__init__()
         self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.model.eval()
         # Logits are float32 whatever was frozen: between bfloat16 ones there would be ties, and the
         # first option would win them.
         self.head = self.model.lm_head.weight.detach().float()
         self.tokenizer = tokenizer
-        self.cut: Counter[str] = Counter()
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    @property
+    def room(self) -> int:
+        """The most tokens that the model reads."""
+        return self.model.config.max_position_embeddings
+
     @torch.inference_mode()
-    def loglikelihood(self, requests, disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """(log-likelihood in nats, whether greedy) of every request's continuation."""
-        pairs = [request.args for request in requests]
+    def loglikelihoods(self, asked: Sequence[tuple[Sequence[int], int]]) -> list[float]:
+        """The log-likelihood in nats of each continuation.
+
+        asked: (tokens of context and continuation, where that starts). A context that leaves no room
+        loses its beginning, as in HFLM. Raises ValueError for a continuation that leaves no room for a
+        context, and where the model's answers are not finite.
+        """
+        asked = [self._fitted(ids, start) for ids, start in asked]
         # All of a prompt's tokens but the last answer token go in; a single-token answer is then
         # read off the prompt alone, so that a question's options share one sequence.
-        answers = self._encode(pairs)
-        sequences = sorted({tuple(ids[:-1]) for ids, _ in answers}, key=len)
-        where: dict[tuple[int, ...], list[int]] = {}
-        for number, (ids, _) in enumerate(answers):
-            where.setdefault(tuple(ids[:-1]), []).append(number)
-        scores: list[tuple[float, bool]] = [(math.nan, False)] * len(answers)
-        for batch in self._batches(sequences):
+        where: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for number, (ids, _) in enumerate(asked):
+            where[tuple(ids[:-1])].append(number)
+        scores = [math.nan] * len(asked)
+        for batch in self._batches(sorted(where, key=len)):
             # where the first answer token of each is read
-            first = [min(answers[number][1] for number in where[it]) - 1 for it in batch]
+            first = [min(asked[number][1] for number in where[it]) - 1 for it in batch]
             logs = self._read(batch, first).log_softmax(-1)
-            best = logs.argmax(-1)
-            asked, places, targets, offset = [], [], [], 0
+            numbers, places, targets, offset = [], [], [], 0
             for sequence, begin in zip(batch, first, strict=True):
                 for number in where[sequence]:
-                    ids, start = answers[number]
-                    asked.append((number, len(ids) - start))
+                    ids, start = asked[number]
+                    numbers.append(number)
                     places += range(offset + start - 1 - begin, offset + len(ids) - 1 - begin)
                     targets += ids[start:]
                 offset += len(sequence) - begin
             # all options at once: from a GPU, each would be waited for
             at, target = torch.tensor([places, targets], device=logs.device)
-            lengths = [length for _, length in asked]
-            likely = logs[at, target].cpu().split(lengths)
-            greedy = (best[at] == target).cpu().split(lengths)
-            for (number, _), score, right in zip(asked, likely, greedy, strict=True):
-                scores[number] = (score.sum().item(), bool(right.all()))
-        if not all(math.isfinite(score) for score, _ in scores):
+            lengths = [len(asked[number][0]) - asked[number][1] for number in numbers]
+            for number, likely in zip(numbers, logs[at, target].cpu().split(lengths), strict=True):
+                scores[number] = likely.sum().item()
+        if not all(map(math.isfinite, scores)):
             raise ValueError("tasks: the model's log-likelihoods are not finite numbers")
         return scores
 
-    def _encode(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int], int]]:
-        """(ids of context + continuation, where the continuation starts), as lm-eval splits it; a
-        context that leaves no room loses its beginning, as in HFLM."""
-        contexts = list(dict.fromkeys(context for context, _ in pairs))
-        lengths = dict(zip(contexts, map(len, self.tokenizer(contexts)["input_ids"]), strict=True))
-        whole = self.tokenizer([context + continuation for context, continuation in pairs])
-        most = self.model.config.max_position_embeddings + 1  # the last token is not read
-        encoded = []
-        for (context, continuation), ids in zip(pairs, whole["input_ids"], strict=True):
-            cut, start = max(0, len(ids) - most), lengths[context]
-            if not 0 < start < len(ids):
-                raise ValueError(f"tasks: {continuation!r} adds no token after {context[-40:]!r}")
-            if cut >= start:
-                raise ValueError(
-                    f"tasks: an answer of {len(ids) - start} tokens leaves the model's {most - 1} no "
-                    "room for a question"
-                )
-            self.cut[context] = max(self.cut[context], cut)
-            encoded.append((ids[cut:], start - cut))
-        return encoded
+    def _fitted(self, ids: Sequence[int], start: int) -> tuple[Sequence[int], int]:
+        cut = lost(ids, self.room + 1)  # the last token is not read
+        if cut >= start:
+            raise ValueError(
+                f"tasks: an answer of {len(ids) - start} tokens leaves the model's {self.room} no room "
+                "for a question"
+            )
+        return ids[cut:], start - cut
 
     def _read(self, batch: Sequence[tuple[int, ...]], first: Sequence[int]) -> torch.Tensor:
         """The logits (positions, vocabulary), float32, from each sequence's `first` position on, one
@@ -138,40 +124,29 @@ class AnswerScorer(LM):
         return torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda")
 
     @torch.inference_mode()
-    def generate_until(self, requests, disable_tqdm: bool = False) -> list[str]:
-        """The greedy continuation of every request's prompt, up to a stop string, the end of text
-        or the most tokens that the task allows.
+    def generate(
+        self, prompts: Sequence[Sequence[int]], stops: Sequence[str], length: int
+    ) -> list[str]:
+        """The greedy continuation of every prompt, in tokens, up to a stop string, the end of text or
+        `length` more tokens.
 
         A prompt that leaves no room for an answer of that many loses its beginning, as in HFLM.
-        Raises ValueError for settings that are not greedy, and for scores that are not finite.
+        Raises ValueError where none has room, and for scores that are not finite.
         """
-        texts = [""] * len(requests)
-        alike: dict[tuple[tuple[str, ...], int], list[int]] = defaultdict(list)
-        for number, request in enumerate(requests):
-            alike[_greedy(request.args[1])].append(number)
-        for (stops, length), numbers in alike.items():
-            prompts = self._prompts([requests[number].args[0] for number in numbers], length)
-            where: dict[tuple[int, ...], list[int]] = defaultdict(list)
-            for number, ids in zip(numbers, prompts, strict=True):
-                where[ids].append(number)
-            for batch in self._batches(sorted(where, key=len), length):
-                for ids, text in zip(batch, self._continue(batch, stops, length), strict=True):
-                    for number in where[ids]:
-                        texts[number] = text
-        return texts
-
-    def _prompts(self, prompts: Sequence[str], length: int) -> list[tuple[int, ...]]:
-        """The ids of prompts, their last ones where all leave no room for `length` more."""
-        limit = self.model.config.max_position_embeddings
-        if length >= limit:
+        if length >= self.room:
             raise ValueError(
-                f"tasks: an answer of {length} tokens (max_gen_toks) leaves the model's {limit} no "
+                f"tasks: an answer of {length} tokens (max_gen_toks) leaves the model's {self.room} no "
                 "room for a question; lower it"
             )
-        encoded = self.tokenizer(list(prompts))["input_ids"]
-        for prompt, ids in zip(prompts, encoded, strict=True):
-            self.cut[prompt] = max(0, len(ids) - (limit - length))
-        return [tuple(ids[-(limit - length) :]) for ids in encoded]
+        where: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for number, ids in enumerate(prompts):
+            where[tuple(ids[lost(ids, self.room - length) :])].append(number)
+        texts = [""] * len(prompts)
+        for batch in self._batches(sorted(where, key=len), length):
+            for ids, text in zip(batch, self._continue(batch, stops, length), strict=True):
+                for number in where[ids]:
+                    texts[number] = text
+        return texts
 
     def _continue(
         self, batch: Sequence[tuple[int, ...]], stops: Sequence[str], length: int
@@ -194,9 +169,6 @@ class AnswerScorer(LM):
             )
         texts = self.tokenizer.batch_decode(whole[:, ids.shape[1] :], skip_special_tokens=True)
         return [postprocess_generated_text(text, list(stops), None) for text in texts]
-
-    def loglikelihood_rolling(self, requests, disable_tqdm: bool = False):
-        raise ValueError("tasks: perplexity is not evaluated, only questions and their answers")
 
 
 class _Finite(LogitsProcessor):
@@ -226,63 +198,70 @@ class _Stopped(StoppingCriteria):
         return torch.tensor(done, device=input_ids.device)
 
 
-def _greedy(settings: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
-    """A task's generation_kwargs as its stop strings and the most tokens of an answer."""
-    normal = normalize_gen_kwargs(dict(settings))
-    more = set(normal) - {"until", "max_gen_toks", "do_sample", "temperature"}
-    if more or normal["do_sample"]:
-        raise ValueError(
-            f"tasks: generation_kwargs {dict(settings)} ask for more than the likeliest next token; "
-            "only 'until' and 'max_gen_toks' can be set"
-        )
-    return tuple(normal["until"]), normal["max_gen_toks"]
+def lost(ids: Sequence[int], most: int) -> int:
+    """How many of its first tokens a sequence loses where `most` are read."""
+    return max(0, len(ids) - most)
 
 
-def score(model: nn.Module, tokenizer, params: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every question of a task (Plan.task_params): what was asked, and the answer with its scores.
+def score(
+    model: nn.Module,
+    tokenizer,
+    questions: Sequence[Mapping[str, Any]],
+    params: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """Every question of a task as it was asked, and the answer with its scores.
+
+    questions: those that mofe.questions built with `params`, Plan.task_params.
 
     Of a choice the options' log-likelihoods, the target's index, the model's choice and whether it
-    is correct by lm-eval's `acc`; of an answer in words the reference, what was generated and the
-    task's scores of it.
+    is correct, as lm-eval's `acc` has it; of an answer in words the reference, what was generated and
+    the task's scores of it.
     """
-    built, scorer = tasks.build(params), AnswerScorer(model, tokenizer)
-    results = harness(scorer, {"tasks": built}, bootstrap_iters=0, log_samples=True)
+    scorer = AnswerScorer(model, tokenizer)
+    if questions[0]["options"] is not None:
+        answers = _chosen(scorer, questions)
+    else:
+        answers = _written(scorer, questions, tasks.answer_scores(params))
+    told = ("task", "question", "prompt_sha256")
     return [
-        {
-            "task": name,
-            "question": sample["doc_id"],
-            "prompt_sha256": sample["prompt_hash"],
-            "prompt_cut": max(scorer.cut[arguments[0]] for arguments in sample["arguments"]),
-            **(
-                _written(sample)
-                if built[name].OUTPUT_TYPE == "generate_until"
-                else _chosen(sample, built[name])
-            ),
-        }
-        for name, samples in results["samples"].items()
-        for sample in samples
+        {**{key: question[key] for key in told}, **answer}
+        for question, answer in zip(questions, answers, strict=True)
     ]
 
 
-def _chosen(sample: Mapping[str, Any], task) -> dict[str, Any]:
-    likelihoods = [float(response[0]) for response in sample["filtered_resps"]]
-    options = task.doc_to_choice(sample["doc"])
-    target = sample["target"]
-    return {
-        "options": options,
-        "target": target if isinstance(target, int) else options.index(target),
-        "choice": likelihoods.index(max(likelihoods)),
-        "loglikelihoods": [round(x, 6) for x in likelihoods],
-        "correct": int(sample["acc"]),
-    }
+def _chosen(scorer: AnswerScorer, questions: Sequence[Mapping[str, Any]]):
+    asked = [pair for it in questions for pair in zip(it["ids"], it["starts"], strict=True)]
+    scores = iter(scorer.loglikelihoods(asked))
+    for it in questions:
+        likelihoods = [next(scores) for _ in it["options"]]
+        choice = likelihoods.index(max(likelihoods))
+        yield {
+            "prompt_cut": max(lost(ids, scorer.room + 1) for ids in it["ids"]),
+            "options": it["options"],
+            "target": it["target"],
+            "choice": choice,
+            "loglikelihoods": [round(x, 6) for x in likelihoods],
+            "correct": int(choice == it["target"]),
+        }
 
 
-def _written(sample: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "reference": sample["target"],
-        "generated": sample["filtered_resps"][0],
-        **{field: sample[metric] for metric, field in WRITTEN.items()},
-    }
+def _written(scorer: AnswerScorer, questions: Sequence[Mapping[str, Any]], scores):
+    alike: dict[tuple[tuple[str, ...], int], list[int]] = defaultdict(list)
+    for number, it in enumerate(questions):
+        alike[tuple(it["stops"]), it["most"]].append(number)
+    texts = [""] * len(questions)
+    for (stops, most), numbers in alike.items():
+        prompts = [questions[number]["ids"][0] for number in numbers]
+        for number, text in zip(numbers, scorer.generate(prompts, stops, most), strict=True):
+            texts[number] = text
+    for it, text in zip(questions, texts, strict=True):
+        scored = scores[it["task"]](json.loads(it["row"]), [text])
+        yield {
+            "prompt_cut": lost(it["ids"][0], scorer.room - it["most"]),
+            "reference": it["reference"],
+            "generated": text,
+            **{field: scored[metric] for metric, field in WRITTEN.items()},
+        }
 
 
 def summarise(questions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -331,15 +310,17 @@ def evaluate_variant(
     merge: str,
     deltas: Sequence[str],
     chain: Sequence[Mapping[str, Any]],
+    asked: str,
     params: Mapping[str, Any],
     names: Mapping[str, Any],
     record: Path,
     questions: Path,
 ) -> str:
-    """Evaluate a variant on one task; write its JSON and, compressed, its questions.
+    """Evaluate a variant on one task; write its JSON and, compressed, its questions with the answers.
 
-    merge, deltas, chain as in train_variant; params: Plan.task_params; names: of merge, stages and
-    seed, for the record. Returns a line for the user.
+    merge, deltas, chain as in train_variant; asked: the file of the questions (mofe.questions), which
+    were made with `params` (Plan.task_params); names: of merge, stages and seed, for the record.
+    Returns a line for the user.
     """
     started = time.perf_counter()
     # where only scores are wanted, equal experts are computed once
@@ -347,11 +328,11 @@ def evaluate_variant(
     if not chain:
         model.requires_grad_(False)  # nothing was trained, so nothing needs a float32 master
     model = models.place(model)
-    asked = score(model, models.tokenizer(merge), params)
-    lines = "".join(json.dumps(q) + "\n" for q in asked)
+    answered = score(model, models.tokenizer(merge), asking.read(asked), params)
+    lines = "".join(json.dumps(q) + "\n" for q in answered)
     # no time stamp in the header: equal records are equal files
     write_atomic(questions, gzip.compress(lines.encode(), mtime=0))
-    summary = summarise(asked)
+    summary = summarise(answered)
     result = {
         "task": params["name"],
         **names,

@@ -433,7 +433,8 @@ def _disk(found) -> str:
         "merge": "merges: routers and manifests",
         "train": "trained parts of variants",
         "prepare_data": "training sets",
-        "evaluate": "scores and questions",
+        "questions": "what is asked, in tokens",
+        "evaluate": "scores and answers",
     }
     disk = found["disk"]
     rows = [[label, _gb(disk["by_rule"][r])] for r, label in names.items() if r in disk["by_rule"]]

@@ -191,6 +191,11 @@ class Plan:
                 found.setdefault(self._variant(row).key, {}).update(dict.fromkeys(tasks))
         return {key: tuple(tasks) for key, tasks in found.items()}
 
+    @cached_property
+    def tokenizers(self) -> tuple[str, ...]:
+        """The models whose tokenizers the variants have."""
+        return tuple(dict.fromkeys(map(self._tokenizer, self.variants.values())))
+
     def shown_in(self, *numbers: int) -> list[Variant]:
         """The variants that these tables' rows show, each once."""
         rows = [row for n in numbers if n in self.study.tables for row in self.study.tables[n].rows]
@@ -284,6 +289,10 @@ class Plan:
 
     def eval_json(self, variant: Variant, seed: int | str, task: str) -> str:
         return f"{self.root}/evals/{variant.key}/s{seed}/{task}.json"
+
+    def questions(self, variant: Variant, task: str) -> str:
+        """A task's questions in the tokens of a variant's tokenizer, which is its base's."""
+        return f"{self.root}/questions/{self._tokenizer(variant)}/{task}.parquet"
 
     def export_dir(self, variant: Variant, seed: int | str) -> str:
         return f"{self.root}/models/{variant.key}/s{seed}"
@@ -566,6 +575,10 @@ class Plan:
     def _lineage(self, model: str) -> list[str]:
         parent = self.study.models[model].from_
         return [*(self._lineage(parent) if parent else ()), model]
+
+    def _tokenizer(self, variant: Variant) -> str:
+        """The model that a variant's base comes from: a fine-tuned model has its origin's tokenizer."""
+        return self._lineage(variant.moe.base)[0]
 
     def _members(self, moe: Moe) -> set[str]:
         return {m for name in (moe.base, *moe.experts) for m in self._lineage(name)}

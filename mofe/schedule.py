@@ -4,6 +4,7 @@ how long all of it takes on so many GPUs."""
 import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from mofe.cost import LIGHT, Costs, Estimate
 
@@ -55,10 +56,13 @@ def jobs(costs: Costs) -> dict[str, Job]:
     for key, tasks in plan.tasks.items():
         variant = plan.variants[key]
         for task in tasks:
+            asked = plan.questions(variant, task)
+            after = (*world, plan.model_dir(Path(asked).parent.name))
+            made.setdefault(asked, Job("questions", task, after, costs.questions(task)))
             estimate = costs.evaluate(variant, task)
             for seed in plan.seeds(variant):
                 own = [plan.train_json(variant, seed)] if variant.stages else []
-                after = (*world, plan.moe_dir(variant.moe.name), *own)
+                after = (plan.questions(variant, task), plan.moe_dir(variant.moe.name), *own)
                 made[plan.eval_json(variant, seed, task)] = Job(
                     "evaluate", f"{key}/s{seed}/{task}", after, estimate
                 )

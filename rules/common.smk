@@ -197,7 +197,9 @@ def refuse_an_incomplete_mirror():
         for r in PLAN.data_repositories(j.wildcards.dataset)
     ]
     read += [
-        r for j in waiting("evaluate") for r in PLAN.task_repositories(j.wildcards.task)
+        r
+        for j in waiting("questions")
+        for r in PLAN.task_repositories(j.wildcards.task)
     ]
     read += [
         r

@@ -1,9 +1,31 @@
-# Evaluation: one variant with one seed on one task.
+# Evaluation: a task's questions, made once for all variants of one tokenizer, and what one variant with
+# one seed answers.
+
+
+rule questions:
+    input:
+        lambda w: PLAN.task_input(w.task),
+        tokenizer=lambda w: PLAN.model_dir(w.model),
+    output:
+        f"{ROOT}/questions/{{model}}/{{task}}.parquet",
+    log:
+        f"{ROOT}/logs/questions/{{model}}/{{task}}.log",
+    wildcard_constraints:
+        model=names(PLAN.tokenizers),
+    conda:
+        "../envs/mofe.yaml"
+    threads: cpus(lambda w: COSTS.questions(w.task))
+    resources:
+        **asks(lambda w: COSTS.questions(w.task)),
+    params:
+        task=lambda w: PLAN.task_params(w.task),
+    script:
+        "../scripts/questions.py"
 
 
 rule evaluate:
     input:
-        lambda w: PLAN.task_input(w.task),
+        asked=lambda w: PLAN.questions(variant(w), w.task),
         merge=lambda w: PLAN.moe_dir(variant(w).moe.name),
         dense=lambda w: PLAN.merge_input(variant(w).moe.name),
         deltas=lambda w: PLAN.deltas(variant(w), w.seed),

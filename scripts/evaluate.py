@@ -10,6 +10,7 @@ run(
     merge=snakemake.input.merge,
     deltas=list(snakemake.input.deltas),
     chain=snakemake.params.chain,
+    asked=snakemake.input.asked,
     params=snakemake.params.task,
     names={**snakemake.params.names, "seed": int(snakemake.wildcards.seed)},
     record=Path(snakemake.output.record),

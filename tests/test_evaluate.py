@@ -13,11 +13,12 @@ from conftest import CONFIG, MINI, REDUCED, save_llama
 from hypothesis import given
 from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
+from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate as harness
 from lm_eval.models.huggingface import HFLM
 from test_models import SETTINGS
 
-from mofe import evaluate, methods, models, tasks
+from mofe import evaluate, methods, models, questions, tasks
 from mofe.config import read_study
 from mofe.plan import Plan
 from mofe.report import frames
@@ -36,7 +37,7 @@ def test_scores_are_lm_evals(tiny, plan, task, scoring):
     params = {**plan.task_params(task), "scoring": scoring}
     tokenizer = models.tokenizer(tiny / "a")
     model = methods.apply(models.load(tiny / "moe2a2b"), SETTINGS["lora"])
-    ours = evaluate.score(model, tokenizer, params)
+    ours = evaluate.score(model, tokenizer, questions.build(params, tokenizer), params)
     lm = HFLM(pretrained=model.get_base_model(), tokenizer=tokenizer, batch_size=16, device="cpu")
     theirs = harness(lm, {"tasks": tasks.build(params)}, bootstrap_iters=2)
     samples = [s for leaf in theirs["samples"].values() for s in leaf]
@@ -45,6 +46,7 @@ def test_scores_are_lm_evals(tiny, plan, task, scoring):
         expected = [response[0] for response in sample["filtered_resps"]]
         assert question["loglikelihoods"] == pytest.approx(expected, abs=2e-4)
         assert question["correct"] == sample["acc"]
+        assert question["prompt_sha256"] == sample["prompt_hash"]
     if len(theirs["results"]) == 1:
         (result,) = theirs["results"].values()
         summary = evaluate.summarise(ours)["metrics"]["acc"]
@@ -57,6 +59,18 @@ def asked(prompts, **settings) -> list[Instance]:
         Instance("generate_until", {}, (prompt, settings), number, metadata=("x", number, 1))
         for number, prompt in enumerate(prompts)
     ]
+
+
+def generated(scorer: evaluate.AnswerScorer, requests: list[Instance]) -> list[str]:
+    """What ours answers to requests of lm-eval's of one kind."""
+    prompts = scorer.tokenizer([request.args[0] for request in requests])["input_ids"]
+    return scorer.generate(prompts, *questions.greedy(requests[0].args[1]))
+
+
+def made(params: dict, tokenizer: Path, folder: Path) -> str:
+    """The file of a task's questions."""
+    questions.make(params=params, tokenizer=str(tokenizer), out=folder / "asked.parquet")
+    return str(folder / "asked.parquet")
 
 
 def steadied(model: torch.nn.Module) -> torch.nn.Module:
@@ -80,13 +94,13 @@ def test_answers_in_words_are_lm_evals(tiny, plan, method):
     prompts = [task.doc_to_text(doc) for doc in task.eval_docs.select(range(24))]
     prompts += [" ".join(prompts[:3]), prompts[0].split()[0]]
     whole = asked(prompts, until=[], max_gen_toks=12)
-    free = scorer.generate_until(whole)
+    free = generated(scorer, whole)
     assert free == theirs.generate_until(whole)
     assert len(set(free)) > 10, "the model says different things"
     # a word inside the answers, so that some end early and others do not
     stop = free[0].split()[5]
     stopped = asked(prompts, until=[stop], max_gen_toks=12, do_sample=False)
-    ours = scorer.generate_until(stopped)
+    ours = generated(scorer, stopped)
     assert ours == theirs.generate_until(stopped)
     assert ours == [text.split(stop)[0] for text in free] and ours != free
 
@@ -96,11 +110,11 @@ def test_the_end_of_text_ends_an_answer(tiny):
     model = models.load(tiny / "a")
     scorer = evaluate.AnswerScorer(model, tokenizer)
     requests = asked(["which river", "name the dish", "the"], until=["\n"], max_gen_toks=6)
-    before = scorer.generate_until(requests)
+    before = generated(scorer, requests)
     # the end of text becomes the likeliest token wherever the first answer's third one was
     third = tokenizer.convert_tokens_to_ids(before[0].split()[2])
     model.lm_head.weight.data[tokenizer.eos_token_id] = 1.1 * model.lm_head.weight.data[third]
-    texts = scorer.generate_until(requests)
+    texts = generated(scorer, requests)
     assert texts[0] == " ".join(before[0].split()[:2])
     theirs = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=2, device="cpu")
     assert texts == theirs.generate_until(requests)
@@ -120,11 +134,11 @@ def test_a_prompt_without_room_for_an_answer_loses_its_beginning(tmp_path, tiny)
     scorer, theirs = narrow(tmp_path, tokenizer)
     long = "which river runs through " * 10
     requests = asked([long, "which river"], until=["\n"], max_gen_toks=8)
-    assert scorer.generate_until(requests) == theirs.generate_until(requests)
+    assert generated(scorer, requests) == theirs.generate_until(requests)
     lost = len(tokenizer(long)["input_ids"]) - (24 - 8)
-    assert scorer.cut[long] == lost > 0 and scorer.cut["which river"] == 0
+    assert evaluate.lost(tokenizer(long)["input_ids"], 24 - 8) == lost > 0
     with pytest.raises(ValueError, match="an answer of 24 tokens .* leaves the model's 24 no room"):
-        scorer.generate_until(asked(["which"], until=[], max_gen_toks=24))
+        generated(scorer, asked(["which"], until=[], max_gen_toks=24))
 
 
 def test_a_question_without_room_loses_its_beginning(tmp_path, tiny):
@@ -133,13 +147,12 @@ def test_a_question_without_room_loses_its_beginning(tmp_path, tiny):
     long = "which river runs through " * 10
     pairs = [(p, a) for p in (long, "which river") for a in (" which", " river runs through")]
     requests = [Instance("loglikelihood", {}, pair, 0) for pair in pairs]
-    ours, hflms = scorer.loglikelihood(requests), theirs.loglikelihood(requests)
-    assert [score for score, _ in ours] == pytest.approx([s for s, _ in hflms], abs=1e-4)
-    assert [greedy for _, greedy in ours] == [greedy for _, greedy in hflms]
-    lost = len(tokenizer(long + " river runs through")["input_ids"]) - (24 + 1)
-    assert scorer.cut[long] == lost > 0 and scorer.cut["which river"] == 0
+    encoded = questions.encode(tokenizer, pairs)
+    hflms = [score for score, _ in theirs.loglikelihood(requests)]
+    assert scorer.loglikelihoods(encoded) == pytest.approx(hflms, abs=1e-4)
+    assert len(encoded[1][0]) > 24 + 1
     with pytest.raises(ValueError, match="leaves the model's 24 no room"):
-        scorer.loglikelihood([Instance("loglikelihood", {}, ("which", " " + long), 0)])
+        scorer.loglikelihoods(questions.encode(tokenizer, [("which", " " + long)]))
 
 
 def test_logits_are_float32_whatever_was_frozen(tiny):
@@ -148,17 +161,17 @@ def test_logits_are_float32_whatever_was_frozen(tiny):
     model.lm_head.bfloat16()
     scorer = evaluate.AnswerScorer(model, models.tokenizer(tiny / "a"))
     pairs = [("which river runs", f" {word}") for word in ("through", "the", "which")]
-    low = scorer.loglikelihood([Instance("loglikelihood", {}, pair, 0) for pair in pairs])
+    encoded = questions.encode(scorer.tokenizer, pairs)
+    low = scorer.loglikelihoods(encoded)
     model.lm_head.float()
     full = evaluate.AnswerScorer(model, scorer.tokenizer)
-    assert low == full.loglikelihood([Instance("loglikelihood", {}, pair, 0) for pair in pairs])
+    assert low == full.loglikelihoods(encoded)
 
 
-def test_answers_that_are_not_greedy_are_refused(tiny):
-    scorer = evaluate.AnswerScorer(models.load(tiny / "a"), models.tokenizer(tiny / "a"))
+def test_answers_that_are_not_greedy_are_refused():
     for settings in ({"do_sample": True, "temperature": 0.7}, {"num_beams": 4}):
         with pytest.raises(ValueError, match="only 'until' and 'max_gen_toks' can be set"):
-            scorer.generate_until(asked(["which river"], until=["\n"], **settings))
+            questions.greedy({"until": ["\n"], **settings})
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +199,8 @@ def open_questions(words) -> dict:
 
 def test_f1_and_exact_match_are_lm_evals(words, open_questions):
     model, tokenizer = models.load(words / "model"), models.tokenizer(words / "model")
-    ours = evaluate.score(model, tokenizer, open_questions)
+    built = questions.build(open_questions, tokenizer)
+    ours = evaluate.score(model, tokenizer, built, open_questions)
     lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8, device="cpu")
     theirs = harness(lm, {"tasks": tasks.build(open_questions)}, bootstrap_iters=2)
     samples, result = theirs["samples"]["mofe_finance_open"], theirs["results"]["mofe_finance_open"]
@@ -207,18 +221,19 @@ def test_f1_and_exact_match_are_lm_evals(words, open_questions):
 
 
 def test_the_record_of_answers_in_words(words, open_questions, tmp_path):
-    record, questions = tmp_path / "finance_open.json", tmp_path / "questions.jsonl.gz"
+    record, answered = tmp_path / "finance_open.json", tmp_path / "questions.jsonl.gz"
     line = evaluate.evaluate_variant(
         merge=str(words / "model"),
         deltas=[],
         chain=[],
+        asked=made(open_questions, words / "model", tmp_path),
         params=open_questions,
         names={"moe": "words", "stages": "none", "seed": 0},
         record=record,
-        questions=questions,
+        questions=answered,
     )
     result = frames.read_eval(record)
-    lines = [json.loads(x) for x in gzip.decompress(questions.read_bytes()).splitlines()]
+    lines = [json.loads(x) for x in gzip.decompress(answered.read_bytes()).splitlines()]
     assert result["n"] == len(lines) and result["headline"] == "f1" and result["floor"] is None
     assert result["metrics"]["f1"]["value"] == statistics.fmean(q["f1"] for q in lines)
     assert "floor" not in line and f"{result['metrics']['f1']['value']:.4f}" in line
@@ -227,21 +242,22 @@ def test_the_record_of_answers_in_words(words, open_questions, tmp_path):
 
 
 def test_the_record_and_its_questions(tiny, plan, tmp_path):
-    record, questions = tmp_path / "medmcqa.json", tmp_path / "medmcqa.questions.jsonl.gz"
+    record, answered = tmp_path / "medmcqa.json", tmp_path / "medmcqa.questions.jsonl.gz"
     arguments = {
         "merge": str(tiny / "moe2a"),
         "deltas": [],
         "chain": [],
+        "asked": made(plan.task_params("medmcqa"), tiny / "a", tmp_path),
         "params": plan.task_params("medmcqa"),
         "names": {"moe": "moe2a", "stages": "none", "seed": 0},
         "record": record,
-        "questions": questions,
+        "questions": answered,
     }
     line = evaluate.evaluate_variant(**arguments)
     result = json.loads(record.read_text())
-    asked = [json.loads(x) for x in gzip.decompress(questions.read_bytes()).splitlines()]
+    asked = [json.loads(x) for x in gzip.decompress(answered.read_bytes()).splitlines()]
     assert result["n"] == len(asked) == 100
-    assert result["questions"] == questions.name
+    assert result["questions"] == answered.name
     accuracy = result["metrics"]["acc"]["value"]
     assert accuracy == sum(q["correct"] for q in asked) / 100
     assert f"{accuracy:.4f}" in line
@@ -249,19 +265,39 @@ def test_the_record_and_its_questions(tiny, plan, tmp_path):
         best = max(range(4), key=q["loglikelihoods"].__getitem__)
         assert q["choice"] == best and q["correct"] == (q["choice"] == q["target"])
         assert len(q["options"]) == 4
-    first = questions.read_bytes()
+    first = answered.read_bytes()
     evaluate.evaluate_variant(**arguments)
-    assert questions.read_bytes() == first, "the same scores twice"
+    assert answered.read_bytes() == first, "the same scores twice"
 
 
 def test_a_model_that_is_not_a_number_has_no_accuracy(tiny, plan):
     model = models.load(tiny / "moe2a")
     model.model.layers[0].mlp.experts.down_proj.data[:] = float("nan")
     with pytest.raises(ValueError, match="not finite"):
-        evaluate.score(model, models.tokenizer(tiny / "a"), plan.task_params("medmcqa"))
+        tokenizer = models.tokenizer(tiny / "a")
+        built = questions.build(plan.task_params("medmcqa"), tokenizer)
+        evaluate.score(model, tokenizer, built, plan.task_params("medmcqa"))
     with pytest.raises(ValueError, match="not finite"):
         scorer = evaluate.AnswerScorer(model, models.tokenizer(tiny / "a"))
-        scorer.generate_until(asked(["which river"], until=["\n"]))
+        generated(scorer, asked(["which river"], until=["\n"], max_gen_toks=4))
+
+
+@pytest.mark.parametrize(
+    "change", [{"metric_list": [{"metric": "f1"}]}, {"process_results": lambda doc, results: {}}]
+)
+def test_a_task_that_is_scored_in_another_way_is_refused(tiny, plan, monkeypatch, change):
+    build = tasks.build
+
+    def changed(params):
+        (task,) = build(params).values()
+        task = ConfigurableTask(config={**task.config.to_dict(keep_callable=True), **change})
+        return {task.config.task: task}
+
+    monkeypatch.setattr(tasks, "build", changed)
+    with pytest.raises(
+        ValueError, match="tasks.medmcqa.harness: medmcqa is scored by .* of its own"
+    ):
+        questions.build(plan.task_params("medmcqa"), models.tokenizer(tiny / "a"))
 
 
 def question(options, target, correct=0) -> dict:

@@ -19,6 +19,7 @@ def test_the_pilots_jobs(tmp_path):
         "prepare_data": 2,
         "merge": 3,
         "train": 10,
+        "questions": 2,
         "evaluate": 21,
     }
     assert jobs(done.stdout) == expected | {"table": 2, "figure": 3, "report": 1, "all": 1}

@@ -203,7 +203,7 @@ def memory_mb(job: dict[str, str]) -> int:
 
 
 def test_other_jobs_ran_on_cpu_nodes_without_gpus(study):
-    for rule in ("world", "prepare_data", "merge", "table"):
+    for rule in ("world", "prepare_data", "questions", "merge", "table"):
         assert study.jobs(rule)
         for job in study.jobs(rule):
             assert job["Partition"] == "cpu" and job["NodeList"].startswith("cpu"), rule

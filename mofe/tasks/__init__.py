@@ -55,6 +55,12 @@ def build(params: dict[str, Any]) -> dict[str, ConfigurableTask]:
     }
 
 
+def answer_scores(params: dict[str, Any]) -> dict[str, Callable[..., dict[str, float]]]:
+    """The function that scores an answer in words, of (row, [answer]), by lm-eval name."""
+    leaves = [config for name in params["harness"] for config in _leaves(name)]
+    return {config["task"]: config["process_results"] for config in leaves}
+
+
 def training_rows(params: dict[str, Any], rows: Dataset) -> Iterator[tuple[str, str]]:
     """(prompt, answer) of every labelled row, as the task would ask and score it.
 

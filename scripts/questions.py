@@ -1,0 +1,13 @@
+"""A task's questions in a model's tokens (rules/evaluate.smk)."""
+
+from pathlib import Path
+
+from mofe.job import run
+
+run(
+    "mofe.questions:make",
+    snakemake,
+    params=snakemake.params.task,
+    tokenizer=snakemake.input.tokenizer,
+    out=Path(snakemake.output[0]),
+)
