@@ -216,17 +216,18 @@ class Costs:
 
     def data(self, dataset: str) -> Estimate:
         """A training set. Reading a hub's data set into memory takes a few GB."""
-        mem_mb, disk = (2000, 1) if self.study.world else (8000, 0.5)
         characters = self.rows(dataset) * self.row_tokens(dataset) * self._characters_per_token
-        hours = LIGHT.hours if self.study.world else 5 / 60
-        return Estimate(Needs(1, mem_mb, 60), hours, disk=disk * characters)
+        return self._reading(disk=(1 if self.study.world else 0.5) * characters)
 
     def questions(self, task: str) -> Estimate:
         """A task's questions, in tokens: of four options each, compressed to a byte a token."""
         spec = self.study.tasks[task]
         size = 4 * (spec.questions or GUESSED_QUESTIONS) * (spec.tokens or GUESSED_TOKENS)
+        return self._reading(disk=size)
+
+    def _reading(self, disk: float) -> Estimate:
         mem_mb, hours = (2000, LIGHT.hours) if self.study.world else (8000, 5 / 60)
-        return Estimate(Needs(1, mem_mb, 60), hours, disk=size)
+        return Estimate(Needs(1, mem_mb, 60), hours, disk=disk)
 
     def fetch(self, model: str) -> Estimate:
         """A dense model from the hub, linked or copied: stored in float32 at the most."""

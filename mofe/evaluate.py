@@ -212,7 +212,6 @@ def score(
     """Every question of a task as it was asked, and the answer with its scores.
 
     questions: those that mofe.questions built with `params`, Plan.task_params.
-
     Of a choice the options' log-likelihoods, the target's index, the model's choice and whether it
     is correct, as lm-eval's `acc` has it; of an answer in words the reference, what was generated and
     the task's scores of it.

@@ -14,7 +14,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from lm_eval.models.utils import normalize_gen_kwargs
 
+from mofe import models, tasks
 from mofe.files import write_atomic
 
 COLUMNS = pa.schema(
@@ -42,8 +44,6 @@ COLUMNS = pa.schema(
 def make(*, params: Mapping[str, Any], tokenizer: str, out: Path) -> str:
     """Write the questions of a task. params: Plan.task_params; tokenizer: a model's folder. Returns a
     line for the user. Raises as `build` does."""
-    from mofe import models
-
     found = build(params, models.tokenizer(tokenizer))
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(found, COLUMNS), sink, compression="zstd")
@@ -63,8 +63,6 @@ def build(params: Mapping[str, Any], tokenizer) -> list[dict[str, Any]]:
     one right option, and where an answer's tokens cannot be told from its prompt's; besides, what
     mofe.tasks.build raises.
     """
-    from mofe import tasks
-
     found = []
     for name, task in tasks.build(params).items():
         _check(params["name"], name, task)
@@ -149,8 +147,6 @@ def encode(tokenizer, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int],
 def greedy(settings: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
     """A task's generation_kwargs as its stop strings and the most tokens of an answer. Raises
     ValueError for settings that are not greedy."""
-    from lm_eval.models.utils import normalize_gen_kwargs
-
     normal = normalize_gen_kwargs(dict(settings))
     more = set(normal) - {"until", "max_gen_toks", "do_sample", "temperature"}
     if more or normal["do_sample"]:

@@ -73,6 +73,11 @@ def made(params: dict, tokenizer: Path, folder: Path) -> str:
     return str(folder / "asked.parquet")
 
 
+def row(task: str, number: int) -> dict:
+    """What every question of a file has."""
+    return {"task": task, "question": number, "prompt_sha256": str(number)}
+
+
 def steadied(model: torch.nn.Module) -> torch.nn.Module:
     """Weights large enough that no two tokens are nearly as likely: rounding decides nothing."""
     generator = torch.Generator().manual_seed(1)
@@ -136,7 +141,20 @@ def test_a_prompt_without_room_for_an_answer_loses_its_beginning(tmp_path, tiny)
     requests = asked([long, "which river"], until=["\n"], max_gen_toks=8)
     assert generated(scorer, requests) == theirs.generate_until(requests)
     lost = len(tokenizer(long)["input_ids"]) - (24 - 8)
-    assert evaluate.lost(tokenizer(long)["input_ids"], 24 - 8) == lost > 0
+    words = {
+        "options": None,
+        "reference": "it",
+        "row": '{"reference": "it"}',
+        "stops": ["\n"],
+        "most": 8,
+    }
+    built = [
+        {**row("mofe_finance_open", number), **words, "ids": [tokenizer(prompt)["input_ids"]]}
+        for number, prompt in enumerate((long, "which river"))
+    ]
+    told = evaluate.score(scorer.model, tokenizer, built, {"harness": ["mofe_finance_open"]})
+    assert [it["prompt_cut"] for it in told] == [lost, 0] and lost > 0
+    assert [it["generated"] for it in told] == theirs.generate_until(requests)
     with pytest.raises(ValueError, match="an answer of 24 tokens .* leaves the model's 24 no room"):
         generated(scorer, asked(["which"], until=[], max_gen_toks=24))
 
@@ -150,7 +168,14 @@ def test_a_question_without_room_loses_its_beginning(tmp_path, tiny):
     encoded = questions.encode(tokenizer, pairs)
     hflms = [score for score, _ in theirs.loglikelihood(requests)]
     assert scorer.loglikelihoods(encoded) == pytest.approx(hflms, abs=1e-4)
-    assert len(encoded[1][0]) > 24 + 1
+    lost = len(tokenizer(long + " river runs through")["input_ids"]) - (24 + 1)
+    built = []
+    for number in range(2):
+        ids, starts = zip(*encoded[2 * number :][:2], strict=True)
+        choice = {"options": ["which", "river runs through"], "target": 0}
+        built.append({**row("x", number), **choice, "ids": ids, "starts": starts})
+    told = evaluate.score(scorer.model, tokenizer, built, {})
+    assert [it["prompt_cut"] for it in told] == [lost, 0] and lost > 0
     with pytest.raises(ValueError, match="leaves the model's 24 no room"):
         scorer.loglikelihoods(questions.encode(tokenizer, [("which", " " + long)]))
 
