@@ -167,7 +167,7 @@ def first_losses(record: dict[str, Any]) -> str:
 def hours(record: dict[str, Any]) -> Iterator[str]:
     """Every trained row of Tables 1 and 2 at the measured speed, beside the paper's hours."""
     study = read_study(ROOT / "config.yaml")
-    plan, size = Plan(study), record["sizes"].get("tinyllama")
+    plan, size = Plan(study), record["sizes"].get("tinyllama_512")
     if size is None:
         return
     yield (
@@ -335,7 +335,7 @@ def figure(record: dict[str, Any], file: Path) -> None:
 
     style = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
     with plt.rc_context(style):
-        sizes = {name: size for name, size in record["sizes"].items() if "trl_best" in size}
+        sizes = record["sizes"]
         whole, axes = plt.subplots(
             1, len(sizes), figsize=(4.6 * len(sizes), 3.4), squeeze=False, layout="constrained"
         )
@@ -424,16 +424,9 @@ def page() -> Iterator[str]:
         if name == "training-gpu":
             yield (
                 "A ratio here is the median over the steps after the first of one run each, side by "
-                "side. In all of them products are computed in bfloat16, but one kind: the stock experts' "
-                "grouped products, which autocast does not know, take their weights' float32. That may be "
-                "most of what the Trainer and TRL take here; a user who keeps experts in bfloat16 would "
-                "be faster than this; it was not measured."
+                "side. In all of them products are computed in bfloat16; the Trainer and TRL hold frozen "
+                "experts in it, too, because autocast leaves their products as their weights are."
             )
-            if record.get("peaks") != "training":
-                yield (
-                    "Peaks include making the whole mixture in float32 on the GPU, which jobs do not do "
-                    "there: where a training takes less than that they say no more."
-                )
             yield ""
         yield from training(record)
         if name == "training-gpu":

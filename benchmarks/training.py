@@ -12,9 +12,10 @@ trainer. With a GPU the shape is TinyLlama's (training-gpu.json); there the firs
 the steps after it are what is paired.
 
 The Trainer is what a user would write: stock MixtralForCausalLM, requires_grad_(False) on the
-experts, the paper's four rows a forward pass (the mini study's 32 for its shape), padded to the
-longest. TRL runs with whichever of TRL_SETTINGS is fastest here. Both leave out what they cannot do:
-freezing some of a packed layer's experts, and quantising them (their QLoRA quantises attention).
+experts, on a GPU also .to(bfloat16), the paper's four rows a forward pass (the mini study's 32 for
+its shape), padded to the longest. TRL runs with whichever of TRL_SETTINGS is fastest here. Both leave
+out what they cannot do: freezing some of a packed layer's experts, and quantising them (their QLoRA
+quantises attention).
 """
 
 import argparse
@@ -74,7 +75,7 @@ class Size:
     """A dense shape, and what it trains on: rows of the generated `world` or real ones ("medmcqa",
     "mmlu_medmcqa"), all of them in each of `steps` optimiser steps; the first `warm_up` steps are not
     measured, and each of those after them is. micro_batch: the Trainer's rows a forward pass. alone:
-    this project's MoFE and nothing else.
+    this project and nobody else. methods: what is trained, None for everything.
     """
 
     shape: Shape
@@ -85,6 +86,7 @@ class Size:
     max_length: int
     warm_up: int = 0
     alone: bool = False
+    methods: tuple[str, ...] | None = None
 
     @property
     def training(self) -> dict:
@@ -104,7 +106,7 @@ SIZES = {
     "rows": Size(replace(TINYLLAMA, hidden_size=512, intermediate_size=1408, num_hidden_layers=4,
                          num_attention_heads=8, num_key_value_heads=1), "medmcqa", 64, 2, 4, 256),
     "tinyllama_512": Size(TINYLLAMA, "mmlu_medmcqa", 512, 6, 4, 1024, warm_up=1, alone=True),
-    "tinyllama": Size(TINYLLAMA, "mmlu_medmcqa", 128, 6, 4, 1024, warm_up=1),
+    "tinyllama": Size(TINYLLAMA, "mmlu_medmcqa", 128, 6, 4, 1024, warm_up=1, methods=("mofe",)),
 }  # fmt: skip
 
 
@@ -253,14 +255,17 @@ SYSTEMS = {"mofe": train_ours, "trainer": train_trainer, "trl": train_trl}
 
 def _stock(shape: Shape, method: str):
     """The stock model under a method, as a user of transformers and peft sets it up."""
+    import torch
     from peft import LoraConfig, get_peft_model
 
     model = build(shape)
-    if method == "mofe":
-        for layer in model.model.layers:
-            layer.mlp.experts.requires_grad_(False)
     if method == "qlora":
         model = _loaded_in_4bit(model)
+    if method != "full":
+        for layer in model.model.layers:
+            layer.mlp.experts.requires_grad_(False)
+            if torch.cuda.is_available():  # else their products would be float32's, by autocast too
+                layer.mlp.experts.to(torch.bfloat16)
     if "rank" in (settings := METHODS[method]):
         adapters = LoraConfig(
             r=settings["rank"],
@@ -397,12 +402,11 @@ def matmul_ceiling() -> float:
 def cases(size: Size, methods: list[str], everything: bool) -> list[tuple[str, str]]:
     """(system, method) of a turn: those to be compared stand side by side. Of the others' methods
     MoFE is in every turn; the rest, which takes long, where `everything` is asked for."""
-    if size.alone:
-        return [("mofe", "mofe")]
-    stock = STOCK if everything else ["mofe"]
+    stock = [] if size.alone else STOCK if everything else ["mofe"]
     return [
         (system, method)
         for method in methods
+        if method in (size.methods or methods)
         for system in (SYSTEMS if method in stock else ["mofe"])
     ]
 
@@ -557,7 +561,7 @@ def main() -> None:
     arguments.methods = arguments.methods or (["mofe", "lora"] if quick else every_method())
     arguments.turns = 1 if quick else arguments.turns or (1 if on_gpu else 5)
     arguments.others = (0 if on_gpu else 1) if arguments.others is None else arguments.others
-    record = {"threads": arguments.threads, "turns": arguments.turns, "peaks": "training"}
+    record = {"threads": arguments.threads, "turns": arguments.turns}
     record["sizes"] = {}
     name = arguments.name or f"training-{'gpu' if on_gpu else 'cpu'}"
     for size in sizes:

@@ -49,22 +49,24 @@ class Packed:
         return F.grouped_mm(dy, self.weight, offs=ends)
 
 
-class Quantized:
-    """Matrices as bitsandbytes' NF4 layers, expanded one at a time, in both directions: keeping
+class Quantized(Packed):
+    """Matrices as bitsandbytes' NF4 layers, expanded for each product, in both directions: keeping
     them for the backward pass would take the memory that they save."""
 
     def __init__(self, layers: Sequence[nn.Module]):
         self.layers = layers
 
-    def times(self, x: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
-        return self._each(x, ends, lambda part, weight: part @ weight.mT)
-
-    def back(self, dy: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
-        return self._each(dy, ends, lambda part, weight: part @ weight)
-
-    def _each(self, x: torch.Tensor, ends: torch.Tensor, product) -> torch.Tensor:
-        parts = zip(x.tensor_split(ends.tolist()[:-1]), self.layers, strict=True)
-        return torch.cat([product(part, expanded(layer).to(x.dtype)) for part, layer in parts])
+    @property
+    def weight(self) -> torch.Tensor:
+        """(experts, out, in), new each time."""
+        if not self.layers[0].weight.is_cuda:  # where bitsandbytes cannot write into it
+            return torch.stack([expanded(layer) for layer in self.layers])
+        state = self.layers[0].weight.quant_state
+        device = self.layers[0].weight.device
+        all_of_them = torch.empty(len(self.layers), *state.shape, dtype=state.dtype, device=device)
+        for layer, out in zip(self.layers, all_of_them, strict=True):
+            expanded(layer, out)
+        return all_of_them
 
 
 class GatedFfn(torch.autograd.Function):
@@ -400,15 +402,31 @@ def nf4(weight: torch.Tensor, bias: torch.Tensor | None = None) -> nn.Module:
     return layer.to(weight.device)
 
 
-def expanded(layer: nn.Module) -> torch.Tensor:
-    """The weight (out, in) that an NF4 layer stands for, in the dtype that it multiplies in."""
+def expanded(layer: nn.Module, out: torch.Tensor | None = None) -> torch.Tensor:
+    """The weight (out, in) that an NF4 layer stands for, in the dtype that it multiplies in; written to
+    `out`, on a GPU."""
     import bitsandbytes as bnb
 
-    return bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+    return bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state, out=out)
 
 
 def compute_4bit_in(model: nn.Module, dtype: torch.dtype) -> None:
-    """Let NF4 layers expand their weights to `dtype` and multiply in it; what is stored stays."""
+    """Let NF4 layers expand their weights to `dtype` and multiply in it; the weights' values stay.
+
+    Their scales, which are quantised themselves, are expanded for good: to 4 bytes for 64 weights
+    instead of 1. Otherwise that takes two of three kernels that expand a weight.
+    """
     for module in model.modules():
         if (state := getattr(getattr(module, "weight", None), "quant_state", None)) is not None:
             module.compute_dtype = state.dtype = dtype
+            _expand_scales(state)
+
+
+def _expand_scales(state) -> None:
+    """Of bitsandbytes' QuantState."""
+    from bitsandbytes.functional import dequantize_blockwise
+
+    if state.nested:
+        state.absmax = dequantize_blockwise(state.absmax, state.state2) + state.offset
+        state.offset = state.state2 = None
+        state.nested = False

@@ -257,8 +257,8 @@ def _backward(shape: Shape, settings: Settings, training: Settings, mixed: bool)
     hidden, ffn = shape.hidden_size, shape.intermediate_size
     passing = (5 if shape.num_local_experts else 4) * ffn + 2 * hidden
     flowing = _tokens(training) * (width * shape.active * passing + 8 * hidden)
-    if settings.get("quantize"):  # one matrix of an expert, dequantised
-        flowing += 2 * ffn * hidden * width
+    if settings.get("quantize"):  # the largest matrices of a layer's frozen experts, expanded
+        flowing += max(1, shape.frozen_experts(settings)) * 2 * ffn * hidden * width
     if settings["method"] == "lora":
         return flowing
     stack = max(1, shape.num_local_experts) - shape.frozen_experts(settings)

@@ -116,6 +116,18 @@ def test_nf4_experts_fold_too(kinds):
     close(gradients(quantized, *inputs), expected)
 
 
+def test_nf4_weights_stay_when_their_scales_are_expanded():
+    quantized = experts.SplitExperts.partly(layer([0, 1, 2, 3]), 4, quantized=True)
+    layers = [*quantized.stacks[0].gate_ups, *quantized.stacks[0].downs]
+    before = [experts.expanded(it) for it in layers]
+    assert all(it.weight.quant_state.nested for it in layers)
+    experts.compute_4bit_in(quantized, torch.float32)
+    assert not any(it.weight.quant_state.nested for it in layers)
+    assert all(torch.equal(experts.expanded(it), b) for it, b in zip(layers, before, strict=True))
+    experts.compute_4bit_in(quantized, torch.bfloat16)
+    assert experts.expanded(layers[0]).dtype == torch.bfloat16
+
+
 def test_equal_codes_with_other_scales_are_other_experts():
     it = layer([0, 0])
     it.gate_up_proj.data[1] *= 2
