@@ -335,17 +335,19 @@ def figure(record: dict[str, Any], file: Path) -> None:
 
     style = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
     with plt.rc_context(style):
-        sizes = record["sizes"]
+        sizes, panels = record["sizes"], len(record["sizes"])
         whole, axes = plt.subplots(
-            1, len(sizes), figsize=(4.6 * len(sizes), 3.4), squeeze=False, layout="constrained"
+            1, panels, figsize=(4.6 * panels, 3.4), squeeze=False, layout="constrained"
         )
         for axis, (name, size) in zip(axes[0], sizes.items(), strict=True):
             mixture = "medium" if "medium" in size["mixtures"] else next(iter(size["mixtures"]))
             _bars(axis, entries(size, mixture))
             axis.set_title(f"{TITLES[name]}, {MIXTURES[mixture]} experts", fontsize=9, loc="left")
             axis.set_xlabel("true tokens per second")
-        keys = axes[0][0].get_legend_handles_labels()
-        whole.legend(*keys, loc="outside lower center", ncols=len(SYSTEMS), frameon=False)
+        keys = {label: bar for a in axes[0] for bar, label in zip(*a.get_legend_handles_labels())}
+        whole.legend(
+            keys.values(), keys, loc="outside lower center", ncols=len(SYSTEMS), frameon=False
+        )
         file.parent.mkdir(exist_ok=True)
         whole.savefig(file, dpi=160, metadata={"Software": None})
         plt.close(whole)
@@ -353,25 +355,22 @@ def figure(record: dict[str, Any], file: Path) -> None:
 
 def _bars(axis, found: Entries) -> None:
     methods = [m for m in METHODS if ("mofe", m) in found]
-    width = 0.8 / len(SYSTEMS)
-    for at, (system, (label, colour)) in enumerate(SYSTEMS.items()):
-        have = [
-            (place, found[system, method])
-            for place, method in enumerate(methods)
-            if "tokens_per_second" in found.get((system, method), {})
-        ]
-        if not have:
-            continue
+    measured = {key: it for key, it in found.items() if "tokens_per_second" in it}
+    systems = [system for system in SYSTEMS if any(system == s for s, _ in measured)]
+    width = 0.8 / len(systems)
+    for at, system in enumerate(systems):
+        label, colour = SYSTEMS[system]
+        have = [(i, measured[system, m]) for i, m in enumerate(methods) if (system, m) in measured]
         values = [speed(it) for _, it in have]
         spread = [
             [v - min(it["tokens_per_second"]) for v, (_, it) in zip(values, have, strict=True)],
             [max(it["tokens_per_second"]) - v for v, (_, it) in zip(values, have, strict=True)],
         ]
-        places = [place + (at - 1) * width for place, _ in have]
+        places = [place + (at - (len(systems) - 1) / 2) * width for place, _ in have]
         axis.barh(places, values, width, color=colour, label=label)
         axis.errorbar(values, places, xerr=spread, fmt="none", ecolor="#444444", elinewidth=0.8)
     axis.set_yticks(range(len(methods)), [METHODS[m] for m in methods])
-    axis.invert_yaxis()
+    axis.set_ylim(max(len(methods), 3) - 0.5, -0.5)  # the first on top, and no bar too thick
     axis.xaxis.set_major_formatter("{x:,.0f}")
     axis.locator_params(axis="x", nbins=5)
 
