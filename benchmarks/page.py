@@ -221,7 +221,7 @@ def evaluation(record: dict[str, Any]) -> Iterator[str]:
             f"{it['questions'] / median(it['call']['ours']):,.0f}",
             times(it["call"]["ratio"]),
             times(it["command"]["ratio"]),
-            times(it["again"]["ratio"]) if "again" in it else "",
+            times(it["again"]["ratio"]),
             *(f"{it['peak_bytes'][side] / 2**20:,.0f}" for side in ("ours", "lm_eval")),
             str(it["judged_otherwise"]),
             f"{it['largest_difference']:.0e}",
