@@ -1,11 +1,12 @@
 """Evaluation: scores, standard errors, n and per-question records, equal to lm-eval's.
 
 lm-eval makes the questions (mofe/questions.py), `AnswerScorer` answers as lm-eval's own HFLM does
-(tests/test_evaluate.py): log-likelihoods are got with one forward pass a prompt where the options are
-single tokens, and logits at the answers' positions only; answers in words are greedy.
+(tests/test_evaluate.py): log-likelihoods are got with one forward pass a prompt, whatever its options
+(mofe/branches.py), and logits at the answers' positions only; answers in words are greedy.
 """
 
 import gzip
+import itertools
 import json
 import math
 import statistics
@@ -24,6 +25,7 @@ from transformers import LogitsProcessor, StoppingCriteria
 
 from mofe import experts, memory, models, provenance, tasks
 from mofe import questions as asking
+from mofe.branches import Tree, collate
 from mofe.data import tokens
 from mofe.files import write_atomic
 from mofe.positions import only_at
@@ -62,28 +64,29 @@ class AnswerScorer:
         context, and where the model's answers are not finite.
         """
         asked = [self._fitted(ids, start) for ids, start in asked]
-        # All of a prompt's tokens but the last answer token go in; a single-token answer is then
-        # read off the prompt alone, so that a question's options share one sequence.
-        where: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for number, (ids, _) in enumerate(asked):
-            where[tuple(ids[:-1])].append(number)
+        alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for number, (ids, start) in enumerate(asked):
+            alike[tuple(ids[:start])].append(number)
+        trees = [
+            (Tree(context, [asked[n][0][len(context) :] for n in numbers]), numbers)
+            for context, numbers in sorted(alike.items())
+        ]
+        trees.sort(key=lambda it: len(it[0]))
         scores = [math.nan] * len(asked)
-        for batch in self._batches(sorted(where, key=len)):
-            # where the first answer token of each is read
-            first = [min(asked[number][1] for number in where[it]) - 1 for it in batch]
-            logs = self._read(batch, first).log_softmax(-1)
-            numbers, places, targets, offset = [], [], [], 0
-            for sequence, begin in zip(batch, first, strict=True):
-                for number in where[sequence]:
-                    ids, start = asked[number]
-                    numbers.append(number)
-                    places += range(offset + start - 1 - begin, offset + len(ids) - 1 - begin)
-                    targets += ids[start:]
-                offset += len(sequence) - begin
+        for batch in self._batches(trees, [len(tree) for tree, _ in trees]):
+            logs = self._read([tree for tree, _ in batch]).log_softmax(-1)
+            places, targets, lengths, offset = [], [], [], 0
+            for tree, _ in batch:
+                for continuation, where in zip(tree.continuations, tree.read, strict=True):
+                    places += [offset + place for place in where]
+                    targets += continuation
+                    lengths.append(len(continuation))
+                offset += len(tree) - len(tree.context) + 1
             # all options at once: from a GPU, each would be waited for
             at, target = torch.tensor([places, targets], device=logs.device)
-            lengths = [len(asked[number][0]) - asked[number][1] for number in numbers]
-            for number, likely in zip(numbers, logs[at, target].cpu().split(lengths), strict=True):
+            parts = logs[at, target].cpu().split(lengths)
+            numbers = itertools.chain.from_iterable(numbers for _, numbers in batch)
+            for number, likely in zip(numbers, parts, strict=True):
                 scores[number] = likely.sum().item()
         if not all(map(math.isfinite, scores)):
             raise ValueError("tasks: the model's log-likelihoods are not finite numbers")
@@ -98,27 +101,20 @@ class AnswerScorer:
             )
         return ids[cut:], start - cut
 
-    def _read(self, batch: Sequence[tuple[int, ...]], first: Sequence[int]) -> torch.Tensor:
-        """The logits (positions, vocabulary), float32, from each sequence's `first` position on, one
-        sequence after the other."""
-        ids = pad_sequence([torch.tensor(s) for s in batch], batch_first=True).to(self.device)
-        bounds = torch.tensor([(f, len(it)) for f, it in zip(first, batch, strict=True)])
-        starts, ends = bounds.to(self.device)[..., None].unbind(1)
-        places = torch.arange(ids.shape[1], device=self.device)
-        read = (places >= starts) & (places < ends)
+    def _read(self, trees: Sequence[Tree]) -> torch.Tensor:
+        """The logits (positions, vocabulary), float32, of each tree from its context's last token on, one
+        tree after the other."""
+        inputs, read = collate(trees, self.device)
         with self._precision(), only_at(self.model.model, read):
-            hidden = self.model.model(input_ids=ids, use_cache=False).last_hidden_state
+            hidden = self.model.model(**inputs, use_cache=False).last_hidden_state
         return F.linear(hidden[read].float(), self.head)
 
-    def _batches(
-        self, sequences: Sequence[tuple[int, ...]], room: int = 0
-    ) -> list[list[tuple[int, ...]]]:
-        """Sequences, sorted by length, in batches; `room`: for so many more tokens behind each."""
-        lengths = [len(sequence) + room for sequence in sequences]
+    def _batches(self, items: Sequence[Any], lengths: Sequence[int]) -> list[list[Any]]:
+        """The items, of so many tokens each and sorted by that, in batches."""
         kind = self.device.type
         most, start = memory.QUESTION_TOKENS[kind], tokens.STARTING[kind]
-        cut = tokens.micro_batches(range(len(sequences)), lengths, most, start)
-        return [[sequences[i] for i in batch] for batch in cut]
+        cut = tokens.micro_batches(range(len(items)), lengths, most, start)
+        return [[items[i] for i in batch] for batch in cut]
 
     def _precision(self) -> torch.autocast:
         return torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda")
@@ -142,7 +138,8 @@ class AnswerScorer:
         for number, ids in enumerate(prompts):
             where[tuple(ids[lost(ids, self.room - length) :])].append(number)
         texts = [""] * len(prompts)
-        for batch in self._batches(sorted(where, key=len), length):
+        sequences = sorted(where, key=len)
+        for batch in self._batches(sequences, [len(it) + length for it in sequences]):
             for ids, text in zip(batch, self._continue(batch, stops, length), strict=True):
                 for number in where[ids]:
                     texts[number] = text
@@ -304,6 +301,17 @@ def floor(questions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"value": sum(best.values()) / len(questions), "how": how}
 
 
+def ready(
+    merge: str, chain: Sequence[Mapping[str, Any]], deltas: Sequence[str | Path]
+) -> nn.Module:
+    """A variant on its device, its equal experts held and computed once; arguments as in
+    models.load_variant."""
+    model = models.load_variant(merge, chain, deltas)
+    if not chain:
+        model.requires_grad_(False)  # nothing was trained, so nothing needs a float32 master
+    return models.place(experts.fold_duplicates(model))
+
+
 def evaluate_variant(
     *,
     merge: str,
@@ -322,12 +330,9 @@ def evaluate_variant(
     Returns a line for the user.
     """
     started = time.perf_counter()
-    # where only scores are wanted, equal experts are computed once
-    model = experts.fold_duplicates(models.load_variant(merge, chain, deltas))
-    if not chain:
-        model.requires_grad_(False)  # nothing was trained, so nothing needs a float32 master
-    model = models.place(model)
-    answered = score(model, models.tokenizer(merge), asking.read(asked), params)
+    answered = score(
+        ready(merge, chain, deltas), models.tokenizer(merge), asking.read(asked), params
+    )
     lines = "".join(json.dumps(q) + "\n" for q in answered)
     # no time stamp in the header: equal records are equal files
     write_atomic(questions, gzip.compress(lines.encode(), mtime=0))

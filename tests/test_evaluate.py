@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import CONFIG, MINI, REDUCED, save_llama
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
@@ -180,6 +180,53 @@ def test_a_question_without_room_loses_its_beginning(tmp_path, tiny):
         scorer.loglikelihoods(questions.encode(tokenizer, [("which", " " + long)]))
 
 
+token = st.integers(5, 50)
+contexts = st.lists(token, min_size=1, max_size=12)
+asks = st.tuples(
+    contexts, st.lists(st.lists(token, min_size=1, max_size=5), min_size=1, max_size=4)
+)
+
+
+@pytest.fixture(scope="module")
+def untrained(tiny) -> torch.nn.Module:
+    return evaluate.ready(tiny / "moe2a2b", [], [])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(asks, min_size=1, max_size=4))
+def test_continuations_of_one_context_are_read_as_each_alone(untrained, several):
+    asked = [([*c, *more], len(c)) for c, continuations in several for more in continuations]
+    expected = []
+    for ids, start in asked:
+        with torch.inference_mode():
+            logs = untrained(torch.tensor([ids])).logits[0].log_softmax(-1)
+        expected.append(sum(logs[i - 1, ids[i]].item() for i in range(start, len(ids))))
+    found = evaluate.AnswerScorer(untrained, None).loglikelihoods(asked)
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_context_is_computed_once(untrained):
+    context, options = [5, 6, 7, 8], [[9], [10, 11, 12], [13, 14]]
+    read = []
+    hook = untrained.model.embed_tokens.register_forward_pre_hook(
+        lambda module, inputs: read.append(inputs[0].numel())
+    )
+    with hook:
+        asked = [([*context, *option], len(context)) for option in options]
+        evaluate.AnswerScorer(untrained, None).loglikelihoods(asked)
+    assert sum(read) == len(context) + sum(len(option) - 1 for option in options)
+
+
+@pytest.mark.parametrize("chain", [[], [{"method": "freeze", "frozen": "all"}]])
+def test_equal_experts_are_computed_once(tiny, tmp_path, chain):
+    deltas = [tmp_path / f"{number}.safetensors" for number in range(len(chain))]
+    for delta in deltas:
+        model = methods.apply(models.load(tiny / "moe2a2b"), chain[0])
+        models.store_delta(model, delta)
+    model = evaluate.ready(tiny / "moe2a2b", chain, deltas)
+    assert {len(layer.mlp.experts.stacks[0]) for layer in model.model.layers} == {2}
+
+
 def test_logits_are_float32_whatever_was_frozen(tiny):
     """Between bfloat16 logits there are ties, which the first option would win."""
     model = models.load(tiny / "a")
@@ -194,9 +241,9 @@ def test_logits_are_float32_whatever_was_frozen(tiny):
 
 
 def test_answers_that_are_not_greedy_are_refused():
-    for settings in ({"do_sample": True, "temperature": 0.7}, {"num_beams": 4}):
+    for decoding in ({"do_sample": True, "temperature": 0.7}, {"num_beams": 4}):
         with pytest.raises(ValueError, match="only 'until' and 'max_gen_toks' can be set"):
-            questions.greedy({"until": ["\n"], **settings})
+            questions.greedy({"until": ["\n"], **decoding})
 
 
 @pytest.fixture(scope="module")

@@ -116,22 +116,24 @@ def test_a_trained_model_is_evaluated_as_it_was_trained(tiny, data, tmp_path, ba
     """Its loss by a delta read back from disk, in evaluation's form, folded."""
     train_one(tiny, data, tmp_path, method)
     settings = SETTINGS[method]
-    model = models.load_variant(tiny / "moe2a2b", [settings], [tmp_path / "delta.safetensors"])
-    model = models.place(experts.fold_duplicates(model))
     tokenizer = models.tokenizer(tiny / "a")
+    model = evaluate.ready(tiny / "moe2a2b", [settings], [tmp_path / "delta.safetensors"])
     scorer = evaluate.AnswerScorer(model, tokenizer)
     rows = tokens.tokenize(tokens.read([data]), tokenizer, 64)
-    sequences = [tuple(ids[:-1]) for ids in rows.ids[:12]]
-    logs = scorer._read(sequences, [len(s) - 1 for s in sequences]).log_softmax(-1)
-    targets = torch.tensor([ids[-1] for ids in rows.ids[:12]], device="cuda")
-    assert logs.dtype == torch.float32
-    whole = -logs.gather(-1, targets[:, None]).sum().item()
+    whole = -sum(scorer.loglikelihoods([(ids, len(ids) - 1) for ids in rows.ids[:12]]))
     last = {**batch, "labels": torch.full_like(batch["labels"], tokens.IGNORED)}
     for row, ids in enumerate(rows.ids[:12]):
         last["labels"][row, len(ids) - 1] = ids[-1]
     with torch.no_grad():
         loss = gradientless(model, last)
     assert whole == pytest.approx(loss, rel=0.02)
+
+
+def test_options_of_one_context_are_read_as_each_alone(tiny):
+    scorer = evaluate.AnswerScorer(evaluate.ready(tiny / "moe4a", [], []), None)
+    asked = [([5, 9, 7, *range(12, 12 + i), 20 + i], 3) for i in range(6)]
+    alone = [scorer.loglikelihoods([it])[0] for it in asked]
+    assert scorer.loglikelihoods(asked) == pytest.approx(alone, rel=0.02)
 
 
 def gradientless(model, batch) -> float:
