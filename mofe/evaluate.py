@@ -36,9 +36,9 @@ WRITTEN = {"f1": "f1", "exact": "exact"}
 
 
 class AnswerScorer:
-    """What a causal language model answers."""
+    """What a causal language model answers. Only answers in words need its tokenizer."""
 
-    def __init__(self, model: nn.Module, tokenizer):
+    def __init__(self, model: nn.Module, tokenizer=None):
         self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.model.eval()
         # Logits are float32 whatever was frozen: between bfloat16 ones there would be ties, and the
@@ -208,21 +208,27 @@ def score(
 ) -> list[dict[str, Any]]:
     """Every question of a task as it was asked, and the answer with its scores.
 
-    questions: those that mofe.questions built with `params`, Plan.task_params.
+    questions: those that mofe.questions built with `params`, Plan.task_params. tokenizer: needed where
+    answers are in words.
     Of a choice the options' log-likelihoods, the target's index, the model's choice and whether it
     is correct, as lm-eval's `acc` has it; of an answer in words the reference, what was generated and
     the task's scores of it.
     """
     scorer = AnswerScorer(model, tokenizer)
-    if questions[0]["options"] is not None:
-        answers = _chosen(scorer, questions)
-    else:
+    if in_words(questions):
         answers = _written(scorer, questions, tasks.answer_scores(params))
+    else:
+        answers = _chosen(scorer, questions)
     told = ("task", "question", "prompt_sha256")
     return [
         {**{key: question[key] for key in told}, **answer}
         for question, answer in zip(questions, answers, strict=True)
     ]
+
+
+def in_words(questions: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a task's answers are in words, not chosen."""
+    return questions[0]["options"] is None
 
 
 def _chosen(scorer: AnswerScorer, questions: Sequence[Mapping[str, Any]]):
@@ -330,9 +336,9 @@ def evaluate_variant(
     Returns a line for the user.
     """
     started = time.perf_counter()
-    answered = score(
-        ready(merge, chain, deltas), models.tokenizer(merge), asking.read(asked), params
-    )
+    them = asking.read(asked)
+    tokenizer = models.tokenizer(merge) if in_words(them) else None  # loading one takes a while
+    answered = score(ready(merge, chain, deltas), tokenizer, them, params)
     lines = "".join(json.dumps(q) + "\n" for q in answered)
     # no time stamp in the header: equal records are equal files
     write_atomic(questions, gzip.compress(lines.encode(), mtime=0))

@@ -201,7 +201,7 @@ def test_continuations_of_one_context_are_read_as_each_alone(untrained, several)
         with torch.inference_mode():
             logs = untrained(torch.tensor([ids])).logits[0].log_softmax(-1)
         expected.append(sum(logs[i - 1, ids[i]].item() for i in range(start, len(ids))))
-    found = evaluate.AnswerScorer(untrained, None).loglikelihoods(asked)
+    found = evaluate.AnswerScorer(untrained).loglikelihoods(asked)
     assert found == pytest.approx(expected, abs=1e-4)
 
 
@@ -213,7 +213,7 @@ def test_a_context_is_computed_once(untrained):
     )
     with hook:
         asked = [([*context, *option], len(context)) for option in options]
-        evaluate.AnswerScorer(untrained, None).loglikelihoods(asked)
+        evaluate.AnswerScorer(untrained).loglikelihoods(asked)
     assert sum(read) == len(context) + sum(len(option) - 1 for option in options)
 
 
