@@ -336,9 +336,9 @@ def evaluate_variant(
     Returns a line for the user.
     """
     started = time.perf_counter()
-    them = asking.read(asked)
-    tokenizer = models.tokenizer(merge) if in_words(them) else None  # loading one takes a while
-    answered = score(ready(merge, chain, deltas), tokenizer, them, params)
+    built = asking.read(asked)
+    tokenizer = models.tokenizer(merge) if in_words(built) else None  # loading one takes a while
+    answered = score(ready(merge, chain, deltas), tokenizer, built, params)
     lines = "".join(json.dumps(q) + "\n" for q in answered)
     # no time stamp in the header: equal records are equal files
     write_atomic(questions, gzip.compress(lines.encode(), mtime=0))
