@@ -280,47 +280,55 @@ def targets(
         )
         return [what, bound, shown, "yes" if reached else "**no**"]
 
-    if train and "rows" in train["sizes"]:
-        size = train["sizes"]["rows"]
-        found = {mixture: entries(size, mixture) for mixture in size["mixtures"]}
-
-        def over(system: str, method: str, key: str) -> dict[str, float]:
-            its = {m: f.get((system, method), {}).get(key) for m, f in found.items()}
-            return {mixture: it["median"] for mixture, it in its.items() if it}
-
-        yield judged("MoFE over Trainer", over("trainer", "mofe", "over_ours"), 2.5, True)
-        yield judged("MoFE over TRL", over("trl", "mofe", "over_ours"), 1.3, True)
-        shares = {m: 1 / v for m, v in over("mofe", "full", "over_mofe").items()}
-        yield judged("MoFE's step over full's", shares, 0.78, False)
-        for method in ("lora", "dora"):
-            measured = over("mofe", method, "over_mofe")
-            excess = {m: v / _by_flops(found[m], method) for m, v in measured.items()}
-            what = f"{METHODS[method]}'s time over MoFE's, by what FLOPs say"
-            yield judged(what, excess, 1.15, False)
-        if folded := over("mofe", FOLDED, "over_mofe"):
-            gains = {m: 1 / v for m, v in folded.items()}
-            apart = max(
-                abs(a - b)
-                for f in found.values()
-                for a, b in zip(
-                    f["mofe", FOLDED]["losses"], f["mofe", "mofe"]["losses"], strict=True
-                )
-            )
-            yield judged(f"folding (losses within {apart:.0e})", gains, 1.5, True)
+    if train and (size := train["sizes"].get("rows")):
+        for system, least in (("trainer", 2.5), ("trl", 1.3)):
+            what = f"MoFE over {SYSTEMS[system][0]}"
+            yield judged(what, over(size, system, "mofe", "over_ours"), least, True)
+        for what, *target in methods_targets(size):
+            yield judged(what, *target)
     if gpu and (size := gpu["sizes"].get("tinyllama_512")):
+        where = ", ".join(gpu["hardware"]["gpus"])
         found = {mixture: entries(size, mixture)["mofe", "mofe"] for mixture in size["mixtures"]}
         speeds = {mixture: speed(it) for mixture, it in found.items() if "failed" not in it}
         if "large" in speeds:
-            what = f"MoFE's tokens/s on {', '.join(gpu['hardware']['gpus'])}"
+            what = f"{where}: MoFE's tokens/s"
             yield judged(what, {"large": speeds["large"]}, 35_000, True)
         if len(speeds) == len(MIXTURES):
             most = {"slowest over fastest": max(speeds.values()) / min(speeds.values())}
-            yield judged("its time across 2, 4 and 8 experts there", most, 1.1, False)
+            yield judged(f"{where}: its time across 2, 4 and 8 experts", most, 1.1, False)
+        for what, *target in methods_targets(size):
+            yield judged(f"{where}: {what}", *target)
     if evaluate:
         ratios = {name: it["call"]["ratio"]["median"] for name, it in evaluate["sizes"].items()}
         other = sum(it["judged_otherwise"] for it in evaluate["sizes"].values())
         what = f"evaluation over lm_eval ({other} questions judged otherwise)"
         yield judged(what, ratios, 2.0, True)
+
+
+def over(size: dict[str, Any], system: str, method: str, key: str) -> dict[str, float]:
+    """A training's ratio of one of summarise's keys, by mixture, where it was measured."""
+    its = {m: entries(size, m).get((system, method), {}).get(key) for m in size["mixtures"]}
+    return {mixture: it["median"] for mixture, it in its.items() if it}
+
+
+def methods_targets(size: dict[str, Any]) -> Iterator[tuple[str, dict[str, float], float, bool]]:
+    """What is aimed at for this project's methods beside each other."""
+    shares = {m: 1 / v for m, v in over(size, "mofe", "full", "over_mofe").items()}
+    yield "MoFE's step over full's", shares, 0.78, False
+    for method in ("lora", "dora"):
+        measured = over(size, "mofe", method, "over_mofe")
+        excess = {m: v / _by_flops(entries(size, m), method) for m, v in measured.items()}
+        yield f"{METHODS[method]}'s time over MoFE's, by what FLOPs say", excess, 1.15, False
+    if folded := over(size, "mofe", FOLDED, "over_mofe"):
+        apart = max(
+            abs(a - b)
+            for found in (entries(size, mixture) for mixture in folded)
+            for a, b in zip(
+                found["mofe", FOLDED]["losses"], found["mofe", "mofe"]["losses"], strict=True
+            )
+        )
+        gains = {m: 1 / v for m, v in folded.items()}
+        yield f"folding (losses within {apart:.0e})", gains, 1.5, True
 
 
 # ------------------------------------------------------------------------------------- figure
