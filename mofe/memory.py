@@ -13,9 +13,9 @@ from typing import Any
 from mofe.shapes import Shape
 
 NF4 = 0.5 + 4 / 64  # bytes a weight: four bits, and a float32 scale for every 64 weights
-# Resident after importing torch, transformers, accelerate and peft: 965 to 1,108 MB, by what of their
+# Resident after importing torch, transformers, accelerate and peft: 900 to 1,108 MB, by what of their
 # files happened to be in memory.
-PROCESS = 1040e6
+PROCESS = 1000e6
 PEFT = 70e6  # more of it, where adapters are trained
 
 # malloc under KEEP_MEMORY (mofe/warm.py) gives nothing back, and an aligned block does not fit the hole
@@ -220,13 +220,11 @@ def _layer(shape: Shape, settings: Settings, mixed: bool) -> float:
     # stream of hidden states is float32 where embeddings are trained.
     norms = 2 * hidden * ((2 if lora else 4) if mixed else (4 if lora else 8))
     attention = 2 * width * (query + key) + 4 * shape.num_attention_heads
-    if mixed and lora:  # every adapter casts its input anew
-        inputs = sum(width * i for i, _ in targets.values())
-    else:  # products of one input share it
-        shared = {"q_proj": 0, "k_proj": 0, "v_proj": 0, "gate_proj": 1, "up_proj": 1}
-        inputs = width * hidden * (len({shared[t] for t in targets if t in shared}) if lora else 2)
+    # products of one input share it
+    shared = {"q_proj": 0, "k_proj": 0, "v_proj": 0, "gate_proj": 1, "up_proj": 1}
+    inputs = width * hidden * (len({shared[t] for t in targets if t in shared}) if lora else 2)
     adapters = sum(
-        width * (settings["rank"] + (2 * o if settings.get("dora") else 0))
+        width * (settings["rank"] + (o if settings.get("dora") else 0))
         for _, o in targets.values()
     )
     return norms + attention + inputs + _ffn(shape, settings, mixed) + adapters

@@ -54,8 +54,9 @@ def lora(model: nn.Module, settings: Settings) -> nn.Module:
     does with all of a model's linear layers; embeddings, norms, router and lm_head stay.
     """
     from peft import LoraConfig, get_peft_model  # costs seconds to import, as mofe.dora does
+    from peft.tuners.lora import LoraLayer
 
-    from mofe.dora import OncePerStep
+    from mofe.dora import Scaled
 
     if settings.get("quantize") == "nf4":
         _quantize(model)
@@ -68,8 +69,13 @@ def lora(model: nn.Module, settings: Settings) -> nn.Module:
         task_type="CAUSAL_LM",
     )
     model = get_peft_model(model, config)
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            # inputs have the dtype that products are computed in; peft's float32 copies of them would
+            # be cast back
+            module.cast_input_dtype_enabled = False
     if config.use_dora:
-        OncePerStep.put_in(model)
+        Scaled.put_in(model)
     return model
 
 

@@ -241,30 +241,44 @@ def loss_and_gradients(model, batch) -> tuple[float, dict[str, torch.Tensor]]:
     return loss.item(), {n: p.grad for n, p in methods.trained(model).items()}
 
 
-def test_doras_norms_are_pefts_and_are_computed_once_a_step(tiny, batch, monkeypatch):
-    from peft.tuners.lora.dora import DoraLinearLayer
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("bias", [False, True])
+def test_dora_is_pefts(tiny, batch, monkeypatch, dropout, bias):
+    from mofe.dora import Scaled
 
+    def found() -> tuple[float, dict[str, torch.Tensor]]:
+        model = models.load(tiny / "moe2a2b")
+        torch.manual_seed(0)
+        for layer in model.model.layers if bias else []:
+            bias_of = nn.Parameter(torch.randn(layer.self_attn.q_proj.out_features))
+            layer.self_attn.q_proj.bias = bias_of
+        model = methods.apply(model, SETTINGS["dora"] | {"dropout": dropout}).train()
+        for parameter in methods.trained(model).values():
+            parameter.data += 0.05 * torch.randn_like(parameter)
+        torch.manual_seed(1)  # what is dropped
+        return loss_and_gradients(model, batch)
+
+    loss, gradients = found()
+    monkeypatch.setattr(Scaled, "put_in", lambda model: None)
+    theirs, expected = found()
+    assert loss == pytest.approx(theirs, rel=1e-6)
+    assert gradients.keys() == expected.keys()
+    for name, gradient in gradients.items():
+        assert torch.allclose(gradient, expected[name], atol=1e-6), name
+
+
+def test_doras_norms_are_computed_once_a_step(tiny, batch, monkeypatch):
     from mofe.dora import OncePerStep
 
-    torch.manual_seed(0)
     model = methods.apply(models.load(tiny / "moe2a2b"), SETTINGS["dora"])
-    for parameter in methods.trained(model).values():
-        parameter.data += 0.05 * torch.randn_like(parameter)
-    theirs = {}
-    with monkeypatch.context() as patch:
-        patch.setattr(OncePerStep, "forward", DoraLinearLayer.forward)
-        theirs["loss"], theirs["gradients"] = loss_and_gradients(model, batch)
-    model.zero_grad()
     counted = []
     norms = OncePerStep.get_weight_norm
     monkeypatch.setattr(
         OncePerStep, "get_weight_norm", lambda *a, **k: counted.append(1) or norms(*a, **k)
     )
-    loss, found = loss_and_gradients(model, batch)
-    assert loss == pytest.approx(theirs["loss"], rel=1e-6)
-    for name, gradient in found.items():
-        assert torch.allclose(gradient, theirs["gradients"][name], atol=1e-6), name
+    loss_and_gradients(model, batch)
     layers = len(counted)
+    assert layers
     loss_and_gradients(model, batch)
     assert len(counted) == layers, "nothing has changed"
     for parameter in methods.trained(model).values():
