@@ -224,8 +224,7 @@ def _layer(shape: Shape, settings: Settings, mixed: bool) -> float:
     shared = {"q_proj": 0, "k_proj": 0, "v_proj": 0, "gate_proj": 1, "up_proj": 1}
     inputs = width * hidden * (len({shared[t] for t in targets if t in shared}) if lora else 2)
     adapters = sum(
-        width * (settings["rank"] + (o if settings.get("dora") else 0))
-        for _, o in targets.values()
+        width * (settings["rank"] + (o if settings.get("dora") else 0)) for _, o in targets.values()
     )
     return norms + attention + inputs + _ffn(shape, settings, mixed) + adapters
 
