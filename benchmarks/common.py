@@ -3,7 +3,7 @@
 Whatever is compared runs in turns (A B A B ...), and a ratio is taken within each turn: a machine
 that is slow for a minute is slow for both. A measurement is a fork of one process that has imported
 everything, so that neither side pays for imports or inherits the other's memory, and both get the
-same settings of malloc (mofe.warm.KEEP_MEMORY) and the same number of threads.
+same settings of malloc (mofe.jobs.warm.KEEP_MEMORY) and the same number of threads.
 """
 
 import importlib
@@ -24,8 +24,8 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # the package of this checkout, installed or not
 
-from mofe import job, warm
 from mofe.files import write_atomic
+from mofe.jobs import job, warm
 
 RESULTS = ROOT / "benchmarks" / "results"
 SHARED = Path(os.environ.get("MOFE_SHARED", ROOT.parent / "shared"))

@@ -6,8 +6,8 @@
 Two times of each side. `command`: a process from its start to its end, as it is typed: lm_eval
 beside this project's job without a warm parent. `call`: what the process does once everything is
 imported, in a fork: lm_eval.simple_evaluate, as the command calls it but with its index of tasks
-(seconds) made before the clock starts, beside all of two jobs: mofe.questions.make, which other
-models are spared, and mofe.evaluate.evaluate_variant.
+(seconds) made before the clock starts, beside all of two jobs: mofe.stages.questions.make, which other
+models are spared, and mofe.stages.evaluate.evaluate_variant.
 lm_eval takes the batch size that is fastest here. Every question's scores are compared.
 """
 
@@ -36,7 +36,7 @@ from training import MIXTURES, SIZES, build, has_gpu
 
 # not mofe.tasks, which makes lm-eval's own templates faster, for both sides
 PRELOAD = ["datasets", "lm_eval", "lm_eval.models.huggingface", "peft"]
-PRELOAD += ["transformers:MixtralForCausalLM", "mofe.models"]
+PRELOAD += ["transformers:MixtralForCausalLM", "mofe.models.load"]
 TASK = "benchmark_medmcqa"
 BATCHES = [4, 16, 64, 256]
 QUESTIONS = {"mini": 2000, "rows": 100, "tinyllama": 500}
@@ -52,21 +52,21 @@ def prepare(name: str, identical: bool, folder: Path, questions: int) -> dict:
     import torch
     from safetensors.torch import save_file
 
-    from mofe import models
-    from mofe.config import read_study
     from mofe.data import world
-    from mofe.plan import Plan
+    from mofe.models import load
+    from mofe.study.load import read_study
+    from mofe.study.plan import Plan
 
     size = SIZES[name]
     if size.data == "world":
         study = read_study(ROOT / "config.yaml", ROOT / "profiles/mini/study.yaml")
         world.make(study.world.model_dump(), str(folder / "world"))
         rows = next((folder / "world").rglob("medmcqa/data/validation*.parquet"))
-        tokenizer = models.tokenizer(folder / "world/mofe/tokenizer")
+        tokenizer = load.tokenizer(folder / "world/mofe/tokenizer")
     else:
         study = read_study(ROOT / "config.yaml")
         rows = next(MEDMCQA.glob("validation*.parquet"))
-        tokenizer = models.tokenizer(TOKENIZER)
+        tokenizer = load.tokenizer(TOKENIZER)
     shape = replace(size.shape, vocab_size=len(tokenizer)).mixture(MIXTURES["medium"], 2)
     model = build(shape, identical).to("cpu", torch.bfloat16)
     (merge := folder / "merge").mkdir()
@@ -123,8 +123,8 @@ def harness_task(scoring: str, file: Path) -> dict:
 def ask_ours(it: dict) -> dict:
     """Making the questions and evaluating one model: seconds of both, of the first alone, and every
     question's (log-likelihoods, whether correct)."""
-    from mofe import questions as asking
-    from mofe.evaluate import evaluate_variant
+    from mofe.stages import questions as asking
+    from mofe.stages.evaluate import evaluate_variant
 
     with tempfile.TemporaryDirectory(dir=it["folder"]) as folder:
         questions, asked = Path(folder) / "questions.jsonl.gz", Path(folder) / "asked.parquet"
@@ -133,7 +133,7 @@ def ask_ours(it: dict) -> dict:
         made = time.perf_counter() - started
         evaluate_variant(
             merge=it["merge"],
-            deltas=[],
+            trained=[],
             chain=[],
             asked=str(asked),
             params=it["params"],

@@ -1,10 +1,10 @@
-"""Measured peak memory of real trainings beside the estimate of mofe/memory.py.
+"""Measured peak memory of real trainings beside the estimate of mofe/estimate/memory.py.
 
     python benchmarks/memory.py tiny            the tests run a part of it
     python benchmarks/memory.py tiny 30m 100m   up to a mixture of 93 million parameters, minutes
     python benchmarks/memory.py tinyllama       TinyLlama's shape: for a GPU
 
-Each training is mofe.train.train_variant on a merge with random weights, in a process of its own,
+Each training is mofe.stages.train.train_variant on a merge with random weights, in a process of its own,
 for two optimiser steps of two micro-batches whose rows have the greatest length. Without a GPU the
 peak is the process's resident memory (VmHWM), with one the memory that torch allocated on it.
 """
@@ -21,9 +21,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # the package of this checkout, installed or not
 
-from mofe import memory, provenance, warm
+from mofe import provenance
+from mofe.estimate import memory
 from mofe.files import write_atomic
-from mofe.shapes import Shape
+from mofe.jobs import warm
+from mofe.study.shapes import Shape
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
 METHODS = {
@@ -53,7 +55,7 @@ TRAINING = {
 
 
 def make_merge(shape: Shape, folder: Path) -> None:
-    """A Mixtral of this shape with random weights, and a tokenizer, as mofe.merge leaves them."""
+    """A Mixtral of this shape with random weights, and a tokenizer, as mofe.stages.merge leaves them."""
     import torch
     from safetensors.torch import save_file
     from transformers import MixtralConfig, MixtralForCausalLM, PreTrainedTokenizerFast
@@ -104,7 +106,7 @@ def train(merge: str, rows: str, settings: dict, training: dict, out: str) -> No
     """In that process: the training, as a job would do it."""
     import torch
 
-    from mofe.train import train_variant
+    from mofe.stages.train import train_variant
 
     torch.set_num_threads(1)
     folder = Path(out)
@@ -116,7 +118,7 @@ def train(merge: str, rows: str, settings: dict, training: dict, out: str) -> No
         params={"recipe": "measured", **settings, "training": training},
         names={},
         seed=0,
-        delta=folder / "delta.safetensors",
+        trained=folder / "trained.safetensors",
         record=folder / "train.json",
         log=folder / "log.jsonl",
         checkpoint=folder / "checkpoint",

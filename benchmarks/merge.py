@@ -19,7 +19,7 @@ from pathlib import Path
 from common import ROOT, SHARED, TOKENIZER, forked, launch, preload, ratio, start_over, write
 from training import SIZES
 
-PRELOAD = ["mergekit.scripts.moe", "transformers:LlamaForCausalLM", "mofe.merge"]
+PRELOAD = ["mergekit.scripts.moe", "transformers:LlamaForCausalLM", "mofe.stages.merge"]
 MODELS = ("general", "medical")
 
 
@@ -29,9 +29,9 @@ def prepare(size: str, folder: Path) -> dict:
     import yaml
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from mofe import models
-    from mofe.config import read_study
-    from mofe.plan import Plan
+    from mofe.models import load
+    from mofe.study.load import read_study
+    from mofe.study.plan import Plan
 
     study = read_study(ROOT / "config.yaml")
     shape = SIZES[size].shape
@@ -42,7 +42,7 @@ def prepare(size: str, folder: Path) -> dict:
     for seed, name in enumerate(MODELS):
         torch.manual_seed(seed)
         LlamaForCausalLM(LlamaConfig(**sizes)).bfloat16().save_pretrained(folder / name)
-        models.tokenizer(TOKENIZER).save_pretrained(folder / name)
+        load.tokenizer(TOKENIZER).save_pretrained(folder / name)
     params = Plan(study).merge_params("general_2general-2medical")
     places = {old: str(folder / name) for old, name in params["names"].items()}
     params["base"] = places[params["base"]]
@@ -68,7 +68,7 @@ def prepare(size: str, folder: Path) -> dict:
 
 
 def merge_ours(params: dict, out: str) -> float:
-    from mofe.merge import merge
+    from mofe.stages.merge import merge
 
     started = time.perf_counter()
     merge(params, Path(out))

@@ -12,9 +12,9 @@ from typing import Any
 from common import RESULTS, ROOT, write_atomic
 from training import FOLDED, MIXTURES, STOCK
 
-from mofe import paper
-from mofe.config import read_study
-from mofe.plan import Plan
+from mofe.report import paper
+from mofe.study.load import read_study
+from mofe.study.plan import Plan
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 FIGURES = ROOT / "docs" / "images"
@@ -423,7 +423,7 @@ def page() -> Iterator[str]:
             "Everyone trains the same identical experts on the same rows with the same loss; how far the "
             f"first losses differ: {first_losses(record)} (QLoRA's apart: stock 4-bit loading leaves "
             "the experts as they are). Speed counts the rows' own tokens, no padding. "
-            "“Of the ceiling”: FLOPs that the method needs, by mofe/shapes.py, over those of a large "
+            "“Of the ceiling”: FLOPs that the method needs, by mofe/study/shapes.py, over those of a large "
             "matrix product. “Rows at once”: of the greatest length, of shorter ones as many more; "
             "“estimated”: the peak by the plan, if all of them had it. “Cannot”: packed experts cannot be frozen in part."
         )

@@ -45,10 +45,10 @@ from common import (
 )
 from memory import METHODS, TRAINING
 
-from mofe.shapes import Shape
+from mofe.study.shapes import Shape
 
 MIXTURES = {"small": 2, "medium": 4, "large": 8}  # experts, as in Tables 1 and 2
-PRELOAD = ["transformers:MixtralForCausalLM", "mofe.tasks", "mofe.train"]
+PRELOAD = ["transformers:MixtralForCausalLM", "mofe.tasks", "mofe.stages.train"]
 # bitsandbytes, which these import, initialises CUDA, after which no fork can use it.
 PRELOAD_ON_CPU = ["bitsandbytes", "peft", "transformers:Trainer", "trl:SFTTrainer"]
 FOLDED = "mofe, folded"  # MoFE with training.fold_duplicates
@@ -114,23 +114,25 @@ SIZES = {
 
 
 def make_rows(size: Size, folder: Path):
-    """The tokenised rows (mofe.data.tokens.Rows) of a size, by the study's own prompts."""
-    from mofe import models, tasks
-    from mofe.config import read_study
-    from mofe.data import sources, tokens, world
-    from mofe.plan import Plan
+    """The tokenised rows (mofe.training.tokens.Rows) of a size, by the study's own prompts."""
+    from mofe import tasks
+    from mofe.data import sources, world
+    from mofe.models import load
+    from mofe.study.load import read_study
+    from mofe.study.plan import Plan
+    from mofe.training import tokens
 
     if size.data == "world":
         study = read_study(ROOT / "config.yaml", ROOT / "profiles/mini/study.yaml")
         world.make(study.world.model_dump(), str(folder / "world"))
-        mirror, tokenizer = folder / "world", models.tokenizer(folder / "world/mofe/tokenizer")
+        mirror, tokenizer = folder / "world", load.tokenizer(folder / "world/mofe/tokenizer")
     else:
-        mirror, tokenizer = SHARED / "data", models.tokenizer(TOKENIZER)
+        mirror, tokenizer = SHARED / "data", load.tokenizer(TOKENIZER)
         study = read_study(ROOT / "config.yaml", mirror=str(mirror))
     plan, pairs = Plan(study), []
     datasets = plan.mix("medmcqa" if size.data == "world" else size.data)
     for dataset in datasets:
-        params = plan.data_params(dataset) | {"mirror": str(mirror)}
+        params = plan.params.data(dataset) | {"mirror": str(mirror)}
         task = params["task"] | {"mirror": str(mirror)}
         subset, split = params["data"]["subset"], params["data"]["split"]
         rows = sources.load(params["source"], subset, split, str(mirror)).shuffle(seed=0)
@@ -165,20 +167,21 @@ def build(shape: Shape, identical: bool = True):
 
 
 def train_ours(size: Size, shape: Shape, method: str, rows, settings) -> dict:
-    """mofe.train.fit, by its own clock."""
+    """mofe.training.loop.fit, by its own clock."""
     import torch
 
-    from mofe import experts, methods, models
-    from mofe.checkpoint import Checkpoint
-    from mofe.train import fit
+    from mofe.layers import experts
+    from mofe.models import devices, methods
+    from mofe.training.checkpoint import Checkpoint
+    from mofe.training.loop import fit
 
     model = build(shape)
-    model.set_experts_implementation(experts.GROUPED)  # as mofe.models.load does
+    model.set_experts_implementation(experts.GROUPED)  # as mofe.models.load.checkpoint does
     model = methods.apply(model, METHODS["mofe" if method == FOLDED else method])
     if method == FOLDED:
         model = experts.fold_duplicates(model)
     training, parts = at_once(size, shape, method)
-    model = models.place(model)
+    model = devices.place(model)
     forget_peak()
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Checkpoint(Path(folder) / "checkpoint", "benchmark")
@@ -197,10 +200,11 @@ def train_ours(size: Size, shape: Shape, method: str, rows, settings) -> dict:
 
 def at_once(size: Size, shape: Shape, method: str) -> tuple[dict, dict]:
     """The training with as many rows a forward pass as the plan would choose for this machine, and
-    the parts of its peak of memory by the plan's estimate (mofe.memory.at_once)."""
+    the parts of its peak of memory by the plan's estimate (mofe.estimate.memory.at_once)."""
     import torch
 
-    from mofe import hardware, memory
+    from mofe.estimate import memory
+    from mofe.study import hardware
 
     usable = None
     if torch.cuda.is_available():
@@ -572,7 +576,7 @@ def main() -> None:
 
 def every_method() -> list[str]:
     """All methods, with folding where this version has it."""
-    from mofe.config import Training
+    from mofe.study.config import Training
 
     folding = [FOLDED] if "fold_duplicates" in Training.model_fields else []
     return ["full", "mofe", *folding, *(m for m in METHODS if m not in ("full", "mofe"))]

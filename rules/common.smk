@@ -11,10 +11,11 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, workflow.basedir)  # the package of this checkout, installed or not
 
-from mofe import job, warm
-from mofe.config import ConfigError, load_study
-from mofe.cost import LIGHT, Costs
-from mofe.plan import Plan
+from mofe.jobs import job, warm
+from mofe.study.values import ConfigError
+from mofe.study.load import load_study
+from mofe.estimate.cost import LIGHT, Costs
+from mofe.study.plan import Plan
 
 # Snakemake lists the command line's files first; what is laid over what is the other way round.
 CONFIG_FILES = dict.fromkeys(
@@ -65,10 +66,10 @@ def named(wildcards):
 def to_push(wildcards):
     """The exported model that is to be pushed, where the study says whither."""
     try:
-        PLAN.push_repo(variant(wildcards), wildcards.seed)
+        PLAN.params.push_repo(variant(wildcards), wildcards.seed)
     except ConfigError as error:  # before anything is trained for it
         raise WorkflowError(str(error))
-    return PLAN.export_dir(variant(wildcards), wildcards.seed)
+    return PLAN.paths.export_dir(variant(wildcards), wildcards.seed)
 
 
 def needs(cost):
@@ -206,7 +207,7 @@ def refuse_an_incomplete_mirror():
         for j in waiting("fetch_model")
         for r in PLAN.model_repositories(j.wildcards.model)
     ]
-    missing = {r.repo: r for r in read if not Path(PLAN.model_mirror, r.repo).is_dir()}
+    missing = {r.repo: r for r in read if not Path(PLAN.paths.model_mirror, r.repo).is_dir()}
     if STUDY.mirror and missing:
         names = ", ".join(f"{r.repo} (revision {r.revision})" for r in missing.values())
         raise WorkflowError(
@@ -223,7 +224,7 @@ def state_downloads():
     if repositories:
         # in a process of its own, which may reach the hub
         stated = subprocess.run(
-            [sys.executable, "-m", "mofe.hub", STUDY.hub],
+            [sys.executable, "-m", "mofe.data.hub", STUDY.hub],
             input=json.dumps(repositories),
             text=True,
             env=job.online(),

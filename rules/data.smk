@@ -16,7 +16,7 @@ rule prefetch:
     conda:
         "../envs/mofe.yaml"
     params:
-        instead=lambda w: PLAN.mirror,
+        instead=lambda w: PLAN.paths.mirror,
     script:
         "../scripts/prefetch.py"
 
@@ -39,7 +39,7 @@ rule fetch_repository:
 
 rule world:
     output:
-        directory(PLAN.world),
+        directory(PLAN.paths.world),
     log:
         f"{ROOT}/logs/world.log",
     conda:
@@ -67,6 +67,6 @@ rule prepare_data:
     resources:
         **asks(lambda w: COSTS.data(w.dataset)),
     params:
-        data=lambda w: PLAN.data_params(w.dataset),
+        data=lambda w: PLAN.params.data(w.dataset),
     script:
         "../scripts/prepare_data.py"

@@ -5,7 +5,7 @@
 rule questions:
     input:
         lambda w: PLAN.task_input(w.task),
-        tokenizer=lambda w: PLAN.model_dir(w.model),
+        tokenizer=lambda w: PLAN.paths.model_dir(w.model),
     output:
         f"{ROOT}/questions/{{model}}/{{task}}.parquet",
     log:
@@ -18,17 +18,17 @@ rule questions:
     resources:
         **asks(lambda w: COSTS.questions(w.task)),
     params:
-        task=lambda w: PLAN.task_params(w.task),
+        task=lambda w: PLAN.params.task(w.task),
     script:
         "../scripts/questions.py"
 
 
 rule evaluate:
     input:
-        asked=lambda w: PLAN.questions(variant(w), w.task),
-        merge=lambda w: PLAN.moe_dir(variant(w).moe.name),
+        asked=lambda w: PLAN.paths.questions(variant(w), w.task),
+        merge=lambda w: PLAN.paths.moe_dir(variant(w).moe.name),
         dense=lambda w: PLAN.merge_input(variant(w).moe.name),
-        deltas=lambda w: PLAN.deltas(variant(w), w.seed),
+        trained=lambda w: PLAN.trained_files(variant(w), w.seed),
     output:
         record=f"{ROOT}/evals/{{variant}}/s{{seed}}/{{task}}.json",
         questions=f"{ROOT}/evals/{{variant}}/s{{seed}}/{{task}}.questions.jsonl.gz",
@@ -40,8 +40,8 @@ rule evaluate:
     resources:
         **asks(lambda w: COSTS.evaluate(variant(w), w.task)),
     params:
-        task=lambda w: PLAN.task_params(w.task),
-        chain=lambda w: PLAN.chain_params(variant(w)),
+        task=lambda w: PLAN.params.task(w.task),
+        chain=lambda w: PLAN.params.chain(variant(w)),
         names=named,
     script:
         "../scripts/evaluate.py"

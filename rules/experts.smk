@@ -20,14 +20,14 @@ rule fetch_model:
     resources:
         **asks(lambda w: COSTS.fetch(w.model)),
     params:
-        model=lambda w: PLAN.model_params(w.model),
+        model=lambda w: PLAN.params.model(w.model),
     script:
         "../scripts/fetch_model.py"
 
 
 rule pretrain:
     input:
-        world=PLAN.world,
+        world=PLAN.paths.world,
     output:
         directory(f"{ROOT}/experts/{{model}}"),
     log:
@@ -40,7 +40,7 @@ rule pretrain:
     resources:
         **asks(lambda w: COSTS.train_expert(w.model)),
     params:
-        model=lambda w: PLAN.model_params(w.model),
+        model=lambda w: PLAN.params.model(w.model),
     script:
         "../scripts/pretrain.py"
 
@@ -49,7 +49,7 @@ rule preflight:
     # An expert that will not fit is refused before GPU-hours are spent on training others for its
     # mixtures. Headers, configurations and tokenizers are read, no weights.
     input:
-        lambda w: list(PLAN.preflight_params(w.model)["names"]),
+        lambda w: list(PLAN.params.preflight(w.model)["names"]),
     output:
         f"{ROOT}/preflight/{{model}}.json",
     log:
@@ -60,7 +60,7 @@ rule preflight:
     conda:
         "../envs/mofe.yaml"
     params:
-        models=lambda w: PLAN.preflight_params(w.model),
+        models=lambda w: PLAN.params.preflight(w.model),
     script:
         "../scripts/preflight.py"
 
@@ -83,7 +83,7 @@ rule train_expert:
         **asks(lambda w: COSTS.train_expert(w.model)),
         **spread(COSTS.train_expert, [m for m in PLAN.models if STUDY.models[m].from_]),
     params:
-        stage=lambda w: PLAN.model_params(w.model),
+        stage=lambda w: PLAN.params.model(w.model),
         seed=STUDY.sampling_seed,
     script:
         "../scripts/train_expert.py"

@@ -3,10 +3,10 @@
 
 rule export:
     input:
-        merge=lambda w: PLAN.moe_dir(variant(w).moe.name),
+        merge=lambda w: PLAN.paths.moe_dir(variant(w).moe.name),
         dense=lambda w: PLAN.merge_input(variant(w).moe.name),
-        deltas=lambda w: PLAN.deltas(variant(w), w.seed),
-        trainings=lambda w: PLAN.export_params(variant(w), w.seed)["trainings"],
+        trained=lambda w: PLAN.trained_files(variant(w), w.seed),
+        trainings=lambda w: PLAN.params.export(variant(w), w.seed)["trainings"],
     output:
         directory(f"{ROOT}/models/{{variant}}/s{{seed}}"),
     log:
@@ -17,7 +17,7 @@ rule export:
     resources:
         **asks(lambda w: COSTS.export(variant(w))),
     params:
-        model=lambda w: PLAN.export_params(variant(w), w.seed),
+        model=lambda w: PLAN.params.export(variant(w), w.seed),
         names=named,
     script:
         "../scripts/export.py"
@@ -34,6 +34,6 @@ rule push:
     conda:
         "../envs/mofe.yaml"
     params:
-        repo=lambda w: PLAN.push_repo(variant(w), w.seed),
+        repo=lambda w: PLAN.params.push_repo(variant(w), w.seed),
     script:
         "../scripts/push.py"

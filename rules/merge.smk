@@ -15,6 +15,6 @@ rule merge:
     resources:
         **asks(lambda w: COSTS.merge(w.moe)),
     params:
-        merge=lambda w: PLAN.merge_params(w.moe),
+        merge=lambda w: PLAN.params.merge(w.moe),
     script:
         "../scripts/merge.py"

@@ -1,5 +1,5 @@
 # Tables, figures and the report: they read JSON and nothing else.
-PUBLISHED = Path(workflow.basedir, "mofe", "paper.csv")  # the paper's values
+PUBLISHED = Path(workflow.basedir, "mofe", "report", "paper.csv")  # the paper's values
 TABLE_FORMATS = ["tex", "md", "csv"]
 TABLES = expand(
     f"{ROOT}/table{{number}}.{{format}}", number=PLAN.tables, format=TABLE_FORMATS
@@ -71,7 +71,7 @@ rule report:
         trainings=PLAN.train_jsons,
         evaluations=PLAN.eval_jsons,
         figures=expand(f"{ROOT}/figures/{{figure}}.png", figure=PLAN.figures),
-        data=[PLAN.data_counts(d) for d in PLAN.datasets],
+        data=[PLAN.paths.data_counts(d) for d in PLAN.datasets],
     output:
         report(
             f"{ROOT}/report.html",
@@ -88,7 +88,7 @@ rule report:
     params:
         tables=list(PLAN.tables.values()),
         captions=[caption(figure) for figure in PLAN.figures],
-        assumptions=PLAN.assumptions(),
+        assumptions=PLAN.params.assumptions(),
         datasets=list(PLAN.datasets),
         mixes=PLAN.mixes,
         study=STUDY.study,

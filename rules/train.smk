@@ -4,12 +4,12 @@
 
 rule train:
     input:
-        merge=lambda w: PLAN.moe_dir(variant(w).moe.name),
+        merge=lambda w: PLAN.paths.moe_dir(variant(w).moe.name),
         dense=lambda w: PLAN.merge_input(variant(w).moe.name),
-        parents=lambda w: PLAN.deltas(variant(w), w.seed)[:-1],
+        parents=lambda w: PLAN.trained_files(variant(w), w.seed)[:-1],
         data=lambda w: PLAN.stage_data(variant(w).stages[-1].mix),
     output:
-        delta=f"{ROOT}/variants/{{variant}}/s{{seed}}/delta.safetensors",
+        trained=f"{ROOT}/variants/{{variant}}/s{{seed}}/trained.safetensors",
         record=f"{ROOT}/variants/{{variant}}/s{{seed}}/train.json",
         log=f"{ROOT}/variants/{{variant}}/s{{seed}}/log.jsonl",
     log:
@@ -21,8 +21,8 @@ rule train:
         **asks(lambda w: COSTS.train(variant(w))),
         **spread(COSTS.train, PLAN.trained.values()),
     params:
-        stage=lambda w: PLAN.stage_params(variant(w).stages[-1]),
-        chain=lambda w: PLAN.chain_params(variant(w))[:-1],
+        stage=lambda w: PLAN.params.stage(variant(w).stages[-1]),
+        chain=lambda w: PLAN.params.chain(variant(w))[:-1],
         names=named,
     script:
         "../scripts/train.py"

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from mofe.job import run
+from mofe.jobs.job import run
 
 run(
-    "mofe.evaluate:evaluate_variant",
+    "mofe.stages.evaluate:evaluate_variant",
     snakemake,
     merge=snakemake.input.merge,
-    deltas=list(snakemake.input.deltas),
+    trained=list(snakemake.input.trained),
     chain=snakemake.params.chain,
     asked=snakemake.input.asked,
     params=snakemake.params.task,

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from mofe.job import run
+from mofe.jobs.job import run
 
 run(
-    "mofe.export:export",
+    "mofe.stages.export:export",
     snakemake,
     merge=snakemake.input.merge,
-    deltas=list(snakemake.input.deltas),
+    trained=list(snakemake.input.trained),
     params=snakemake.params.model,
     names={**snakemake.params.names, "seed": int(snakemake.wildcards.seed)},
     out=Path(snakemake.output[0]),

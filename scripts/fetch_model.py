@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from mofe.job import run
+from mofe.jobs.job import run
 
 run(
-    "mofe.models:fetch",
+    "mofe.models.files:link",
     snakemake,
     params=snakemake.params.model,
     out=Path(snakemake.output[0]),

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from mofe.job import go_online, run
+from mofe.jobs.job import go_online, run
 
 go_online()
 run(
-    "mofe.hub:fetch",
+    "mofe.data.hub:fetch",
     snakemake,
     repository=snakemake.params.repository,
     manifest=Path(snakemake.output[0]),

@@ -1,6 +1,6 @@
 """A figure as PDF and PNG (rules/report.smk)."""
 
-from mofe.job import run
+from mofe.jobs.job import run
 
 figure, outputs = snakemake.wildcards.figure, list(snakemake.output)
 drawn_from = (

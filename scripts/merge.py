@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from mofe.job import run
+from mofe.jobs.job import run
 
 run(
-    "mofe.merge:merge",
+    "mofe.stages.merge:merge",
     snakemake,
     params=snakemake.params.merge,
     out=Path(snakemake.output[0]),

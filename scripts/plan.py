@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from mofe.job import run
+from mofe.jobs.job import run
 
 run(
-    "mofe.forecast:write",
+    "mofe.stages.plan:write",
     snakemake,
     config=snakemake.config,
     markdown_file=Path(snakemake.params.markdown),

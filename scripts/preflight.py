@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from mofe.job import run
+from mofe.jobs.job import run
 
 run(
-    "mofe.preflight:record",
+    "mofe.models.preflight:record",
     snakemake,
     params=snakemake.params.models,
     out=Path(snakemake.output[0]),

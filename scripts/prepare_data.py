@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from mofe.job import run
+from mofe.jobs.job import run
 
 run(
-    "mofe.data.prepare:prepare",
+    "mofe.stages.prepare:prepare",
     snakemake,
     params=snakemake.params.data,
     rows_file=Path(snakemake.output.rows),

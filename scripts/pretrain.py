@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from mofe.job import run
+from mofe.jobs.job import run
 
 out = Path(snakemake.output[0])
 
 run(
-    "mofe.train:pretrain",
+    "mofe.stages.train:pretrain",
     snakemake,
     world=snakemake.input.world,
     params=snakemake.params.model,

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from mofe.job import go_online, run
+from mofe.jobs.job import go_online, run
 
 go_online()
 
 run(
-    "mofe.export:push",
+    "mofe.stages.export:push",
     snakemake,
     model=snakemake.input.model,
     repo=snakemake.params.repo,

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from mofe.job import run
+from mofe.jobs.job import run
 
 run(
-    "mofe.questions:make",
+    "mofe.stages.questions:make",
     snakemake,
     params=snakemake.params.task,
     tokenizer=snakemake.input.tokenizer,

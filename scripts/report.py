@@ -1,6 +1,6 @@
 """The report, one self-contained page (rules/report.smk)."""
 
-from mofe.job import run
+from mofe.jobs.job import run
 
 run(
     "mofe.report.page:write",

@@ -1,6 +1,6 @@
 """A table of the paper as LaTeX, Markdown and CSV (rules/report.smk)."""
 
-from mofe.job import run
+from mofe.jobs.job import run
 
 run(
     "mofe.report.tables:write",

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from mofe.job import run, sharding
+from mofe.jobs.job import run, sharding
 
 run(
-    "mofe.train:train_variant",
+    "mofe.stages.train:train_variant",
     snakemake,
     several=True,
     merge=snakemake.input.merge,
@@ -15,7 +15,7 @@ run(
     params=snakemake.params.stage,
     names=snakemake.params.names,
     seed=int(snakemake.wildcards.seed),
-    delta=Path(snakemake.output.delta),
+    trained=Path(snakemake.output.trained),
     record=Path(snakemake.output.record),
     log=Path(snakemake.output.log),
     checkpoint=Path(snakemake.output.record).parent / "checkpoint",

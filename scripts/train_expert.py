@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from mofe.job import run, sharding
+from mofe.jobs.job import run, sharding
 
 out = Path(snakemake.output[0])
 
 run(
-    "mofe.train:train_dense",
+    "mofe.stages.train:train_dense",
     snakemake,
     several=True,
     origin=snakemake.input.origin,

@@ -1,6 +1,6 @@
 """The generated world of the mini study (rules/data.smk)."""
 
-from mofe.job import run
+from mofe.jobs.job import run
 
 run(
     "mofe.data.world:make",

@@ -13,10 +13,11 @@ import torch
 from hypothesis import HealthCheck, settings
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mofe import merge, models
-from mofe.config import read_study
 from mofe.data import world
-from mofe.plan import Plan
+from mofe.models import load
+from mofe.stages import merge
+from mofe.study.load import read_study
+from mofe.study.plan import Plan
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("MOFE_SHARED", ROOT.parent / "shared"))
@@ -64,7 +65,7 @@ def tiny(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("tiny")
     reduced = read_study(CONFIG, MINI, REDUCED)
     world.make(reduced.world.model_dump(), str(root / "world"))
-    tokenizer = models.tokenizer(root / "world" / "mofe" / "tokenizer")
+    tokenizer = load.tokenizer(root / "world" / "mofe" / "tokenizer")
     for seed, name in enumerate("ab"):
         save_llama(root / name, tokenizer, seed)
     for name, slots in (
@@ -109,7 +110,7 @@ def save_llama(folder: Path, tokenizer, seed: int = 0) -> None:
 
 def merge_params(root: Path, base: str, slots: str) -> dict:
     # words that the world's tokenizer knows: unknown ones would give every slot the same gate
-    words = sorted(w for w in models.tokenizer(root / base).get_vocab() if w.isalpha())[100:]
+    words = sorted(w for w in load.tokenizer(root / base).get_vocab() if w.isalpha())[100:]
     return {
         "gate_mode": "hidden",
         "experts_per_token": 2,

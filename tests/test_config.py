@@ -8,7 +8,9 @@ from conftest import CONFIG, MINI, REDUCED
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mofe.config import NAME, ConfigError, load_study, overlay, read_study, value_at
+from mofe.study.checks import value_at
+from mofe.study.load import load_study, overlay, read_study
+from mofe.study.values import NAME, ConfigError
 
 
 @pytest.fixture

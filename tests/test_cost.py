@@ -10,14 +10,16 @@ from conftest import CONFIG, ROOT, overrides, snakemake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mofe import memory
-from mofe.config import ConfigError, read_study
-from mofe.cost import Costs, place, sharding
-from mofe.forecast import check_counts, count_on_modules, forecast, markdown
-from mofe.hardware import GPUS
-from mofe.plan import Plan
-from mofe.schedule import critical_path, jobs, makespan
-from mofe.shapes import Shape
+from mofe.estimate import memory
+from mofe.estimate.cost import Costs, place, sharding
+from mofe.estimate.forecast import forecast, markdown
+from mofe.estimate.schedule import critical_path, jobs, makespan
+from mofe.stages.plan import check_counts, count_on_modules
+from mofe.study.hardware import GPUS
+from mofe.study.load import read_study
+from mofe.study.plan import Plan
+from mofe.study.shapes import Shape
+from mofe.study.values import ConfigError
 
 TINYLLAMA = Shape(2048, 5632, 22, 32, 4, 32000)
 QKVO = ["q_proj", "k_proj", "v_proj", "o_proj"]
@@ -237,11 +239,11 @@ def test_what_estimates_use_changes_no_job(paper_plan):
     }
     other = Plan(read_study(CONFIG, **change))
     assert [other.data_params(d) for d in other.datasets] == [
-        paper_plan.data_params(d) for d in paper_plan.datasets
+        paper_plan.params.data(d) for d in paper_plan.datasets
     ]
-    assert other.task_params("mmlu") == paper_plan.task_params("mmlu")
-    assert other.model_params("tinyllama") == paper_plan.model_params("tinyllama")
-    assert other.assumptions() == paper_plan.assumptions()
+    assert other.task_params("mmlu") == paper_plan.params.task("mmlu")
+    assert other.model_params("tinyllama") == paper_plan.params.model("tinyllama")
+    assert other.assumptions() == paper_plan.params.assumptions()
 
 
 def test_a_downloaded_configuration_must_be_the_stated_shape(tmp_path):

@@ -18,10 +18,13 @@ from lm_eval.evaluator import evaluate as harness
 from lm_eval.models.huggingface import HFLM
 from test_models import SETTINGS
 
-from mofe import evaluate, methods, models, questions, tasks
-from mofe.config import read_study
-from mofe.plan import Plan
+from mofe import tasks
+from mofe.layers import parameters
+from mofe.models import load, methods, store
 from mofe.report import frames
+from mofe.stages import evaluate, questions
+from mofe.study.load import read_study
+from mofe.study.plan import Plan
 from mofe.tasks import answers
 
 
@@ -34,9 +37,9 @@ def plan(tiny) -> Plan:
 @pytest.mark.parametrize("scoring", ["text", "letter"])
 def test_scores_are_lm_evals(tiny, plan, task, scoring):
     """Log-likelihoods and every item's accuracy equal those of lm-eval's own language model."""
-    params = {**plan.task_params(task), "scoring": scoring}
-    tokenizer = models.tokenizer(tiny / "a")
-    model = methods.apply(models.load(tiny / "moe2a2b"), SETTINGS["lora"])
+    params = {**plan.params.task(task), "scoring": scoring}
+    tokenizer = load.tokenizer(tiny / "a")
+    model = methods.apply(load.checkpoint(tiny / "moe2a2b"), SETTINGS["lora"])
     ours = evaluate.score(model, tokenizer, questions.build(params, tokenizer), params)
     lm = HFLM(pretrained=model.get_base_model(), tokenizer=tokenizer, batch_size=16, device="cpu")
     theirs = harness(lm, {"tasks": tasks.build(params)}, bootstrap_iters=2)
@@ -81,7 +84,7 @@ def row(task: str, number: int) -> dict:
 def steadied(model: torch.nn.Module) -> torch.nn.Module:
     """Weights large enough that no two tokens are nearly as likely: rounding decides nothing."""
     generator = torch.Generator().manual_seed(1)
-    for parameter in methods.trained(model).values():
+    for parameter in parameters.trained(model).values():
         if parameter.dtype.is_floating_point:
             parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
     return model
@@ -90,12 +93,12 @@ def steadied(model: torch.nn.Module) -> torch.nn.Module:
 @pytest.mark.parametrize("method", ["full", "freeze1", "lora", "dora", "qlora"])
 def test_answers_in_words_are_lm_evals(tiny, plan, method):
     """Greedy texts of prompts of all lengths equal those of lm-eval's own language model."""
-    tokenizer = models.tokenizer(tiny / "a")
+    tokenizer = load.tokenizer(tiny / "a")
     torch.manual_seed(0)  # adapters begin at random
-    model = steadied(methods.apply(models.load(tiny / "moe2a2b"), SETTINGS[method]))
+    model = steadied(methods.apply(load.checkpoint(tiny / "moe2a2b"), SETTINGS[method]))
     scorer = evaluate.AnswerScorer(model, tokenizer)
     theirs = HFLM(pretrained=scorer.model, tokenizer=tokenizer, batch_size=8, device="cpu")
-    (task,) = tasks.build(plan.task_params("medmcqa")).values()
+    (task,) = tasks.build(plan.params.task("medmcqa")).values()
     prompts = [task.doc_to_text(doc) for doc in task.eval_docs.select(range(24))]
     prompts += [" ".join(prompts[:3]), prompts[0].split()[0]]
     whole = asked(prompts, until=[], max_gen_toks=12)
@@ -111,8 +114,8 @@ def test_answers_in_words_are_lm_evals(tiny, plan, method):
 
 
 def test_the_end_of_text_ends_an_answer(tiny):
-    tokenizer = models.tokenizer(tiny / "a")
-    model = models.load(tiny / "a")
+    tokenizer = load.tokenizer(tiny / "a")
+    model = load.checkpoint(tiny / "a")
     scorer = evaluate.AnswerScorer(model, tokenizer)
     requests = asked(["which river", "name the dish", "the"], until=["\n"], max_gen_toks=6)
     before = generated(scorer, requests)
@@ -128,14 +131,14 @@ def test_the_end_of_text_ends_an_answer(tiny):
 def narrow(tmp_path, tokenizer) -> tuple[evaluate.AnswerScorer, HFLM]:
     """Ours and lm-eval's language model over one that reads 24 tokens."""
     save_llama(tmp_path, tokenizer)
-    model = steadied(models.load(tmp_path))
+    model = steadied(load.checkpoint(tmp_path))
     model.config.max_position_embeddings = 24
     theirs = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=2, device="cpu")
     return evaluate.AnswerScorer(model, tokenizer), theirs
 
 
 def test_a_prompt_without_room_for_an_answer_loses_its_beginning(tmp_path, tiny):
-    tokenizer = models.tokenizer(tiny / "a")
+    tokenizer = load.tokenizer(tiny / "a")
     scorer, theirs = narrow(tmp_path, tokenizer)
     long = "which river runs through " * 10
     requests = asked([long, "which river"], until=["\n"], max_gen_toks=8)
@@ -160,7 +163,7 @@ def test_a_prompt_without_room_for_an_answer_loses_its_beginning(tmp_path, tiny)
 
 
 def test_a_question_without_room_loses_its_beginning(tmp_path, tiny):
-    tokenizer = models.tokenizer(tiny / "a")
+    tokenizer = load.tokenizer(tiny / "a")
     scorer, theirs = narrow(tmp_path, tokenizer)
     long = "which river runs through " * 10
     pairs = [(p, a) for p in (long, "which river") for a in (" which", " river runs through")]
@@ -219,19 +222,19 @@ def test_a_context_is_computed_once(untrained):
 
 @pytest.mark.parametrize("chain", [[], [{"method": "freeze", "frozen": "all"}]])
 def test_equal_experts_are_computed_once(tiny, tmp_path, chain):
-    deltas = [tmp_path / f"{number}.safetensors" for number in range(len(chain))]
-    for delta in deltas:
-        model = methods.apply(models.load(tiny / "moe2a2b"), chain[0])
-        models.store_delta(model, delta)
-    model = evaluate.ready(tiny / "moe2a2b", chain, deltas)
+    trained = [tmp_path / f"{number}.safetensors" for number in range(len(chain))]
+    for file in trained:
+        model = methods.apply(load.checkpoint(tiny / "moe2a2b"), chain[0])
+        store.trained(model, file)
+    model = evaluate.ready(tiny / "moe2a2b", chain, trained)
     assert {len(layer.mlp.experts.stacks[0]) for layer in model.model.layers} == {2}
 
 
 def test_logits_are_float32_whatever_was_frozen(tiny):
     """Between bfloat16 logits there are ties, which the first option would win."""
-    model = models.load(tiny / "a")
+    model = load.checkpoint(tiny / "a")
     model.lm_head.bfloat16()
-    scorer = evaluate.AnswerScorer(model, models.tokenizer(tiny / "a"))
+    scorer = evaluate.AnswerScorer(model, load.tokenizer(tiny / "a"))
     pairs = [("which river runs", f" {word}") for word in ("through", "the", "which")]
     encoded = questions.encode(scorer.tokenizer, pairs)
     low = scorer.loglikelihoods(encoded)
@@ -251,9 +254,9 @@ def words(shared, tmp_path_factory):
     """A tiny Llama with TinyLlama's tokenizer that now and then says a new line, and some of the
     real finance rows: the folder of both."""
     root, data = tmp_path_factory.mktemp("words"), shared / "data"
-    tokenizer = models.tokenizer(data / "TinyLlama" / "TinyLlama-1.1B-intermediate-step-1431k-3T")
+    tokenizer = load.tokenizer(data / "TinyLlama" / "TinyLlama-1.1B-intermediate-step-1431k-3T")
     save_llama(root / "model", tokenizer)
-    model = steadied(models.load(root / "model"))
+    model = steadied(load.checkpoint(root / "model"))
     model.lm_head.weight.data[tokenizer.convert_tokens_to_ids("<0x0A>")] *= 4
     model.config.max_position_embeddings = 512  # some prompts lose their beginning
     model.save_pretrained(root / "model")
@@ -270,7 +273,7 @@ def open_questions(words) -> dict:
 
 
 def test_f1_and_exact_match_are_lm_evals(words, open_questions):
-    model, tokenizer = models.load(words / "model"), models.tokenizer(words / "model")
+    model, tokenizer = load.checkpoint(words / "model"), load.tokenizer(words / "model")
     built = questions.build(open_questions, tokenizer)
     ours = evaluate.score(model, tokenizer, built, open_questions)
     lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8, device="cpu")
@@ -296,7 +299,7 @@ def test_the_record_of_answers_in_words(words, open_questions, tmp_path):
     record, answered = tmp_path / "finance_open.json", tmp_path / "questions.jsonl.gz"
     line = evaluate.evaluate_variant(
         merge=str(words / "model"),
-        deltas=[],
+        trained=[],
         chain=[],
         asked=made(open_questions, words / "model", tmp_path),
         params=open_questions,
@@ -317,10 +320,10 @@ def test_the_record_and_its_questions(tiny, plan, tmp_path):
     record, answered = tmp_path / "medmcqa.json", tmp_path / "medmcqa.questions.jsonl.gz"
     arguments = {
         "merge": str(tiny / "moe2a"),
-        "deltas": [],
+        "trained": [],
         "chain": [],
-        "asked": made(plan.task_params("medmcqa"), tiny / "a", tmp_path),
-        "params": plan.task_params("medmcqa"),
+        "asked": made(plan.params.task("medmcqa"), tiny / "a", tmp_path),
+        "params": plan.params.task("medmcqa"),
         "names": {"moe": "moe2a", "stages": "none", "seed": 0},
         "record": record,
         "questions": answered,
@@ -343,14 +346,14 @@ def test_the_record_and_its_questions(tiny, plan, tmp_path):
 
 
 def test_a_model_that_is_not_a_number_has_no_accuracy(tiny, plan):
-    model = models.load(tiny / "moe2a")
+    model = load.checkpoint(tiny / "moe2a")
     model.model.layers[0].mlp.experts.down_proj.data[:] = float("nan")
     with pytest.raises(ValueError, match="not finite"):
-        tokenizer = models.tokenizer(tiny / "a")
-        built = questions.build(plan.task_params("medmcqa"), tokenizer)
-        evaluate.score(model, tokenizer, built, plan.task_params("medmcqa"))
+        tokenizer = load.tokenizer(tiny / "a")
+        built = questions.build(plan.params.task("medmcqa"), tokenizer)
+        evaluate.score(model, tokenizer, built, plan.params.task("medmcqa"))
     with pytest.raises(ValueError, match="not finite"):
-        scorer = evaluate.AnswerScorer(model, models.tokenizer(tiny / "a"))
+        scorer = evaluate.AnswerScorer(model, load.tokenizer(tiny / "a"))
         generated(scorer, asked(["which river"], until=["\n"], max_gen_toks=4))
 
 
@@ -369,7 +372,7 @@ def test_a_task_that_is_scored_in_another_way_is_refused(tiny, plan, monkeypatch
     with pytest.raises(
         ValueError, match="tasks.medmcqa.harness: medmcqa is scored by .* of its own"
     ):
-        questions.build(plan.task_params("medmcqa"), models.tokenizer(tiny / "a"))
+        questions.build(plan.params.task("medmcqa"), load.tokenizer(tiny / "a"))
 
 
 def question(options, target, correct=0) -> dict:

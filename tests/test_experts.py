@@ -11,8 +11,10 @@ from torch import nn
 from transformers import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 
-from mofe import experts, export, methods, models, train
-from mofe.data import tokens
+from mofe.layers import experts, parameters
+from mofe.models import load, methods
+from mofe.stages import export
+from mofe.training import loop, tokens
 
 HIDDEN, FFN = 16, 24
 
@@ -205,7 +207,7 @@ def spent(module, x, index, weights) -> int:
 
 @pytest.fixture(scope="module")
 def batch(tiny):
-    tokenizer = models.tokenizer(tiny / "a")
+    tokenizer = load.tokenizer(tiny / "a")
     words = [w for w in tokenizer.get_vocab() if w.isalpha()]
     pairs = [(" ".join(words[i : i + 3 + i % 5]), " " + words[i + 9]) for i in range(12)]
     rows = tokens.tokenize(pairs, tokenizer, 64)
@@ -216,7 +218,7 @@ def batch(tiny):
 @pytest.mark.parametrize("merge", ["moe4a", "moe2a2b"])
 def test_losses_and_gradients_are_the_plain_hugging_face_paths(tiny, batch, method, merge):
     """Of the whole model, with every method, folded and not."""
-    plain = models.load(tiny / merge)
+    plain = load.checkpoint(tiny / merge)
     if "quantize" in SETTINGS[method]:  # the plain path has the values that NF4 stands for
         plain = export._through_nf4(plain, SETTINGS[method])
     plain = methods.METHODS["full"](plain, {})
@@ -224,7 +226,7 @@ def test_losses_and_gradients_are_the_plain_hugging_face_paths(tiny, batch, meth
     expected = loss_and_gradients(plain, batch)
     for fold in (False, True):
         torch.manual_seed(0)
-        ours = methods.apply(models.load(tiny / merge), SETTINGS[method])
+        ours = methods.apply(load.checkpoint(tiny / merge), SETTINGS[method])
         if fold:
             experts.fold_duplicates(ours)
         found = loss_and_gradients(ours, batch)
@@ -236,24 +238,24 @@ def test_losses_and_gradients_are_the_plain_hugging_face_paths(tiny, batch, meth
 
 
 def loss_and_gradients(model, batch) -> tuple[float, dict[str, torch.Tensor]]:
-    loss = train.AnswerLoss(model)(**batch)
+    loss = loop.AnswerLoss(model)(**batch)
     loss.backward()
-    return loss.item(), {n: p.grad for n, p in methods.trained(model).items()}
+    return loss.item(), {n: p.grad for n, p in parameters.trained(model).items()}
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("bias", [False, True])
 def test_dora_is_pefts(tiny, batch, monkeypatch, dropout, bias):
-    from mofe.dora import Scaled
+    from mofe.layers.dora import Scaled
 
     def found() -> tuple[float, dict[str, torch.Tensor]]:
-        model = models.load(tiny / "moe2a2b")
+        model = load.checkpoint(tiny / "moe2a2b")
         torch.manual_seed(0)
         for layer in model.model.layers if bias else []:
             bias_of = nn.Parameter(torch.randn(layer.self_attn.q_proj.out_features))
             layer.self_attn.q_proj.bias = bias_of
         model = methods.apply(model, SETTINGS["dora"] | {"dropout": dropout}).train()
-        for parameter in methods.trained(model).values():
+        for parameter in parameters.trained(model).values():
             parameter.data += 0.05 * torch.randn_like(parameter)
         torch.manual_seed(1)  # what is dropped
         return loss_and_gradients(model, batch)
@@ -268,9 +270,9 @@ def test_dora_is_pefts(tiny, batch, monkeypatch, dropout, bias):
 
 
 def test_doras_norms_are_computed_once_a_step(tiny, batch, monkeypatch):
-    from mofe.dora import OncePerStep
+    from mofe.layers.dora import OncePerStep
 
-    model = methods.apply(models.load(tiny / "moe2a2b"), SETTINGS["dora"])
+    model = methods.apply(load.checkpoint(tiny / "moe2a2b"), SETTINGS["dora"])
     counted = []
     norms = OncePerStep.get_weight_norm
     monkeypatch.setattr(
@@ -281,8 +283,8 @@ def test_doras_norms_are_computed_once_a_step(tiny, batch, monkeypatch):
     assert layers
     loss_and_gradients(model, batch)
     assert len(counted) == layers, "nothing has changed"
-    for parameter in methods.trained(model).values():
+    for parameter in parameters.trained(model).values():
         parameter.data += 0.05
-    methods.stepped(model)
+    parameters.stepped(model)
     loss_and_gradients(model, batch)
     assert len(counted) == 2 * layers

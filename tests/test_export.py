@@ -11,9 +11,11 @@ from test_models import IDS, SETTINGS, logits, moved
 from test_train import run as train_run
 from transformers import AutoModelForCausalLM, AutoTokenizer, MixtralForCausalLM
 
-from mofe import export, methods, models
-from mofe.config import ConfigError, read_study
-from mofe.plan import Plan
+from mofe.models import load, methods, store
+from mofe.stages import export
+from mofe.study.load import read_study
+from mofe.study.plan import Plan
+from mofe.study.values import ConfigError
 
 NAMES = {"moe": "tinyllama_2tinyllama", "stages": "none", "seed": 0}
 
@@ -24,14 +26,14 @@ def plan() -> Plan:
 
 
 def params(plan: Plan, chain: list[dict], **changes) -> dict:
-    untuned = plan.export_params(plan.variants["tinyllama_2tinyllama/none"], 0)
+    untuned = plan.params.export(plan.variants["tinyllama_2tinyllama/none"], 0)
     return {**untuned, "dtype": "float32", "chain": chain, "evaluations": [], **changes}
 
 
-def written(tiny: Path, plan: Plan, out: Path, chain: list[dict], deltas: list, **changes):
+def written(tiny: Path, plan: Plan, out: Path, chain: list[dict], trained: list, **changes):
     export.export(
         merge=str(tiny / "moe2a2b"),
-        deltas=deltas,
+        trained=trained,
         params=params(plan, chain, **changes),
         names=NAMES,
         out=out,
@@ -42,28 +44,28 @@ def written(tiny: Path, plan: Plan, out: Path, chain: list[dict], deltas: list, 
 @pytest.mark.parametrize("method", SETTINGS)
 def test_an_export_computes_what_was_trained(tiny, plan, tmp_path, monkeypatch, method):
     monkeypatch.setattr(export, "SHARD_SIZE", "300KB")
-    model = moved(methods.apply(models.load(tiny / "moe2a2b"), SETTINGS[method]))
-    models.store_delta(model, tmp_path / "delta.safetensors")
+    model = moved(methods.apply(load.checkpoint(tiny / "moe2a2b"), SETTINGS[method]))
+    store.trained(model, tmp_path / "trained.safetensors")
     expected = logits(model, IDS)
-    deltas = [tmp_path / "delta.safetensors"]
-    again = written(tiny, plan, tmp_path / "out", [SETTINGS[method]], deltas)
+    trained = [tmp_path / "trained.safetensors"]
+    again = written(tiny, plan, tmp_path / "out", [SETTINGS[method]], trained)
     assert type(again) is MixtralForCausalLM
     assert torch.allclose(logits(again, IDS), expected, atol=1e-4)
-    assert not torch.allclose(logits(models.load(tiny / "moe2a2b"), IDS), expected, atol=1e-2)
+    assert not torch.allclose(logits(load.checkpoint(tiny / "moe2a2b"), IDS), expected, atol=1e-2)
     if method in ("full", "mofe", "freeze3", "freeze1"):
-        assert torch.equal(logits(again, IDS), logits(methods.fold(model), IDS))
+        assert torch.equal(logits(again, IDS), logits(methods.merge_and_unload(model), IDS))
     assert len(list((tmp_path / "out").glob("model-*.safetensors"))) > 1
     assert not list((tmp_path / "out").glob("*.bin"))
 
 
 def test_stages_are_laid_one_over_the_other_before_a_quantised_last(tiny, plan, tmp_path):
     chain = [SETTINGS["freeze3"], SETTINGS["qlora"]]
-    model, deltas = models.load(tiny / "moe2a2b"), []
+    model, trained = load.checkpoint(tiny / "moe2a2b"), []
     for number, settings in enumerate(chain):
-        model = moved(methods.apply(methods.fold(model) if number else model, settings))
-        deltas.append(tmp_path / f"{number}.safetensors")
-        models.store_delta(model, deltas[-1])
-    again = written(tiny, plan, tmp_path / "out", chain, deltas)
+        model = moved(methods.apply(methods.merge_and_unload(model) if number else model, settings))
+        trained.append(tmp_path / f"{number}.safetensors")
+        store.trained(model, trained[-1])
+    again = written(tiny, plan, tmp_path / "out", chain, trained)
     assert torch.allclose(logits(again, IDS), logits(model, IDS), atol=1e-4)
 
 
@@ -111,7 +113,7 @@ def test_the_card_is_filled_from_the_records(tiny, plan, tmp_path, data):
 def test_generated_rows_are_not_called_the_real_data_sets(plan, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where this study has no results
     variant = plan.variants["tinyllama_2tinyllama/none"]
-    card = export.card(plan.export_params(variant, 0), NAMES, 1)
+    card = export.card(plan.params.export(variant, 0), NAMES, 1)
     assert "datasets" not in front(card) and "Not evaluated" in card
     assert "None: this is the merge as it is." in card
 
@@ -136,6 +138,6 @@ def test_a_repository_has_a_name_for_every_variant(plan):
     assert "me/mofe-tinyllama_2tinyllama-mmlu_medmcqa_mofe-s0" in repos
     assert len(set(repos)) == len(repos)
     with pytest.raises(ConfigError, match="export.push is null"):
-        plan.push_repo(plan.variants["tinyllama_2tinyllama/none"], 0)
+        plan.params.push_repo(plan.variants["tinyllama_2tinyllama/none"], 0)
     with pytest.raises(ConfigError, match="export.push"):
         read_study(CONFIG, export={"push": "mofe"})

@@ -12,19 +12,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_gate import SHAPES, compare
+from test_swiglu import SHAPES, compare
 from test_models import SETTINGS
 from test_train import run
 
-from mofe import evaluate, experts, export, gate, methods, models, train
-from mofe.data import tokens
+from mofe.layers import experts, parameters, swiglu
+from mofe.models import devices, load, methods
+from mofe.stages import evaluate, export
+from mofe.training import loop, tokens
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 
 @pytest.fixture
 def batch(tiny, data):
-    tokenizer = models.tokenizer(tiny / "a")
+    tokenizer = load.tokenizer(tiny / "a")
     rows = tokens.tokenize(tokens.read([data]), tokenizer, 64)
     return tokens.collate(rows, range(12), tokenizer.pad_token_id)
 
@@ -33,9 +35,9 @@ def gradients(model, batch, mixed: bool) -> tuple[float, dict[str, torch.Tensor]
     """Loss and gradients on the GPU, in bfloat16 as `fit` computes them, or in float32."""
     model = model.to("cuda")
     with torch.autocast("cuda", torch.bfloat16, enabled=mixed):
-        loss = train.AnswerLoss(model)(**{k: v.to("cuda") for k, v in batch.items()})
+        loss = loop.AnswerLoss(model)(**{k: v.to("cuda") for k, v in batch.items()})
     loss.backward()
-    return loss.item(), {n: p.grad for n, p in methods.trained(model).items()}
+    return loss.item(), {n: p.grad for n, p in parameters.trained(model).items()}
 
 
 def apart(found: dict[str, torch.Tensor], exact: dict[str, torch.Tensor], names) -> float:
@@ -50,7 +52,7 @@ def test_losses_and_gradients_are_no_further_from_float32_than_transformers(
     tiny, batch, method, merge
 ):
     def plain():
-        model = models.load(tiny / merge)
+        model = load.checkpoint(tiny / merge)
         if "quantize" in SETTINGS[method]:
             model = export._through_nf4(model, SETTINGS[method])
         model = methods.METHODS["full"](model, {})
@@ -60,10 +62,10 @@ def test_losses_and_gradients_are_no_further_from_float32_than_transformers(
     exact, theirs = gradients(plain(), batch, False), gradients(plain(), batch, True)
     for fold in (False, True):
         torch.manual_seed(0)
-        ours = methods.apply(models.load(tiny / merge), SETTINGS[method])
+        ours = methods.apply(load.checkpoint(tiny / merge), SETTINGS[method])
         if fold:
             experts.fold_duplicates(ours)
-        found = gradients(models.place(ours), batch, True)
+        found = gradients(devices.place(ours), batch, True)
         assert found[0] == pytest.approx(exact[0], rel=5e-3)
         if names := exact[1].keys() & found[1].keys():
             # frozen weights, and 4-bit ones expanded, are rounded to bfloat16 there as well
@@ -108,16 +110,16 @@ def test_the_kernels_compute_what_torch_does(rows, ffn, dtype):
 
 
 def test_the_kernels_are_used():
-    assert gate.fused(torch.ones(1, 2, device="cuda"))
+    assert swiglu.fused(torch.ones(1, 2, device="cuda"))
 
 
 @pytest.mark.parametrize("method", ["mofe", "lora", "qlora"])
 def test_a_trained_model_is_evaluated_as_it_was_trained(tiny, data, tmp_path, batch, method):
-    """Its loss by a delta read back from disk, in evaluation's form, folded."""
+    """Its loss by what is read back from disk, in evaluation's form, folded."""
     train_one(tiny, data, tmp_path, method)
     settings = SETTINGS[method]
-    tokenizer = models.tokenizer(tiny / "a")
-    model = evaluate.ready(tiny / "moe2a2b", [settings], [tmp_path / "delta.safetensors"])
+    tokenizer = load.tokenizer(tiny / "a")
+    model = evaluate.ready(tiny / "moe2a2b", [settings], [tmp_path / "trained.safetensors"])
     scorer = evaluate.AnswerScorer(model, tokenizer)
     rows = tokens.tokenize(tokens.read([data]), tokenizer, 64)
     whole = -sum(scorer.loglikelihoods([(ids, len(ids) - 1) for ids in rows.ids[:12]]))
@@ -138,7 +140,7 @@ def test_options_of_one_context_are_read_as_each_alone(tiny):
 
 def gradientless(model, batch) -> float:
     with torch.autocast("cuda", torch.bfloat16):
-        return train.AnswerLoss(model)(**{k: v.to("cuda") for k, v in batch.items()}).item()
+        return loop.AnswerLoss(model)(**{k: v.to("cuda") for k, v in batch.items()}).item()
 
 
 def train_one(tiny, data, out: Path, method: str, **training) -> dict:

@@ -19,10 +19,14 @@ from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mofe import hub, models, tasks
-from mofe.config import ConfigError, read_study
-from mofe.data import prepare, sampling, schema, sources
-from mofe.plan import MODEL_FILES, Plan
+from mofe import tasks
+from mofe.data import hub, sampling, schema, sources
+from mofe.models import files as model_files
+from mofe.models import load
+from mofe.stages import prepare
+from mofe.study.load import read_study
+from mofe.study.plan import MODEL_FILES, Plan
+from mofe.study.values import ConfigError
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
@@ -141,7 +145,7 @@ def test_of_a_model_only_what_is_safe_is_fetched(online, tmp_path):
     assert [f["path"] for f in record["files"]] == sorted(files[:3])
     out = tmp_path / "linked"
     params = {"hub": "org/name", "revision": REVISION, "mirror": str(tmp_path)}
-    models.fetch(params, out)
+    model_files.link(params, out)
     assert (out / "model.safetensors").read_bytes() == b"model.safetensors"
 
 
@@ -152,7 +156,9 @@ def test_a_model_without_safetensors_is_refused(online, tmp_path):
         hub.fetch(wanted(kind="model", files=MODEL_FILES), tmp_path / "org/name.json")
     (tmp_path / "org/name/config.json").parent.mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match="no weights as safetensors"):
-        models.fetch({"hub": "org/name", "revision": "x", "mirror": str(tmp_path)}, tmp_path / "o")
+        model_files.link(
+            {"hub": "org/name", "revision": "x", "mirror": str(tmp_path)}, tmp_path / "o"
+        )
 
 
 @pytest.mark.parametrize("repo, revision", [("org/none", "main"), ("org/name", "other")])
@@ -307,7 +313,7 @@ def test_an_answer_that_looks_like_none_is_an_answer(tmp_path):
     head = ",inputs,answer,conversation_id,dataset,task_type"
     (folder / "all.csv").write_text("\n".join([head, *lines]) + "\n")
     plan = Plan(read_study(CONFIG, mirror=str(tmp_path)))
-    params = plan.task_params("finance")
+    params = plan.params.task("finance")
     rows = sources.load(params["source"], None, "train", str(tmp_path))
     assert rows["answer"][:] == [a or None for a in answers]
     whole = tasks.complete(params, rows)
@@ -363,7 +369,7 @@ def test_every_row_of_a_training_set_is_accounted_for(tmp_path):
         pq.write_table(pa.Table.from_pylist(part), folder / f"{split}-00000-of-00001.parquet")
     plan = Plan(read_study(CONFIG, mirror=str(tmp_path), data={"medmcqa": {"rows": 5}}))
     out = tmp_path / "rows.parquet"
-    prepare.prepare(plan.data_params("medmcqa"), out, tmp_path / "counts.json")
+    prepare.prepare(plan.params.data("medmcqa"), out, tmp_path / "counts.json")
     counts = json.loads((tmp_path / "counts.json").read_text())
     sampled = pq.read_table(out).to_pylist()
     assert counts == {
@@ -426,7 +432,7 @@ def test_prefetch_then_everything_without_the_hub(tiny, tmp_path, monkeypatch):
     prepared = [f"{tmp_path}/r/data/{name}.parquet" for name in names]
     snakemake(*run, *prepared, f"{tmp_path}/r/experts/tinyllama")
     assert all(Path(file).is_file() for file in prepared)
-    models.load(tmp_path / "r/experts/tinyllama")
+    load.checkpoint(tmp_path / "r/experts/tinyllama")
 
     os.remove(tmp_path / "hub/openlifescienceai/medmcqa.json")
     done = snakemake(*run, "prefetch", check=False)

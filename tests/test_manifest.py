@@ -15,9 +15,11 @@ from test_export import NAMES
 from test_preflight import SIZES as preflight_sizes
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig
 
-from mofe import export, manifest, merge, models, provenance, train
-from mofe.config import read_study
-from mofe.plan import Plan
+from mofe import provenance
+from mofe.models import load, manifest
+from mofe.stages import export, merge, train
+from mofe.study.load import read_study
+from mofe.study.plan import Plan
 
 SIZES = {**preflight_sizes, "pad_token_id": None}
 KINDS = {
@@ -47,7 +49,7 @@ def checkpoint(params: dict, out: Path) -> None:
 @pytest.mark.parametrize("slots", ["aaaa", "bbab", "bb"])
 @pytest.mark.parametrize("stored, merged", [("float32", "bfloat16"), ("bfloat16", "float32")])
 def test_a_merge_is_mergekits_checkpoint_bit_by_bit(tiny, tmp_path, kind, slots, stored, merged):
-    tokenizer = models.tokenizer(tiny / "a")
+    tokenizer = load.tokenizer(tiny / "a")
     for seed, name in enumerate("ab"):
         dense(tmp_path / name, tokenizer, KINDS[kind], seed, getattr(torch, stored))
     params = merge_params(tmp_path, "a", slots) | {"dtype": merged}
@@ -57,7 +59,7 @@ def test_a_merge_is_mergekits_checkpoint_bit_by_bit(tiny, tmp_path, kind, slots,
         n: t for f in (tmp_path / "theirs").glob("*.safetensors") for n, t in load_file(f).items()
     }
     assert {t.dtype for t in whole.values()} == {getattr(torch, merged)}
-    ours, theirs = (models.load(tmp_path / name) for name in ("ours", "theirs"))
+    ours, theirs = (load.checkpoint(tmp_path / name) for name in ("ours", "theirs"))
     assert whole.keys() == ours.state_dict().keys() - (
         {"lm_head.weight"} if kind == "tied" else set()
     )
@@ -89,16 +91,16 @@ def test_a_merge_stores_no_experts_weight(tiny):
 
 def test_a_loaded_merge_is_no_view_of_its_sources(tiny):
     before = (tiny / "a" / "model.safetensors").read_bytes()
-    model = models.load(tiny / "moe2a")
+    model = load.checkpoint(tiny / "moe2a")
     for parameter in model.parameters():
         parameter.data.add_(1)
     assert (tiny / "a" / "model.safetensors").read_bytes() == before
-    assert not torch.equal(model.lm_head.weight, models.load(tiny / "moe2a").lm_head.weight)
+    assert not torch.equal(model.lm_head.weight, load.checkpoint(tiny / "moe2a").lm_head.weight)
 
 
 def test_an_export_of_a_merge_is_that_of_mergekits_checkpoint(tiny, tmp_path):
     plan = Plan(read_study(CONFIG, MINI))
-    params = plan.export_params(plan.variants["tinyllama_2tinyllama/none"], 0)
+    params = plan.params.export(plan.variants["tinyllama_2tinyllama/none"], 0)
     params |= {"dtype": "bfloat16", "chain": [], "evaluations": []}
     merged = merge_params(tiny, "a", "aabb")
     checkpoint(merged, tmp_path / "checkpoint")
@@ -107,7 +109,7 @@ def test_an_export_of_a_merge_is_that_of_mergekits_checkpoint(tiny, tmp_path):
             shutil.copy(tiny / "a" / name, tmp_path / "checkpoint")
     for source in (tiny / "moe2a2b", tmp_path / "checkpoint"):
         out = tmp_path / "exported" / source.name
-        export.export(merge=str(source), deltas=[], params=params, names=NAMES, out=out)
+        export.export(merge=str(source), trained=[], params=params, names=NAMES, out=out)
     ours, theirs = (tmp_path / "exported" / name for name in ("moe2a2b", "checkpoint"))
     assert {f.name for f in ours.iterdir()} == {f.name for f in theirs.iterdir()}
     for file in ours.iterdir():
@@ -131,7 +133,7 @@ def moved(tiny, tmp_path, monkeypatch) -> Path:
 
 
 def test_a_moved_results_folder_is_whole(moved, monkeypatch):
-    expected = models.load("results/moe/ab").state_dict()
+    expected = load.checkpoint("results/moe/ab").state_dict()
     (moved / "disk").mkdir()
     shutil.move("results", "disk/results")
     os.symlink("disk/results", "results")
@@ -142,7 +144,7 @@ def test_a_moved_results_folder_is_whole(moved, monkeypatch):
     ]
     for here, folder in places:
         monkeypatch.chdir(here)
-        found = models.load(folder).state_dict()
+        found = load.checkpoint(folder).state_dict()
         assert all(torch.equal(found[n], t) for n, t in expected.items())
 
 
@@ -151,13 +153,13 @@ def test_a_source_outside_of_a_linked_results_folder_is_found(moved):
     os.symlink("disk/far", "linked")
     shutil.move("results/experts", "mine")
     merge.merge(merge_params(Path("mine"), "a", "ab"), Path("linked/moe/ab"))
-    assert models.load("linked/moe/ab")
+    assert load.checkpoint("linked/moe/ab")
 
 
 def test_a_copied_source_is_the_one_that_was_merged(moved):
     file = Path("results/experts/b/model.safetensors")
     os.utime(file, (1, 1))
-    assert models.load("results/moe/ab")
+    assert load.checkpoint("results/moe/ab")
 
 
 def test_a_source_that_was_made_anew_is_refused(moved):
@@ -169,17 +171,17 @@ def test_a_source_that_was_made_anew_is_refused(moved):
         r"results/moe/ab: results/experts/b/model.safetensors is missing, or not the one that was"
     )
     with pytest.raises(ValueError, match=f"{told} merged; .* delete results/moe/ab, and run"):
-        models.load("results/moe/ab")
+        load.checkpoint("results/moe/ab")
     shutil.rmtree("results/experts/b")
     with pytest.raises(ValueError, match=told):
-        models.load("results/moe/ab")
+        load.checkpoint("results/moe/ab")
 
 
 def test_a_manifest_of_another_version_is_refused(moved):
     file = Path("results/moe/ab/merge.json")
     file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 2}))
     with pytest.raises(ValueError, match="results/moe/ab: its manifest has format 2, this version"):
-        models.load("results/moe/ab")
+        load.checkpoint("results/moe/ab")
 
 
 def test_a_merge_of_other_experts_has_another_fingerprint(moved):
@@ -210,5 +212,5 @@ def test_an_expert_stored_in_the_merges_dtype_gives_the_same_merge(tiny, data, t
         } == {f"torch.{dtype}"}
         params = merge_params(tmp_path, "a", f"a{name}") | {"dtype": "bfloat16"}
         merge.merge(params, tmp_path / f"moe_{name}")
-    one, two = (models.load(tmp_path / f"moe_{name}").state_dict() for name in "fb")
+    one, two = (load.checkpoint(tmp_path / f"moe_{name}").state_dict() for name in "fb")
     assert all(torch.equal(two[n], t) for n, t in one.items())

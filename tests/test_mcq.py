@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mofe import tasks
-from mofe.config import ConfigError, read_study
-from mofe.plan import Plan
+from mofe.study.load import read_study
+from mofe.study.plan import Plan
+from mofe.study.values import ConfigError
 from mofe.tasks import mcq
 
 COLUMNS = {"question": "stem", "options": ["a", "b", "c"], "answer": "key"}
@@ -40,7 +41,7 @@ def put(mirror: Path, **splits: list[dict]) -> Path:
 
 
 def trained_on(plan: Plan) -> list[tuple[str, str]]:
-    params = plan.data_params("mine")
+    params = plan.params.data("mine")
     rows = tasks.sources.load(params["source"], None, params["data"]["split"], params["mirror"])
     return list(tasks.training_rows(params["task"], rows))
 
@@ -52,7 +53,7 @@ def test_the_prompt_is_mmlus(shared, tmp_path):
     columns = {"question": "q", "options": "c", "answer": "a"}
     (ours,) = tasks.build(study(tmp_path, {"columns": columns}).task_params("mine")).values()
     plan = Plan(read_study(CONFIG, mirror=str(shared / "data")))
-    params = plan.task_params("mmlu") | {"harness": ["mmlu_virology"]}
+    params = plan.params.task("mmlu") | {"harness": ["mmlu_virology"]}
     (theirs,) = tasks.build(params).values()
     assert len(ours.eval_docs) == len(theirs.eval_docs) > 10
     for a, b in zip(ours.eval_docs, theirs.eval_docs, strict=True):
@@ -72,14 +73,14 @@ def test_training_rows_are_the_questions_form_with_the_answer(tmp_path, scoring,
     plan = study(put(tmp_path, train=ROWS[:20], test=ROWS[20:]), scoring=scoring)
     pairs = trained_on(plan)
     assert len(pairs) == 20 and pairs[7] == (prompt, answer)
-    (task,) = tasks.build(plan.task_params("mine")).values()
+    (task,) = tasks.build(plan.params.task("mine")).values()
     assert len(task.eval_docs) == 20
 
 
 def test_few_shot_examples_come_from_their_split(tmp_path):
     put(tmp_path, train=ROWS[:20], test=ROWS[20:])
     plan = study(tmp_path, {"examples": "train"}, shots=2)
-    (task,) = tasks.build(plan.task_params("mine")).values()
+    (task,) = tasks.build(plan.params.task("mine")).values()
     context = task.fewshot_context(task.eval_docs[0], 2)
     assert context.count("Answer: B") == 2 and context.endswith("A. a20\nB. b20\nC. c20\nAnswer:")
     with pytest.raises(ValueError, match="has no rows to take 2 examples from"):
@@ -102,7 +103,7 @@ def test_one_split_is_parted_by_question(numbers, seed):
 
 def test_a_share_of_one_split_is_asked_and_the_rest_trained_on(tmp_path):
     plan = study(put(tmp_path, train=ROWS), {"split": "train", "test_share": 0.2})
-    (task,) = tasks.build(plan.task_params("mine")).values()
+    (task,) = tasks.build(plan.params.task("mine")).values()
     asked = {task.doc_to_text(doc) for doc in task.eval_docs}
     trained = {prompt for prompt, _ in trained_on(plan)}
     assert (len(asked), len(trained)) == (8, 32) and not asked & trained
@@ -143,7 +144,7 @@ def test_options_inside_a_column_and_rows_with_fewer_of_them(tmp_path):
     ]
     columns = {"question": "q", "options": "choices.text", "answer": "key"}
     plan = study(put(tmp_path, test=rows), {"columns": columns})
-    (task,) = tasks.build(plan.task_params("mine")).values()
+    (task,) = tasks.build(plan.params.task("mine")).values()
     assert [task.doc_to_choice(d) for d in task.eval_docs] == [["A", "B"], ["A", "B", "C"]]
     assert [task.doc_to_target(d) for d in task.eval_docs] == [1, 2]
 
@@ -160,7 +161,7 @@ def test_options_inside_a_column_and_rows_with_fewer_of_them(tmp_path):
 def test_a_bad_row_is_named(tmp_path, change, told):
     plan = study(put(tmp_path, test=[ROWS[0], ROWS[1] | change]))
     with pytest.raises(ValueError, match=told):
-        tasks.build(plan.task_params("mine"))
+        tasks.build(plan.params.task("mine"))
 
 
 def test_a_missing_column_is_named_with_those_that_are_there(tmp_path):
@@ -168,7 +169,7 @@ def test_a_missing_column_is_named_with_those_that_are_there(tmp_path):
     plan = study(tmp_path, {"columns": COLUMNS | {"answer": "gold"}})
     told = r"tasks.mine.columns.answer: me/mine \(test\) has no column 'gold'; it has stem, a, b"
     with pytest.raises(ValueError, match=told):
-        tasks.build(plan.task_params("mine"))
+        tasks.build(plan.params.task("mine"))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the study rests on: parameter counts, identical experts, frozen weights, stored deltas."""
+"""What the study rests on: parameter counts, identical experts, frozen weights, stored parameters."""
 
 import itertools
 import json
@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, MixtralConfig, MixtralForCausalLM
 
-from mofe import merge, methods, models, norms
-from mofe.train import total_parameters
+from mofe.layers import norms, parameters
+from mofe.models import load, methods, store
+from mofe.stages import merge
 
 TINYLLAMA = {
     "vocab_size": 32000,
@@ -45,7 +46,7 @@ def test_a_tokenizer_is_read_as_its_file_has_it(shared, tmp_path):
     config = json.loads((folder / "tokenizer_config.json").read_text())
     changed = config | {"tokenizer_class": "LlamaTokenizer", "legacy": False}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(changed))
-    whole, ours = Tokenizer.from_file(str(folder / "tokenizer.json")), models.tokenizer(tmp_path)
+    whole, ours = Tokenizer.from_file(str(folder / "tokenizer.json")), load.tokenizer(tmp_path)
     for text in (" A 30-year-old", "pain  in the  leg", "Question: which?\nA. one\nAnswer:"):
         assert ours(text)["input_ids"] == whole.encode(text).ids, text
     theirs = AutoTokenizer.from_pretrained(tmp_path)
@@ -53,7 +54,7 @@ def test_a_tokenizer_is_read_as_its_file_has_it(shared, tmp_path):
 
 
 def count(model: torch.nn.Module) -> int:
-    return sum(p.numel() for p in methods.trained(model).values())
+    return sum(p.numel() for p in parameters.trained(model).values())
 
 
 @pytest.mark.parametrize(
@@ -103,10 +104,10 @@ tokens = st.lists(st.integers(3, 500), min_size=2, max_size=24)
 @given(ids=tokens)
 def test_identical_experts_are_one_function_and_the_router_gets_no_gradient(tiny, ids):
     ids = torch.tensor([ids])
-    dense = models.load(tiny / "a")
+    dense = load.checkpoint(tiny / "a")
     expected = logits(dense, ids)
     for name in ("moe2a", "moe4a", "moe8a"):
-        model = models.load(tiny / name)
+        model = load.checkpoint(tiny / name)
         assert (logits(model, ids) - expected).abs().max() <= 1e-5
         model.train()(input_ids=ids, labels=ids).loss.backward()
         for layer in model.model.layers:
@@ -115,14 +116,14 @@ def test_identical_experts_are_one_function_and_the_router_gets_no_gradient(tiny
 
 
 def test_the_router_of_different_experts_gets_a_gradient(tiny):
-    model, ids = models.load(tiny / "moe2a2b").train(), torch.arange(3, 40)[None]
+    model, ids = load.checkpoint(tiny / "moe2a2b").train(), torch.arange(3, 40)[None]
     model(input_ids=ids, labels=ids).loss.backward()
     assert all(layer.mlp.gate.weight.grad.abs().max() > 1e-6 for layer in model.model.layers)
 
 
 def test_a_merge_is_its_sources_bit_by_bit(tiny):
-    merged = models.load(tiny / "moe2a2b").state_dict()
-    a, b = models.load(tiny / "a").state_dict(), models.load(tiny / "b").state_dict()
+    merged = load.checkpoint(tiny / "moe2a2b").state_dict()
+    a, b = load.checkpoint(tiny / "a").state_dict(), load.checkpoint(tiny / "b").state_dict()
     for key in ("model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"):
         assert torch.equal(merged[key], a[key])
     for layer in range(2):
@@ -141,7 +142,7 @@ def test_a_merge_is_its_sources_bit_by_bit(tiny):
 def test_a_merge_is_the_same_twice_and_keeps_the_tokenizer(tiny, tmp_path):
     merge.merge(merge_params(tiny, "a", "aabb"), tmp_path / "again")
     folders = (tiny / "moe2a2b", tmp_path / "again")
-    first, second = (models.load(folder).state_dict() for folder in folders)
+    first, second = (load.checkpoint(folder).state_dict() for folder in folders)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[k], second[k]) for k in first)
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -153,11 +154,11 @@ IDS = torch.arange(3, 43).reshape(2, 20)
 
 @pytest.mark.parametrize("method", ["freeze3", "freeze1"])
 def test_split_experts_are_the_packed_ones(tiny, method):
-    expected = logits(models.load(tiny / "moe2a2b"), IDS)
-    split = methods.apply(models.load(tiny / "moe2a2b"), SETTINGS[method])
+    expected = logits(load.checkpoint(tiny / "moe2a2b"), IDS)
+    split = methods.apply(load.checkpoint(tiny / "moe2a2b"), SETTINGS[method])
     assert torch.allclose(logits(split, IDS), expected, atol=1e-5)
-    folded = methods.fold(split)
-    original = models.load(tiny / "moe2a2b").state_dict()
+    folded = methods.merge_and_unload(split)
+    original = load.checkpoint(tiny / "moe2a2b").state_dict()
     assert folded.state_dict().keys() == original.keys()
     assert all(torch.equal(v, original[k]) for k, v in folded.state_dict().items())
 
@@ -165,52 +166,52 @@ def test_split_experts_are_the_packed_ones(tiny, method):
 def moved(model: torch.nn.Module) -> torch.nn.Module:
     """The model with every trained parameter moved, as training would."""
     torch.manual_seed(1)
-    for parameter in methods.trained(model).values():
+    for parameter in parameters.trained(model).values():
         parameter.data += 0.05 * torch.randn_like(parameter)
     return model
 
 
 @pytest.mark.parametrize("method", SETTINGS)
 def test_a_delta_laid_over_its_merge_is_the_trained_model(tiny, tmp_path, method):
-    model = moved(methods.apply(models.load(tiny / "moe2a2b"), SETTINGS[method]))
-    models.store_delta(model, tmp_path / "delta.safetensors")
-    again = models.load_variant(
-        tiny / "moe2a2b", [SETTINGS[method]], [tmp_path / "delta.safetensors"]
-    )
+    model = moved(methods.apply(load.checkpoint(tiny / "moe2a2b"), SETTINGS[method]))
+    store.trained(model, tmp_path / "trained.safetensors")
+    again = load.variant(tiny / "moe2a2b", [SETTINGS[method]], [tmp_path / "trained.safetensors"])
     assert torch.equal(logits(again, IDS), logits(model, IDS))
-    assert not torch.allclose(logits(model, IDS), logits(models.load(tiny / "moe2a2b"), IDS))
+    assert not torch.allclose(logits(model, IDS), logits(load.checkpoint(tiny / "moe2a2b"), IDS))
 
 
 @pytest.mark.parametrize("method", [m for m in SETTINGS if "quantize" not in SETTINGS[m]])
 def test_a_folded_model_is_a_plain_mixtral_of_the_same_function(tiny, tmp_path, method):
-    model = moved(methods.apply(models.load(tiny / "moe2a2b"), SETTINGS[method]))
+    model = moved(methods.apply(load.checkpoint(tiny / "moe2a2b"), SETTINGS[method]))
     expected = logits(model, IDS)
-    folded = methods.fold(model)
+    folded = methods.merge_and_unload(model)
     assert type(folded) is MixtralForCausalLM
     assert torch.allclose(logits(folded, IDS), expected, atol=1e-4)
     folded.save_pretrained(tmp_path / "model")
-    assert torch.allclose(logits(models.load(tmp_path / "model"), IDS), expected, atol=1e-4)
+    assert torch.allclose(logits(load.checkpoint(tmp_path / "model"), IDS), expected, atol=1e-4)
 
 
 def test_qlora_quantises_the_experts_too(tiny):
     import bitsandbytes as bnb
 
-    model = methods.apply(models.load(tiny / "moe2a2b"), SETTINGS["qlora"])
-    frozen = methods.frozen(model)
+    model = methods.apply(load.checkpoint(tiny / "moe2a2b"), SETTINGS["qlora"])
+    frozen = parameters.frozen(model)
     four_bit = {n for n, p in frozen.items() if isinstance(p, bnb.nn.Params4bit)}
     assert sum(".experts." in n for n in four_bit) == 2 * 4 * 2, "layers x experts x matrices"
     assert sum("self_attn" in n for n in four_bit) == 2 * 4
     assert all(frozen[n].dtype == torch.uint8 for n in four_bit)
-    assert total_parameters(model) == total_parameters(models.load(tiny / "moe2a2b")) + count(model)
+    assert parameters.total(model) == parameters.total(load.checkpoint(tiny / "moe2a2b")) + count(
+        model
+    )
 
 
 def test_adapters_start_alike_whatever_the_experts_and_their_precision(tiny):
     """QLoRA is LoRA on quantised weights, and a larger mixture's adapters are a smaller one's."""
     starts = []
     for name, method in itertools.product(("moe2a", "moe4a", "moe8a"), ("lora", "qlora")):
-        model = models.load(tiny / name)
+        model = load.checkpoint(tiny / name)
         torch.manual_seed(0)
-        trained = methods.trained(methods.apply(model, SETTINGS[method]))
+        trained = parameters.trained(methods.apply(model, SETTINGS[method]))
         starts.append(torch.cat([trained[n].flatten() for n in sorted(trained)]))
     assert starts[0].any() and all(torch.equal(starts[0], start) for start in starts)
 
@@ -225,13 +226,13 @@ def test_slots_with_equal_gates_are_refused(tiny, tmp_path):
 def test_the_papers_gates_differ_in_their_last_tokens(shared, paper_plan):
     """The first layer's gates are the embeddings of the prompts' last tokens, those of TinyLlama."""
     folder = shared / "data/TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T"
-    tokenizer = models.tokenizer(folder)
+    tokenizer = load.tokenizer(folder)
 
     def last(prompts: list[str]) -> tuple[int, ...]:
         return tuple(sorted(tokenizer(p)["input_ids"][-1] for p in prompts))
 
     for moe in paper_plan.moes:
-        slots = paper_plan.merge_params(moe)["slots"]
+        slots = paper_plan.params.merge(moe)["slots"]
         assert len({last(s["positive"]) for s in slots}) == len(slots), moe
         assert not any(set(last(s["positive"])) & set(last(s["negative"])) for s in slots), moe
 
@@ -239,40 +240,38 @@ def test_the_papers_gates_differ_in_their_last_tokens(shared, paper_plan):
 @pytest.mark.parametrize("method", SETTINGS)
 def test_the_model_evaluated_is_the_model_trained(tiny, method):
     """No method computes something else in eval mode or without gradients."""
-    model = moved(methods.apply(models.load(tiny / "moe2a2b"), SETTINGS[method]))
+    model = moved(methods.apply(load.checkpoint(tiny / "moe2a2b"), SETTINGS[method]))
     trained = model.train()(input_ids=IDS).logits.detach()
     assert torch.allclose(logits(model, IDS), trained, atol=1e-5)
 
 
 def test_what_cannot_be_is_refused(tiny, tmp_path):
     with pytest.raises(ValueError, match="the model is dense"):
-        methods.apply(models.load(tiny / "a"), SETTINGS["mofe"])
+        methods.apply(load.checkpoint(tiny / "a"), SETTINGS["mofe"])
     with pytest.raises(ValueError, match="frozen is 3, the mixture has 2"):
-        methods.apply(models.load(tiny / "moe2a"), SETTINGS["freeze3"])
+        methods.apply(load.checkpoint(tiny / "moe2a"), SETTINGS["freeze3"])
     with pytest.raises(ValueError, match="quantised"):
-        methods.fold(methods.apply(models.load(tiny / "moe2a"), SETTINGS["qlora"]))
-    model = methods.apply(models.load(tiny / "moe2a2b"), SETTINGS["mofe"])
-    models.store_delta(model, tmp_path / "delta.safetensors")
+        methods.merge_and_unload(methods.apply(load.checkpoint(tiny / "moe2a"), SETTINGS["qlora"]))
+    model = methods.apply(load.checkpoint(tiny / "moe2a2b"), SETTINGS["mofe"])
+    store.trained(model, tmp_path / "trained.safetensors")
     for merged, settings_ in (("moe2a2b", "full"), ("moe2a", "mofe")):
-        with pytest.raises(ValueError, match=str(tmp_path / "delta.safetensors")):
-            models.load_variant(
-                tiny / merged, [SETTINGS[settings_]], [tmp_path / "delta.safetensors"]
-            )
+        with pytest.raises(ValueError, match=str(tmp_path / "trained.safetensors")):
+            load.variant(tiny / merged, [SETTINGS[settings_]], [tmp_path / "trained.safetensors"])
 
 
 def test_missing_weights_are_refused(tiny, tmp_path):
     folder = tmp_path / "broken"
-    broken = models.load(tiny / "a")
+    broken = load.checkpoint(tiny / "a")
     state = {k: v for k, v in broken.state_dict().items() if "layers.1.mlp.up_proj" not in k}
     broken.save_pretrained(folder, state_dict=state)
     with pytest.raises(ValueError, match="missing_keys"):
-        models.load(folder)
+        load.checkpoint(folder)
 
 
 @pytest.mark.parametrize("merge", ["moe2a2b", "a"])
 def test_fused_norms_are_transformers(tiny, merge):
-    """In values, gradients and names; on GPUs a model has them (mofe.models.place)."""
-    plain, fused = models.load(tiny / merge), models.load(tiny / merge)
+    """In values, gradients and names; on GPUs a model has them (mofe.models.devices.place)."""
+    plain, fused = load.checkpoint(tiny / merge), load.checkpoint(tiny / merge)
     norms.fuse(fused)
     kinds = [type(m).__name__ for m in fused.modules()]
     assert kinds.count("FusedNorm") == 2 * len(fused.model.layers)

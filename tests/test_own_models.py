@@ -11,9 +11,10 @@ import yaml
 from conftest import CONFIG, ROOT, save_llama, snakemake
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from mofe import models
-from mofe.config import ConfigError, read_study
-from mofe.plan import Plan
+from mofe.models import load
+from mofe.study.load import read_study
+from mofe.study.plan import Plan
+from mofe.study.values import ConfigError
 
 GATES = ["law", "code", "tuned"]  # slots, each with words of its own
 
@@ -91,7 +92,7 @@ class Own:
 
 @pytest.fixture(scope="module")
 def own(tiny, tmp_path_factory) -> Own:
-    it = Own(tmp_path_factory.mktemp("own"), models.tokenizer(tiny / "a"))
+    it = Own(tmp_path_factory.mktemp("own"), load.tokenizer(tiny / "a"))
     it.exported = f"{it.results}/models/ours_1code-1law-1tuned/quiz_mofe/s0"
     it.run(f"{it.results}/table8.csv", it.exported)
     return it
@@ -107,28 +108,26 @@ def test_a_table_of_ones_own(own):
 
 
 def test_the_merge_is_of_ones_own_models(own):
-    merged = models.load(own.results / "moe/ours_1code-1law-1tuned").state_dict()
+    merged = load.checkpoint(own.results / "moe/ours_1code-1law-1tuned").state_dict()
     key = "model.layers.1.mlp.{}down_proj{}"
     for slot, folder in enumerate((own.root / "code", own.root / "hub/lab/law")):
-        source = models.load(folder).state_dict()[key.format("", ".weight")]
+        source = load.checkpoint(folder).state_dict()[key.format("", ".weight")]
         assert torch.equal(merged[key.format("experts.", "")][slot], source)
-    embeddings = models.load(own.root / "ours").state_dict()["model.embed_tokens.weight"]
+    embeddings = load.checkpoint(own.root / "ours").state_dict()["model.embed_tokens.weight"]
     assert torch.equal(merged["model.embed_tokens.weight"], embeddings)
 
 
 def test_the_exported_model_is_the_trained_one(own):
     plan = Plan(read_study(CONFIG, own.root / "own.yaml"))
     variant = plan.variants["ours_1code-1law-1tuned/quiz_mofe"]
-    deltas = plan.deltas(variant, 0)
-    trained = models.load_variant(
-        plan.moe_dir(variant.moe.name), plan.chain_params(variant), deltas
-    )
+    deltas = plan.trained_files(variant, 0)
+    trained = load.variant(plan.paths.moe_dir(variant.moe.name), plan.params.chain(variant), deltas)
     exported = AutoModelForCausalLM.from_pretrained(own.exported)
     ids = torch.arange(3, 43)[None]
     with torch.inference_mode():
         assert torch.equal(exported.eval()(ids).logits, trained.eval()(ids).logits)
     card = Path(own.exported, "README.md").read_text()
-    score = json.loads(Path(plan.eval_json(variant, 0, "quiz")).read_text())
+    score = json.loads(Path(plan.paths.eval_json(variant, 0, "quiz")).read_text())
     value = score["metrics"]["acc"]["value"]
     # the card shows the scores that exist when it is written
     assert f"| quiz | acc | {value:.4f} |" in card or "Not evaluated when" in card
@@ -145,10 +144,10 @@ def test_nothing_is_exported_or_pushed_by_all(own):
 
 
 def test_an_expert_that_does_not_fit_is_refused_before_any_training(own, tmp_path):
-    wrong = models.load(own.root / "code").config
+    wrong = load.checkpoint(own.root / "code").config
     wrong.num_hidden_layers = 3
     LlamaForCausalLM(wrong).save_pretrained(tmp_path / "wrong")
-    models.tokenizer(own.root / "code").save_pretrained(tmp_path / "wrong")
+    load.tokenizer(own.root / "code").save_pretrained(tmp_path / "wrong")
     results = tmp_path / "results"
     own.overlay["results"] = str(results)
     code = {**own.overlay["models"]["code"], "path": str(tmp_path / "wrong")}
@@ -171,9 +170,9 @@ def test_the_example_of_the_docs_is_a_study(tmp_path):
     text = (ROOT / "docs" / "own-models.md").read_text()
     (tmp_path / "mine.yaml").write_text(text.split("```yaml\n")[1].split("```")[0])
     plan = Plan(read_study(CONFIG, tmp_path / "mine.yaml"))
-    variants = {f"{plan.export_dir(v, 0)}" for v in plan.variants.values()}
+    variants = {f"{plan.paths.export_dir(v, 0)}" for v in plan.variants.values()}
     assert text.rsplit(" -- ", 1)[1].strip() in variants
-    assert plan.preflight_params("tuned")["pairs"][0][0] == "/models/ours"
+    assert plan.params.preflight("tuned")["pairs"][0][0] == "/models/ours"
     experts = {"law": 3, "code": 1}
     told = text.split("in one mixture:\n\n    ")[1].splitlines()[0]
     with pytest.raises(ConfigError) as raised:

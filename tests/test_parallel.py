@@ -21,10 +21,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from test_models import SETTINGS
 
-from mofe import experts, methods, models, parallel, train
-from mofe.checkpoint import Interrupted
-from mofe.data import tokens
-from mofe.job import Job
+from mofe.jobs.job import Job
+from mofe.layers import experts, parameters
+from mofe.models import load, methods
+from mofe.stages import train
+from mofe.training import loop, parallel, tokens
+from mofe.training.checkpoint import Interrupted
 
 CASES = [
     ("full", "ddp"),
@@ -52,7 +54,7 @@ def arguments(tiny: Path, data: str, out: Path, method: str, sharding: str, **tr
         "params": {"recipe": method, **SETTINGS[method], "training": {**TRAINING, **training}},
         "names": {"moe": "moe2a2b", "stages": method},
         "seed": 0,
-        "delta": out / "delta.safetensors",
+        "trained": out / "trained.safetensors",
         "record": out / "train.json",
         "log": out / "log.jsonl",
         "checkpoint": out / "checkpoint",
@@ -79,7 +81,7 @@ def start(function: str, processes: int, printed: Path, **given) -> subprocess.P
         "CUDA_VISIBLE_DEVICES": "",
     }
     code = (
-        "import pickle, sys; from mofe import launch;"
+        "import pickle, sys; from mofe.jobs import launch;"
         "sys.exit(launch.start(pickle.load(sys.stdin.buffer), int(sys.argv[1])))"
     )
     job = Job(function, given, "it", log=str(printed), environment=environment, folder=str(ROOT))
@@ -137,14 +139,14 @@ def test_two_processes_compute_what_one_does(both, tiny, method, sharding):
     assert records[0]["device_seconds"] == records[0]["seconds"]
     assert records[1]["device_seconds"] == pytest.approx(2 * records[1]["seconds"])
     assert records[0]["frozen_sha256"] == records[1]["frozen_sha256"]
-    apart_little(one / "delta.safetensors", two / "delta.safetensors", tiny, method)
+    apart_little(one / "trained.safetensors", two / "trained.safetensors", tiny, method)
 
 
 def apart_little(one: Path, two: Path, tiny: Path, method: str) -> None:
     """The weights are apart by a small part of what they moved: where a gradient is nearly zero,
     Adam turns its rounding into a step."""
     torch.manual_seed(0)
-    start = methods.trained(methods.apply(models.load(tiny / "moe2a2b"), SETTINGS[method]))
+    start = parameters.trained(methods.apply(load.checkpoint(tiny / "moe2a2b"), SETTINGS[method]))
     one, two = load_file(one), load_file(two)
     assert one.keys() == two.keys() == start.keys()
     moved = sum((one[n] - start[n].detach()).abs().sum().item() for n in one)
@@ -153,7 +155,7 @@ def apart_little(one: Path, two: Path, tiny: Path, method: str) -> None:
 
 
 def test_a_sharded_dense_expert_is_stored_whole(both):
-    one, two = (models.load(both / count / "dense") for count in ("one", "two"))
+    one, two = (load.checkpoint(both / count / "dense") for count in ("one", "two"))
     assert one.state_dict().keys() == two.state_dict().keys()
     ids = torch.arange(3, 23)[None]
     with torch.inference_mode():
@@ -166,7 +168,7 @@ steps = st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=4), min_size=
 
 @given(steps, st.integers(1, 9))
 def test_a_step_is_dealt_out_evenly_and_whole(step, processes):
-    shares = [parallel.deal(step, processes, rank) for rank in range(processes)]
+    shares = [parallel.assign(step, processes, rank) for rank in range(processes)]
     assert len({len(share) for share in shares}) == 1, "all take part in every round"
     counted = [batch for share in shares for batch, counts in share if counts]
     assert sorted(counted) == sorted(step)
@@ -178,21 +180,21 @@ def test_a_step_is_dealt_out_evenly_and_whole(step, processes):
 
 def test_rows_that_do_not_count_have_no_loss_and_reach_every_parameter(tiny, data):
     """A process that idles computes a gradient of zero for all that is trained."""
-    tokenizer = models.tokenizer(tiny / "a")
+    tokenizer = load.tokenizer(tiny / "a")
     rows = tokens.tokenize(tokens.read([data]), tokenizer, 64)
     for method in ("full", "mofe", "freeze3", "lora", "dora"):
-        model = methods.apply(models.load(tiny / "moe2a2b"), SETTINGS[method])
-        loss = train.AnswerLoss(model, 0.01)(**tokens.collate(rows, [0], 0, counts=False))
+        model = methods.apply(load.checkpoint(tiny / "moe2a2b"), SETTINGS[method])
+        loss = loop.AnswerLoss(model, 0.01)(**tokens.collate(rows, [0], 0, counts=False))
         loss.backward()
         assert loss.item() == 0
         assert all(
-            p.grad is not None and not p.grad.any() for p in methods.trained(model).values()
+            p.grad is not None and not p.grad.any() for p in parameters.trained(model).values()
         ), method
 
 
 def test_trained_experts_are_multiplied_in_the_precision_of_autocast(tiny):
     """Packed experts in float32 give gradients in float32, by products in bfloat16."""
-    model = models.load(tiny / "moe2a2b")
+    model = load.checkpoint(tiny / "moe2a2b")
     assert model.config._experts_implementation == experts.GROUPED
     layer = model.model.layers[0].mlp.experts
     torch.manual_seed(0)
@@ -232,7 +234,7 @@ def interrupt(call: dict, number: signal.Signals, after: int) -> None:
     with pytest.raises(Interrupted, match=f"stopped by {number.name} after step"):
         train.train_variant(**call)
     sender.join()
-    assert not call["delta"].exists() and not call["record"].exists()
+    assert not call["trained"].exists() and not call["record"].exists()
 
 
 @pytest.mark.parametrize("method", ["full", "freeze3", "lora", "qlora"])
@@ -250,7 +252,7 @@ def test_an_interrupted_training_is_the_uninterrupted_one(tiny, data, tmp_path, 
     interrupt(cut, signal.SIGTERM, after=5)
     interrupt(cut, signal.SIGUSR1, after=20)
     train.train_variant(**cut)
-    assert cut["delta"].read_bytes() == calls["whole"]["delta"].read_bytes()
+    assert cut["trained"].read_bytes() == calls["whole"]["trained"].read_bytes()
     whole, record = (json.loads(calls[n]["record"].read_text()) for n in ("whole", "cut"))
     assert (whole["resumed"], record["resumed"]) == (0, 2)
     for key in ("steps", "tokens", "answer_tokens", "final_loss", "frozen_sha256", "config_hash"):
@@ -262,14 +264,14 @@ def test_an_interrupted_training_is_the_uninterrupted_one(tiny, data, tmp_path, 
 def test_a_training_stopped_in_its_first_step_starts_anew(tiny, data, tmp_path, monkeypatch):
     """There is nothing to go on from yet: what is saved would be no checkpoint."""
     call = arguments(tiny, data, tmp_path, "mofe", "none", **LONG)
-    forward = train.AnswerLoss.forward
+    forward = loop.AnswerLoss.forward
 
     def signalled(self, *args, **kwargs):
         os.kill(os.getpid(), signal.SIGTERM)
         return forward(self, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.AnswerLoss, "forward", signalled)
+        patch.setattr(loop.AnswerLoss, "forward", signalled)
         with pytest.raises(Interrupted, match="stopped by SIGTERM after step 0 of 60"):
             train.train_variant(**call)
     (call["checkpoint"] / "partial-1").mkdir()  # of a save that was cut off
@@ -289,14 +291,14 @@ def test_a_process_that_fails_ends_them_all(tiny, data, tmp_path):
 
 def fail_in_one(call: dict) -> str:
     """Train, but for the second process, which fails at its third micro-batch."""
-    forward, seen = train.AnswerLoss.forward, iter(range(99))
+    forward, seen = loop.AnswerLoss.forward, iter(range(99))
 
     def failing(self, *args, **kwargs):
         if parallel.rank() and next(seen) == 2:
             raise RuntimeError("out of memory")
         return forward(self, *args, **kwargs)
 
-    train.AnswerLoss.forward = failing
+    loop.AnswerLoss.forward = failing
     return train.train_variant(**call)
 
 
@@ -306,13 +308,13 @@ def test_several_processes_stop_together_and_another_number_goes_on(tiny, data, 
     whole = arguments(tiny, data, tmp_path / "whole", "full", "none", **{**LONG, **GENTLE})
     train.train_variant(**whole)
     cut = arguments(tiny, data, tmp_path / "cut", "full", "fsdp", **{**LONG, **GENTLE})
-    child = start("mofe.train:train_variant", 2, tmp_path / "log", **cut)
+    child = start("mofe.stages.train:train_variant", 2, tmp_path / "log", **cut)
     wait_for(5, cut)
     child.send_signal(number)
     told = child.stderr.read().decode()
     assert re.search(r"stopped by \w+ .*after step \d+ of 60", told), told
     assert child.wait() != 0
-    assert not cut["delta"].exists() and not cut["record"].exists()
+    assert not cut["trained"].exists() and not cut["record"].exists()
     train.train_variant(**{**cut, "sharding": "none"})
     record = json.loads(cut["record"].read_text())
     assert record["resumed"] == 1
@@ -327,7 +329,7 @@ def test_a_checkpoint_of_another_training_is_not_continued(tiny, data, tmp_path)
     train.train_variant(**other)
     assert json.loads(other["record"].read_text())["resumed"] == 0
 
-    call["delta"].unlink(), call["record"].unlink()
+    call["trained"].unlink(), call["record"].unlink()
     interrupt(call, signal.SIGTERM, after=3)
     pq.write_table(pq.read_table(data), data)  # equal rows, but made anew
     train.train_variant(**call)
@@ -342,4 +344,4 @@ def test_a_damaged_checkpoint_is_an_error_not_a_fresh_start(tiny, data, tmp_path
         file.unlink()
     with pytest.raises(OSError, match="cannot be read; remove .* to train from the start"):
         train.train_variant(**call)
-    assert not call["delta"].exists()
+    assert not call["trained"].exists()

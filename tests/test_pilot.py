@@ -4,8 +4,9 @@ import pytest
 from conftest import CONFIG, ROOT, snakemake
 from test_workflow import jobs
 
-from mofe.config import ConfigError, read_study
-from mofe.plan import Plan
+from mofe.study.load import read_study
+from mofe.study.plan import Plan
+from mofe.study.values import ConfigError
 
 PILOT = ROOT / "profiles" / "pilot" / "study.yaml"
 

@@ -10,9 +10,11 @@ from conftest import CONFIG, MINI, ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mofe import paper
-from mofe.config import ConfigError, load_study, read_study
-from mofe.plan import Moe, Plan, Stage, Variant
+from mofe.report import paper
+from mofe.study.load import load_study, read_study
+from mofe.study.plan import Plan
+from mofe.study.values import ConfigError
+from mofe.study.variants import Moe, Stage, Variant
 
 PAPERS = 62  # evaluations that the paper's columns show
 BESIDE = 8  # and those of our own columns: Tables 4 and 5 are nine rows and eight models
@@ -96,7 +98,7 @@ def test_seeds_are_finetunings(paper_plan):
 
 def test_planning_imports_neither_torch_nor_transformers():
     code = (
-        "import sys; from mofe.config import read_study; from mofe.plan import Plan;"
+        "import sys; from mofe.study.load import read_study; from mofe.study.plan import Plan;"
         f"Plan(read_study({str(CONFIG)!r})).eval_jsons;"
         "sys.exit(bool({'torch', 'transformers', 'pandas', 'datasets'} & set(sys.modules)))"
     )
@@ -104,7 +106,7 @@ def test_planning_imports_neither_torch_nor_transformers():
 
 
 def stages(plan: Plan) -> dict:
-    return {k: plan.stage_params(v.stages[-1]) for k, v in plan.trained.items()}
+    return {k: plan.params.stage(v.stages[-1]) for k, v in plan.trained.items()}
 
 
 @pytest.mark.parametrize(
@@ -125,15 +127,15 @@ def test_a_recipes_change_reaches_its_own_variants_only(paper_plan, change, chan
 
 def test_overrides_resolve_mix_then_recipe(paper_plan):
     plan = Plan(read_study(CONFIG, recipes={"mofe": {"training": {"weight_decay": 0.5}}}))
-    posttrain = plan.stage_params(Stage("posttrain", "mofe"))["training"]
+    posttrain = plan.params.stage(Stage("posttrain", "mofe"))["training"]
     assert (posttrain["epochs"], posttrain["weight_decay"]) == (1, 0.5)
-    assert plan.stage_params(Stage("medmcqa", "mofe"))["training"]["epochs"] == 3
+    assert plan.params.stage(Stage("medmcqa", "mofe"))["training"]["epochs"] == 3
 
 
 def test_experts_are_stored_in_the_merges_dtype_where_that_loses_nothing(paper_plan):
     def stored(*files, **changes):
         plan = Plan(read_study(CONFIG, *files, **changes))
-        return {m: plan.model_params(m).get("dtype") for m in plan.models}
+        return {m: plan.params.model(m).get("dtype") for m in plan.models}
 
     halved = dict.fromkeys(("general", "medical", "finance"), "bfloat16") | {"tinyllama": None}
     assert stored() == halved
@@ -156,8 +158,8 @@ def test_an_artefact_that_a_row_only_starts_from_shares_no_name_either():
 
 def test_examples_shown_in_evaluation_do_not_change_the_training(paper_plan):
     few = Plan(read_study(CONFIG, shots=5))
-    assert few.data_params("medmcqa") == paper_plan.data_params("medmcqa")
-    assert few.task_params("medmcqa") != paper_plan.task_params("medmcqa")
+    assert few.data_params("medmcqa") == paper_plan.params.data("medmcqa")
+    assert few.task_params("medmcqa") != paper_plan.params.task("medmcqa")
 
 
 def test_two_artefacts_never_share_a_name():

@@ -10,8 +10,9 @@ from conftest import merge_params, save_llama
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, MistralConfig, MixtralConfig
 
-from mofe import merge, models, preflight
-from mofe.preflight import IncompatibleModels
+from mofe.models import load, preflight
+from mofe.models.files import IncompatibleModels
+from mofe.stages import merge
 
 SIZES = {
     "hidden_size": 64,
@@ -30,7 +31,7 @@ def base(tiny) -> Path:
 
 def other(folder: Path, base: Path, dtype=torch.float32, kind=LlamaConfig, **changes) -> Path:
     """A model like the base but for `changes`, with the base's tokenizer."""
-    tokenizer = models.tokenizer(base)
+    tokenizer = load.tokenizer(base)
     config = kind(**{"vocab_size": len(tokenizer), "pad_token_id": None, **SIZES, **changes})
     torch.manual_seed(1)
     AutoModelForCausalLM.from_config(config, dtype=dtype).save_pretrained(folder)
@@ -94,7 +95,7 @@ def test_the_first_token_with_another_id_is_named(tmp_path, base):
 
 def test_what_may_differ_passes(tmp_path, base):
     """Another dtype, another longest sequence, generation settings, and a padding token added."""
-    tokenizer = models.tokenizer(base)
+    tokenizer = load.tokenizer(base)
     expert = other(
         tmp_path / "expert",
         base,
@@ -200,14 +201,14 @@ def test_a_mistral_with_rope_and_eps_of_its_own_keeps_them(tmp_path, tiny):
     assert config.rms_norm_eps == 1e-3 and config.rope_parameters["rope_theta"] == 123456.0
     ids = torch.arange(3, 40)[None]
     with torch.inference_mode():
-        dense, mixture = (models.load(f)(input_ids=ids).logits for f in (one, tmp_path / "merged"))
+        dense, mixture = (
+            load.checkpoint(f)(input_ids=ids).logits for f in (one, tmp_path / "merged")
+        )
     assert torch.allclose(dense, mixture, atol=1e-5)
 
 
 def test_two_random_bases_are_tokens_apart(tmp_path, tiny, shared):
-    tokenizer = models.tokenizer(
-        shared / "data/TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T"
-    )
+    tokenizer = load.tokenizer(shared / "data/TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T")
     save_llama(tmp_path / "llama", tokenizer)
     sentence = refused(tiny / "a", tmp_path / "llama")
     assert "vocab_size is 32000" in sentence and "the tokenizer has" in sentence

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import CONFIG, ROOT, save_llama, snakemake
 
-from mofe import models
+from mofe.models import load
 
 REAL = ROOT / "tests" / "studies" / "real.yaml"
 TINYLLAMA = "TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T"
@@ -45,7 +45,7 @@ def mirror(shared, tmp_path_factory) -> Path:
 def study(shared, mirror, tmp_path_factory) -> Path:
     """The real-rows study; the folder of its results."""
     root = tmp_path_factory.mktemp("real")
-    save_llama(root / "base", models.tokenizer(shared / "data" / TINYLLAMA))
+    save_llama(root / "base", load.tokenizer(shared / "data" / TINYLLAMA))
     results = root / "results"
     snakemake(
         *["--profile", "profiles/mini", "--configfile", str(CONFIG), str(REAL)],

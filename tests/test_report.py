@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mofe import files, paper
-from mofe.report import figures, frames, page, tables
+from mofe import files
+from mofe.report import figures, frames, page, paper, tables
 
 SEEDS = (0, 1, 2)
 FLOORS = {"mmlu": 0.262, "medmcqa": 0.281, "pubmedqa": 0.552, "finance": 0.405}

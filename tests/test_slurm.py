@@ -18,9 +18,9 @@ import slurm
 import yaml
 from conftest import CONFIG, MINI, REDUCED, ROOT
 
-from mofe.config import read_study
-from mofe.cost import Costs
-from mofe.plan import Plan
+from mofe.estimate.cost import Costs
+from mofe.study.load import read_study
+from mofe.study.plan import Plan
 
 pytestmark = pytest.mark.slurm
 PROFILE = ROOT / "profiles" / "slurm" / "config.yaml"
@@ -128,7 +128,7 @@ class Study:
     def steps(self, stages: str) -> int:
         """How many steps the log of an unfinished training has."""
         variant = self.plan.variants[f"tinyllama_4tinyllama/{stages}"]
-        log = Path(self.plan.variant_dir(variant, 0), "checkpoint", "log.jsonl")
+        log = Path(self.plan.paths.variant_dir(variant, 0), "checkpoint", "log.jsonl")
         return len(log.read_text().splitlines()) if log.exists() else 0
 
 
@@ -217,9 +217,9 @@ def test_a_stopped_training_is_submitted_again_and_goes_on(study, stages, state)
     variant = study.plan.variants[f"tinyllama_4tinyllama/{stages}"]
     once = study.before["train"] | study.asked()["train"]
     assert (minutes(last) / 2, memory_mb(last) / 2) in once
-    record = json.loads(Path(study.plan.train_json(variant, 0)).read_text())
+    record = json.loads(Path(study.plan.paths.train_json(variant, 0)).read_text())
     assert record["resumed"] == 1
-    log = Path(study.plan.loss_log(variant, 0)).read_text().splitlines()
+    log = Path(study.plan.paths.loss_log(variant, 0)).read_text().splitlines()
     assert [json.loads(line)["step"] for line in log] == list(range(1, record["steps"] + 1))
 
 
@@ -233,7 +233,7 @@ def test_a_second_call_submits_nothing(study):
 def test_a_training_on_two_nodes(study):
     """Two GPUs, one on each of two nodes: two processes, started there by the job."""
     variant = study.plan.variants["tinyllama_4tinyllama/medmcqa_mofe"]
-    target = study.plan.train_json(variant, 0)
+    target = study.plan.paths.train_json(variant, 0)
     before = json.loads(Path(target).read_text())
     made = Path(target).stat().st_mtime_ns
 

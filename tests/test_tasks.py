@@ -10,9 +10,10 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 
 from mofe import tasks
-from mofe.config import read_study
-from mofe.data import prepare, sources
-from mofe.plan import Plan
+from mofe.data import sources
+from mofe.stages import prepare
+from mofe.study.load import read_study
+from mofe.study.plan import Plan
 from mofe.tasks import answers, finance, pubmedqa
 
 
@@ -22,7 +23,7 @@ def plan(shared) -> Plan:
 
 
 def test_pubmedqa_is_the_official_test_set(shared, plan):
-    (task,) = tasks.build(plan.task_params("pubmedqa")).values()
+    (task,) = tasks.build(plan.params.task("pubmedqa")).values()
     official = set(map(int, (shared / "data" / "pubmedqa_test_ids.txt").read_text().split()))
     assert {doc["pubid"] for doc in task.eval_docs} == official
     assert len(task.eval_docs) == 500
@@ -62,7 +63,7 @@ def assert_equal_prompts(ours: ConfigurableTask, theirs: ConfigurableTask, shots
 @pytest.mark.parametrize("task", STOCK)
 def test_prompts_are_lm_evals_character_for_character(shared, plan, tmp_path, task, shots):
     file, repo = STOCK[task]
-    ours = tasks.build({**plan.task_params(task), "shots": shots})
+    ours = tasks.build({**plan.params.task(task), "shots": shots})
     theirs = stock(tmp_path, ours, file, str(shared / "data" / repo))
     assert ours.keys() == theirs.keys() and len(ours) == (57 if task == "mmlu" else 1)
     for leaf in ours:
@@ -72,7 +73,7 @@ def test_prompts_are_lm_evals_character_for_character(shared, plan, tmp_path, ta
 @pytest.mark.parametrize("shots", [0, 5])
 def test_pubmedqas_prompts_are_lm_evals(shared, plan, tmp_path, shots):
     """lm-eval's task reads a script's columns: the same rows under the names that it gives them."""
-    (ours,) = tasks.build({**plan.task_params("pubmedqa"), "shots": shots}).values()
+    (ours,) = tasks.build({**plan.params.task("pubmedqa"), "shots": shots}).values()
     rows = load_dataset(str(shared / "data/qiaojin/PubMedQA/pqa_labeled"), split="train")
     for split, which in (("test", "test"), ("train", "train"), ("validation", "train")):
         named = [
@@ -92,10 +93,10 @@ def test_pubmedqas_prompts_are_lm_evals(shared, plan, tmp_path, shots):
 
 def test_open_finance_questions_are_asked_as_they_are_trained_on(shared, plan):
     """In training an open row is the evaluation's prompt, then its answer on a line of its own."""
-    (task,) = tasks.build({**plan.task_params("finance_open"), "shots": 2}).values()
-    source = plan.data_params("sujet")["source"]
+    (task,) = tasks.build({**plan.params.task("finance_open"), "shots": 2}).values()
+    source = plan.params.data("sujet")["source"]
     rows = sources.load(source, None, "train", str(shared / "data"))
-    trained = dict(tasks.training_rows(plan.data_params("sujet")["task"], rows))
+    trained = dict(tasks.training_rows(plan.params.data("sujet")["task"], rows))
     kinds = set(task.eval_docs["task_type"])
     assert kinds == {"qa", "qa_with_context"} and len(task.eval_docs) > 50
     asked = {task.doc_to_text(doc) for doc in task.eval_docs}
@@ -114,7 +115,7 @@ def test_a_test_part_without_open_rows_is_one_sentence(plan, tmp_path):
     row = {"answer": "up", "dataset": "x", "task_type": "sentiment_analysis"}
     rows = Dataset.from_list([{"inputs": f"text {n}", **row} for n in range(30)])
     rows.to_csv(folder / "rows.csv")
-    params = {**plan.task_params("finance_open"), "mirror": str(tmp_path)}
+    params = {**plan.params.task("finance_open"), "mirror": str(tmp_path)}
     with pytest.raises(
         ValueError, match="^tasks.finance_open: .*Sujet.* has no row .*beside: null"
     ):
@@ -124,7 +125,7 @@ def test_a_test_part_without_open_rows_is_one_sentence(plan, tmp_path):
 
 
 def test_a_task_of_choices_and_answers_in_words_is_one_sentence(plan):
-    params = plan.task_params("finance")
+    params = plan.params.task("finance")
     with pytest.raises(ValueError, match="^tasks.finance.harness: mixes questions"):
         tasks.build({**params, "harness": ["mofe_finance", "mofe_finance_open"]})
 
@@ -159,7 +160,7 @@ def test_squads_scores_are_symmetric_and_agree(one, other):
 
 @pytest.mark.parametrize("name", ["medmcqa", "mmlu", "sujet"])
 def test_training_prompts_are_the_evaluations_then_the_answer(plan, name):
-    params = plan.data_params(name)
+    params = plan.params.data(name)
     data, task_params = params["data"], params["task"]
     rows = sources.load(params["source"], data["subset"], data["split"], params["mirror"])
     pairs = list(tasks.training_rows(task_params, rows))
@@ -178,7 +179,7 @@ def test_training_prompts_are_the_evaluations_then_the_answer(plan, name):
 
 @pytest.mark.parametrize("name", ["medmcqa", "pubmedqa", "finance", "mmlu"])
 def test_examples_never_come_from_the_test_set(plan, name):
-    for task in tasks.build({**plan.task_params(name), "shots": 2}).values():
+    for task in tasks.build({**plan.params.task(name), "shots": 2}).values():
         asked = {task.doc_to_text(doc) for doc in task.eval_docs}
         shown = {task.doc_to_text(doc) for doc in task.fewshot_docs()}
         assert shown and not asked & shown
@@ -200,16 +201,16 @@ def test_raw_text_is_cut_into_articles_and_pieces():
 def test_unlabelled_rows_are_not_trained_on(shared, plan):
     rows = load_dataset(str(shared / "data/openlifescienceai/medmcqa"), split="test")
     assert rows["cop"] == [-1]
-    assert list(tasks.training_rows(plan.task_params("medmcqa"), rows)) == []
+    assert list(tasks.training_rows(plan.params.task("medmcqa"), rows)) == []
 
 
 def test_prepared_rows_are_reproducible_distinct_and_not_in_the_test_set(plan, tmp_path):
-    params = plan.data_params("medmcqa")
+    params = plan.params.data("medmcqa")
     params["data"]["rows"] = 200
     for name in ("one", "two"):
         prepare.prepare(params, tmp_path / f"{name}.parquet", tmp_path / f"{name}.json")
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
-    from mofe.data.tokens import read
+    from mofe.training.tokens import read
 
     prompts = [prompt for prompt, _ in read([tmp_path / "one.parquet"])]
     (task,) = tasks.build(params["task"]).values()
@@ -218,7 +219,7 @@ def test_prepared_rows_are_reproducible_distinct_and_not_in_the_test_set(plan, t
 
 
 def test_more_rows_than_there_are_is_one_sentence(plan, tmp_path):
-    params = plan.data_params("medmcqa")
+    params = plan.params.data("medmcqa")
     with pytest.raises(ValueError, match=r"has \d+ usable rows, but 18000 are asked for; lower"):
         prepare.prepare(params, tmp_path / "rows.parquet", tmp_path / "rows.json")
     assert not list(tmp_path.iterdir())
@@ -231,7 +232,7 @@ def test_a_mirror_without_the_data_set_is_one_sentence(tmp_path):
 
 def test_an_unknown_task_is_one_sentence(plan):
     with pytest.raises(ValueError, match="'medmqa'"):
-        tasks.build({**plan.task_params("medmcqa"), "harness": ["medmqa"]})
+        tasks.build({**plan.params.task("medmcqa"), "harness": ["medmqa"]})
 
 
 labels = ("negative", "neutral", "positive")

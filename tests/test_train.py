@@ -15,8 +15,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from test_models import SETTINGS
 
-from mofe import in_place, memory, methods, models, provenance, train
-from mofe.data import tokens
+from mofe import provenance
+from mofe.estimate import memory
+from mofe.layers import parameters, vocabulary
+from mofe.models import devices, load, methods
+from mofe.stages import train
+from mofe.training import loop, tokens
 
 
 def run(tiny, data, out: Path, method: str, seed: int = 0, merge="moe2a2b", **training) -> dict:
@@ -28,7 +32,7 @@ def run(tiny, data, out: Path, method: str, seed: int = 0, merge="moe2a2b", **tr
         params={"recipe": method, **SETTINGS[method], "training": {**TRAINING, **training}},
         names={"moe": merge, "stages": method},
         seed=seed,
-        delta=out / "delta.safetensors",
+        trained=out / "trained.safetensors",
         record=out / "train.json",
         log=out / "log.jsonl",
         checkpoint=out / "checkpoint",
@@ -42,16 +46,14 @@ def test_what_is_frozen_stays_bit_for_bit_and_what_is_trained_moves(tiny, data, 
     assert record["frozen_sha256"]["before"] == record["frozen_sha256"]["after"]
     assert (record["frozen_sha256"]["before"] is None) == (method == "full")
 
-    start = methods.apply(models.load(tiny / "moe2a2b"), SETTINGS[method])
-    end = models.load_variant(
-        tiny / "moe2a2b", [SETTINGS[method]], [tmp_path / "delta.safetensors"]
-    )
-    kept, before = methods.frozen(end), methods.frozen(start)
+    start = methods.apply(load.checkpoint(tiny / "moe2a2b"), SETTINGS[method])
+    end = load.variant(tiny / "moe2a2b", [SETTINGS[method]], [tmp_path / "trained.safetensors"])
+    kept, before = parameters.frozen(end), parameters.frozen(start)
     assert all(torch.equal(kept[n], p) for n, p in before.items())
-    stored = load_file(tmp_path / "delta.safetensors")
+    stored = load_file(tmp_path / "trained.safetensors")
     assert sum(t.numel() for t in stored.values()) == record["trainable_parameters"]
     if "lora" not in method and method != "dora":
-        before = methods.trained(start)
+        before = parameters.trained(start)
         still = {n for n, t in stored.items() if torch.equal(t, before[n].detach())}
         assert not still, "weight decay and gradients reach all that is trained"
 
@@ -59,10 +61,11 @@ def test_what_is_frozen_stays_bit_for_bit_and_what_is_trained_moves(tiny, data, 
 def test_frozen_experts_are_those_of_the_merge(tiny, data, tmp_path):
     """Not only unchanged by the loop: the very weights that were merged, weight decay included."""
     run(tiny, data, tmp_path, "freeze3", weight_decay=1.0)
-    end = models.load_variant(
-        tiny / "moe2a2b", [SETTINGS["freeze3"]], [tmp_path / "delta.safetensors"]
+    end = load.variant(tiny / "moe2a2b", [SETTINGS["freeze3"]], [tmp_path / "trained.safetensors"])
+    end, merged = (
+        methods.merge_and_unload(end).state_dict(),
+        load.checkpoint(tiny / "moe2a2b").state_dict(),
     )
-    end, merged = methods.fold(end).state_dict(), models.load(tiny / "moe2a2b").state_dict()
     for name in merged:
         if ".experts." in name:
             assert torch.equal(end[name][:3], merged[name][:3])
@@ -74,7 +77,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(tiny, data, tmp_
         digests = []
         for name, seed in (("one", 0), ("two", 0), ("other", 1)):
             run(tiny, data, tmp_path / method / name, method, seed)
-            digests.append((tmp_path / method / name / "delta.safetensors").read_bytes())
+            digests.append((tmp_path / method / name / "trained.safetensors").read_bytes())
         assert digests[0] == digests[1] != digests[2]
 
 
@@ -105,8 +108,8 @@ def test_a_step_does_not_depend_on_the_micro_batch(tiny, data, tmp_path):
     )
     assert one[0] == pytest.approx(eight[0], rel=1e-6)
     assert one == pytest.approx(eight, rel=1e-3)
-    one, eight = (load_file(tmp_path / m / "delta.safetensors") for m in "18")
-    start = models.load(tiny / "moe2a2b").state_dict()
+    one, eight = (load_file(tmp_path / m / "trained.safetensors") for m in "18")
+    start = load.checkpoint(tiny / "moe2a2b").state_dict()
     # where a gradient is nearly zero Adam turns its rounding into a step, so compare on average
     moved = sum((one[n] - start[n]).abs().mean().item() for n in one)
     apart = sum((one[n] - eight[n]).abs().mean().item() for n in one)
@@ -133,9 +136,9 @@ def test_auto_is_the_training_with_the_number_that_it_records(
 
 @pytest.mark.parametrize("method", ["full", "dora"])
 def test_auto_follows_the_gpu_that_a_job_got(tiny, monkeypatch, method):
-    model = methods.apply(models.load(tiny / "moe2a2b"), SETTINGS[method])
+    model = methods.apply(load.checkpoint(tiny / "moe2a2b"), SETTINGS[method])
     params = SETTINGS[method] | {"training": {**TRAINING, "micro_batch": "auto"}}
-    monkeypatch.setattr(models, "device", lambda: torch.device("cuda", 0))
+    monkeypatch.setattr(devices, "current", lambda: torch.device("cuda", 0))
     for gib, most in ((79.2, 16384 // 64), (0.9, 1024 // 64)):
         gpu = SimpleNamespace(total_memory=gib * 2**30)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _, gpu=gpu: gpu)
@@ -156,17 +159,17 @@ def test_a_folded_training_is_the_unfolded_one(tiny, data, tmp_path, merge, meth
         record = run(tiny, data, out, method, **settings)
         lines = (out / "log.jsonl").read_text().splitlines()
         losses.append([json.loads(line)["loss"] for line in lines])
-        stored.append(load_file(out / "delta.safetensors"))
+        stored.append(load_file(out / "trained.safetensors"))
         counts.append((record["total_parameters"], record["trainable_parameters"]))
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     assert stored[0].keys() == stored[1].keys() and counts[0] == counts[1]
 
 
 def test_the_loss_is_transformers(tiny, data):
-    model, tokenizer = models.load(tiny / "moe2a2b"), models.tokenizer(tiny / "a")
+    model, tokenizer = load.checkpoint(tiny / "moe2a2b"), load.tokenizer(tiny / "a")
     rows = tokens.tokenize(tokens.read([data]), tokenizer, 64)
     batch = tokens.collate(rows, range(6), tokenizer.pad_token_id)
-    ours = train.AnswerLoss(model)(**batch) / sum(rows.answers[:6])
+    ours = loop.AnswerLoss(model)(**batch) / sum(rows.answers[:6])
     ours.backward()
     gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
@@ -178,14 +181,14 @@ def test_the_loss_is_transformers(tiny, data):
 
 
 def test_the_last_ffn_is_computed_where_it_is_read(tiny, data):
-    model, tokenizer = models.load(tiny / "moe2a2b"), models.tokenizer(tiny / "a")
+    model, tokenizer = load.checkpoint(tiny / "moe2a2b"), load.tokenizer(tiny / "a")
     rows = tokens.tokenize(tokens.read([data]), tokenizer, 64)
     batch = tokens.collate(rows, range(6), tokenizer.pad_token_id)
     seen = []
     for layer in model.model.layers:
         layer.mlp.gate.register_forward_hook(lambda m, inputs, out: seen.append(len(inputs[0])))
-    train.AnswerLoss(model)(**batch).backward()
-    train.AnswerLoss(model, router_aux_loss=0.1)(**batch).backward()
+    loop.AnswerLoss(model)(**batch).backward()
+    loop.AnswerLoss(model, router_aux_loss=0.1)(**batch).backward()
     everywhere, answers = batch["input_ids"].numel(), sum(rows.answers[:6])
     assert seen == [everywhere, answers, everywhere, everywhere]
 
@@ -193,10 +196,10 @@ def test_the_last_ffn_is_computed_where_it_is_read(tiny, data):
 @pytest.mark.parametrize("padding", [None, 3])
 def test_gradients_of_the_vocabulary_are_autograds(tiny, padding):
     """Of tokens that come twice, in several rows and in several micro-batches, and of padding."""
-    model = models.load(tiny / "moe2a2b")
+    model = load.checkpoint(tiny / "moe2a2b")
     embeddings = model.get_input_embeddings()
     embeddings.padding_idx = padding
-    loss_of, generator = train.AnswerLoss(model), torch.Generator().manual_seed(0)
+    loss_of, generator = loop.AnswerLoss(model), torch.Generator().manual_seed(0)
     batches = torch.randint(0, 20, (2, 3, 6), generator=generator)
 
     def gradients():
@@ -206,7 +209,7 @@ def test_gradients_of_the_vocabulary_are_autograds(tiny, padding):
         return {name: p.grad.clone() for name, p in model.named_parameters()}
 
     plain = gradients()
-    with in_place.vocabulary(model):
+    with vocabulary.summed_in_place(model):
         ours = gradients()
     assert "forward" not in embeddings.__dict__, "and the model is as it was"
     assert plain["model.embed_tokens.weight"].count_nonzero()
@@ -216,22 +219,22 @@ def test_gradients_of_the_vocabulary_are_autograds(tiny, padding):
 
 
 def test_the_auxiliary_loss_is_transformers(tiny, data):
-    model, tokenizer = models.load(tiny / "moe2a2b"), models.tokenizer(tiny / "a")
+    model, tokenizer = load.checkpoint(tiny / "moe2a2b"), load.tokenizer(tiny / "a")
     rows = tokens.tokenize(tokens.read([data]), tokenizer, 64)
     assert len(set(rows.lengths[:6])) > 1, "there is padding"
     batch = tokens.collate(rows, range(6), tokenizer.pad_token_id)
-    ours = train.AnswerLoss(model, 0.02)(**batch) / sum(rows.answers[:6])
+    ours = loop.AnswerLoss(model, 0.02)(**batch) / sum(rows.answers[:6])
     model.router_aux_loss_coef = 0.02
     theirs = model(**batch, output_router_logits=True).loss
     assert torch.allclose(ours, theirs, atol=1e-6)
-    dense = models.load(tiny / "a")
-    assert torch.equal(train.AnswerLoss(dense, 0.02)(**batch), train.AnswerLoss(dense)(**batch))
+    dense = load.checkpoint(tiny / "a")
+    assert torch.equal(loop.AnswerLoss(dense, 0.02)(**batch), loop.AnswerLoss(dense)(**batch))
 
 
 def test_stages_follow_each_other(tiny, data, tmp_path):
     """A second stage starts where the first one ended: with no learning it is the first."""
     run(tiny, data, tmp_path / "first", "mofe")
-    first = str(tmp_path / "first" / "delta.safetensors")
+    first = str(tmp_path / "first" / "trained.safetensors")
     chain = [{"recipe": "mofe", **SETTINGS["mofe"]}]
     for method in ("lora", "mofe"):
         out = tmp_path / method
@@ -247,14 +250,14 @@ def test_stages_follow_each_other(tiny, data, tmp_path):
             },
             names={},
             seed=0,
-            delta=out / "delta.safetensors",
+            trained=out / "trained.safetensors",
             record=out / "train.json",
             log=out / "log.jsonl",
             checkpoint=out / "checkpoint",
         )
-        deltas = [first, str(out / "delta.safetensors")]
-        both = models.load_variant(tiny / "moe2a2b", [*chain, SETTINGS[method]], deltas)
-        one = models.load_variant(tiny / "moe2a2b", chain, [first])
+        trained = [first, str(out / "trained.safetensors")]
+        both = load.variant(tiny / "moe2a2b", [*chain, SETTINGS[method]], trained)
+        one = load.variant(tiny / "moe2a2b", chain, [first])
         ids = torch.arange(3, 23)[None]
         with torch.inference_mode():
             assert torch.allclose(
@@ -266,7 +269,7 @@ def test_a_loss_that_is_not_a_number_is_a_failure(tiny, data, tmp_path):
     with pytest.raises(FloatingPointError, match="learning_rate"):
         run(tiny, data, tmp_path, "full", learning_rate=1e30, max_grad_norm=1e30)
     assert not (tmp_path / "train.json").exists()
-    assert not (tmp_path / "delta.safetensors").exists()
+    assert not (tmp_path / "trained.safetensors").exists()
 
 
 lengths = st.lists(st.integers(1, 50), min_size=1, max_size=40)
@@ -331,7 +334,7 @@ def test_processes_that_share_a_step_wait_little_for_each_other(lengths, process
 
 
 def test_long_rows_are_dropped_and_text_is_cut(tiny):
-    tokenizer = models.tokenizer(tiny / "a")
+    tokenizer = load.tokenizer(tiny / "a")
     words = [w for w in tokenizer.get_vocab() if w.isalpha()][:12]
     text = " ".join(words)
     pairs = [(text, " " + words[0]), (words[0], " " + words[1]), ("", text)]

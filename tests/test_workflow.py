@@ -11,9 +11,9 @@ import torch
 import yaml
 from conftest import CONFIG, MINI, REDUCED, snakemake
 
-from mofe import train
-from mofe.config import read_study
-from mofe.plan import Plan
+from mofe.stages import train
+from mofe.study.load import read_study
+from mofe.study.plan import Plan
 
 
 def jobs(output: str) -> Counter:
@@ -316,20 +316,20 @@ def test_a_job_of_the_warm_parent_is_the_job_done_here(reduced, tmp_path):
     plan = Plan(read_study(CONFIG, MINI, REDUCED, results=str(reduced.results)))
     variant = plan.variants["general_2finance-2medical/medmcqa_sujet_mofe"]
     train.train_variant(
-        merge=plan.moe_dir(variant.moe.name),
+        merge=plan.paths.moe_dir(variant.moe.name),
         data=plan.stage_data(variant.stages[-1].mix),
         parents=[],
         chain=[],
-        params=plan.stage_params(variant.stages[-1]),
+        params=plan.params.stage(variant.stages[-1]),
         names={},
         seed=0,
-        delta=tmp_path / "delta.safetensors",
+        trained=tmp_path / "trained.safetensors",
         record=tmp_path / "train.json",
         log=tmp_path / "log.jsonl",
         checkpoint=tmp_path / "checkpoint",
     )
-    assert (tmp_path / "delta.safetensors").read_bytes() == Path(
-        plan.delta(variant, 0)
+    assert (tmp_path / "trained.safetensors").read_bytes() == Path(
+        plan.paths.trained(variant, 0)
     ).read_bytes()
 
 

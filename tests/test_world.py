@@ -13,9 +13,10 @@ import pytest
 from conftest import CONFIG, MINI
 from tokenizers import Tokenizer
 
-from mofe.config import World, read_study
 from mofe.data import world as worlds
 from mofe.data.world import generate
+from mofe.study.config import World
+from mofe.study.load import read_study
 
 SMALL = World(
     test_questions=60,

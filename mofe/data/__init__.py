@@ -1,0 +1,1 @@
+"""Data sets: the hub, mirrors of it, and the generated world."""

@@ -1,7 +1,7 @@
 """A sample of a data set that is too large to read: whole row groups of its parquet files.
 
 Only the files' footers and the drawn row groups are read, so that a sample costs what it weighs,
-from a disk and, by ranges, from the hub (mofe/hub.py). The rows of a group are neighbours in the
+from a disk and, by ranges, from the hub (mofe/data/hub.py). The rows of a group are neighbours in the
 data set; groups are drawn from all files in turn, so that the sample spreads over all of it.
 """
 

@@ -1,6 +1,6 @@
 """Rows of a data set, from a folder laid out like its repository on the hub.
 
-That folder is in a mirror (mofe/mirror.py); nothing here reads the hub itself.
+That folder is in a mirror (mofe/data/mirror.py); nothing here reads the hub itself.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from datasets.utils.logging import disable_progress_bar
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard
 
-from mofe import mirror as mirrors
+from mofe.data import mirror as mirrors
 from mofe.data import sampling
 
 disable_progress_bar()

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from mofe.config import World
+from mofe.study.config import World
 
 # --------------------------------------------------------------------------------------- the world
 

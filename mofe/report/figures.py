@@ -25,10 +25,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from mofe import paper
 from mofe.files import write_atomic
-from mofe.plan import Curve
-from mofe.report import frames
+from mofe.report import frames, paper
+from mofe.study.tables import Curve
 
 _STYLE = {
     "font.size": 9,

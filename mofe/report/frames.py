@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from mofe import paper
+from mofe.report import paper
 
 Unit = Literal["hours", "seconds"]
 
@@ -205,7 +205,7 @@ COUNTS = ("duplicate", "also_in_test", "usable", "sampled", "characters")
 
 
 def read_counts(path: str | os.PathLike) -> dict[str, int]:
-    """What became of a training set's rows (mofe/data/prepare.py), checked.
+    """What became of a training set's rows (mofe/stages/prepare.py), checked.
 
     Raises:
         ValueError: not JSON, a key is missing, a count is not a whole number, or the counts do not

@@ -18,9 +18,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from mofe import paper
 from mofe.files import write_atomic
-from mofe.report import frames
+from mofe.report import frames, paper
 
 BESIDE = "Not in the paper"  # heads the columns that only we have
 

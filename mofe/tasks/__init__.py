@@ -40,7 +40,7 @@ lm_eval.utils.env.from_string = cache(lm_eval.utils.env.from_string)
 def build(params: dict[str, Any]) -> dict[str, ConfigurableTask]:
     """The lm-eval task objects of one of the study's tasks, by lm-eval name.
 
-    params: Plan.task_params. A group such as `mmlu` becomes its leaf tasks.
+    params: Plan.params.task. A group such as `mmlu` becomes its leaf tasks.
     Raises ValueError for a task name that neither lm-eval nor mofe/tasks has, for kinds of
     questions that no score joins, and for a source without a row to ask.
     """

@@ -27,7 +27,7 @@ FEATURES = Features(
 def splits(params: Mapping[str, Any], **_) -> dict[str, Dataset]:
     """The rows that are asked ("test") and, with shots, those that are shown ("train").
 
-    params: Plan.task_params. Raises ValueError for a row that is not a question with an answer.
+    params: Plan.params.task. Raises ValueError for a row that is not a question with an answer.
     """
     it = params["mcq"]
     rows = sources.load(params["source"], it["subset"], it["split"], params["mirror"])

@@ -1,0 +1,319 @@
+"""What is fetched from the hub: repositories at their revision, as folders {hub}/{org}/{name}.
+
+A fetched folder is read as a mirror's is (mofe/data/sources.py, mofe/models/load.py). Beside it stands
+its manifest {hub}/{org}/{name}.json: the commit that the revision stood for, and every file's size
+and sha256. Files are compared with the hub's own hash of them before the manifest is written.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pyarrow as pa
+import pyarrow.parquet as pq
+from huggingface_hub import HfApi, HfFileSystem, RepoFile, constants
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+from mofe.data import sampling
+from mofe.data.mirror import matching
+from mofe.files import write_atomic
+
+PREFETCH = "snakemake --profile ... prefetch"
+CHUNK = 8 << 20  # bytes a request; what a cut connection can lose
+PARTS = ".parts"  # the folder for files that are not whole yet; hidden, so that no reader sees it
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a repository that are wanted, at the commit that its revision stands for."""
+
+    commit: str
+    files: tuple[RepoFile, ...]
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self.files)
+
+
+def listing(repository: Mapping[str, Any]) -> Listing:
+    """Ask the hub which of a repository's files match the patterns.
+
+    repository: a plan.Repository as a mapping. Raises ConnectionError where the hub does not tell,
+    ValueError where a pattern finds nothing or a model has no safetensors.
+    """
+    repo, kind, revision = (repository[key] for key in ("repo", "kind", "revision"))
+    api = HfApi()
+    try:
+        commit = api.repo_info(repo, repo_type=kind, revision=revision).sha
+        tree = api.list_repo_tree(repo, recursive=True, repo_type=kind, revision=commit)
+        there = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
+    except (HfHubHTTPError, httpx2.HTTPError, OfflineModeIsEnabled) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConnectionError(
+            f"{repo} at revision {revision} cannot be had from {constants.ENDPOINT} ({reason}); "
+            f"where there is internet, run: {PREFETCH}"
+        ) from error
+    if kind == "model":  # a checkpoint lies at the top; folders hold other formats of it
+        there = {path: entry for path, entry in there.items() if "/" not in path}
+    for pattern in repository["files"] if repository["sample"] else ():
+        if not matching(there, [pattern]):
+            raise ValueError(f"{repo} at revision {revision} has no file {pattern!r}")
+    wanted = matching(there, repository["files"])
+    if kind == "model" and not any(path.endswith(".safetensors") for path in wanted):
+        raise ValueError(
+            f"{repo} at revision {revision} has no weights as safetensors, and other formats can "
+            "run code when they are loaded; choose a revision that has them"
+        )
+    if not wanted:
+        raise ValueError(
+            f"{repo} at revision {revision} has no file that matches {list(repository['files'])}; "
+            "see 'files' of its source"
+        )
+    wanted += matching(there, ["README.md"]) if kind == "dataset" else []
+    return Listing(commit, tuple(there[path] for path in sorted(set(wanted))))
+
+
+def fetch(repository: Mapping[str, Any], manifest: Path) -> str:
+    """Fetch a repository into the folder of the manifest's name, then write the manifest.
+
+    What an earlier call has left is used: whole files are not fetched again, a file that was cut
+    off goes on where it ended. With `sample`, only the drawn row groups are fetched. Files of
+    another commit are removed. Returns a line for the user.
+    Raises what `listing` raises, and ValueError where a file is not what the hub says it is.
+    """
+    folder, found = manifest.with_suffix(""), listing(repository)
+    if manifest.suffix != ".json" or not folder.name:
+        raise ValueError(f"a manifest is named after its repository, with .json: {manifest}")
+    folder.mkdir(parents=True, exist_ok=True)
+    remote = _Remote(repository, found.commit)
+    record = {
+        "repo": repository["repo"],
+        "kind": repository["kind"],
+        "revision": repository["revision"],
+        "commit": found.commit,
+    }
+    try:
+        if repository["sample"]:
+            record["files"], record["sample"] = _fetch_sample(repository, found, remote, folder)
+        else:
+            _refuse_a_full_disk(found.size - present(folder, found), folder)
+            record["files"] = [_fetch_file(file, remote, folder) for file in found.files]
+    except (HfHubHTTPError, httpx2.HTTPError) as error:
+        raise ConnectionError(
+            f"{repository['repo']}: the connection to {constants.ENDPOINT} was cut off ({error}); "
+            f"what has come is kept, so run it again: {PREFETCH}"
+        ) from error
+    _remove_all_but({file["path"] for file in record["files"]}, folder)
+    write_atomic(manifest, json.dumps(record, indent=2) + "\n")
+    size = sum(file["size"] for file in record["files"])
+    return f"{len(record['files'])} files, {_bytes(size)}, at commit {found.commit}"
+
+
+class _Remote:
+    """A repository at a commit, for reading parts of its files."""
+
+    def __init__(self, repository: Mapping[str, Any], commit: str):
+        # every instance asks anew: fsspec would hand out an earlier one with its listings
+        self.system = HfFileSystem(skip_instance_cache=True)
+        prefix = "datasets/" if repository["kind"] == "dataset" else ""
+        self.root = f"{prefix}{repository['repo']}@{commit}"
+
+    def open(self, file: RepoFile):
+        """A file for reading; each read is one request for just those bytes."""
+        return self.system.open(
+            f"{self.root}/{file.path}", "rb", size=file.size, block_size=CHUNK, cache_type="none"
+        )
+
+
+def _fetch_file(file: RepoFile, remote: _Remote, folder: Path) -> dict[str, Any]:
+    path = folder / file.path
+    if not (path.is_file() and path.stat().st_size == file.size and _is_the_hubs(file, path)):
+        # named by content: what is left of another commit's file is never continued
+        part = folder / PARTS / _hubs_hash(file)
+        part.parent.mkdir(exist_ok=True)
+        with remote.open(file) as source, open(part, "ab") as out:
+            source.seek(out.tell())
+            while data := source.read(min(CHUNK, file.size - out.tell())):
+                out.write(data)
+                out.flush()
+        if not _is_the_hubs(file, part):
+            part.unlink()  # or the next call would find it again
+            raise ValueError(
+                f"{remote.root}: {file.path} is not what the hub says: its hash is not "
+                f"{_hubs_hash(file)}; it was deleted here, so fetch it again"
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(part, path)
+    return _described(path, file.path)
+
+
+def _fetch_sample(
+    repository: Mapping[str, Any], found: Listing, remote: _Remote, folder: Path
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The drawn row groups, as parquet files of their shards' names: (files, what was drawn).
+    A shard's file that an earlier call has left, of the same commit, is not drawn again."""
+    sample = repository["sample"]
+    shards = [file for file in found.files if matching([file.path], repository["files"])]
+    files = [_fetch_file(file, remote, folder) for file in found.files if file not in shards]
+    with sampling.Shards([remote.open(file) for file in shards]) as opened:
+        drawn = opened.draw(sample["rows"], sample["seed"])
+        parts = folder / PARTS / f"{found.commit}-{sample['rows']}-{sample['seed']}"
+        drawn_from = list(dict.fromkeys(piece.shard for piece in drawn))
+        for number in drawn_from:
+            if (part := parts / shards[number].path).exists():
+                continue
+            tables = [opened.read(piece) for piece in drawn if piece.shard == number]
+            sink = pa.BufferOutputStream()
+            with pq.ParquetWriter(sink, tables[0].schema) as writer:
+                for table in tables:
+                    writer.write_table(table, row_group_size=len(table))
+            part.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(part, sink.getvalue().to_pybytes())
+        for path in (shards[number].path for number in drawn_from):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(parts / path, folder / path)
+            files.append(_described(folder / path, path))
+        groups = [
+            {"file": shards[p.shard].path, "row_group": p.group, "rows": p.rows} for p in drawn
+        ]
+        return files, {**sample, "of_rows": opened.rows, "groups": groups}
+
+
+def _described(path: Path, name: str) -> dict[str, Any]:
+    return {"path": name, "size": path.stat().st_size, "sha256": _hash(path, hashlib.sha256())}
+
+
+def _hubs_hash(file: RepoFile) -> str:
+    """The hub tells a large file's sha256 and a small file's git blob id."""
+    return file.lfs.sha256 if file.lfs else file.blob_id
+
+
+def _is_the_hubs(file: RepoFile, path: Path) -> bool:
+    if file.lfs:
+        return _hash(path, hashlib.sha256()) == file.lfs.sha256
+    blob = hashlib.sha1(f"blob {path.stat().st_size}\0".encode())
+    return _hash(path, blob) == file.blob_id
+
+
+def _hash(path: Path, digest) -> str:
+    with open(path, "rb") as file:
+        while data := file.read(CHUNK):
+            digest.update(data)
+    return digest.hexdigest()
+
+
+def _remove_all_but(paths: set[str], folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file() and path.relative_to(folder).as_posix() not in paths:
+            path.unlink()
+    shutil.rmtree(folder / PARTS, ignore_errors=True)
+
+
+def _refuse_a_full_disk(needed: int, folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ValueError(
+            f"hub: {folder} needs {_bytes(needed)} more, and the disk has {_bytes(free)} free; "
+            "set 'hub' to a folder on a larger one"
+        )
+
+
+# ------------------------------------------------------------------------------------- sizes
+
+
+def present(folder: Path, found: Listing) -> int:
+    """Bytes of a listing that are here already, whole files and parts."""
+    total = 0
+    for file in found.files:
+        path, part = folder / file.path, folder / PARTS / _hubs_hash(file)
+        if path.is_file() and path.stat().st_size == file.size:
+            total += file.size
+        elif part.is_file():
+            total += part.stat().st_size
+    return total
+
+
+def sizes(repositories: Sequence[Mapping[str, Any]], hub: Path) -> list[dict[str, Any]]:
+    """What each repository takes: files, bytes, and the bytes that are here already; or the
+    `problem`, where it cannot be had. A sample's bytes are those of the files that it is drawn
+    from."""
+    return [
+        {
+            "repo": repository["repo"],
+            "revision": repository["revision"],
+            "sample": repository["sample"]["rows"] if repository["sample"] else None,
+            **_size(repository, hub),
+        }
+        for repository in repositories
+    ]
+
+
+def _size(repository: Mapping[str, Any], hub: Path) -> dict[str, Any]:
+    try:
+        it = listing(repository)
+    except (ConnectionError, ValueError) as error:
+        return {"problem": str(error)}
+    here = 0 if repository["sample"] else present(hub / repository["repo"], it)
+    return {"commit": it.commit, "files": len(it.files), "bytes": it.size, "present": here}
+
+
+def table(stated: Sequence[Mapping[str, Any]]) -> str:
+    """The sizes as lines for the terminal; what cannot be had comes last."""
+    problems = [f"not to be had: {it['problem']}" for it in stated if "problem" in it]
+    stated = [it for it in stated if "problem" not in it]
+    head = ("repository", "revision", "files", "size", "here already")
+    rows = [
+        (
+            it["repo"],
+            it["revision"][:24],
+            str(it["files"]),
+            _bytes(it["bytes"]),
+            f"a sample of {it['sample']:,} rows" if it["sample"] else _bytes(it["present"]),
+        )
+        for it in stated
+    ]
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (head, *rows)]
+    missing = sum(it["bytes"] - it["present"] for it in stated if not it["sample"])
+    sampled = ", and the samples' row groups" if any(it["sample"] for it in stated) else ""
+    return "\n".join([*lines, f"to download: {_bytes(missing)}{sampled}", *problems])
+
+
+def summary(manifests: Sequence[str], instead: str) -> str:
+    """A line on what was fetched; without manifests, on what is read in the hub's place."""
+    if not manifests:
+        return f"nothing to download: data and models are read from {instead}"
+    records = [json.loads(Path(file).read_text()) for file in manifests]
+    size = sum(file["size"] for record in records for file in record["files"])
+    return f"{len(records)} repositories are here, {_bytes(size)}"
+
+
+def _bytes(number: int) -> str:
+    for unit in ("B", "kB", "MB"):
+        if number < 1000:
+            return f"{number:.4g} {unit}"
+        number /= 1000
+    return f"{number:.2f} GB"
+
+
+def main() -> None:
+    """`python -m mofe.data.hub HUB`: state the sizes of the repositories given as JSON on standard
+    input, and write them to HUB/sizes.json (rules/common.smk). Where none can be had, that is an
+    error; where one cannot, the others are fetched all the same."""
+    hub = Path(sys.argv[1])
+    stated = sizes(json.load(sys.stdin), hub)
+    if all("problem" in it for it in stated):
+        sys.exit("\n".join(f"hub: {it['problem']}" for it in stated))
+    write_atomic(hub / "sizes.json", json.dumps(stated, indent=2) + "\n")
+    print(table(stated), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

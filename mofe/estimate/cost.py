@@ -1,0 +1,578 @@
+"""What every job costs: tokens, FLOPs, hours, memory and disk, and what to ask a cluster for.
+
+Estimated from the plan and the models' shapes alone (docs/plan.md says how); where finished runs have
+measured something, their train.json goes before the estimate. Reads small JSON files only, and
+imports neither torch nor transformers.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mofe.estimate import memory
+from mofe.estimate.memory import Parts
+from mofe.study.config import HubShape
+from mofe.study.hardware import GIB, GPUS, sharding
+from mofe.study.plan import Plan
+from mofe.study.shapes import Shape
+from mofe.study.values import ConfigError
+from mofe.study.variants import Stage, Variant
+
+MB = 1_000_000
+
+# How asked-for time and memory follow from estimates. A job that runs out is tried again with more.
+SLOWER = 2.5  # a run may be this much slower than estimated
+MINUTES = 15  # besides: starting, reading the dense models, waiting for a shared disk
+LARGER = 1.2  # main memory over its estimate
+NODE = 1500  # MB of a node besides: Snakemake's own processes, and tokenised rows
+
+STARTING = 3 / 60  # hours from a GPU job's start to its first step: imports, reading, placing
+DISK = 100e6  # bytes/s that a shared disk reads or writes
+TOKENIZER = 80  # bytes of a tokenizer's files for each token: TinyLlama's have 75
+CPU_FLOPS = 20e9  # FLOP/s of a thread, where a CPU study's own runs have not measured it
+MAX_NODES = 64  # no training is spread further
+
+# Where the configuration states no number and nothing is prepared yet.
+GUESSED_ROWS = 100_000
+GUESSED_TOKENS = 256
+GUESSED_QUESTIONS = 2_000
+CHARACTERS_PER_TOKEN = 3.5  # TinyLlama's tokenizer: 3.0 on MedMCQA to 4.0 on Sujet's sentiment rows
+CHARACTERS_PER_WORLD_TOKEN = 5.0  # the generated world's tokens are words
+ANSWER_TOKENS = 2  # of a multiple-choice row
+# Seconds for one more token of all answers of a batch: reading the weights and starting kernels, which
+# no utilisation of products tells. A guess.
+DECODING = 0.04
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a job asks of a machine.
+
+    cpus: cores (of a node); mem_mb: main memory in MB (of a node); runtime: minutes; gpus: of a
+    node; sharding: "none" (one GPU), "ddp" (replicated) or "fsdp" (sharded over all GPUs).
+    """
+
+    cpus: int
+    mem_mb: int
+    runtime: int
+    gpus: int = 0
+    nodes: int = 1
+    sharding: str = "none"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a job is expected to take.
+
+    needs: what it asks for. hours: wall-clock. memory: bytes at the peak, on each GPU (of a CPU
+    study: resident), by what holds them. disk: bytes that it leaves; scratch: bytes of its
+    checkpoint, gone when it ends. micro_batch: rows of a training that are computed at once.
+    request: a training's shape, parameters and labelled share (mofe.estimate.memory). fits: whether any number
+    of these GPUs holds it. measured: whether its speed is that of finished runs.
+    """
+
+    needs: Needs
+    hours: float
+    parameters: int = 0
+    trainable: int = 0
+    tokens: float = 0
+    flops: float = 0
+    memory: Parts = field(default_factory=dict)
+    disk: float = 0
+    scratch: float = 0
+    micro_batch: int = 0
+    fits: bool = True
+    measured: bool = False
+    request: tuple[Shape, Mapping, float] | None = field(default=None, repr=False)
+
+    @property
+    def gpu_hours(self) -> float:
+        return self.hours * self.needs.gpus * self.needs.nodes
+
+
+LIGHT = Estimate(Needs(cpus=1, mem_mb=2000, runtime=10), hours=1 / 60, disk=0.1 * MB)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """GPUs that a training is put on: `gpus` of each of `nodes` nodes. micro_batch: rows at once."""
+
+    gpus: int
+    nodes: int
+    sharding: str
+    micro_batch: int
+    parts: Parts
+    fits: bool
+
+
+def place(
+    shape: Shape,
+    settings: Mapping,
+    training: Mapping,
+    labelled: float,
+    gpu: str,
+    gpus_per_node: int,
+) -> Placement:
+    """The fewest GPUs of a kind that hold a training: one, else the model sharded over GPUs of a
+    node, then over nodes, as many as share it out evenly; on these, the most rows at once that
+    `training` leaves open. `fits` is false where none of these do."""
+    usable = GPUS[gpu].usable
+    counts = [(n, 1) for n in range(1, gpus_per_node + 1)]
+    counts += [(gpus_per_node, nodes) for nodes in range(2, MAX_NODES + 1)]
+    counts = [(n, nodes) for n, nodes in counts if shape.shared_evenly(n * nodes)]
+    if settings.get("quantize"):  # 4-bit weights cannot be sharded
+        counts = [(1, 1)]
+    for gpus, nodes in counts:
+        how = sharding("fsdp", gpus * nodes)
+        fixed, parts = memory.at_once(
+            shape, settings, training, labelled, usable, gpus * nodes, how
+        )
+        fits = memory.total(parts) <= usable
+        if fits:
+            break
+    return Placement(gpus, nodes, how, fixed["micro_batch"], parts, fits)
+
+
+class Costs:
+    """Estimates for every job of a plan, on the hardware that the study names.
+
+    gpu, gpus_per_node: other hardware. bases: other shapes for dense models, by name; they replace
+    what the study knows of them. Raises ConfigError where a model's shape is not known.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        gpu: str | None = None,
+        gpus_per_node: int | None = None,
+        bases: Mapping[str, Shape] | None = None,
+    ):
+        self.plan, self.study = plan, plan.study
+        self.gpu = gpu or self.study.hardware.gpu
+        self.gpus_per_node = gpus_per_node or self.study.hardware.gpus_per_node
+        self.on_cpu = self.study.device == "cpu"
+        self._shapes: dict[str, Shape] = dict(bases or {})
+        self.measured = Measured.read(self)
+
+    # ---------------------------------------------------------------------- shapes and tokens
+
+    def shape(self, model: str) -> Shape:
+        """A dense model's shape: its lineage's first model's, since fine-tuning changes none."""
+        if model not in self._shapes:
+            spec = self.study.models[model]
+            known = self.shape(spec.from_) if spec.from_ else _known_shape(self.plan, model)
+            self._shapes[model] = known
+        return self._shapes[model]
+
+    def moe_shape(self, moe: str) -> Shape:
+        it = self.plan.moes[moe]
+        return self.shape(it.base).mixture(len(it.experts), self.study.merge.experts_per_token)
+
+    def rows(self, dataset: str) -> int:
+        """The rows of a training set: counted once it is prepared, else as configured."""
+        if counts := self._counts(dataset):
+            return counts["sampled"]
+        rows = self.study.data[dataset].rows
+        return GUESSED_ROWS if rows == "full" else rows
+
+    def row_tokens(self, dataset: str) -> float:
+        """Mean tokens of a row: from the prepared rows' characters, else as configured."""
+        counts = self._counts(dataset)
+        if "characters" in counts:
+            return counts["characters"] / counts["sampled"] / self._characters_per_token
+        return self.study.data[dataset].tokens or GUESSED_TOKENS
+
+    def guesses(self) -> list[str]:
+        """The keys for which estimates use a number that nobody stated."""
+        keys = []
+        for dataset in self.plan.datasets:
+            spec, counts = self.study.data[dataset], self._counts(dataset)
+            if spec.rows == "full" and not counts:
+                keys.append(f"data.{dataset}.rows ({GUESSED_ROWS:,} taken for 'full')")
+            if not spec.tokens and "characters" not in counts:
+                keys.append(f"data.{dataset}.tokens ({GUESSED_TOKENS} taken)")
+        for task in {t for tasks in self.plan.tasks.values() for t in tasks}:
+            spec = self.study.tasks[task]
+            if not spec.questions:
+                keys.append(f"tasks.{task}.questions ({GUESSED_QUESTIONS:,} taken)")
+            if not spec.tokens:
+                keys.append(f"tasks.{task}.tokens ({GUESSED_TOKENS} taken)")
+        return sorted(keys)
+
+    def epoch_tokens(self, mix: str) -> float:
+        """Tokens of one pass over a mix; as finished runs counted them, where there are some."""
+        if mix in self.measured.epoch_tokens:
+            return self.measured.epoch_tokens[mix]
+        return sum(self.rows(d) * self.row_tokens(d) for d in self.plan.mix(mix))
+
+    def _counts(self, dataset: str) -> dict[str, Any]:
+        file = Path(self.plan.paths.data_file(dataset)).with_suffix(".json")
+        return json.loads(file.read_text()) if file.exists() else {}
+
+    # -------------------------------------------------------------------------------- the jobs
+
+    def data(self, dataset: str) -> Estimate:
+        """A training set. Reading a hub's data set into memory takes a few GB."""
+        characters = self.rows(dataset) * self.row_tokens(dataset) * self._characters_per_token
+        return self._reading(disk=(1 if self.study.world else 0.5) * characters)
+
+    def questions(self, task: str) -> Estimate:
+        """A task's questions, with TinyLlama's tokenizer 2.8 to 3.9 bytes a token of a prompt, whose
+        options repeat it (measured on samples of four tasks)."""
+        spec = self.study.tasks[task]
+        size = 4 * (spec.questions or GUESSED_QUESTIONS) * (spec.tokens or GUESSED_TOKENS)
+        return self._reading(disk=size)
+
+    def _reading(self, disk: float) -> Estimate:
+        mem_mb, hours = (2000, LIGHT.hours) if self.study.world else (8000, 5 / 60)
+        return Estimate(Needs(1, mem_mb, 60), hours, disk=disk)
+
+    def fetch(self, model: str) -> Estimate:
+        """A dense model from the hub, linked or copied: stored in float32 at the most."""
+        return Estimate(Needs(1, 4000, 60), 5 / 60, disk=4 * self.shape(model).parameters)
+
+    def merge(self, moe: str) -> Estimate:
+        """The dense models are checked and hashed, and the base computes the router's gates in
+        bfloat16; router and tokenizer are stored."""
+        shape, it = self.moe_shape(moe), self.plan.moes[moe]
+        read = 4 * shape.dense.parameters * len({it.base, *it.experts})
+        resident = memory.PROCESS + (4 + 2) * shape.dense.parameters
+        disk = self._stored * shape.num_hidden_layers * shape.router + TOKENIZER * shape.vocab_size
+        return self._disk_bound(2 * read, resident, shape.parameters, disk)
+
+    def export(self, variant: Variant) -> Estimate:
+        """A trained model as one checkpoint, held in float32, an expanded 4-bit one twice."""
+        shape = self.moe_shape(variant.moe.name)
+        quantised = any(s.get("quantize") for s in self.plan.params.chain(variant))
+        resident = memory.PROCESS + memory.loading_bytes(shape) + 4 * shape.parameters * quantised
+        disk = self._stored * shape.parameters
+        return self._disk_bound(disk, resident, shape.parameters, disk)
+
+    def _disk_bound(self, moved: float, resident: float, parameters: int, disk: float) -> Estimate:
+        """A job that takes as long as its `moved` bytes are read or written."""
+        hours = moved / DISK / 3600 + 1 / 60
+        needs = Needs(1, self._mem_mb(resident), self._minutes(hours))
+        return Estimate(needs, hours, parameters=parameters, disk=disk)
+
+    def train(self, variant: Variant) -> Estimate:
+        """One stage of a variant's fine-tuning: its last."""
+        shape, stage = self.moe_shape(variant.moe.name), variant.stages[-1]
+        settings = self.plan.params.method(stage)
+        # float32, but large matrices trained on a GPU; adapters are small
+        width = 4 if self.on_cpu or settings["method"] == "lora" else 2
+        disk = width * shape.trainable(settings)
+        folded = self.plan.params.stage(stage)["training"]["fold_duplicates"]
+        computed = self._computed(shape, variant, folded)
+        return self._train(shape, stage, disk, computed)
+
+    def train_expert(self, model: str) -> Estimate:
+        """A dense model's fine-tuning; its pretraining, of a model from scratch."""
+        spec, shape = self.study.models[model], self.shape(model)
+        if spec.scratch:
+            return self._pretrain(shape, model)
+        ((mix, recipe),) = spec.train.items()
+        width = 4 if self.plan.params.expert_dtype(model) == "float32" else 2
+        return self._train(shape, Stage(mix, recipe), disk=width * shape.parameters)
+
+    def evaluate(self, variant: Variant, task: str) -> Estimate:
+        """A variant on one task, on one GPU, which holds what was trained in float32."""
+        shape, spec = self.moe_shape(variant.moe.name), self.study.tasks[task]
+        settings = self.plan.params.method(variant.stages[-1]) if variant.stages else UNTRAINED
+        computed = self._computed(shape, variant, folded=True)
+        questions = spec.questions or GUESSED_QUESTIONS
+        length = spec.tokens or GUESSED_TOKENS
+        tokens = questions * length
+        flops = tokens * computed.forward_flops(length, ANSWER_TOKENS / length)
+        parts = memory.evaluating(shape, settings, self.on_cpu)
+        hours = self._hours(flops, None, 1)
+        if spec.generated:
+            at_once = max(
+                1, memory.QUESTION_TOKENS[self.study.device] // int(length + spec.generated)
+            )
+            hours += questions / at_once * spec.generated * DECODING / 3600
+        host = memory.PROCESS + memory.loading_bytes(shape)
+        return Estimate(
+            Needs(
+                cpus=1 if self.on_cpu else 4,
+                mem_mb=self._mem_mb(memory.total(parts) if self.on_cpu else host),
+                runtime=self._minutes(hours),
+                gpus=1,
+            ),
+            hours,
+            parameters=shape.total(settings),
+            tokens=tokens,
+            flops=flops,
+            memory=parts,
+            disk=60 * questions,
+            fits=self.on_cpu or memory.total(parts) <= GPUS[self.gpu].usable,
+        )
+
+    # -------------------------------------------------------------------------------- refusals
+
+    def misfit(self, rule: str, job: str, estimate: Estimate, gpus: int) -> str | None:
+        """Why a training or an evaluation cannot run on the GPUs that it gets, and what would do; None
+        where it can. gpus: of all its nodes. `job` is what it is called: model or variant."""
+        if self.on_cpu or not estimate.memory:
+            return None
+        kind, it = GPUS[self.gpu], self._on(estimate, gpus)
+        need = memory.total(it)
+        if need <= kind.usable:
+            return None
+        told = (
+            f"{rule} {job}: needs {gib(need)} on each of {gpus} GPU(s), hardware.gpu "
+            f"{self.gpu} has {kind.memory_gib:g} GiB ({gib(kind.usable)} usable)"
+        )
+        return f"{told}; {self._remedy(estimate)}"
+
+    def _on(self, estimate: Estimate, gpus: int) -> Parts:
+        """An estimate's memory on another number of GPUs, sharded if it has to be."""
+        if estimate.request is None:
+            return estimate.memory
+        shape, params, labelled = estimate.request
+        usable = GPUS[self.gpu].usable
+        at_once = partial(memory.at_once, shape, params, params["training"], labelled, usable)
+        _, alone = at_once()
+        if gpus == 1 or params.get("quantize") or memory.total(alone) <= usable:
+            return alone
+        _, shared = at_once(gpus, "fsdp")
+        return shared
+
+    def _remedy(self, estimate: Estimate) -> str:
+        """What would hold a job: more GPUs, other GPUs, or fewer rows at once than are asked for."""
+        if estimate.request is None:
+            fitting = [k for k, g in GPUS.items() if memory.total(estimate.memory) <= g.usable]
+            return f"it fits {', '.join(fitting)}" if fitting else "it fits no GPU that is known"
+        shape, params, labelled = estimate.request
+        if (placed := self.placement(shape, params, labelled)).fits:
+            where = f"{placed.gpus} GPUs" + (
+                f" on each of {placed.nodes} nodes" if placed.nodes > 1 else ""
+            )
+            return f"it fits {where} (let the plan choose, or set resources gpu and nodes so)"
+        ways = []
+        for kind in GPUS:
+            there = place(shape, params, params["training"], labelled, kind, self.gpus_per_node)
+            if there.fits:
+                ways.append(f"hardware.gpu {kind} with {there.gpus * there.nodes} GPU(s)")
+        rows = params["training"]["micro_batch"]
+        while rows != "auto" and rows > 1:
+            rows //= 2
+            fewer = {**params, "training": {**params["training"], "micro_batch": rows}}
+            if (there := self.placement(shape, fewer, labelled)).fits:
+                ways.append(f"training.micro_batch {rows} with {there.gpus * there.nodes} GPU(s)")
+                break
+        return f"it would fit: {' or '.join(ways)}" if ways else "no number of known GPUs holds it"
+
+    # ------------------------------------------------------------------------------- internals
+
+    def _train(
+        self,
+        shape: Shape,
+        stage: Stage,
+        disk: float,
+        computed: Shape | None = None,
+    ) -> Estimate:
+        params = self.plan.params.stage(stage)
+        labelled = max(map(self._labelled, self.plan.mix(stage.mix)))
+        training = params["training"]
+        per_epoch, rows = (
+            self.epoch_tokens(stage.mix),
+            sum(map(self.rows, self.plan.mix(stage.mix))),
+        )
+        length = min(per_epoch / rows, training["max_length"])
+        answers = 1.0 if labelled == memory.TEXT else min(1.0, ANSWER_TOKENS / length)
+        tokens = training["epochs"] * per_epoch
+        flops = tokens * (computed or shape).step_flops(params, length, answers)
+        return self._training(shape, params, labelled, tokens, flops, stage.recipe, disk)
+
+    def _labelled(self, dataset: str) -> float:
+        """The largest share of labelled tokens that its rows are planned with."""
+        data = self.study.data[dataset]
+        tasks = self.study.tasks.values()
+        in_words = any(task.generated and task.source == data.source for task in tasks)
+        return memory.TEXT if data.text else memory.WORDS if in_words else memory.CHOICES
+
+    def _computed(self, shape: Shape, variant: Variant, folded: bool) -> Shape:
+        """A mixture as far as its products go: with one expert a token where all are equal, stay so
+        and are folded into one (mofe/layers/experts.py)."""
+        stages = [self.plan.params.method(stage) for stage in variant.stages]
+        equal = len(set(variant.moe.experts)) == 1
+        still = all(
+            s["method"] == "lora" or shape.frozen_experts(s) == shape.num_local_experts
+            for s in stages
+        )
+        return replace(shape, num_experts_per_tok=1) if folded and equal and still else shape
+
+    def _pretrain(self, shape: Shape, model: str) -> Estimate:
+        params = {"method": "full", **self.plan.params.model(model)}
+        tokens = params["training"]["epochs"] * self.study.world.corpus_tokens
+        flops = tokens * shape.step_flops(params, params["training"]["max_length"], 1.0)
+        disk = 4 * shape.parameters
+        return self._training(shape, params, memory.TEXT, tokens, flops, "pretraining", disk)
+
+    def _training(self, shape, params, labelled, tokens, flops, recipe, disk) -> Estimate:
+        training, trainable = params["training"], shape.trainable(params)
+        if self.on_cpu:
+            fixed, parts = memory.at_once(shape, params, training, labelled, usable=None)
+            placed = Placement(1, 1, "none", fixed["micro_batch"], parts, True)
+            host = memory.total(parts)
+        else:
+            placed = self.placement(shape, params, labelled)
+            host = placed.gpus * (memory.CUDA_PROCESS + 4 * shape.parameters)
+            # all processes read the same pages
+            host = max(host + 4 * shape.dense.parameters, 12 * trainable)
+        hours = self._hours(flops, recipe, placed.gpus * placed.nodes)
+        needs = Needs(
+            cpus=1 if self.on_cpu else 4 * placed.gpus,
+            mem_mb=self._mem_mb(host),
+            runtime=self._minutes(hours),
+            gpus=placed.gpus,
+            nodes=placed.nodes,
+            sharding=placed.sharding,
+        )
+        return Estimate(
+            needs,
+            hours,
+            parameters=shape.total(params),
+            trainable=trainable,
+            tokens=tokens,
+            flops=flops,
+            memory=placed.parts,
+            disk=disk,
+            scratch=12 * trainable,  # masters and moments
+            micro_batch=placed.micro_batch,
+            fits=placed.fits,
+            measured=recipe in self.measured.speed,
+            request=(shape, params, labelled),
+        )
+
+    def placement(self, shape: Shape, params: Mapping, labelled: float) -> Placement:
+        """Where a training goes on the GPUs of this hardware. params: Plan.params.stage."""
+        return place(shape, params, params["training"], labelled, self.gpu, self.gpus_per_node)
+
+    def _hours(self, flops: float, recipe: str | None, gpus: int) -> float:
+        if self.on_cpu:
+            return flops / self.measured.speed.get(recipe, CPU_FLOPS) / 3600
+        share = self.measured.speed.get(recipe, self.study.hardware.utilisation)
+        return flops / (gpus * GPUS[self.gpu].tflops * 1e12 * share) / 3600 + STARTING
+
+    @property
+    def _characters_per_token(self) -> float:
+        return CHARACTERS_PER_WORLD_TOKEN if self.study.world else CHARACTERS_PER_TOKEN
+
+    @property
+    def _stored(self) -> int:
+        """Bytes of a parameter in the merges' dtype."""
+        return 4 if self.study.merge.dtype == "float32" else 2
+
+    @staticmethod
+    def _minutes(hours: float) -> int:
+        return 5 * math.ceil((hours * 60 * SLOWER + MINUTES) / 5)
+
+    @staticmethod
+    def _mem_mb(resident: float) -> int:
+        return 500 * math.ceil((LARGER * resident / MB + NODE) / 500)
+
+
+UNTRAINED = {"method": "lora", "rank": 1, "targets": []}  # a merge as it is: nothing is trained
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What finished trainings measured.
+
+    epoch_tokens: tokens of one pass, by mix. speed, by recipe: the share of their GPUs' peak that
+    its runs reached, from their tokens and seconds; of a CPU study FLOP/s.
+    """
+
+    epoch_tokens: Mapping[str, float] = field(default_factory=dict)
+    speed: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, costs: Costs) -> "Measured":
+        """From the train.json files that are there."""
+        plan, found = costs.plan, {}
+        costs.measured = cls()
+        tokens: dict[str, float] = {}
+        for variant in plan.trained.values():
+            for seed in plan.seeds(variant):
+                file = Path(plan.paths.train_json(variant, seed))
+                if not file.exists():
+                    continue
+                record, stage = json.loads(file.read_text()), variant.stages[-1]
+                epochs = plan.params.stage(stage)["training"]["epochs"]
+                tokens[stage.mix] = record["tokens"] / epochs
+                expected = costs.train(variant)
+                flops = expected.flops / expected.tokens * record["tokens"]
+                peak = 1.0 if costs.on_cpu else _peak(record["hardware"]["gpus"])
+                if peak:
+                    speed = flops / record["device_seconds"] / peak
+                    found.setdefault(stage.recipe, []).append(speed)
+        return cls(tokens, {recipe: sum(s) / len(s) for recipe, s in found.items()})
+
+
+def _peak(names: list[str]) -> float:
+    """FLOP/s of one of these GPUs, by the names that CUDA gives them; 0 where they are of kinds
+    that are not in the table."""
+    kinds = [kind for kind in ("H200", "H100", "A100") if all(kind in name for name in names)]
+    if not names or not kinds:
+        return 0.0
+    tflops = next(g.tflops for key, g in GPUS.items() if key.startswith(kinds[0].lower()))
+    return tflops * 1e12
+
+
+def _known_shape(plan: Plan, model: str) -> Shape:
+    """The shape of a model that is not fine-tuned from another."""
+    spec = plan.study.models[model]
+    if spec.scratch:
+        sizes = spec.scratch.shape.model_dump(exclude={"initializer_range"})
+        return Shape(**sizes, vocab_size=_world_vocabulary(plan))
+    folders = [Path(plan.paths.model_dir(model))]
+    if spec.hub and plan.paths.mirror:
+        folders.append(Path(plan.paths.mirror) / spec.hub)
+    found = next((f for f in folders if (f / "config.json").exists()), None)
+    stated = Shape(**spec.shape.model_dump()) if spec.hub and spec.shape else None
+    if found is None:
+        if stated is None:
+            raise ConfigError([_unknown(model, spec)])
+        return stated
+    try:
+        read = Shape.of(json.loads((found / "config.json").read_text()))
+    except (KeyError, ValueError) as error:
+        raise ConfigError([f"models.{model}: {found}/config.json: {error}"]) from error
+    for name in HubShape.model_fields if stated else ():
+        ours, theirs = getattr(stated, name), getattr(read, name)
+        if name == "head_dim":
+            ours, theirs = stated.head, read.head
+        if ours != theirs:
+            problem = f"models.{model}.shape.{name}: {ours}, but {found}/config.json says {theirs}"
+            raise ConfigError([f"{problem}; correct it, or remove 'shape'"])
+    return read
+
+
+def _unknown(model: str, spec) -> str:
+    if spec.path:
+        return f"models.{model}.path: {spec.path!r} has no config.json; name a checkpoint's folder"
+    return (
+        f"models.{model}: how large {spec.hub} is, is not known before it is downloaded; download it "
+        f"(snakemake prefetch), or write its sizes under models.{model}.shape"
+    )
+
+
+def _world_vocabulary(plan: Plan) -> int:
+    """The size of the generated world's vocabulary: counted once it is made."""
+    file = Path(plan.paths.world) / "mofe" / "tokenizer" / "tokenizer.json"
+    if file.exists():
+        return len(json.loads(file.read_text())["model"]["vocab"])
+    return WORLD_VOCABULARY
+
+
+WORLD_VOCABULARY = 841  # words of the mini study's world
+
+
+def gib(amount: float) -> str:
+    """Bytes as GiB."""
+    return f"{amount / GIB:,.1f} GiB" if amount < 100 * GIB else f"{amount / GIB:,.0f} GiB"

@@ -1,0 +1,144 @@
+"""Running a job: one call of a function of this package, with its log and its errors.
+
+The scripts of scripts/ end here. Only the standard library is imported, so that handing a job to
+a warm parent (mofe/jobs/warm.py) costs no more than starting Python.
+"""
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import sys
+import time
+import traceback
+from dataclasses import dataclass, field
+from typing import Any
+
+from mofe.jobs import launch, warm
+from mofe.study import hardware
+
+# Jobs read folders, never the hub: a node without internet would wait for time-outs, and a moved
+# branch would change results. huggingface_hub, datasets and transformers read these on import.
+OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A call: `function` is "module:name", `arguments` its keyword arguments (plain data).
+
+    asked: when the process that asks for it was started, in seconds since the epoch.
+    """
+
+    function: str
+    arguments: dict[str, Any]
+    label: str
+    log: str | None = None
+    threads: int = 1
+    asked: float = field(default_factory=lambda: time.time() - process_age())
+    environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
+    folder: str = field(default_factory=os.getcwd)
+
+
+def prepare_environment(root: str, device: str) -> None:
+    """Set what the processes of jobs inherit: this checkout's package, no hub, and memory that is kept;
+    for a CPU study no GPU."""
+    paths = [root, os.environ.get("PYTHONPATH")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(p for p in paths if p)
+    # Without compiled bytecode, importing torch and transformers takes four times as long.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    for variable in OFFLINE:
+        os.environ[variable] = "1"
+    if device == "cuda":
+        # micro-batches differ in their shapes, which would leave holes between fixed blocks
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    if device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        for variable, value in warm.KEEP_MEMORY.items():
+            os.environ.setdefault(variable, value)
+
+
+def online() -> dict[str, str]:
+    """The environment of a process that reaches the hub: without OFFLINE, and without the warm
+    parent, which has imported huggingface_hub offline."""
+    return {k: v for k, v in os.environ.items() if k not in (*OFFLINE, warm.VARIABLE)}
+
+
+def go_online() -> None:
+    """Let this process reach the hub; call it before huggingface_hub is imported."""
+    for variable in os.environ.keys() - online().keys():
+        del os.environ[variable]
+
+
+def run(
+    function: str, snakemake, several: bool = False, light: bool = False, **arguments: Any
+) -> None:
+    """Make the call for a Snakemake job, here or in the warm parent, and exit with its code.
+
+    several: the call is meant for as many processes as the job was given GPUs (resources `gpu`, in
+    all, on `nodes` machines), and made in each of them. light: it imports less than starting a process
+    costs, so it is made here, also while the warm parent still imports.
+    """
+    names = "/".join(snakemake.wildcards)
+    job = Job(
+        function=function,
+        arguments=arguments,
+        label=f"{snakemake.rule} {names}".strip(),
+        log=str(snakemake.log[0]) if snakemake.log else None,
+        threads=snakemake.threads,
+    )
+    given = snakemake.resources.get
+    processes, nodes = (given("gpu", 1), given("nodes", 1)) if several else (1, 1)
+    if processes > 1:
+        sys.exit(launch.start(job, processes, nodes))
+    socket = os.environ.get(warm.VARIABLE)
+    sys.exit(warm.call(socket, job) if socket and not light else execute(job))
+
+
+def sharding(snakemake) -> str:
+    """How this job's processes share the model: as the plan declared (resource `sharding`), for the
+    GPUs that the job was given (resource `gpu`)."""
+    given = snakemake.resources.get
+    return hardware.sharding(given("sharding", "none"), given("gpu", 1))
+
+
+def execute(job: Job) -> int:
+    """Make the call in this process; 0, or 1 after an error.
+
+    What the call prints goes to the job's log, its returned line and an error's sentence to the
+    terminal. The log has an error's traceback, or in its last line as JSON the seconds it took to
+    start (processes and imports) and to compute (benchmarks/study.py adds them up).
+    """
+    module, name = job.function.split(":")
+    with contextlib.ExitStack() as stack:
+        if job.log:
+            os.makedirs(os.path.dirname(job.log) or ".", exist_ok=True)
+            log = stack.enter_context(open(job.log, "w"))
+            stack.enter_context(contextlib.redirect_stdout(log))
+            stack.enter_context(contextlib.redirect_stderr(log))
+        try:
+            call = getattr(importlib.import_module(module), name)
+            # What imports made stays: looking through it for garbage, and in a fork copying its pages
+            # for that, was a fifth of an evaluation.
+            gc.freeze()
+            if torch := sys.modules.get("torch"):  # tables and figures do without
+                # The same seed gives the same bits only for the same number of threads.
+                torch.set_num_threads(job.threads)
+            started = time.time()
+            line = call(**job.arguments)
+            seconds = {"starting": started - job.asked, "computing": time.time() - started}
+            print(json.dumps({"job": job.label, "seconds": seconds}))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, the job fails
+            traceback.print_exc()
+            see = f" (see {job.log})" if job.log else ""
+            print(f"{job.label}: {type(error).__name__}: {error}{see}", file=sys.__stderr__)
+            return 1
+    print(f"{job.label}: {line or 'written'}", file=sys.__stderr__, flush=True)
+    return 0
+
+
+def process_age() -> float:
+    """Seconds since this process was started."""
+    with open("/proc/self/stat") as file:
+        ticks = int(file.read().rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,110 @@
+"""Starting a job in several processes, by `accelerate launch`, on one machine or on several.
+
+Only the standard library is imported here, as in mofe/jobs/job.py.
+"""
+
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+CONFIG = Path(__file__).with_name("accelerate.yaml")
+
+
+def start(job, processes: int, nodes: int = 1) -> int:
+    """Run a job (mofe.jobs.job.Job) in so many processes; 0 if all of them succeed, else 1.
+
+    nodes: the machines of this Slurm job, over which the processes are spread evenly. What the
+    processes and their launcher print goes to `{log}.processes`, their lines about the job also to
+    the terminal. SIGTERM and SIGUSR1 are passed on.
+    Raises ValueError where the processes cannot be spread evenly.
+    """
+    if processes % nodes:
+        raise ValueError(
+            f"resources: gpu is {processes}, which cannot be spread evenly over nodes: {nodes}; "
+            "make gpu (of the whole job) a multiple of nodes"
+        )
+    file = Path(f"{job.log}.job").absolute()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # the processes inherit the environment; written down, its secrets would lie on a shared disk
+    file.write_bytes(pickle.dumps(replace(job, environment={})))
+    # The launcher would die of SIGUSR1; what it ignores it still leaves to its processes.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    launcher = subprocess.Popen(
+        _everywhere(nodes, _accelerate(file, processes, nodes)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+        # torchrun would kill its processes 30 s after SIGTERM, while a large checkpoint is written
+        env={"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "600", **os.environ},
+    )
+    # Launchers do not pass SIGUSR1 on; to the processes both signals mean the same.
+    passed_on = {signal.SIGUSR1: signal.SIGTERM}
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        signal.signal(
+            number, lambda n, frame: os.killpg(launcher.pid, passed_on.get(n, signal.Signals(n)))
+        )
+    with open(f"{job.log}.processes", "w") as log:
+        for line in launcher.stdout:
+            log.write(line)
+            if line.startswith(job.label):
+                print(line, end="", file=sys.__stderr__, flush=True)
+    file.unlink()
+    return int(launcher.wait() != 0)
+
+
+def _accelerate(file: Path, processes: int, nodes: int) -> list[str]:
+    """The command that starts one machine's share of the processes."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIG)]
+    command += ["--multi_gpu", "--num_processes", str(processes), "--num_machines", str(nodes)]
+    if nodes > 1:
+        # the step runs on the job's first machine; the port is this job's own on it
+        port = 20000 + int(os.environ["SLURM_JOB_ID"]) % 20000
+        command += ["--main_process_ip", socket.gethostname(), "--main_process_port", str(port)]
+        command += ["--same_network", "--machine_rank", "{machine}"]
+    else:
+        command += ["--main_process_port", "0"]
+    return [*command, "--module", "mofe.jobs.launch", str(file)]
+
+
+def _everywhere(nodes: int, command: list[str]) -> list[str]:
+    """The command once on every machine of this Slurm job."""
+    if nodes == 1:
+        return command
+    spread = ["srun", "--overlap", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
+    return [*spread, sys.executable, "-m", "mofe.jobs.launch", "--machine", *command]
+
+
+def _on_this_machine(command: list[str]) -> None:
+    """Become the command, with this machine's number in the Slurm job filled in."""
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    machine = os.environ["SLURM_NODEID"]
+    os.execv(command[0], [machine if word == "{machine}" else word for word in command])
+
+
+def _work(file: str) -> int:
+    """One of the processes: make the job's call. The first one keeps the job's log, the others one
+    beside it."""
+    from mofe.jobs.job import execute
+
+    job, number = pickle.loads(Path(file).read_bytes()), int(os.environ["RANK"])
+    if number:
+        job = replace(job, log=f"{job.log}.{number}", label=f"{job.label} (process {number})")
+    code = execute(job)
+    if code:
+        os._exit(code)  # closing down would wait for the others, which wait for this one
+    if (distributed := sys.modules.get("torch.distributed")) and distributed.is_initialized():
+        distributed.destroy_process_group()
+    return code
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--machine":
+        _on_this_machine(sys.argv[2:])
+    sys.exit(_work(sys.argv[1]))

@@ -1,0 +1,1 @@
+"""How tensors are computed: experts, adapters, norms, the vocabulary."""

@@ -1,0 +1,59 @@
+"""Weights in NF4, by bitsandbytes: a layer of them, their expansion, and the dtype that they multiply in."""
+
+import torch
+from torch import nn
+
+
+def nf4(weight: torch.Tensor, bias: torch.Tensor | None = None) -> nn.Module:
+    """A frozen bitsandbytes NF4 layer that holds `weight` (out, in) and, as it is, `bias` (out).
+
+    It quantises when it is moved to its device; products are computed in the weight's dtype.
+    """
+    import bitsandbytes as bnb  # costs seconds to import, and only QLoRA needs it
+
+    out_features, in_features = weight.shape
+    # On the meta device, so that no random numbers are drawn for weights that are replaced: what
+    # peft draws next, the adapters, would depend on the number of experts.
+    with torch.device("meta"):
+        layer = bnb.nn.Linear4bit(
+            in_features, out_features, bias=False, compute_dtype=weight.dtype, quant_type="nf4"
+        )
+    # On some CPUs bitsandbytes answers with a bfloat16 kernel as soon as a model is in eval mode: the
+    # model evaluated would not be the model trained.
+    layer.support_avx512bf16_for_cpu = False
+    layer.weight = bnb.nn.Params4bit(
+        weight.clone(), requires_grad=False, quant_type="nf4", module=layer
+    )
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.clone(), requires_grad=False)
+    return layer.to(weight.device)
+
+
+def expanded(layer: nn.Module, out: torch.Tensor | None = None) -> torch.Tensor:
+    """The weight (out, in) that an NF4 layer stands for, in the dtype that it multiplies in; written to
+    `out`, on a GPU."""
+    import bitsandbytes as bnb
+
+    return bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state, out=out)
+
+
+def compute_4bit_in(model: nn.Module, dtype: torch.dtype) -> None:
+    """Let NF4 layers expand their weights to `dtype` and multiply in it; the weights' values stay.
+
+    Their scales, which are quantised themselves, are expanded for good: to 4 bytes for 64 weights
+    instead of 1. Otherwise that takes two of three kernels that expand a weight.
+    """
+    for module in model.modules():
+        if (state := getattr(getattr(module, "weight", None), "quant_state", None)) is not None:
+            module.compute_dtype = state.dtype = dtype
+            _expand_scales(state)
+
+
+def _expand_scales(state) -> None:
+    """Of bitsandbytes' QuantState."""
+    from bitsandbytes.functional import dequantize_blockwise
+
+    if state.nested:
+        state.absmax = dequantize_blockwise(state.absmax, state.state2) + state.offset
+        state.offset = state.state2 = None
+        state.nested = False

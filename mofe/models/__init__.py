@@ -1,0 +1,1 @@
+"""Models in files and in memory: loading, merges, fine-tuning methods."""

@@ -1,0 +1,93 @@
+"""Models read from disk: dense checkpoints, merges, and merges with what was trained of them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    MixtralForCausalLM,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import logging
+
+from mofe.layers import experts, parameters
+from mofe.models import manifest, methods
+
+logging.disable_progress_bar()
+
+
+def checkpoint(folder: str | Path) -> nn.Module:
+    """A checkpoint, or the Mixtral that a merge stands for, in float32, on the CPU. Raises
+    ValueError where weights are missing, which transformers would fill at random, and where a
+    merge's sources are no longer those that were merged."""
+    options = {"dtype": torch.float32, "output_loading_info": True}
+    if manifest.exists(folder):
+        config = AutoConfig.from_pretrained(folder)
+        weights = manifest.weights(folder)  # which become the model's parameters, uncopied
+        model, info = MixtralForCausalLM.from_pretrained(
+            None, config=config, state_dict=weights, **options
+        )
+    else:
+        model, info = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, **options)
+    for kind in ("missing_keys", "mismatched_keys"):
+        if info[kind]:
+            raise ValueError(f"{folder}: the checkpoint's {kind} are {sorted(info[kind])[:5]}")
+    if hasattr(model.config, "num_local_experts"):
+        model.set_experts_implementation(experts.GROUPED)
+    return model
+
+
+def tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
+    """The checkpoint's tokenizer, padding on the right; its padding token is never seen by a
+    loss, so where there is none the end of text serves.
+
+    A tokenizer.json is taken as it is, as transformers did when the paper was written: transformers 5
+    would build a tokenizer of the class that tokenizer_config.json names, and its LlamaTokenizer
+    treats leading and double spaces otherwise.
+    """
+    whole = (Path(folder) / "tokenizer.json").exists()
+    kind = PreTrainedTokenizerFast if whole else AutoTokenizer
+    it = kind.from_pretrained(folder, padding_side="right")
+    if it.pad_token is None:
+        it.pad_token = it.eos_token
+    return it
+
+
+def variant(
+    merge: str | Path, chain: Sequence[Mapping[str, Any]], trained: Sequence[str | Path]
+) -> nn.Module:
+    """A merge with what its stages trained, first stage first.
+
+    chain: the stages' methods (Plan.params.chain), one for each file of `trained`. The last stage stays in its
+    method's form, so that it is evaluated exactly as it was trained.
+    """
+    model = checkpoint(merge)
+    for number, (settings, file) in enumerate(zip(chain, trained, strict=True)):
+        if number:
+            model = methods.merge_and_unload(model)
+        model = methods.apply(model, settings)
+        copy_trained(model, file)
+    return model
+
+
+def copy_trained(model: nn.Module, file: str | Path) -> None:
+    """Copy a file's tensors over the model's trained parameters, which must be the same ones.
+
+    Raises ValueError naming the first difference.
+    """
+    stored, wanted = load_file(file), parameters.trained(model)
+    if different := stored.keys() ^ wanted.keys():
+        raise ValueError(f"{file}: differs from the model's trained part in {min(different)}")
+    for name, tensor in stored.items():
+        if tensor.shape != wanted[name].shape:
+            raise ValueError(
+                f"{file}: {name} is {tuple(tensor.shape)}, the model's {tuple(wanted[name].shape)}"
+            )
+        wanted[name].data.copy_(tensor)

@@ -1,0 +1,259 @@
+"""Whether dense models can be experts of one mixture, before anything is merged or trained.
+
+mergekit-moe compares `model_type` and nothing else: it merges experts of other sizes, of another
+tokenizer or with weights that are not numbers, and exits with 0. What counts here is what the merge
+uses. Attention, embeddings and tokenizer are the base's and an expert gives its FFNs, so the FFNs
+must fit in and be trained on hidden states of the same kind; an expert may differ in its dtype, its
+longest sequence, its generation settings and in tokens that were added after the base's.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import safe_open
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+)
+
+from mofe.files import write_atomic
+from mofe.models.files import IncompatibleModels, weight_files
+
+FAMILIES = ("llama", "mistral")  # what mergekit can make a Mixtral of
+FLOATS = ("F32", "F16", "BF16")
+SHARED = (  # keys of config.json in which an expert must be like its base
+    "model_type",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "hidden_act",
+    "rms_norm_eps",
+    "rope_parameters",
+    "tie_word_embeddings",
+    "vocab_size",
+)
+REMEDY = (
+    "experts of one mixture must share the base's shape and tokens: take experts that were "
+    "fine-tuned from this base, or the base that they were fine-tuned from"
+)
+
+
+class Checkpoint(NamedTuple):
+    """What a folder says of a dense model without its weights being read.
+
+    tensors: (shape, dtype as safetensors spells it) by name. vocabulary: token -> id.
+    """
+
+    name: str
+    folder: Path
+    config: PretrainedConfig
+    tensors: dict[str, tuple[tuple[int, ...], str]]
+    vocabulary: dict[str, int]
+
+
+def check(pairs: Iterable[tuple[str, str]], names: Mapping[str, str], weights: bool = False) -> str:
+    """Refuse models that mergekit would merge into nonsense.
+
+    pairs: (base's folder, expert's folder); names: the models' names in the study, by folder.
+    weights: look for numbers that are not finite too, which reads every file once; without it only
+    configurations, tokenizers and the headers of the weights are read. Returns a line for the user.
+    Raises IncompatibleModels with every fault of every pair.
+    """
+    pairs = [(Path(base), Path(expert)) for base, expert in pairs]
+    folders = list(dict.fromkeys(folder for pair in pairs for folder in pair))
+    named = {Path(folder): name for folder, name in names.items()}
+    checkpoints: dict[Path, Checkpoint] = {}
+    problems: list[str] = []
+    for folder in folders:
+        name = f"models.{named.get(folder, folder.name)}"
+        try:
+            checkpoints[folder] = it = _read(folder, name)
+        except IncompatibleModels as error:
+            problems += error.problems
+            continue
+        problems += [*_of_itself(it), *(_not_finite(it) if weights else ())]
+    for base, expert in dict.fromkeys(pairs):
+        if base != expert and base in checkpoints and expert in checkpoints:
+            problems += _pair(checkpoints[base], checkpoints[expert])
+    if problems:
+        raise IncompatibleModels(problems)
+    return f"{len(folders)} models fit together" if len(folders) > 1 else "the model can be merged"
+
+
+def record(params: Mapping[str, Any], out: Path) -> str:
+    """Check a dense expert's mixtures (Plan.params.preflight), all but the weights, and write
+    what was checked. Returns a line for the user; raises as `check`."""
+    line = check(params["pairs"], params["names"])
+    write_atomic(out, json.dumps(params, indent=2) + "\n")
+    return line
+
+
+# ------------------------------------------------------------------------------------- reading
+
+
+def _read(folder: Path, name: str) -> Checkpoint:
+    if not (file := folder / "config.json").is_file():
+        raise IncompatibleModels([f"{name}: {folder} has no config.json; give a model's folder"])
+    family = json.loads(file.read_text()).get("model_type")
+    if family not in FAMILIES:  # before transformers reads it: no code of a checkpoint is ever run
+        why = f"its model_type is {family!r}, and mergekit makes a Mixtral only of"
+        remedy = "choose a model of one of these families"
+        raise IncompatibleModels([f"{name}: {why} {' or '.join(FAMILIES)}; {remedy}"])
+    config = AutoConfig.from_pretrained(folder)
+    if getattr(config, "quantization_config", None):
+        raise IncompatibleModels(
+            [f"{name}: its weights are quantised; give the model that it was made from"]
+        )
+    return Checkpoint(name, folder, config, _headers(folder, name), _tokenizer(folder, name))
+
+
+def _headers(folder: Path, name: str) -> dict[str, tuple[tuple[int, ...], str]]:
+    found: dict[str, tuple[tuple[int, ...], str]] = {}
+    for file in weight_files(folder, name):
+        try:
+            with safe_open(file, "pt") as tensors:
+                for key in tensors.keys():  # noqa: SIM118 - it is no dictionary
+                    header = tensors.get_slice(key)
+                    found[key] = (tuple(header.get_shape()), header.get_dtype())
+        except Exception as error:  # safetensors has no class of its own for a damaged file
+            raise IncompatibleModels(
+                [f"{name}: {file} cannot be read ({error}); get the model again"]
+            ) from error
+    return found
+
+
+def _tokenizer(folder: Path, name: str) -> dict[str, int]:
+    if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer.model")):
+        raise IncompatibleModels(
+            [f"{name}: {folder} has no tokenizer; add the files of the one it was trained with"]
+        )
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    return tokenizer.get_vocab()
+
+
+# ---------------------------------------------------------------------------------- one model
+
+
+def _of_itself(it: Checkpoint) -> list[str]:
+    """What keeps this model from being merged with any other."""
+    config, problems = it.config, []
+    for key in ("attention_bias", "mlp_bias"):
+        if getattr(config, key, False):
+            problems.append(
+                f"{it.name}: {key} is true, and Mixtral has no such biases: mergekit would drop "
+                "them; choose a model without"
+            )
+    if problems:
+        return problems
+    wanted = _expected(config)
+    if config.tie_word_embeddings:
+        wanted.pop("lm_head.weight", None)
+    missing = sorted(wanted.keys() - it.tensors.keys())
+    # older checkpoints keep RoPE's frequencies, which follow from the configuration
+    spare = sorted(
+        key
+        for key in it.tensors.keys() - wanted.keys()
+        if not key.endswith("rotary_emb.inv_freq") and key != "lm_head.weight"
+    )
+    for text, keys in (("lacks", missing), ("has, but its configuration does not know,", spare)):
+        if keys:
+            problems.append(
+                f"{it.name}: the checkpoint {text} {_few(keys)}; give a whole "
+                f"{config.model_type} checkpoint"
+            )
+    for key in sorted(wanted.keys() & it.tensors.keys()):
+        shape, dtype = it.tensors[key]
+        if shape != wanted[key]:
+            problems.append(
+                f"{it.name}: {key} is {list(shape)} in its weights, {list(wanted[key])} by its "
+                "config.json; give a checkpoint whose files belong together"
+            )
+        if dtype not in FLOATS:
+            problems.append(
+                f"{it.name}: {key} is stored as {dtype}, not as one of {', '.join(FLOATS)}; give "
+                "the model that was not quantised"
+            )
+    token, index = max(it.vocabulary.items(), key=lambda item: item[1])
+    if index >= config.vocab_size:
+        problems.append(
+            f"{it.name}: its tokenizer gives {token!r} the id {index}, and vocab_size is "
+            f"{config.vocab_size}; give the tokenizer that belongs to the model"
+        )
+    return problems
+
+
+def _expected(config: PretrainedConfig) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor that the configuration asks for, by name."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def _not_finite(it: Checkpoint) -> list[str]:
+    """The tensors that hold NaN or infinity; one at a time is in memory."""
+    found = []
+    for file in weight_files(it.folder, it.name):
+        with safe_open(file, "pt") as tensors:
+            for key in tensors.keys():  # noqa: SIM118 - it is no dictionary
+                tensor = tensors.get_tensor(key)
+                if tensor.is_floating_point() and (bad := (~tensor.isfinite()).sum().item()):
+                    found.append((key, bad, tensor.numel()))
+    if not found:
+        return []
+    key, bad, total = found[0]
+    more = f" (and {len(found) - 1} more tensors)" if len(found) > 1 else ""
+    what = f"{bad} of the {total} numbers in {key} are NaN or infinite{more}"
+    return [f"{it.name}: {what}; get or train the model again"]
+
+
+# --------------------------------------------------------------------------- a base, an expert
+
+
+def _pair(base: Checkpoint, expert: Checkpoint) -> list[str]:
+    """One sentence with every difference that a merge cannot bridge, or none."""
+    tokens = _tokens(base, expert)
+    ours, theirs = _comparable(base.config), _comparable(expert.config)
+    differences = []
+    for key in SHARED:
+        if ours[key] == theirs[key]:
+            continue
+        # tokens added after the base's are never met: the tokenizer is the base's
+        added = len(expert.vocabulary) > len(base.vocabulary) and not tokens
+        if key == "vocab_size" and added and theirs[key] > ours[key]:
+            continue
+        differences.append(f"{key} is {theirs[key]}, the base {base.name} has {ours[key]}")
+    differences += tokens
+    return [f"{expert.name}: {'; '.join(differences)}; {REMEDY}"] if differences else []
+
+
+def _comparable(config: PretrainedConfig) -> dict[str, Any]:
+    """The shared keys with defaults resolved, so that equal models compare equal."""
+    values = {key: getattr(config, key, None) for key in SHARED}
+    values["head_dim"] = values["head_dim"] or config.hidden_size // config.num_attention_heads
+    rope = {k: v for k, v in (values["rope_parameters"] or {}).items() if v is not None}
+    values["rope_parameters"] = dict(sorted(rope.items()))
+    return values
+
+
+def _tokens(base: Checkpoint, expert: Checkpoint) -> list[str]:
+    """The first token, by id, that the expert knows under another id or not at all."""
+    for token, index in sorted(base.vocabulary.items(), key=lambda item: item[1]):
+        theirs = expert.vocabulary.get(token)
+        if theirs != index:
+            has = "no such token" if theirs is None else f"the id {theirs}"
+            return [f"the tokenizer has {has} for {token!r}, the base {base.name} the id {index}"]
+    return []
+
+
+def _few(keys: list[str]) -> str:
+    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+    return ", ".join(keys[:3]) + more

@@ -1,0 +1,1 @@
+"""What the rules call: one function for each."""

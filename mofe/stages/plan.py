@@ -1,0 +1,81 @@
+"""The plan: what a study will take, before a GPU-hour is spent (rule `plan`).
+
+Parameters are counted on the real modules too, without their weights (on the meta device), and must be
+those of mofe/study/shapes.py.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
+
+from mofe.estimate.cost import Costs
+from mofe.estimate.forecast import forecast, markdown, summary
+from mofe.files import write_atomic
+from mofe.layers import parameters
+from mofe.models import methods
+from mofe.study.load import load_study
+from mofe.study.plan import Plan
+from mofe.study.shapes import Shape
+from mofe.study.variants import Stage
+
+MIXTURE_KEYS = ("num_local_experts", "num_experts_per_tok")
+
+
+def write(*, config: Mapping[str, Any], markdown_file: Path, json_file: Path) -> str:
+    """Write the forecast of a study (its merged configuration); returns a summary in a few lines.
+
+    Raises ConfigError where a model's shape is not known, RuntimeError where the parameters of the
+    real modules are not those that were estimated with.
+    """
+    costs = Costs(Plan(load_study(config)))
+    found = forecast(costs)
+    found["counted_models"] = check_counts(costs)
+    write_atomic(json_file, json.dumps(found, indent=2) + "\n")
+    write_atomic(markdown_file, markdown(found))
+    return summary(found) + f"\n{markdown_file} has the rest"
+
+
+def count_on_modules(shape: Shape, settings: Mapping[str, Any]) -> tuple[int, int]:
+    """(all, trained) parameters of the real model under a method, without its weights."""
+    sizes = {name: value for name, value in asdict(shape).items() if value is not None}
+    dense = not shape.num_local_experts
+    for name in MIXTURE_KEYS if dense else ("attention_bias",):
+        sizes.pop(name)
+    with torch.device("meta"):
+        model = (
+            LlamaForCausalLM(LlamaConfig(**sizes))
+            if dense
+            else MixtralForCausalLM(MixtralConfig(**sizes))
+        )
+        model = methods.apply(model, dict(settings))
+    everything = sum(p.numel() for p in model.parameters())
+    return everything, sum(p.numel() for p in parameters.trained(model).values())
+
+
+def check_counts(costs: Costs) -> int:
+    """Count every trained model of the study on the real modules; returns how many kinds there are.
+
+    Raises RuntimeError where the modules and mofe/study/shapes.py disagree.
+    """
+    plan = costs.plan
+    kinds = [
+        (costs.moe_shape(v.moe.name), plan.params.method(v.stages[-1]))
+        for v in plan.trained.values()
+    ]
+    for model in plan.models:
+        for mix, recipe in (costs.study.models[model].train or {}).items():
+            kinds.append((costs.shape(model), plan.params.method(Stage(mix, recipe))))
+    distinct = {json.dumps([asdict(shape), method]): (shape, method) for shape, method in kinds}
+    for shape, method in distinct.values():
+        expected = shape.total(method), shape.trainable(method)
+        found = count_on_modules(shape, method)
+        if found != expected:
+            raise RuntimeError(
+                f"mofe/study/shapes.py: {expected} parameters under {method}, but the modules have {found}"
+            )
+    return len(distinct)

@@ -1,0 +1,83 @@
+"""Training sets: rows of a source become prompts and answers, sampled once for all variants."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mofe import tasks
+from mofe.data import schema, sources
+from mofe.files import write_atomic
+
+
+def prepare(params: dict[str, Any], rows_file: Path, counts_file: Path) -> str:
+    """Write a training set as parquet (`prompt`, `answer`: str) and the counts of its rows.
+
+    params: Plan.params.data. A prompt that occurs twice is used once, and one that the task's test
+    set has too is dropped. Raw text has an empty prompt. Equal parameters give equal rows. Returns
+    a line for the user.
+    The counts, of rows but for the last: `read`; with a task `incomplete` (an empty question, or
+    answer in words), `held_out` (the split's test part and
+    repetitions that it drops) and `unlabelled`, with raw text `pieces` (into which the rows were
+    cut); `duplicate`, `also_in_test`, `usable` (what is left), `sampled`, `characters` (of the
+    sampled prompts and answers).
+    Raises ValueError where a row is not of its schema, or where fewer rows are left than the study
+    asks for.
+    """
+    data, source = params["data"], params["source"]
+    rows = sources.load(source, data["subset"], data["split"], params["mirror"])
+    counts = {"read": len(rows)}
+    if data["task"]:
+        whole = tasks.complete(params["task"], rows)
+        part = tasks.training_part(params["task"], whole)
+        labelled = list(tasks.render(params["task"], part))
+        counts["incomplete"] = len(rows) - len(whole)
+        counts |= {"held_out": len(whole) - len(part), "unlabelled": len(part) - len(labelled)}
+        distinct = list(reversed(dict(reversed(labelled)).items()))
+        counts["duplicate"] = len(labelled) - len(distinct)
+        tested = _test_prompts(params["task"])
+        pairs = [(prompt, answer) for prompt, answer in distinct if prompt not in tested]
+        counts["also_in_test"] = len(distinct) - len(pairs)
+    else:
+        schema.check_text(data["text"], rows, source["repo"])
+        pieces = list(_texts(rows[data["text"]], data))
+        pairs = [("", text) for text in dict.fromkeys(pieces)]
+        counts |= {"pieces": len(pieces), "duplicate": len(pieces) - len(pairs), "also_in_test": 0}
+    counts["usable"] = len(pairs)
+    wanted = len(pairs) if data["rows"] == "full" else data["rows"]
+    if wanted > len(pairs):
+        raise ValueError(
+            f"data: {source['repo']} ({data['split']}) has {len(pairs)} usable rows, but {wanted} "
+            "are asked for; lower 'rows' or set it to 'full'"
+        )
+    order = np.random.default_rng(params["seed"]).permutation(len(pairs))[:wanted]
+    prompts, answers = zip(*(pairs[i] for i in order), strict=True)
+    counts["sampled"] = wanted
+    counts["characters"] = sum(map(len, (*prompts, *answers)))
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"prompt": prompts, "answer": answers}), sink)
+    write_atomic(rows_file, sink.getvalue().to_pybytes())
+    write_atomic(counts_file, json.dumps(counts, indent=2) + "\n")
+    return f"{wanted} of {len(rows)} rows"
+
+
+def _texts(column: list[str], data: dict[str, Any]) -> Iterator[str]:
+    for document in column:
+        for text in document.split(data["separator"]) if data["separator"] else (document,):
+            yield from filter(None, _pieces(text.strip(), data["chunk_words"]))
+
+
+def _pieces(text: str, size: int | None) -> list[str]:
+    if size is None:
+        return [text]
+    words = text.split()
+    return [" ".join(words[i : i + size]) for i in range(0, len(words), size)]
+
+
+def _test_prompts(task: dict[str, Any]) -> set[str]:
+    return {t.doc_to_text(doc) for t in tasks.build(task).values() for doc in t.eval_docs}

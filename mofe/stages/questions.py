@@ -1,0 +1,158 @@
+"""A benchmark's questions as models are asked them, in tokens: made by lm-eval, once a task and
+tokenizer.
+
+lm-eval reads, renders and orders the questions; this takes longer than a small model takes to answer
+them, and no variant changes them. They are kept as parquet, a row a question (COLUMNS).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from lm_eval.models.utils import normalize_gen_kwargs
+
+from mofe import tasks
+from mofe.files import write_atomic
+from mofe.models import load
+
+COLUMNS = pa.schema(
+    {
+        "task": pa.string(),  # lm-eval's name; of a group, the leaf's
+        "question": pa.int64(),  # its number there
+        "prompt_sha256": pa.string(),
+        # of a choice, else null
+        "options": pa.list_(pa.string()),
+        "target": pa.int64(),
+        # Of an answer in words, else null: what is expected, the whole row as JSON, which the task's
+        # scores are computed from, where the answer ends, and the most tokens that it may have.
+        "reference": pa.string(),
+        "row": pa.string(),
+        "stops": pa.list_(pa.string()),
+        "most": pa.int64(),
+        # The tokens of the prompt with each option, and where the option begins; of an answer in words,
+        # the prompt's alone.
+        "ids": pa.list_(pa.list_(pa.int32())),
+        "starts": pa.list_(pa.int32()),
+    }
+)
+
+
+def make(*, params: Mapping[str, Any], tokenizer: str, out: Path) -> str:
+    """Write the questions of a task. params: Plan.params.task; tokenizer: a model's folder. Returns a
+    line for the user. Raises as `build` does."""
+    found = build(params, load.tokenizer(tokenizer))
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(found, COLUMNS), sink, compression="zstd")
+    write_atomic(out, sink.getvalue().to_pybytes())
+    return f"{len(found)} questions"
+
+
+def read(file: str | Path) -> list[dict[str, Any]]:
+    """The questions as `build` gave them."""
+    return pq.read_table(file).to_pylist()
+
+
+def build(params: Mapping[str, Any], tokenizer) -> list[dict[str, Any]]:
+    """A row of COLUMNS for every question, in lm-eval's order.
+
+    Raises ValueError for a task that is not scored as `mofe.stages.evaluate` scores, for a question without
+    one right option, and where an answer's tokens cannot be told from its prompt's; besides, what
+    mofe.tasks.build raises.
+    """
+    found = []
+    for name, task in tasks.build(params).items():
+        _check(params["name"], name, task)
+        task.build_all_requests()
+        asked = [it.args for it in task.instances]
+        chosen = task.OUTPUT_TYPE == "multiple_choice"
+        if chosen:
+            encoded = encode(tokenizer, asked)
+        else:
+            prompts = tokenizer([prompt for prompt, _ in asked])["input_ids"]
+            encoded = [(ids, len(ids)) for ids in prompts]
+        for number, group in groupby(zip(task.instances, encoded, strict=True), _number):
+            instances, tokens = zip(*group, strict=True)
+            doc, (prompt, settings) = instances[0].doc, instances[0].args
+            ids, starts = zip(*tokens, strict=True)
+            found.append(
+                dict.fromkeys(COLUMNS.names)
+                | {
+                    "task": name,
+                    "question": number,
+                    "prompt_sha256": hashlib.sha256(prompt.encode()).hexdigest(),
+                    "ids": list(ids),
+                    "starts": list(starts),
+                    **(_choice(task, doc) if chosen else _words(task, doc, settings)),
+                }
+            )
+    return found
+
+
+def _number(pair) -> int:
+    return pair[0].doc_id
+
+
+def _choice(task, doc: Mapping[str, Any]) -> dict[str, Any]:
+    options, target = task.doc_to_choice(doc), task.doc_to_target(doc)
+    target = options.index(target) if target in options else target
+    if not isinstance(target, int) or not 0 <= target < len(options):
+        raise ValueError(
+            f"tasks: {task.config.task} has a question whose right answer is {target!r}, which is not "
+            f"one of its options {options}"
+        )
+    return {"options": options, "target": target}
+
+
+def _words(task, doc: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    stops, most = greedy(settings)
+    reference, row = task.doc_to_target(doc), json.dumps(doc, default=str)
+    return {"reference": reference, "row": row, "stops": list(stops), "most": most}
+
+
+def _check(key: str, name: str, task) -> None:
+    """Whether mofe.stages.evaluate's scores are this task's: of a choice lm-eval's `acc`, of an answer in
+    words `f1` and `exact` by the task file's process_results."""
+    scores, own = set(task.aggregation()), task.config.process_results
+    if task.OUTPUT_TYPE == "multiple_choice":
+        several = task.multiple_input or task.multiple_target or "acc_mutual_info" in scores
+        known = "acc" in scores and not callable(own) and not several
+    else:
+        known = callable(own) and {"f1", "exact"} <= scores
+    if not known:
+        raise ValueError(
+            f"tasks.{key}.harness: {name} is scored by {', '.join(sorted(scores))} in a way of its own; "
+            "what can be evaluated is the likeliest of a question's options (acc), of which one is right, "
+            "and answers in words whose process_results give f1 and exact, as mofe/tasks/answers.py does"
+        )
+
+
+def encode(tokenizer, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int], int]]:
+    """(tokens of context + continuation, where the continuation starts), as lm-eval splits it.
+
+    Raises ValueError for a context without a token, and for a continuation that adds none.
+    """
+    contexts = list(dict.fromkeys(context for context, _ in pairs))
+    lengths = dict(zip(contexts, map(len, tokenizer(contexts)["input_ids"]), strict=True))
+    whole = tokenizer([context + continuation for context, continuation in pairs])["input_ids"]
+    for ids, (context, continuation) in zip(whole, pairs, strict=True):
+        if not 0 < lengths[context] < len(ids):
+            raise ValueError(f"tasks: {continuation!r} adds no token after {context[-40:]!r}")
+    return [(ids, lengths[context]) for ids, (context, _) in zip(whole, pairs, strict=True)]
+
+
+def greedy(settings: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
+    """A task's generation_kwargs as its stop strings and the most tokens of an answer. Raises
+    ValueError for settings that are not greedy."""
+    normal = normalize_gen_kwargs(dict(settings))
+    more = set(normal) - {"until", "max_gen_toks", "do_sample", "temperature"}
+    if more or normal["do_sample"]:
+        raise ValueError(
+            f"tasks: generation_kwargs {dict(settings)} ask for more than the likeliest next token; "
+            "only 'until' and 'max_gen_toks' can be set"
+        )
+    return tuple(normal["until"]), normal["max_gen_toks"]

@@ -1,0 +1,203 @@
+"""The trainings of a study: a stage of a variant, a dense expert, and the mini study's base model."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import set_seed
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from mofe import provenance
+from mofe.data import sources
+from mofe.estimate import memory
+from mofe.files import write_atomic
+from mofe.layers import experts, parameters
+from mofe.models import devices, load, manifest, methods, store
+from mofe.study import hardware
+from mofe.study.hardware import Sharding
+from mofe.study.shapes import Shape
+from mofe.training import loop, parallel, tokens
+from mofe.training.checkpoint import Checkpoint
+
+
+def train_variant(
+    *,
+    merge: str,
+    data: Sequence[str],
+    parents: Sequence[str],
+    chain: Sequence[Mapping[str, Any]],
+    params: Mapping[str, Any],
+    names: Mapping[str, str],
+    seed: int,
+    trained: Path,
+    record: Path,
+    log: Path,
+    checkpoint: Path,
+    sharding: Sharding = "none",
+) -> str:
+    """Train one stage of a variant and store what was trained, with its record.
+
+    merge: the merge's folder; parents, chain: files of trained parameters and methods of the stages before, first stage
+    first; params: Plan.params.stage; names: of merge and stages, for the record; checkpoint: a
+    folder for this training alone, from which an interrupted one goes on. Called by every process
+    of the job; the first one writes. Returns a line for the user. Raises RuntimeError where a
+    frozen parameter changed, Interrupted on a signal.
+    """
+    set_seed(seed)
+    model = load.variant(merge, chain, parents)
+    if chain:
+        model = methods.merge_and_unload(model)
+    model = methods.apply(model, params)
+    inputs = [*manifest.files(merge), *data, *parents]
+    result, kept = _fit_recorded(
+        *(model, merge, tokens.read(data), params, seed, checkpoint, inputs, sharding),
+        chain=list(chain),
+        names=dict(names),
+    )
+    store.trained(model, trained)
+    if parallel.rank() == 0:
+        write_atomic(log, kept.log.read_bytes())
+        write_atomic(record, json.dumps({**names, **result}, indent=2) + "\n")
+        kept.remove()
+    return _summary(result)
+
+
+def train_dense(
+    *,
+    origin: str,
+    data: Sequence[str],
+    params: Mapping[str, Any],
+    name: str,
+    seed: int,
+    out: Path,
+    checkpoint: Path,
+    sharding: Sharding = "none",
+) -> str:
+    """Fine-tune a dense model into an expert: a checkpoint, train.json and log.jsonl in `out`.
+
+    Arguments as in train_variant.
+    """
+    set_seed(seed)
+    model = methods.apply(load.checkpoint(origin), params)
+    inputs = [*Path(origin).glob("*.safetensors"), *data]
+    result, kept = _fit_recorded(
+        model, origin, tokens.read(data), params, seed, checkpoint, inputs, sharding
+    )
+    return _store_dense(model, params, origin, {"model": name, **result}, kept, out)
+
+
+def pretrain(
+    *, world: str, params: Mapping[str, Any], name: str, out: Path, checkpoint: Path
+) -> str:
+    """Pretrain a small Llama on the generated world's corpus: the mini study's base model."""
+    set_seed(params["seed"])
+    origin = f"{world}/mofe/tokenizer"
+    tokenizer = load.tokenizer(origin)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=None,
+        tie_word_embeddings=False,
+        **params["shape"],
+    )
+    model = LlamaForCausalLM(config)
+    corpus = sources.load({"repo": "mofe/corpus"}, None, "train", mirror=world)
+    params = {"recipe": "pretraining", **params}
+    pairs = [("", text) for text in corpus["text"]]
+    result, kept = _fit_recorded(model, origin, pairs, params, params["seed"], checkpoint, [])
+    return _store_dense(model, params, origin, {"model": name, **result}, kept, out)
+
+
+def _fit_recorded(
+    model, origin, pairs, params, seed, checkpoint, inputs, sharding="none", **hashed
+) -> tuple[dict[str, Any], Checkpoint]:
+    """Fit, and the record of train.json: counts, seconds, hashes, provenance. `hashed` is what
+    else the result depends on, for its config_hash."""
+    stamp = provenance.stamp()  # what fails here fails before the training
+    tokenizer = load.tokenizer(origin)
+    rows = tokens.tokenize(pairs, tokenizer, params["training"]["max_length"])
+    training = _at_once(model, params, rows, sharding)
+    counts = {
+        "trainable_parameters": sum(p.numel() for p in parameters.trained(model).values()),
+        "total_parameters": parameters.total(model),
+    }
+    if training["fold_duplicates"]:
+        model = experts.fold_duplicates(model)
+    model = devices.place(model, sharded=sharding == "fsdp")
+    config_hash = provenance.hash_config({**params, "seed": seed, **hashed})
+    kept = Checkpoint(checkpoint, f"{config_hash} {provenance.fingerprint(inputs)}")
+    before = provenance.hash_tensors(parameters.frozen(model))
+    result = loop.fit(model, rows, training, seed, tokenizer.pad_token_id, kept, sharding)
+    after = provenance.hash_tensors(parameters.frozen(model))
+    if before != after:
+        raise RuntimeError(f"a frozen parameter changed during training: {before} became {after}")
+    record = {
+        "recipe": params["recipe"],
+        "seed": seed,
+        **counts,
+        **result,
+        "frozen_sha256": {"before": before, "after": after},
+        "config_hash": config_hash,
+        **stamp,
+    }
+    return record, kept
+
+
+def _at_once(
+    model: nn.Module,
+    params: Mapping[str, Any],
+    rows: tokens.Rows,
+    sharding: Sharding,
+) -> dict[str, Any]:
+    """The training's keys with a number for micro_batch "auto", as the plan chooses it, but for this
+    job's own GPUs. params keeps "auto", so that other GPUs make no other job."""
+    device, usable = devices.current(), None
+    if device.type == "cuda":
+        usable = hardware.usable(torch.cuda.get_device_properties(device).total_memory)
+    shape = Shape.of(model.config.to_dict())
+    settings = {"method": "full", **params}  # a pretraining names no method
+    # what a micro-batch may have: they are cut by length, and rows of one kind have like lengths
+    shares = (a / n for a, n in zip(rows.answers, rows.lengths, strict=True))
+    labelled = max(shares, default=memory.CHOICES)
+    processes = parallel.processes()
+    fixed, _ = parallel.from_first(
+        lambda: memory.at_once(
+            shape, settings, params["training"], labelled, usable, processes, sharding
+        )
+    )
+    return fixed
+
+
+def _store_dense(
+    model: nn.Module,
+    params: Mapping[str, Any],
+    origin: str,
+    record: Mapping[str, Any],
+    kept: Checkpoint,
+    out: Path,
+) -> str:
+    if record["sharding"] == "fsdp":
+        model = store.unsharded(model, lambda: methods.apply(load.checkpoint(origin), params))
+    if parallel.rank() == 0:
+        out.mkdir(parents=True, exist_ok=True)
+        # Merges are all that reads an expert, and its dtype is theirs where it is not float32
+        # (Plan.params.expert_dtype): rounded here or there, a merge's weights are the same.
+        dtype = getattr(torch, params.get("dtype", "float32"))
+        methods.merge_and_unload(model).to(dtype).save_pretrained(out)
+        load.tokenizer(origin).save_pretrained(out)
+        write_atomic(out / "log.jsonl", kept.log.read_bytes())
+        write_atomic(out / "train.json", json.dumps(record, indent=2) + "\n")
+        kept.remove()
+    return _summary(record)
+
+
+def _summary(record: Mapping[str, Any]) -> str:
+    together = f" by {record['processes']} processes" if record["processes"] > 1 else ""
+    return (
+        f"{record['steps']} steps in {record['seconds']:.1f} s{together}, final loss "
+        f"{record['final_loss']:.3f}, {record['trainable_parameters']:,} parameters trained"
+    )

@@ -1,0 +1,70 @@
+"""Where everything that a study makes lies: the addresses below its `results` folder."""
+
+from dataclasses import dataclass
+
+from mofe.study.config import Study
+from mofe.study.variants import Variant
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """The addresses of a study's files and folders, as seen from where the workflow is called."""
+
+    study: Study
+
+    @property
+    def root(self) -> str:
+        return self.study.results.rstrip("/")
+
+    @property
+    def world(self) -> str:
+        return f"{self.root}/world"
+
+    @property
+    def mirror(self) -> str:
+        """The folder {org}/{name} that data sets are read from: the generated world, the user's
+        mirror, or what was fetched from the hub."""
+        return self.world if self.study.world else self.model_mirror
+
+    @property
+    def model_mirror(self) -> str:
+        """The folder {org}/{name} that the hub's models are read from; no world generates them."""
+        return self.study.mirror or self.study.hub
+
+    def manifest(self, repo: str) -> str:
+        """What was fetched of a repository; its files lie in the folder of the same name."""
+        return f"{self.study.hub}/{repo}.json"
+
+    def model_dir(self, name: str) -> str:
+        return self.study.models[name].path or f"{self.root}/experts/{name}"
+
+    def moe_dir(self, moe: str) -> str:
+        return f"{self.root}/moe/{moe}"
+
+    def data_file(self, dataset: str) -> str:
+        return f"{self.root}/data/{dataset}.parquet"
+
+    def data_counts(self, dataset: str) -> str:
+        return f"{self.root}/data/{dataset}.json"
+
+    def variant_dir(self, variant: Variant, seed: int | str) -> str:
+        return f"{self.root}/variants/{variant.key}/s{seed}"
+
+    def trained(self, variant: Variant, seed: int | str) -> str:
+        return f"{self.variant_dir(variant, seed)}/trained.safetensors"
+
+    def loss_log(self, variant: Variant, seed: int | str) -> str:
+        return f"{self.variant_dir(variant, seed)}/log.jsonl"
+
+    def train_json(self, variant: Variant, seed: int | str) -> str:
+        return f"{self.variant_dir(variant, seed)}/train.json"
+
+    def eval_json(self, variant: Variant, seed: int | str, task: str) -> str:
+        return f"{self.root}/evals/{variant.key}/s{seed}/{task}.json"
+
+    def questions(self, variant: Variant, task: str) -> str:
+        """A task's questions in the tokens of a variant's tokenizer, which is its base's."""
+        return f"{self.root}/questions/{self.study.tokenizer(variant.moe.base)}/{task}.parquet"
+
+    def export_dir(self, variant: Variant, seed: int | str) -> str:
+        return f"{self.root}/models/{variant.key}/s{seed}"

@@ -1,0 +1,180 @@
+"""What the sections of a configuration must agree on: each check yields one sentence per fault."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from mofe.study.values import SHOWS
+
+if TYPE_CHECKING:
+    from mofe.study.config import Study
+
+
+def faults(study: Study) -> Iterator[str]:
+    """Every fault of a study whose keys are each right by themselves."""
+    for check in CHECKS:
+        yield from check(study)
+
+
+def _seeds(study: Study) -> Iterator[str]:
+    if len(set(study.seeds)) != len(study.seeds):
+        yield f"seeds: {study.seeds} names a seed twice; give each seed once"
+
+
+def _shadowed(study: Study) -> Iterator[str]:
+    for name in study.mixes.keys() & study.data.keys():
+        yield f"mixes.{name}: a data set has this name too (data.{name}); rename the mix"
+    for name in set(study.tasks) & set(SHOWS):
+        yield f"tasks.{name}: this name is taken by what a table's column can show; rename the task"
+
+
+def _cycles(study: Study) -> Iterator[str]:
+    for name in study.models:
+        chain = [name]
+        while (parent := study.models[chain[-1]].from_) is not None:
+            if parent in chain:
+                yield f"models.{name}.from: {' <- '.join([*chain, parent])} runs in a circle"
+                break
+            chain.append(parent)
+
+
+def _origins(study: Study) -> Iterator[str]:
+    for name, model in study.models.items():
+        if model.scratch and study.world is None:
+            yield f"models.{name}.scratch: pretraining reads the generated world; set 'world'"
+        if model.scratch:
+            shape = model.scratch.shape
+            for whole, part in (
+                ("hidden_size", "num_attention_heads"),
+                ("num_attention_heads", "num_key_value_heads"),
+            ):
+                if getattr(shape, whole) % getattr(shape, part):
+                    yield f"models.{name}.scratch.shape: {whole} is no multiple of {part}"
+        for recipe in (model.train or {}).values():
+            if study.recipes[recipe].method == "freeze":
+                yield f"models.{name}.train: recipe '{recipe}' freezes experts, the model is dense"
+
+
+def _chains(study: Study) -> Iterator[str]:
+    for number, table in study.tables.items():
+        for index, row in enumerate(table.rows):
+            for recipe in list(row.train.values())[:-1]:
+                if study.recipes[recipe].quantize:
+                    yield (
+                        f"tables.{number}.rows.{index}.train: no stage can follow the quantised "
+                        f"recipe '{recipe}'; make it the last"
+                    )
+
+
+def _repositories(study: Study) -> Iterator[str]:
+    """A repository has one folder, so everything that reads it must agree on what it holds."""
+    parts = [
+        (f"sources.{n}", s.repo, (s.revision, s.files, s.sample)) for n, s in study.sources.items()
+    ]
+    parts += [(f"models.{n}", m.hub, (m.revision,)) for n, m in study.models.items() if m.hub]
+    first: dict[str, tuple] = {}
+    for where, repo, content in parts:
+        known, asked = first.setdefault(repo, (where, content))
+        if asked != content:
+            yield (
+                f"{where}: {known} reads {repo} too, with another revision, 'files' or 'sample'; "
+                "make them equal"
+            )
+
+
+def _slots(study: Study) -> Iterator[str]:
+    for name, mixture in study.mixtures.items():
+        total = sum(mixture.experts.values())
+        if total < study.merge.experts_per_token:
+            yield (
+                f"mixtures.{name}.experts: {total} expert(s), but merge.experts_per_token is "
+                f"{study.merge.experts_per_token}; add experts"
+            )
+        for expert, count in mixture.experts.items():
+            have = len(study.models[expert].gates.positive)
+            if count > have:
+                yield (
+                    f"mixtures.{name}.experts.{expert}: {count} slots, but "
+                    f"models.{expert}.gates.positive has prompts for {have}; add "
+                    f"{count - have} more list(s) of prompts"
+                )
+        prompts = [
+            (f"models.{expert}.gates.positive.{slot}", sorted(prompts))
+            for expert, count in mixture.experts.items()
+            for slot, prompts in enumerate(study.models[expert].gates.positive[:count])
+        ]
+        for number, (where, given) in enumerate(prompts):
+            twin = next((w for w, other in prompts[:number] if other == given), None)
+            if twin and study.merge.gate_mode != "random":
+                yield (
+                    f"{where}: the same prompts as {twin}, so mixture '{name}' could not tell these "
+                    "experts apart; give each slot prompts that end in words of its own"
+                )
+    for number, table in study.tables.items():
+        for index, row in enumerate(table.rows):
+            total = sum(study.mixtures[row.mixture].experts.values())
+            for recipe in row.train.values():
+                frozen = study.recipes[recipe].frozen
+                if isinstance(frozen, int) and frozen > total:
+                    yield (
+                        f"tables.{number}.rows.{index}.train: recipe '{recipe}' freezes {frozen} "
+                        f"experts, mixture '{row.mixture}' has {total}"
+                    )
+
+
+def _columns(study: Study) -> Iterator[str]:
+    for number, table in study.tables.items():
+        width = len(table.labels) + len(table.columns)
+        if table.header and sum(n for _, n in table.header) != width:
+            yield (
+                f"tables.{number}.header: spans {sum(n for _, n in table.header)} columns, "
+                f"the table has {width}"
+            )
+        for heading in table.columns.keys() & (table.beside or {}).keys():
+            yield (
+                f"tables.{number}.beside.{heading}: the paper's column has this heading; give ours "
+                "another"
+            )
+
+
+def _questions(study: Study) -> Iterator[str]:
+    for name, data in study.data.items():
+        task = study.tasks.get(data.task)
+        if task is None or task.columns is None:
+            continue
+        same = (data.source, data.subset, data.split) == (task.source, task.subset, task.split)
+        if same and task.test_share is None:
+            yield (
+                f"data.{name}.split: {data.split!r} is what tasks.{data.task} asks; train on "
+                f"another split, or set tasks.{data.task}.test_share to ask a part of it"
+            )
+        if not same and task.test_share is not None:
+            yield (
+                f"data.{name}: source, subset and split differ from tasks.{data.task}, which asks "
+                "a share of its own split; make them alike, or leave test_share out"
+            )
+
+
+def _keys(study: Study) -> Iterator[str]:
+    for index, assumption in enumerate(study.assumptions):
+        try:
+            value_at(study, assumption.key)
+        except KeyError:
+            yield f"assumptions.{index}.key: {assumption.key!r} is not a key of the configuration"
+
+
+def value_at(study: Study, path: str) -> Any:
+    """The value under a dotted key path, as plain data. Raises KeyError for an unknown path."""
+    value: Any = study.model_dump(mode="json", by_alias=True, exclude_none=True)
+    for key in path.split("."):
+        if not isinstance(value, Mapping) or key not in value:
+            raise KeyError(path)
+        value = value[key]
+    return value
+
+
+CHECKS: tuple[Callable[[Study], Iterator[str]], ...] = (
+    *(_seeds, _shadowed, _cycles, _slots, _keys, _columns, _origins, _chains, _repositories),
+    _questions,
+)

@@ -1,0 +1,149 @@
+"""YAML to a `Study`, and faults as sentences.
+
+`load_study` turns the merged configuration into a frozen `Study` or raises one `ConfigError` that
+lists every fault with its key path, the offending value and what to write instead.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from mofe.study.config import Study
+from mofe.study.values import ConfigError, Part, suggest
+
+
+def _keys_at(path: tuple) -> list[str]:
+    """The keys that the mapping at `path` may hold, following the annotations of `Study`."""
+    annotation: Any = Study
+    for key in path:
+        if _is_part(annotation):
+            fields = {f.alias or n: f for n, f in annotation.model_fields.items()}
+            annotation = fields[key].annotation
+        else:  # the name of an entry, or an index
+            annotation = _part_in(annotation)
+    part = _part_in(annotation)
+    return [f.alias or n for n, f in part.model_fields.items()] if part else []
+
+
+def _is_part(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Part)
+
+
+def _part_in(annotation: Any) -> Any:
+    """The Part inside an annotation such as dict[Name, Data], `World | None` or list[TableRow]."""
+    if _is_part(annotation):
+        return annotation
+    inner = (_part_in(a) for a in getattr(annotation, "__args__", ()))
+    return next((part for part in inner if part), None)
+
+
+def _sentence(error: dict, lines: Mapping[tuple, str]) -> list[str]:
+    """The sentences for one of pydantic's errors."""
+    kind, given = error["type"], error.get("input")
+    if kind == "study":
+        return list(error["ctx"]["list"])
+    # pydantic adds the alternatives of a union and "[key]" to the path that the user wrote
+    loc = tuple(
+        k for k in error["loc"] if not re.search(r"^(int|float|str)$|^constrained-|[\[(]", str(k))
+    )
+    where = ".".join(map(str, loc)) + lines.get(tuple(map(str, loc)), "")
+    if kind == "extra_forbidden":
+        return [f"{where}: unknown key{suggest(loc[-1], _keys_at(loc[:-1]))}"]
+    if kind in ("float_type", "int_type", "count_or") and isinstance(given, str):
+        if (number := _number(given)) is not None:
+            hint = f"write {_yaml_number(number)} in a file (--config gives nested numbers as text)"
+            return [f"{where}: {given!r} is text, not a number; {hint}"]
+        if kind != "count_or":
+            return [f"{where}: {given!r} is text, a number is needed"]
+    if kind == "missing":
+        return [f"{where}: this key is missing; add it"]
+    message = error["msg"]
+    if kind in ("unknown_name", "bad_name", "exactly_one"):
+        return [f"{where}: {message}"]
+    return [f"{where}: {message}, but it is {given!r}"]
+
+
+def _number(text: str) -> float | None:
+    """The number that a text is, None where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _yaml_number(number: float) -> str:
+    if number.is_integer() and abs(number) < 1e15:
+        return str(int(number))
+    text = repr(number)
+    mantissa, e, exponent = text.partition("e")
+    return f"{mantissa if '.' in mantissa else mantissa + '.0'}{e}{exponent}"
+
+
+def _scan(files: Iterable[Path]) -> tuple[dict[tuple, str], list[str]]:
+    """Where each key path stands (' (file:line)'), and every key written twice in one mapping."""
+    lines: dict[tuple, str] = {}
+    twice: list[str] = []
+
+    def walk(node, path: tuple, file: Path):
+        if isinstance(node, yaml.MappingNode):
+            seen: set[str] = set()
+            for key, value in node.value:
+                here = (*path, str(key.value))
+                place = f" ({file}:{key.start_mark.line + 1})"
+                if key.value in seen:
+                    twice.append(f"{'.'.join(here)}{place}: this key stands twice; remove one")
+                seen.add(key.value)
+                lines[here] = place
+                walk(value, here, file)
+        elif isinstance(node, yaml.SequenceNode):
+            for index, value in enumerate(node.value):
+                walk(value, (*path, str(index)), file)
+
+    for file in files:
+        walk(yaml.compose(Path(file).read_text()), (), Path(file))
+    return lines, twice
+
+
+def load_study(config: Mapping[str, Any], files: Iterable[str | Path] = ()) -> Study:
+    """Check a merged configuration and return it as a `Study`.
+
+    config: plain data, as Snakemake merges it from its config files and --config.
+    files: the YAML files it came from, for line numbers and keys written twice.
+    Raises ConfigError with every fault at once.
+    """
+    lines, problems = _scan(Path(f) for f in files)
+    declared = {
+        section: list(config[section])
+        for section in ("models", "sources", "data", "mixes", "tasks", "recipes", "mixtures")
+        if isinstance(config.get(section), Mapping)
+    }
+    study = None
+    try:
+        study = Study.model_validate(dict(config), context=declared)
+    except ValidationError as error:
+        for e in error.errors():
+            problems += [s for s in _sentence(e, lines) if s not in problems]
+    if problems:
+        raise ConfigError(problems)
+    return study
+
+
+def read_study(*files: str | Path, **overrides: Any) -> Study:
+    """The study of YAML files, each laid over the ones before it, then `overrides`."""
+    config: dict[str, Any] = {}
+    for file in files:
+        config = overlay(config, yaml.safe_load(Path(file).read_text()))
+    return load_study(overlay(config, overrides), files)
+
+
+def overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """`top` over `base`, mapping by mapping, as Snakemake merges its config files."""
+    merged = dict(base)
+    for key, value in top.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = overlay(merged[key], value) if both else value
+    return merged

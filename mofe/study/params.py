@@ -1,0 +1,214 @@
+"""What each job reads of the configuration: as little as it depends on, so that a change of a key reruns
+what depends on that key and nothing else. Plain data, as Snakemake compares it between runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mofe.study.addresses import Addresses
+from mofe.study.checks import value_at
+from mofe.study.config import Study
+from mofe.study.values import ConfigError
+from mofe.study.variants import Stage, Variant
+
+if TYPE_CHECKING:
+    from mofe.study.plan import Plan
+
+
+@dataclass(frozen=True)
+class Params:
+    """The parameters of every job of a plan."""
+
+    plan: Plan
+
+    @property
+    def study(self) -> Study:
+        return self.plan.study
+
+    @property
+    def paths(self) -> Addresses:
+        return self.plan.paths
+
+    def data(self, dataset: str) -> dict[str, Any]:
+        """Everything of the configuration that a prepared training set depends on."""
+        study, data = self.study, self.study.data[dataset]
+        return {
+            "data": _plain(data, but={"tokens"}),
+            "source": self._source(data.source),
+            # training rows are rendered without examples, whatever the evaluation shows
+            "task": {**self.task(data.task), "shots": 0} if data.task else None,
+            "seed": study.sampling_seed,
+            "mirror": self.paths.mirror,
+        }
+
+    def task(self, task: str) -> dict[str, Any]:
+        """Everything of the configuration that a task's questions depend on."""
+        study, it = self.study, self.study.tasks[task]
+        own = ("columns", "subset", "split", "test_share", "examples")
+        mcq = {"mcq": {key: _plain(it)[key] for key in own}} if it.columns else {}
+        return {
+            **mcq,
+            "name": task,
+            "harness": it.harness,
+            "source": self._source(it.source),
+            "scoring": study.scoring,
+            "shots": study.shots,
+            "seed": study.sampling_seed,
+            "mirror": self.paths.mirror,
+        }
+
+    def model(self, model: str) -> dict[str, Any]:
+        """Everything of the configuration that a dense model depends on, its own training aside."""
+        it = self.study.models[model]
+        if it.train:
+            ((mix, recipe),) = it.train.items()
+            return {**self.stage(Stage(mix, recipe)), "dtype": self.expert_dtype(model)}
+        if it.scratch:
+            return {
+                "shape": _plain(it.scratch.shape),
+                "seed": it.scratch.seed,
+                "training": self._training(it.scratch.training),
+            }
+        return {"hub": it.hub, "revision": it.revision, "mirror": self.paths.model_mirror}
+
+    def expert_dtype(self, model: str) -> str:
+        """What a dense model that is fine-tuned here is stored in: the merges' dtype, to which
+        every merge rounds it anyway, so that nothing is lost. It is float32 where another model is
+        trained from it, and in a CPU study, whose models are small."""
+        an_origin = any(self.study.models[other].from_ == model for other in self.plan.models)
+        exact = an_origin or self.study.device == "cpu"
+        return "float32" if exact else self.study.merge.dtype
+
+    def merge(self, moe: str) -> dict[str, Any]:
+        """The merge's settings, and the prompts of every slot."""
+        it, taken, slots = self.plan.moes[moe], {}, []
+        for expert in it.experts:
+            gates, index = self.study.models[expert].gates, taken.get(expert, 0)
+            taken[expert] = index + 1
+            slots.append(
+                {
+                    "model": self.paths.model_dir(expert),
+                    "positive": list(gates.positive[index]),
+                    "negative": list(gates.negative),
+                }
+            )
+        names = {self.paths.model_dir(model): model for model in (it.base, *it.experts)}
+        base = self.paths.model_dir(it.base)
+        return {**_plain(self.study.merge), "base": base, "slots": slots, "names": names}
+
+    def stage(self, stage: Stage) -> dict[str, Any]:
+        """A stage's resolved recipe: the method, its settings, and the training's."""
+        recipe = self.study.recipes[stage.recipe]
+        mix = self.study.mixes.get(stage.mix)
+        overrides = [mix.training] if mix else []
+        return {
+            **self.method(stage),
+            "training": self._training(*overrides, recipe.training),
+        }
+
+    def method(self, stage: Stage) -> dict[str, Any]:
+        """The method and its settings: what it takes to rebuild the trained model."""
+        recipe = self.study.recipes[stage.recipe]
+        settings = {k: v for k, v in recipe.settings().items() if v is not None}
+        return {"recipe": stage.recipe, "method": recipe.method, **settings}
+
+    def chain(self, variant: Variant) -> list[dict[str, Any]]:
+        """The methods of a variant's stages, first stage first."""
+        return [self.method(s) for s in variant.stages]
+
+    def export(self, variant: Variant, seed: int) -> dict[str, Any]:
+        """What an exported model's weights and its card depend on."""
+        study, stages = self.study, variant.stages
+        dense = [m for n in (variant.moe.base, *variant.moe.experts) for m in self.study.lineage(n)]
+        mixes = [m for name in dict.fromkeys(dense) for m in study.models[name].train or ()]
+        datasets = dict.fromkeys(
+            d for m in (*mixes, *(s.mix for s in stages)) for d in self.plan.mix(m)
+        )
+        parts = (*variant.parents, variant) if stages else ()
+        return {
+            "study": study.study,
+            "dtype": study.merge.dtype,
+            "gate_mode": study.merge.gate_mode,
+            "experts_per_token": study.merge.experts_per_token,
+            "base": variant.moe.base,
+            "experts": {e: variant.moe.experts.count(e) for e in variant.moe.experts},
+            "models": {n: _choice(_plain(study.models[n])) for n in dict.fromkeys(dense)},
+            "chain": self.chain(variant),
+            "training": [self.stage(s)["training"] for s in stages],
+            "data": [
+                {
+                    "name": name,
+                    **_plain(study.data[name]),
+                    "source": _plain(study.sources[study.data[name].source]),
+                }
+                for name in datasets
+            ],
+            "read_from": "world" if study.world else "mirror" if study.mirror else "hub",
+            "trainings": [self.paths.train_json(v, seed) for v in parts],
+            "evaluations": [
+                self.paths.eval_json(variant, seed, task)
+                for task in self.plan.tasks.get(variant.key, ())
+            ],
+            "manifests": self.plan.manifests,
+            "license": study.export.license,
+        }
+
+    def preflight(self, model: str) -> dict[str, Any]:
+        """What must fit together before this dense expert is worth its training: for every mixture
+        it is in, the models that come from outside, as (base, expert), and their names."""
+        mixtures = [m for m in self.plan.moes.values() if model in self.plan.members(m)]
+        pairs = {
+            (self.study.lineage(moe.base)[0], self.study.lineage(expert)[0]): None
+            for moe in mixtures
+            for expert in moe.experts
+        }
+        names = {self.paths.model_dir(name): name for pair in pairs for name in pair}
+        folders = [[self.paths.model_dir(name) for name in pair] for pair in pairs]
+        return {"pairs": folders, "names": names}
+
+    def push_repo(self, variant: Variant, seed: int | str) -> str:
+        """The hub repository that an exported model is pushed to. Raises ConfigError where the study
+        names none: pushing has to be asked for."""
+        if (prefix := self.study.export.push) is None:
+            how = "set it to org/name, with which the repository's name begins"
+            raise ConfigError([f"export.push is null, so nothing is pushed; {how}"])
+        return f"{prefix}-{variant.key.replace('/', '-')}-s{seed}"
+
+    def assumptions(self) -> list[dict[str, Any]]:
+        """The choices where the paper is silent, with the values that this study uses."""
+        return [
+            {
+                "item": it.item,
+                "key": it.key,
+                "choice": _choice(value_at(self.study, it.key)),
+                "evidence": it.evidence,
+            }
+            for it in self.study.assumptions
+        ]
+
+    def _source(self, name: str) -> dict[str, Any]:
+        """What a reader needs of a source; what is fetched of it besides changes no row."""
+        it = self.study.sources[name]
+        known = {"repo": it.repo, "revision": it.revision}
+        if it.sample:
+            drawn = {"files": it.files, "rows": it.sample, "seed": self.study.sampling_seed}
+            known["sample"] = drawn
+        return known
+
+    def _training(self, *overrides) -> dict[str, Any]:
+        resolved = _plain(self.study.training)
+        for override in overrides:
+            resolved.update({k: v for k, v in _plain(override).items() if v is not None})
+        return resolved
+
+
+def _plain(part, but: set[str] | None = None) -> dict[str, Any]:
+    return part.model_dump(mode="json", by_alias=True, exclude=but)
+
+
+def _choice(value: Any) -> Any:
+    """A key's value without what would drown everything else (a model's prompts and sizes) and
+    without what estimates alone use."""
+    aside = {"gates", "shape", "questions", "tokens", "generated"}
+    return {k: v for k, v in value.items() if k not in aside} if isinstance(value, dict) else value

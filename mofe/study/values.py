@@ -1,0 +1,118 @@
+"""Kinds of values that a configuration holds, and the base of its parts.
+
+A name is checked against what the configuration declares (the context of pydantic's validation), so
+that a misspelt one is a fault with the nearest known name.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WrapValidator
+from pydantic_core import PydanticCustomError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+SHOWS = ("trainable", "time")  # what a table's column can show besides a task
+
+
+class ConfigError(ValueError):
+    """The configuration has faults; `problems` holds one sentence each."""
+
+    def __init__(self, problems: list[str]):
+        self.problems = problems
+        super().__init__(
+            f"{len(problems)} fault(s) in the configuration:\n  " + "\n  ".join(problems)
+        )
+
+
+def suggest(word: Any, known: Iterable[str]) -> str:
+    """'; did you mean ...?' for the nearest known word, else the list of what is known."""
+    known = sorted({str(k) for k in known})
+    near = difflib.get_close_matches(str(word), known, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    return f"; known are {', '.join(known)}" if known else ""
+
+
+def _known(sections: str, extra: tuple[str, ...] = ()):
+    """A validator: the value is a name declared in one of the `sections` (or in `extra`)."""
+
+    def check(value: str, info):
+        declared = [n for s in sections.split("|") for n in info.context.get(s, ())] + list(extra)
+        if value not in declared:
+            raise PydanticCustomError(
+                "unknown_name",
+                "{value} is not declared under {sections}{hint}",
+                {
+                    "value": repr(value),
+                    "sections": " or ".join(sections.split("|")),
+                    "hint": suggest(value, declared),
+                },
+            )
+        return value
+
+    return AfterValidator(check)
+
+
+def _is_name(value: str) -> str:
+    if not NAME.fullmatch(value):
+        raise PydanticCustomError(
+            "bad_name",
+            "{value} cannot be a name: it becomes part of paths, so use letters, digits, '.', '_' "
+            "and '-', starting with a letter or digit",
+            {"value": repr(value)},
+        )
+    return value
+
+
+Name = Annotated[str, AfterValidator(_is_name)]
+ModelName = Annotated[str, _known("models")]
+SourceName = Annotated[str, _known("sources")]
+DataName = Annotated[str, _known("data")]
+MixName = Annotated[str, _known("mixes|data")]
+TaskName = Annotated[str, _known("tasks")]
+RecipeName = Annotated[str, _known("recipes")]
+MixtureName = Annotated[str, _known("mixtures")]
+Shown = Annotated[str, _known("tasks", SHOWS)]
+Stages = dict[MixName, RecipeName]  # in order: trained on this mix by this recipe, then ...
+Count = Annotated[int, Field(ge=1)]
+
+
+def count_or(word: str):
+    """The type of a count for which a word may stand. What is neither is told once: a union alone
+    has a sentence for each."""
+
+    def check(value: Any, either) -> int | str:
+        try:
+            return either(value)
+        except ValidationError:
+            raise PydanticCustomError(
+                "count_or", f"Input should be a whole number from 1, or '{word}'"
+            ) from None
+
+    return Annotated[Count | Literal[word], WrapValidator(check)]
+
+
+Amount = Annotated[float, Field(gt=0, allow_inf_nan=False)]  # a mean, such as tokens a row
+
+
+class Part(BaseModel):
+    """A part of the configuration: unknown keys are faults, values are never coerced."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def exactly_one(part: Part, *keys: str) -> Part:
+    given = [k for k in keys if getattr(part, k) is not None]
+    if len(given) != 1:
+        raise PydanticCustomError(
+            "exactly_one",
+            "needs exactly one of {keys}, has {given}",
+            {"keys": ", ".join(keys), "given": ", ".join(given) or "none"},
+        )
+    return part
+
+
+Seed = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]

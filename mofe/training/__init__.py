@@ -1,0 +1,1 @@
+"""One training: rows as tokens, the loop, its processes and checkpoints."""

@@ -1,0 +1,243 @@
+"""Training: one loop for every method and scale, to be read in one sitting.
+
+AdamW with linear decay on the mean loss over the answers' tokens of the global batch (section 4.1).
+The loop is ours, on accelerate, because the Trainer of transformers drops a Mixtral's experts when
+it resumes and ends with exit code 0 on a loss that is not a number.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
+
+from mofe.layers import parameters, positions, vocabulary
+from mofe.study.hardware import Sharding
+from mofe.training import parallel, tokens
+from mofe.training.checkpoint import Checkpoint, Interrupted, Progress, Signals
+
+
+class AnswerLoss(nn.Module):
+    """A causal language model's summed cross-entropy over the labelled tokens.
+
+    Logits, and the last layer's FFN, are computed at the labelled positions only: of a
+    multiple-choice row, one or two.
+    """
+
+    def __init__(self, model: nn.Module, router_aux_loss: float = 0.0):
+        super().__init__()
+        self.model, self.router_aux_loss = model, router_aux_loss
+
+    @property
+    def plain(self) -> nn.Module:
+        """The causal language model, adapters in it but without peft's wrapper around it."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
+    def forward(
+        self, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor
+    ) -> torch.Tensor:
+        """int64 (rows, length) each, labels -100 where there is no loss -> a float32 scalar.
+
+        Rows are padded on the right and attention is causal, so padding cannot reach a row: the
+        mask only keeps it out of the router's auxiliary loss.
+
+        The router's auxiliary loss, a mean over tokens, counts once for each labelled token, so
+        that dividing by their number leaves both terms as they are meant.
+        """
+        plain = self.plain
+        balanced = self.router_aux_loss > 0 and hasattr(plain.config, "num_local_experts")
+        extra = {"output_router_logits": True} if balanced else {}
+        targets = labels[:, 1:]
+        picked = targets != tokens.IGNORED
+        read = F.pad(picked, (0, 1))
+        # the auxiliary loss is of all positions
+        with nullcontext() if balanced else positions.only_at(plain.model, read):
+            out = plain.model(input_ids=input_ids, use_cache=False, **extra)
+        logits = plain.lm_head(out.last_hidden_state[:, :-1][picked])
+        loss = F.cross_entropy(logits.float(), targets[picked], reduction="sum")
+        if balanced:
+            config = plain.config
+            loss += (
+                self.router_aux_loss
+                * picked.sum()
+                * load_balancing_loss_func(
+                    out.router_logits,
+                    config.num_local_experts,
+                    config.num_experts_per_tok,
+                    attention_mask,
+                )
+            )
+        return loss
+
+
+def fit(
+    model: nn.Module,
+    rows: tokens.Rows,
+    training: Mapping[str, Any],
+    seed: int,
+    pad: int,
+    checkpoint: Checkpoint,
+    sharding: Sharding = "none",
+) -> dict[str, Any]:
+    """Train the parameters that require gradients, in place, in all processes of this job.
+
+    training: the resolved `training` keys, micro_batch a number. checkpoint: where to go on from,
+    and where to save on SIGTERM or SIGUSR1 and from time to time; its log gets one JSON line an
+    optimiser step (step, loss: mean over the global batch's answer tokens, learning_rate, tokens:
+    seen so far, seconds).
+    sharding: how several processes share the work; whatever it is, the rows of every step and the
+    loss are the same.
+    Returns the run's record (seconds by this loop's own clock). Raises FloatingPointError where
+    the loss or the gradient's norm is not finite, ValueError where warm-up takes every step,
+    Interrupted after a signal.
+    """
+    accelerator = parallel.accelerator()
+    steps = tokens.count_steps(len(rows), training["epochs"], training["global_batch"])
+    rate = _decay(training, steps)
+    objective = parallel.prepare(
+        AnswerLoss(model, training["router_aux_loss"]), accelerator, sharding
+    )
+    objective.train()
+    trained = parameters.trained(model)
+    optimizer = torch.optim.AdamW(_decay_groups(trained, training["weight_decay"]), fused=True)
+    schedule = tokens.schedule(
+        rows.lengths,
+        seed,
+        training["epochs"],
+        training["global_batch"],
+        most_tokens=training["micro_batch"] * training["max_length"],
+        processes=parallel.processes(),
+        starting=tokens.STARTING[accelerator.device.type],
+    )
+    answers, lengths = rows.answers, rows.lengths
+    progress = checkpoint.restore(trained, optimizer)
+    restored, started, loss = progress, time.perf_counter(), float("nan")
+
+    alone = parallel.processes() == 1 and accelerator.device.type == "cpu"
+    with (
+        Signals() as signals,
+        checkpoint.lines() as log,
+        vocabulary.summed_in_place(model) if alone else nullcontext(),
+    ):
+        for step in islice(schedule, progress.step, None):
+            number = progress.step + 1
+            everything = [index for batch in step for index in batch]
+            answer_tokens = sum(answers[i] for i in everything)
+            # what a step draws (dropout) depends on the step alone, also after a restart
+            torch.manual_seed(_step_seed(seed, number))
+            total = torch.zeros((), device=accelerator.device)
+            mine = parallel.assign(step, parallel.processes(), parallel.rank())
+            for place, (batch, counts) in enumerate(mine, 1):
+                inputs = tokens.collate(rows, batch, pad, counts)
+                with parallel.no_sync(objective, accelerator, last=place == len(mine)):
+                    with accelerator.autocast():
+                        part = objective(**{k: v.to(total.device) for k, v in inputs.items()})
+                    # gradients are averaged over the processes, and meant to be added up
+                    accelerator.backward(part * parallel.processes() / answer_tokens)
+                total += part.detach()
+                del part  # with its graph, which holds the weights' bfloat16 copies
+                if parallel.any_of(signals.asked is not None):
+                    checkpoint.save(trained, optimizer, progress)
+                    raise Interrupted(
+                        f"stopped by {signals.asked or 'a signal to another process'} after step "
+                        f"{progress.step} of {steps}; it goes on from there when it is run again"
+                    )
+            loss = (accelerator.reduce(total) / answer_tokens).item()
+            norm = torch.nn.utils.clip_grad_norm_(trained.values(), training["max_grad_norm"])
+            norm = parallel.full_tensor(norm).item()
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise FloatingPointError(
+                    f"training.learning_rate: at step {number} the loss is {loss} and the gradient's "
+                    f"norm {norm:g} with {training['learning_rate']}; lower it"
+                )
+            for group in optimizer.param_groups:
+                group["lr"] = rate(number - 1)
+            optimizer.step()
+            parameters.stepped(model)
+            optimizer.zero_grad(set_to_none=True)
+            passed = time.perf_counter() - started
+            progress = replace(
+                progress,
+                step=number,
+                tokens=progress.tokens + sum(lengths[i] for i in everything),
+                answer_tokens=progress.answer_tokens + answer_tokens,
+                seconds=restored.seconds + passed,
+                device_seconds=restored.device_seconds + passed * parallel.processes(),
+            )
+            log(
+                {"step": number, "loss": loss, "learning_rate": rate(number - 1), **_seen(progress)}
+            )
+            left = progress.seconds / number * (steps - number)
+            print(f"step {number}/{steps}  loss {loss:.4f}  {left:.0f} s left", flush=True)
+            if number < steps and parallel.any_of(checkpoint.due()):
+                checkpoint.save(trained, optimizer, progress)
+    return {
+        "seconds": progress.seconds,
+        "device_seconds": progress.device_seconds,
+        "steps": steps,
+        "rows": len(rows),
+        "dropped_rows": rows.dropped,
+        "tokens": progress.tokens,
+        "answer_tokens": progress.answer_tokens,
+        "final_loss": loss,
+        "resumed": progress.resumed,
+        "processes": parallel.processes(),
+        "sharding": sharding,
+        "micro_batch": training["micro_batch"],
+        "peak_memory_bytes": _peak_memory(),
+    }
+
+
+def _decay(training: Mapping[str, Any], steps: int) -> Callable[[int], float]:
+    """The learning rate of each step, from 0: linear warm-up, then linear decay to zero."""
+    warmup, highest = training["warmup_steps"], training["learning_rate"]
+    if warmup >= steps:
+        raise ValueError(
+            f"training.warmup_steps: {warmup} steps of warm-up leave none of the {steps} steps; "
+            "lower it"
+        )
+
+    def rate(step: int) -> float:
+        if step < warmup:
+            return highest * ((step + 1) / (warmup + 1))
+        return highest * ((steps - step) / (steps - warmup))
+
+    return rate
+
+
+def _decay_groups(trained: Mapping[str, nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups: norms and biases are excluded from weight decay, as is customary."""
+    parameters = trained.values()
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _step_seed(seed: int, step: int) -> int:
+    """A seed for this step in this process."""
+    words = np.random.SeedSequence([seed, step, parallel.rank()]).generate_state(1, np.uint64)
+    return int(words[0] >> np.uint64(1))
+
+
+def _seen(progress: Progress) -> dict[str, Any]:
+    return {"tokens": progress.tokens, "seconds": round(progress.seconds, 3)}
+
+
+def _peak_memory() -> int:
+    """The most memory that this process had so far, in bytes: of its GPU, else resident."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    # not getrusage's ru_maxrss, which starts with what the parent had
+    status = Path("/proc/self/status").read_text()
+    (high,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
+    return 1024 * int(high)

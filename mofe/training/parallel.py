@@ -1,0 +1,146 @@
+"""One training in several processes: who computes which rows, and how weights are shared out.
+
+The experiment does not depend on it: a step has the same rows, and the same loss, whether one
+process computes them or eight. "ddp" gives every process the whole model and adds the gradients up
+once a step; "fsdp" shares parameters, gradients and optimiser states out among the processes
+(FSDP2), for models that one GPU cannot hold.
+"""
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import Shard
+
+from mofe.study.hardware import Sharding
+
+T = TypeVar("T")
+
+
+def rank() -> int:
+    """This process's number, from 0; 0 where there is only one."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def local_rank() -> int:
+    """This process's number on its machine: the GPU that it uses."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def processes() -> int:
+    """How many processes compute this training together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def accelerator() -> Accelerator:
+    """Devices and precision: bfloat16 autocast on GPUs, float32 on CPUs."""
+    on_gpu = torch.cuda.is_available()
+    return Accelerator(
+        cpu=not on_gpu,
+        mixed_precision="bf16" if on_gpu else "no",
+        # gradients live in the buckets that are sent, not in a second copy of them
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+    )
+
+
+def assign(
+    step: Sequence[Sequence[int]], processes: int, rank: int
+) -> list[tuple[Sequence[int], bool]]:
+    """The micro-batches of an optimiser step that process `rank` computes: (rows, do they count).
+
+    step: tokens.schedule's micro-batches, sorted by length, so that those computed at the same time
+    are of about one length. All processes get equally many, because gradients and shards are
+    exchanged by all of them at once; where there are too few, a process computes one row that
+    counts for nothing.
+    """
+    mine = [(step[i], True) for i in range(rank, len(step), processes)]
+    rounds = math.ceil(len(step) / processes)
+    return mine + [(step[0][:1], False)] * (rounds - len(mine))
+
+
+def prepare(objective: nn.Module, accelerator: Accelerator, sharding: Sharding) -> nn.Module:
+    """The objective (AnswerLoss) as this process calls it: on its device, wrapped, or sharded.
+
+    Sharded, activations are bfloat16 between layers too, where otherwise autocast leaves them
+    float32 if the embeddings are trained; so are the norms' weights when they are used.
+    Raises ValueError for "fsdp" with 4-bit weights, whose scales would not be shared out with them.
+    """
+    if sharding != "fsdp":
+        return accelerator.prepare_model(objective)
+    if any(getattr(p, "quant_state", None) is not None for p in objective.parameters()):
+        raise ValueError(
+            "hardware: a 4-bit model (QLoRA) cannot be shared out among GPUs; train it on one GPU, "
+            "or replicated on several"
+        )
+    mesh = init_device_mesh(accelerator.device.type, (processes(),))
+    on_gpu = accelerator.device.type == "cuda"
+    precision = (
+        MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        if on_gpu
+        else MixedPrecisionPolicy()
+    )
+    how = {"mesh": mesh, "mp_policy": precision, "shard_placement_fn": _evenly}
+    for layer in objective.plain.model.layers:
+        fully_shard(layer, **how)
+    return fully_shard(objective, **how)
+
+
+def _evenly(parameter: nn.Parameter) -> Shard | None:
+    """Where a parameter is cut: stacked experts across each expert, of which there may be fewer
+    than processes; where that leaves a rest, and everything else, along the first axis."""
+    even = parameter.ndim == 3 and parameter.shape[1] % processes() == 0
+    return Shard(1) if even else None
+
+
+def no_sync(objective: nn.Module, accelerator: Accelerator, last: bool) -> AbstractContextManager:
+    """Around a micro-batch's backward pass: replicated processes add gradients up after the step's
+    last one only. Shards are exchanged after each, or a process would hold whole gradients."""
+    if processes() == 1 or last or not isinstance(objective, nn.parallel.DistributedDataParallel):
+        return nullcontext()
+    return accelerator.no_sync(objective)
+
+
+def any_of(flag: bool) -> bool:
+    """Whether the flag is up in any process: they stop together or not at all."""
+    if processes() == 1:
+        return flag
+    votes = torch.tensor(int(flag))
+    dist.all_reduce(votes, group=_control())
+    return bool(votes)
+
+
+@cache
+def _control() -> dist.ProcessGroup:
+    accelerator()  # starts the processes' group, if nothing did yet
+    # by gloo on the CPU, so that asking never waits for the GPU
+    return dist.new_group(backend="gloo")
+
+
+def from_first(decide: Callable[[], T]) -> T:
+    """What the first process decides, in all of them."""
+    answer = [decide() if rank() == 0 else None]
+    if processes() > 1:
+        dist.broadcast_object_list(answer, src=0, group=_control())
+    return answer[0]
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    if processes() > 1:
+        dist.barrier(group=_control())
+
+
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor of which each process holds a shard, put together; others as they are. All
+    processes must ask for it."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
