@@ -18,13 +18,14 @@ BENCH_PACKAGES ?= .venv/bench
 QUICK ?=
 bench = PYTHONPATH=$(BENCH_PACKAGES) $(BIN)/python benchmarks
 
-.PHONY: help mini test bench lint format lock latex slurm clean
+.PHONY: help mini test bench docs lint format lock latex slurm clean
 
 help:
 	@echo "make mini           the study in miniature, three seeds, to results/mini/"
 	@echo "make mini SEEDS=0   the same with one seed"
 	@echo "make test           the tests"
 	@echo "make bench          the benchmarks, to docs/benchmarks.md (make bench QUICK=1: whether they work)"
+	@echo "make docs           the generated parts of the documentation"
 	@echo "make lint           ruff, snakefmt and snakemake --lint"
 	@echo "make lock           resolve requirements.in anew"
 
@@ -48,6 +49,10 @@ endif
 $(BENCH_PACKAGES)/ready: benchmarks/requirements.txt .venv/ready
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --target $(BENCH_PACKAGES) --no-deps -r benchmarks/requirements.txt
 	touch $@
+
+# Tables of keys and records, the schemas: from the code's own descriptions.
+docs: .venv/ready
+	$(BIN)/python docs/generate
 
 lint: .venv/ready
 	$(BIN)/ruff check

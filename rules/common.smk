@@ -207,7 +207,9 @@ def refuse_an_incomplete_mirror():
         for j in waiting("fetch_model")
         for r in PLAN.model_repositories(j.wildcards.model)
     ]
-    missing = {r.repo: r for r in read if not Path(PLAN.paths.model_mirror, r.repo).is_dir()}
+    missing = {
+        r.repo: r for r in read if not Path(PLAN.paths.model_mirror, r.repo).is_dir()
+    }
     if STUDY.mirror and missing:
         names = ", ".join(f"{r.repo} (revision {r.revision})" for r in missing.values())
         raise WorkflowError(

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_swiglu import SHAPES, compare
 from test_models import SETTINGS
+from test_swiglu import SHAPES, compare
 from test_train import run
 
 from mofe.layers import experts, parameters, swiglu

@@ -106,7 +106,7 @@ class Plan:
     def tokenizers(self) -> tuple[str, ...]:
         """The models whose tokenizers the variants have."""
         return tuple(
-            dict.fromkeys((self.study.tokenizer(v.moe.base) for v in self.variants.values()))
+            dict.fromkeys(self.study.tokenizer(v.moe.base) for v in self.variants.values())
         )
 
     def shown_in(self, *numbers: int) -> list[Variant]:
