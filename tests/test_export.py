@@ -8,6 +8,7 @@ import torch
 import yaml
 from conftest import CONFIG, MINI
 from test_models import IDS, SETTINGS, logits, moved
+from test_report import eval_record
 from test_train import run as train_run
 from transformers import AutoModelForCausalLM, AutoTokenizer, MixtralForCausalLM
 
@@ -82,7 +83,8 @@ def front(card: str) -> dict:
 
 def test_the_card_is_filled_from_the_records(tiny, plan, tmp_path, data):
     record = train_run(tiny, data, tmp_path, "mofe")
-    score = {"task": "mmlu", "n": 1140, "metrics": {"acc": {"value": 0.25, "stderr": 0.0128}}}
+    metrics = {"acc": {"value": 0.25, "stderr": 0.0128}}
+    score = eval_record(task="mmlu", n=1140, metrics=metrics)
     (tmp_path / "mmlu.json").write_text(json.dumps(score))
     paper = Plan(read_study(CONFIG))
     variant = paper.variants["tinyllama_2tinyllama/mmlu_medmcqa_mofe"]

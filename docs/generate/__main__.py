@@ -13,10 +13,16 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
+import records
+
 # (page, NAME) -> the text between the marks
-PARTS: dict[tuple[str, str], Callable[[], str]] = {}
+PARTS: dict[tuple[str, str], Callable[[], str]] = {
+    **records.PARTS,
+}
 # file -> its text
-FILES: dict[str, Callable[[], str]] = {}
+FILES: dict[str, Callable[[], str]] = {
+    **records.FILES,
+}
 
 
 def texts() -> dict[Path, str]:

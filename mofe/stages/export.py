@@ -1,6 +1,5 @@
 """A trained variant as a standard Mixtral checkpoint that others can load, and its model card."""
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,12 +9,13 @@ import torch
 import yaml
 from torch import nn
 
-from mofe import provenance
+from mofe import provenance, records
 from mofe.files import write_atomic
 from mofe.layers.experts import QuantizedStack, SplitExperts
 from mofe.layers.nf4 import expanded
 from mofe.models import load, methods
 from mofe.models.files import TOKENIZER_FILES
+from mofe.records import EvalRecord, HubManifest, TrainRecord
 
 SHARD_SIZE = "5GB"
 PAPER = """@article{seo2025mofe,
@@ -121,8 +121,8 @@ def card(params: Mapping[str, Any], names: Mapping[str, Any], total: int) -> str
 
     params: Plan.params.export; total: number of parameters.
     """
-    trainings = [json.loads(Path(file).read_text()) for file in params["trainings"]]
-    scores = [json.loads(Path(f).read_text()) for f in params["evaluations"] if Path(f).exists()]
+    trainings = [records.read(file, TrainRecord) for file in params["trainings"]]
+    scores = [records.read(f, EvalRecord) for f in params["evaluations"] if Path(f).exists()]
     dense, commits = params["models"], _commits(params["manifests"])
     front = {
         "library_name": "transformers",
@@ -212,12 +212,12 @@ def _origin(model: Mapping[str, Any], commits: Mapping[str, str]) -> str:
 
 def _commits(manifests: Sequence[str]) -> dict[str, str]:
     """The commit that was really fetched of each of the hub's repositories, by their manifests."""
-    fetched = [json.loads(Path(file).read_text()) for file in manifests if Path(file).exists()]
-    return {manifest["repo"]: manifest["commit"] for manifest in fetched}
+    fetched = [records.read(file, HubManifest) for file in manifests if Path(file).exists()]
+    return {manifest.repo: manifest.commit for manifest in fetched}
 
 
 def _stages(
-    params: Mapping[str, Any], trainings: Sequence[Mapping], commits: Mapping[str, str]
+    params: Mapping[str, Any], trainings: Sequence[TrainRecord], commits: Mapping[str, str]
 ) -> list[str]:
     lines = _table(
         ["Stage", "Method", "Trained parameters", "Rows", "Steps", "Final loss"],
@@ -225,10 +225,10 @@ def _stages(
             [
                 number,
                 ", ".join(f"{k} {v}" for k, v in chain.items()),
-                f"{record['trainable_parameters']:,}",
-                f"{record['rows']:,}",
-                f"{record['steps']:,}",
-                f"{record['final_loss']:.4f}",
+                f"{record.trainable_parameters:,}",
+                f"{record.rows:,}",
+                f"{record.steps:,}",
+                f"{record.final_loss:.4f}",
             ]
             for number, (chain, record) in enumerate(
                 zip(params["chain"], trainings, strict=True), 1
@@ -253,26 +253,26 @@ def _stages(
     return lines
 
 
-def _scores(scores: Sequence[Mapping]) -> list[str]:
+def _scores(scores: Sequence[EvalRecord]) -> list[str]:
     return _table(
         ["Task", "Metric", "Value", "Standard error", "Questions"],
         [
-            [s["task"], metric, f"{it['value']:.4f}", f"{it['stderr']:.4f}", f"{s['n']:,}"]
+            [s.task, metric, f"{it.value:.4f}", f"{it.stderr:.4f}", f"{s.n:,}"]
             for s in scores
-            for metric, it in s["metrics"].items()
+            for metric, it in s.metrics.items()
         ],
     )
 
 
-def _provenance(trainings: Sequence[Mapping]) -> list[str]:
+def _provenance(trainings: Sequence[TrainRecord]) -> list[str]:
     lines = [f"- exported by commit {provenance.git_revision()}"]
     for number, record in enumerate(trainings, 1):
-        hardware = ", ".join(record["hardware"]["gpus"]) or record["hardware"]["cpu"]
+        hardware = ", ".join(record.hardware.gpus) or record.hardware.cpu
         lines.append(
-            f"- stage {number}: commit {record['git_revision']}, configuration "
-            f"{record['config_hash'][:16]}, on {hardware}"
+            f"- stage {number}: commit {record.git_revision}, configuration "
+            f"{record.config_hash[:16]}, on {hardware}"
         )
-    versions = (trainings[-1] if trainings else provenance.stamp())["versions"]
+    versions = trainings[-1].versions if trainings else provenance.versions()
     return [*lines, "- " + ", ".join(f"{name} {number}" for name, number in versions.items())]
 
 
@@ -299,5 +299,5 @@ def push(*, model: str, repo: str, out: Path) -> str:
     api = HfApi()
     api.create_repo(repo, private=True, exist_ok=True)
     commit = api.upload_folder(repo_id=repo, folder_path=model, commit_message="Exported by mofe")
-    write_atomic(out, json.dumps({"repo": repo, "commit": commit.oid}, indent=2) + "\n")
+    records.write(out, records.PushRecord(repo=repo, commit=commit.oid))
     return f"{repo} at {commit.oid}"

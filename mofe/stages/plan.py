@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
+from mofe import records
 from mofe.estimate.cost import Costs
 from mofe.estimate.forecast import forecast, markdown, summary
 from mofe.files import write_atomic
@@ -33,9 +34,9 @@ def write(*, config: Mapping[str, Any], markdown_file: Path, json_file: Path) ->
     real modules are not those that were estimated with.
     """
     costs = Costs(Plan(load_study(config)))
-    found = forecast(costs)
-    found["counted_models"] = check_counts(costs)
-    write_atomic(json_file, json.dumps(found, indent=2) + "\n")
+    record = forecast(costs, check_counts(costs))
+    records.write(json_file, record)
+    found = record.model_dump()
     write_atomic(markdown_file, markdown(found))
     return summary(found) + f"\n{markdown_file} has the rest"
 
