@@ -248,7 +248,7 @@ def test_stages_follow_each_other(tiny, data, tmp_path):
                 **SETTINGS[method],
                 "training": {**TRAINING, "learning_rate": 1e-30, "weight_decay": 0.0},
             },
-            names={},
+            names={"moe": "moe2a2b", "stages": method},
             seed=0,
             trained=out / "trained.safetensors",
             record=out / "train.json",

@@ -1,16 +1,19 @@
 """The workflow as its users run it: dry runs, the whole reduced study, and what reruns when."""
 
+import gzip
 import json
 import re
 from collections import Counter
 from pathlib import Path
 
+import jsonschema
 import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import CONFIG, MINI, REDUCED, snakemake
+from conftest import CONFIG, MINI, REDUCED, ROOT, snakemake
 
+from mofe import records
 from mofe.stages import train
 from mofe.study.load import read_study
 from mofe.study.plan import Plan
@@ -186,6 +189,42 @@ def test_one_command_makes_every_table_figure_and_the_report(reduced):
     page = (reduced.results / "report.html").read_text()
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert all(f"Table {number}" in page for number in range(1, 8))
+
+
+RECORDS = {
+    "variants/*/*/s0/train.json": "train",
+    "variants/*/*/s0/log.jsonl": "log",
+    "experts/*/train.json": "train-dense",
+    "experts/*/log.jsonl": "log",
+    "evals/*/*/s0/*.json": "eval",
+    "evals/*/*/s0/*.jsonl.gz": "answer-choice",
+    "moe/*/merge.json": "merge",
+    "data/mmlu.json": "counts-task",
+    "data/medmcqa.json": "counts-task",
+    "data/sujet.json": "counts-task",
+    "data/*_*.json": "counts-text",
+}
+
+
+@pytest.mark.parametrize("pattern", RECORDS)
+def test_every_record_is_read_as_it_was_written_and_is_of_its_schema(reduced, pattern):
+    name = RECORDS[pattern]
+    kind, schema = records.KINDS[name], ROOT / "docs" / "schemas" / f"{name}.json"
+    validator = jsonschema.Draft202012Validator(json.loads(schema.read_text()))
+    files = sorted(reduced.results.glob(pattern))
+    assert files
+    for file in files:
+        if ".jsonl" in file.name:
+            content = file.read_bytes()
+            content = gzip.decompress(content) if file.suffix == ".gz" else content
+            found = records.read_lines(file, kind)
+            assert "".join(map(records.line, found)).encode() == content
+            written = [json.loads(line) for line in content.splitlines()]
+        else:
+            written = [json.loads(file.read_text())]
+            assert json.loads(records.line(records.read(file, kind))) == written[0]
+        for record in written:
+            validator.validate(record)
 
 
 def test_the_tidy_tables_hold_the_papers_values_beside_ours(reduced):
