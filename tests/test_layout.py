@@ -72,13 +72,13 @@ def test_the_plan_needs_no_model_library(room):
 
 def house(page: str) -> str:
     """The map of the package in a page: its block of code that begins with mofe/."""
-    (block,) = re.findall(r"(?:^    mofe/.*\n(?:^    .*\n)*)", (ROOT / page).read_text(), re.M)
+    (block,) = re.findall(r"(?:^    mofe/.*\n(?:^    .*\n)*)", (ROOT / page).read_text(), re.MULTILINE)
     return block
 
 
 def test_both_maps_are_the_same_and_name_every_room():
     assert house("README.md") == house("CONTRIBUTING.md")
-    named = set(re.findall(r"^ {4,8}(?:mofe/)?(\w+)(?:/|\.py)", house("README.md"), re.M))
+    named = set(re.findall(r"^ {4,8}(?:mofe/)?(\w+)(?:/|\.py)", house("README.md"), re.MULTILINE))
     assert set(FLOOR) <= named
 
 
