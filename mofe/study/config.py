@@ -1,8 +1,8 @@
 """The study's configuration: every key that config.yaml may hold, with its description.
 
 docs/configuration.md's tables and docs/schemas/config.schema.json are made from these models (`make
-docs`). `mofe.study.load` reads a configuration; `mofe.study.checks` has what sections must agree on.
-Imports neither torch nor transformers.
+docs`). `mofe.study.load` reads a configuration, and `mofe.study.checks` has what its sections must
+agree on. Imports neither torch nor transformers.
 """
 
 import re
@@ -41,9 +41,8 @@ class World(Part):
     seed: int = Field(0, description="The seed that draws the names, the facts and every row.")
     test_questions: Count = Field(
         2000,
-        description="Questions in MMLU's test set and in MedMCQA's validation set; PubMedQA has "
-        "half"
-        "as many, Sujet a tenth.",
+        description="Test questions per task: MMLU's test set, MedMCQA's validation set, half of "
+        "PubMedQA, a tenth of Sujet.",
     )
     train_rows: Count = Field(
         3000, description="Rows in MMLU's auxiliary_train and in MedMCQA's train."
@@ -59,7 +58,7 @@ class World(Part):
     cue_strength: Share = Field(
         0.7,
         description="Chance that a cue word agrees with the verdict or mood of its passage. It "
-        "sets"
+        "sets "
         "the ceiling of PubMedQA and of two of Sujet's three kinds of rows.",
     )
     vignettes: Share = Field(
@@ -90,7 +89,7 @@ class Source(Part):
     files: Annotated[list[str], Field(min_length=1)] = Field(
         ["*.parquet", "*.csv", "*.json", "*.jsonl", "*.jsonl.gz"],
         description="Patterns of the files that are fetched; `*` stands for folders too. "
-        "`README.md`,"
+        "`README.md`, "
         "which names the splits, is always fetched.",
     )
     sample: Count | None = Field(
@@ -202,12 +201,12 @@ class Columns(Part):
     question: str = Field(description="The column of the question's text.")
     options: str | Annotated[list[str], Field(min_length=2)] = Field(
         description="A column that holds a list, or a list of columns, one per option. A row may "
-        "have"
+        "have "
         "fewer options (empty at the end)."
     )
     answer: str = Field(
         description="A column with an index from 0, a letter, or the option's text. A row with -1 "
-        "or"
+        "or "
         "nothing has no answer and is not trained on."
     )
 
@@ -217,7 +216,7 @@ class Task(Part):
 
     harness: Annotated[list[str], Field(min_length=1)] = Field(
         description="Task names of lm-eval or of `mofe/tasks`. A group stands for its tasks, and "
-        "all"
+        "all "
         "questions count equally."
     )
     source: SourceName = Field(
@@ -235,7 +234,7 @@ class Task(Part):
     columns: Columns | None = Field(
         None,
         description="With `harness: [mofe_mcq]`, which asks any multiple-choice data set: the "
-        "names of"
+        "names of "
         "its columns. A dot leads into a column of mappings, as in `choices.text`.",
     )
     subset: str | None = Field(None, description="With `columns`: the data set's configuration.")
@@ -248,7 +247,7 @@ class Task(Part):
     examples: str | None = Field(
         None,
         description="With `columns`: the split of few-shot examples, needed if `shots` is not 0 "
-        "and"
+        "and "
         "there is no `test_share`.",
     )
 
@@ -277,7 +276,7 @@ class Gates(Part):
 
     positive: list[Annotated[list[str], Field(min_length=1)]] = Field(
         description="A list of prompts for each slot that the model can fill in one mixture; none "
-        "for"
+        "for "
         "a model that is only a base."
     )
     negative: list[str] = Field([], description="Negative prompts, the same for all its slots.")
@@ -287,10 +286,10 @@ class Hardware(Part):
     """The machines that estimates and job requests are made for; it changes no result."""
 
     gpu: Literal[tuple(GPUS)] = Field(description="The kind of GPU (mofe/study/hardware.py).")
-    gpus_per_node: Count = Field(description="GPUs per node.")
+    gpus_per_node: Count = Field(description="Number of GPUs per node.")
     utilisation: Annotated[float, Field(gt=0, le=1)] = Field(
         description="Share of the GPU's peak that training and evaluation reach, until finished "
-        "runs"
+        "runs "
         "have measured it."
     )
 
@@ -300,9 +299,9 @@ class Sizes(Part):
 
     hidden_size: Count = Field(description="Width of the hidden states.")
     intermediate_size: Count = Field(description="Width inside an FFN.")
-    num_hidden_layers: Count = Field(description="Layers.")
-    num_attention_heads: Count = Field(description="Heads of attention's queries.")
-    num_key_value_heads: Count = Field(description="Heads of attention's keys and values.")
+    num_hidden_layers: Count = Field(description="Number of layers.")
+    num_attention_heads: Count = Field(description="Number of query heads.")
+    num_key_value_heads: Count = Field(description="Number of key and value heads.")
     max_position_embeddings: Count = Field(description="The longest sequence, in tokens.")
 
 
@@ -345,7 +344,7 @@ class Model(Part):
     shape: HubShape | None = Field(
         None,
         description="With `hub`: the sizes, in the words of its `config.json`, so that the model "
-        "can be"
+        "can be "
         "planned for before it is downloaded. They must equal the downloaded file's.",
     )
     path: str | None = Field(None, description="A folder with a checkpoint in safetensors.")
@@ -461,7 +460,7 @@ class TableRow(Part):
     train: Stages = Field(
         {},
         description="What it is trained on by which recipe, stage after stage: `{mix: recipe, "
-        "...}`."
+        "...}`. "
         "Without it the row is untuned.",
     )
 
@@ -481,10 +480,12 @@ class TableSpec(Part):
     beside: dict[str, TaskName] | None = Field(
         None,
         description="Columns that the paper's table lacks: our headings, and the tasks that each "
-        "row"
+        "row "
         "is evaluated on too. They are set apart, and not in the `.tex`.",
     )
-    rows: Annotated[list[TableRow], Field(min_length=1)] = Field(description="The rows.")
+    rows: Annotated[list[TableRow], Field(min_length=1)] = Field(
+        description="The rows, from top to bottom."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -514,7 +515,7 @@ class Export(Part):
     push: Repository | None = Field(
         None,
         description="The beginning of the names of the hub repositories that `pushed/...` uploads "
-        "to;"
+        "to; "
         "null refuses to push.",
     )
 
@@ -562,7 +563,7 @@ class Study(Part):
     )
     mirror: str | None = Field(
         description="A folder `{org}/{name}` of data sets and models that is read instead of the "
-        "hub;"
+        "hub; "
         "nothing is fetched then."
     )
     world: World | None = Field(
@@ -600,10 +601,10 @@ class Study(Part):
     ] = Field(description="The tables, by number; null leaves one out.")
     assumptions: list[Assumption] = Field(
         description="Choices where the paper is silent. The report prints them with the values "
-        "that"
+        "that "
         "the study really used."
     )
-    export: Export = Field(Export(), description="Trained models as checkpoints for others.")
+    export: Export = Field(Export(), description="What exported models state, and where they go.")
 
     @model_validator(mode="after")
     def _parts_fit_together(self):

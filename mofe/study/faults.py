@@ -1,5 +1,6 @@
 """pydantic's errors as sentences: the path that the user wrote, its line, and the remedy."""
 
+import math
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -91,15 +92,13 @@ SENTENCES: dict[str, Callable[[Fault], str]] = {
 
 
 def _quoted(text: str) -> str | None:
-    """The remedy for a number that was given as text; None if the text is no number."""
+    """What to say of a number that was given as text; None if the text is no number."""
     try:
         number = float(text)
     except ValueError:
         return None
-    return (
-        f"{text!r} is text, not a number; write {_yaml_number(number)} in a file (--config gives "
-        "nested numbers as text)"
-    )
+    hint = f"write {_yaml_number(number)} in a file (--config gives nested numbers as text)"
+    return f"{text!r} is text, not a number; {hint}" if math.isfinite(number) else None
 
 
 def _yaml_number(number: float) -> str:

@@ -1,8 +1,8 @@
 """Kinds of values that a configuration holds, and the base of its parts.
 
 A name is checked against what the configuration declares (the context of pydantic's validation), so
-that a misspelt one is a fault with the nearest known name. `format` says in words what a text must be;
-the JSON schema and the documentation show it.
+that a misspelt one is a fault with the nearest known name. A text's `format` says in words what it is,
+in the JSON schema and in the documentation.
 """
 
 import difflib
@@ -57,8 +57,8 @@ def _known(*sections: str, extra: tuple[str, ...] = ()):
             )
         return value
 
-    words = " or ".join([f"name from {' or '.join(sections)}", *extra])
-    return Annotated[str, AfterValidator(check), _text(words)]
+    words = ", ".join([f"name from {' or '.join(sections)}", *extra])
+    return Annotated[str, AfterValidator(check), _text(" or ".join(words.rsplit(", ", 1)))]
 
 
 def _is_name(value: str) -> str:
