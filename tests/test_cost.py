@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from mofe.estimate import memory
 from mofe.estimate.cost import Costs, place, sharding
-from mofe.estimate.forecast import forecast, markdown
+from mofe.estimate.forecast import forecast
+from mofe.estimate.page import markdown
 from mofe.estimate.schedule import critical_path, jobs, makespan
 from mofe.stages.plan import check_counts, count_on_modules
 from mofe.study.hardware import GPUS
