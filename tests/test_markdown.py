@@ -55,14 +55,12 @@ def test_padding_changes_no_cell(rows, align):
 
 def test_columns_are_padded_as_they_are_aligned():
     table = markdown.table(["name", "n", "note"], [["a", 1_000, "`x|y`"], ["long", 2, ""]], "lr")
-    assert table == "\n".join(
-        [
-            "| name |    n | note |",
-            "| :--- | ---: | ------ |",
-            "| a    | 1000 | `x\\|y` |",
-            "| long |    2 | |",
-        ]
-    )
+    assert table.split("\n") == [
+        "| name |    n | note |",
+        "| :--- | ---: | ------ |",
+        "| a    | 1000 | `x\\|y` |",
+        "| long |    2 | |",
+    ]
 
 
 @pytest.mark.parametrize("text", ["no table", "| a bar alone |\n\ntext", "a | b\n--- | ---"])
