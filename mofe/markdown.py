@@ -34,7 +34,7 @@ def table(
     """A table.
 
     headings: one for each column. rows: cells, in the headings' order. align: "l" or "r" for each
-    column; columns beyond its end are aligned as the reader's program does, mostly left. padded:
+    column; columns beyond its end have no alignment of their own, which shows them left. padded:
     whether columns are padded so that the table reads as text too. Returns lines without a line's
     end at the last.
     """

@@ -265,7 +265,7 @@ class LatexColumn:
 
 
 def _latex_columns(table, unit: frames.Unit) -> list[LatexColumn]:
-    """All columns; labels stand at the left of theirs, counts among them and headings in the middle."""
+    """All columns: words are aligned left; counts and the headings of values are centred."""
     labels, columns = len(table.label_headings), []
     for at, (group, heading) in enumerate(headings(table, unit)):
         words = at < labels and not all(row.labels[at].isdigit() for row in table.rows)
