@@ -1,9 +1,9 @@
 """Jinja templates: the texts of pages stand in files beside the module that has their data.
 
-A template's name says what it makes: *.html.jinja, *.md.jinja, *.tex.jinja or *.txt.jinja. A missing
-value is an error, and a line that holds only a statement leaves no line. HTML templates escape all
-values. The others escape what a filter is applied to: `plain` and `row` in Markdown, `tex` in LaTeX
-(mofe/report/tables.py).
+A template's name says what it makes: *.html.jinja, *.md.jinja, *.tex.jinja or *.txt.jinja. A
+missing value is an error, and a line that holds only a statement leaves no line. HTML templates
+escape all values. The others escape what a filter is applied to: `plain` and `row` in Markdown,
+`tex` in LaTeX (mofe/report/tables.py).
 """
 
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Quantities as people read them: bytes, times, counts. Each function returns the text of one number.
+"""Quantities as people read them: bytes, times, counts; each function writes one number.
 
 Estimates are printed roughly, because more digits would promise more than is known; what was
 counted or measured is printed in full.
@@ -78,7 +78,7 @@ def rough_count(count: float) -> str:
 
 
 def parameters(count: float) -> str:
-    """Parameters as the paper prints them: 1.86B, 0.34B, 2.3M; below a million 12.3K, then in ones."""
+    """Parameters as the paper prints them: 1.86B, 0.34B, 2.3M; smaller ones as 12.3K or 640."""
     if count >= 1e8:
         return f"{count / 1e9:.2f}B"
     if count >= 1e6:

@@ -1,7 +1,7 @@
 """The plan as data: what a study will take, before a GPU-hour is spent (rule `plan`).
 
-`forecast` gathers the estimates of mofe/estimate/cost.py over the graph of jobs; mofe/estimate/page.py
-puts it into words.
+`forecast` gathers the estimates of mofe/estimate/cost.py over the graph of jobs.
+mofe/estimate/page.py puts it into words.
 """
 
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""The plan in print: a page (plan.md.jinja) and a few lines for the terminal (summary.txt.jinja)."""
+"""The plan in print: a page (plan.md.jinja) and a summary for the terminal (summary.txt.jinja)."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path

@@ -275,7 +275,7 @@ def _latex_columns(table, unit: frames.Unit) -> list[LatexColumn]:
 
 
 def _latex_groups(columns: list[LatexColumn]) -> list[tuple[str, int, int]]:
-    """(group, its first of LaTeX's columns from 1, its last) from left to right, if there is any."""
+    """(group, its first of LaTeX's columns from 1, its last); none where no column has a group."""
     groups, last = [], 0
     for group, members in itertools.groupby(columns, key=lambda column: column.group):
         first, last = last + 1, last + sum(column.width for column in members)

@@ -1,4 +1,4 @@
-"""The model card of an exported model: what it was made from, how it was trained, what it scores."""
+"""The card of an exported model: what it was made from, how it was trained, what it scores."""
 
 import json
 import math
