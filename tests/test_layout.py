@@ -12,6 +12,7 @@ from conftest import ROOT
 # From the ground up: a package imports those of the floors below it, and none beside or above it.
 FLOORS = (
     ("files", "markdown", "provenance", "records", "units"),
+    ("templates",),
     ("study",),
     ("estimate", "layers"),
     ("training", "data"),
@@ -72,7 +73,9 @@ def test_the_plan_needs_no_model_library(room):
 
 def house(page: str) -> str:
     """The map of the package in a page: its block of code that begins with mofe/."""
-    (block,) = re.findall(r"(?:^    mofe/.*\n(?:^    .*\n)*)", (ROOT / page).read_text(), re.MULTILINE)
+    (block,) = re.findall(
+        r"(?:^    mofe/.*\n(?:^    .*\n)*)", (ROOT / page).read_text(), re.MULTILINE
+    )
     return block
 
 
