@@ -2,7 +2,7 @@
 
 `forecast` gathers the estimates of mofe/estimate/cost.py over the graph of jobs as plain data, `markdown` and
 `summary` put it into words. Parameters are counted on the real modules too, without their weights
-(on the meta device), and must be those of mofe/study/shapes.py.
+(on the meta device), and must be those of mofe/study/methods.py.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -8,11 +8,13 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, create_model, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from mofe.study import checks
 from mofe.study.hardware import GPUS
+from mofe.study.methods import Recipe
+from mofe.study.training import Training, TrainingOverride
 from mofe.study.values import (
     Amount,
     Count,
@@ -97,37 +99,6 @@ class Source(Part):
                 "refs/convert/parquet)",
             )
         return self
-
-
-class Training(Part):
-    """AdamW with linear decay (section 4.1); batches in rows, lengths in tokens.
-
-    micro_batch: rows of max_length tokens that are computed at once, of shorter ones as many more;
-        "auto": as many as the hardware is fast with and has memory for (mofe.estimate.memory.at_once).
-    fold_duplicates: compute equal frozen experts once, which changes results by rounding only.
-    """
-
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    weight_decay: Annotated[float, Field(ge=0)]
-    warmup_steps: Annotated[int, Field(ge=0)]
-    max_grad_norm: Annotated[float, Field(gt=0)]
-    epochs: Count
-    global_batch: Count
-    micro_batch: count_or("auto")
-    max_length: Count
-    router_aux_loss: Annotated[float, Field(ge=0)]
-    fold_duplicates: Annotated[bool, Field(strict=True)]
-
-
-# What a mix, a recipe or a model may replace of it: the same keys, each optional.
-TrainingOverride = create_model(
-    "TrainingOverride",
-    __base__=Part,
-    **{
-        name: (Annotated[field.annotation, *field.metadata] | None, None)
-        for name, field in Training.model_fields.items()
-    },
-)
 
 
 class Data(Part):
@@ -307,46 +278,6 @@ class Mixture(Part):
 
     base: ModelName
     experts: Annotated[dict[ModelName, Count], Field(min_length=1)]
-
-
-class Recipe(Part):
-    """A way to fine-tune: a method of mofe/models/methods.py with its settings."""
-
-    method: Literal["full", "freeze", "lora"]
-    frozen: count_or("all") | None = None
-    rank: Count | None = None
-    alpha: Count | None = None
-    targets: Annotated[list[str], Field(min_length=1)] | None = None
-    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
-    dora: bool | None = None
-    quantize: Literal["nf4"] | None = None
-    training: TrainingOverride = TrainingOverride()
-
-    _SETTINGS = {
-        "full": (set(), set()),
-        "freeze": ({"frozen"}, {"frozen", "quantize"}),
-        "lora": (
-            {"rank", "alpha", "targets"},
-            {"rank", "alpha", "targets", "dropout", "dora", "quantize"},
-        ),
-    }
-
-    @model_validator(mode="after")
-    def _settings_of_the_method(self):
-        needed, allowed = self._SETTINGS[self.method]
-        given = {k for k, v in self.settings().items() if v is not None}
-        for text, keys in (("needs", needed - given), ("does not take", given - allowed)):
-            if keys:
-                raise PydanticCustomError(
-                    "method_settings",
-                    "method '{method}' {text} {keys}",
-                    {"method": self.method, "text": text, "keys": ", ".join(sorted(keys))},
-                )
-        return self
-
-    def settings(self) -> dict[str, Any]:
-        """The method's own settings, without the training's."""
-        return self.model_dump(exclude={"method", "training"})
 
 
 class TableRow(Part):
