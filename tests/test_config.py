@@ -126,7 +126,7 @@ FAULTS = {
         ("recipes", "full", "rank"),
         8,
         "recipes.full.rank",
-        "this method does not take it, lora, rslora would; remove it, but it is 8",
+        "method 'full' does not take it, lora and rslora do; remove it",
     ),
     "a missing setting": (
         ("recipes", "small"),
@@ -144,7 +144,7 @@ FAULTS = {
         ("recipes", "full", "method"),
         "ful",
         "recipes.full.method",
-        "'ful' is no method; did you mean 'full'?",
+        "'ful' is not one of the choices; did you mean 'full'?",
     ),
     "a method that no recipe may name": (
         ("recipes", "full", "method"),

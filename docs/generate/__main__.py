@@ -13,10 +13,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
+import keys
+
 # (page, NAME) -> the text between the marks
-PARTS: dict[tuple[str, str], Callable[[], str]] = {}
+PARTS: dict[tuple[str, str], Callable[[], str]] = {**keys.PARTS}
 # file -> its text
-FILES: dict[str, Callable[[], str]] = {}
+FILES: dict[str, Callable[[], str]] = {**keys.FILES}
 
 
 def texts() -> dict[Path, str]:

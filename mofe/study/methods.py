@@ -9,12 +9,17 @@ transformers.
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field, ValidationError, WrapValidator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from mofe.study.shapes import ROUTER, Shape
 from mofe.study.training import TrainingOverride
-from mofe.study.values import Count, Part, count_or, suggest
+from mofe.study.values import Count, Part, count_or
+
+NAMED = "The method of fine-tuning."
+TARGETS = "The names of the linear layers that get adapters."
+Targets = Annotated[list[str], Field(min_length=1)]
+NF4 = Literal["nf4"]
 
 
 class Method(Part):
@@ -32,11 +37,19 @@ class Method(Part):
     needs_mixture: ClassVar[bool] = False
     uses_peft: ClassVar[bool] = False
 
-    method: str
-    training: Annotated[
-        TrainingOverride,
-        Field(description="keys of `training` that this recipe replaces, the mix's own ones too"),
-    ] = TrainingOverride()
+    method: str = Field(description=NAMED)
+    training: TrainingOverride = Field(
+        default_factory=TrainingOverride, description="Settings of `training` that differ."
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _tells_whose_settings_these_are(cls, value: Any, validate):
+        try:
+            return validate(value)
+        except ValidationError as error:
+            faults = [_told(cls, e) for e in error.errors()]
+            raise ValidationError.from_exception_data("recipe", faults) from None
 
     def settings(self) -> dict[str, Any]:
         """The method's name and its settings as plain data, without those that are not given: what
@@ -100,7 +113,7 @@ class Method(Part):
 class Untuned(Method):
     """No training: a merge as it is. No recipe names it."""
 
-    method: Literal["untuned"] = "untuned"
+    method: Literal["untuned"] = Field("untuned", description=NAMED)
 
 
 class Full(Method):
@@ -108,7 +121,7 @@ class Full(Method):
 
     trains_base = True
 
-    method: Literal["full"] = "full"
+    method: Literal["full"] = Field("full", description=NAMED)
 
     def frozen_experts(self, experts: int) -> int:
         return 0
@@ -121,14 +134,11 @@ class Freeze(Method):
     trains_base = True
     needs_mixture = True
 
-    method: Literal["freeze"] = "freeze"
-    frozen: Annotated[
-        count_or("all"),
-        Field(description="`all`, or how many experts of every layer keep their weights"),
-    ]
-    quantize: Annotated[
-        Literal["nf4"] | None, Field(description="`nf4`: hold the frozen experts in 4 bits")
-    ] = None
+    method: Literal["freeze"] = Field("freeze", description=NAMED)
+    frozen: count_or("all") = Field(
+        description="How many experts keep their weights, the first slots of every layer."
+    )
+    quantize: NF4 | None = Field(None, description="Hold the frozen experts in 4 bits.")
 
     def frozen_experts(self, experts: int) -> int:
         return experts if self.frozen == "all" else self.frozen
@@ -140,11 +150,6 @@ class Freeze(Method):
     def quantized(self, shape: Shape) -> int:
         frozen = self.frozen_experts(shape.num_local_experts)
         return frozen * shape.ffn if self.is_quantized else 0
-
-
-Targets = Annotated[
-    list[str], Field(min_length=1, description="names of the linear layers that get adapters")
-]
 
 
 class Adapters(Method):
@@ -162,18 +167,19 @@ class Lora(Adapters):
     """LoRA: a product of two small matrices is added to each targeted layer. DoRA trains the norms
     of the adapted weight's rows too; QLoRA holds what is not trained in 4 bits."""
 
-    method: Literal["lora"] = "lora"
-    rank: Annotated[Count, Field(description="rows of one matrix, columns of the other")]
-    alpha: Annotated[Count, Field(description="the product counts alpha / rank times")]
-    targets: Targets
-    dropout: Annotated[
-        float | None, Field(ge=0, lt=1, description="dropout in front of the adapters (default 0)")
-    ] = None
-    dora: Annotated[bool | None, Field(description="`true`: DoRA")] = None
-    quantize: Annotated[
-        Literal["nf4"] | None,
-        Field(description="`nf4`: QLoRA, all linear layers and experts held in 4 bits"),
-    ] = None
+    method: Literal["lora"] = Field("lora", description=NAMED)
+    rank: Count = Field(description="The rank of the adapters.")
+    alpha: Count = Field(description="The scale: adapters are multiplied by `alpha / rank`.")
+    targets: Targets = Field(description=TARGETS)
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None, description="The dropout before the adapters."
+    )
+    dora: bool | None = Field(
+        None, description="Whether to train the weights' magnitudes too (DoRA)."
+    )
+    quantize: NF4 | None = Field(
+        None, description="Hold the linear layers and the experts in 4 bits (QLoRA)."
+    )
 
     @property
     def is_quantized(self) -> bool:
@@ -202,19 +208,19 @@ class RsLora(Lora):
     """rsLoRA (arXiv 2312.03732): LoRA whose product counts alpha / sqrt(rank) times, so that a
     larger rank does not learn less."""
 
-    method: Literal["rslora"] = "rslora"
-    alpha: Annotated[Count, Field(description="the product counts alpha / sqrt(rank) times")]
+    method: Literal["rslora"] = Field("rslora", description=NAMED)
+    alpha: Count = Field(description="The scale: adapters are multiplied by `alpha / sqrt(rank)`.")
 
 
 class Ia3(Adapters):
     """(IA)^3 (arXiv 2205.05638): a vector scales each targeted layer's outputs, or its inputs where
     it is named under `feedforward`."""
 
-    method: Literal["ia3"] = "ia3"
-    targets: Targets
-    feedforward: Annotated[
-        list[str] | None, Field(description="those of the targets whose inputs are scaled")
-    ] = None
+    method: Literal["ia3"] = Field("ia3", description=NAMED)
+    targets: Targets = Field(description=TARGETS)
+    feedforward: Targets | None = Field(
+        None, description="Those of the targets whose inputs are scaled; of others the outputs are."
+    )
 
     @model_validator(mode="after")
     def _feedforward_is_targeted(self):
@@ -242,57 +248,33 @@ class Ia3(Adapters):
 
 # ---------------------------------------------------------------------------------- recipes
 
-
-def _by_its_method(value: Any, validate, info) -> Method:
-    """A recipe as the class that its `method` names. What is null is not given. The paths of faults
-    are those that the user wrote: pydantic's union would put the method's name into them."""
-    if not isinstance(value, Mapping):
-        return validate(value)
-    given = {key: setting for key, setting in value.items() if setting is not None}
-    name = given.get("method")
-    if name is None:
-        raise _together([_fault("missing", "this key is missing", ("method",), value)])
-    if not isinstance(name, str) or name not in METHODS:
-        message = f"{name!r} is no method{suggest(name, METHODS)}"
-        raise _together([_fault("unknown_name", message, ("method",), name)])
-    kind = METHODS[name]
-    own = {key: setting for key, setting in given.items() if key in kind.model_fields}
-    faults = [_not_taken(kind, key, given[key]) for key in given if key not in own]
-    try:
-        recipe = kind.model_validate(own, context=info.context)
-    except ValidationError as error:
-        faults += [_fault(e["type"], e["msg"], e["loc"], e["input"]) for e in error.errors()]
-    if faults:
-        raise _together(faults)
-    return recipe
-
-
-def _not_taken(kind: type[Method], key: str, value: Any) -> InitErrorDetails:
-    """The fault of a key that a method does not take."""
-    takers = [name for name, other in METHODS.items() if key in other.model_fields]
-    if not takers:
-        return _fault(
-            "unknown_name", f"unknown key{suggest(key, kind.model_fields)}", (key,), value
-        )
-    message = f"this method does not take it, {', '.join(takers)} would; remove it"
-    return _fault("method_settings", message, (key,), value)
-
-
-def _fault(kind: str, message: str, path: tuple, value: Any) -> InitErrorDetails:
-    """A fault below a recipe; mofe.study.load makes its sentence by the kind."""
-    error = PydanticCustomError(kind, "{message}", {"message": message})
-    return InitErrorDetails(type=error, loc=path, input=value)
-
-
-def _together(faults: list[InitErrorDetails]) -> ValidationError:
-    return ValidationError.from_exception_data("recipe", faults)
-
-
 _Any = Full | Freeze | Lora | RsLora | Ia3
-Recipe = Annotated[_Any, Field(discriminator="method"), WrapValidator(_by_its_method)]
 METHODS: dict[str, type[Method]] = {
     kind.model_fields["method"].default: kind for kind in get_args(_Any)
 }
+
+
+def _told(kind: type[Method], error: Mapping[str, Any]) -> InitErrorDetails:
+    """An error of pydantic's; that of a setting which other methods have says so."""
+    sort, message, (*above, key) = error["type"], error["msg"], error["loc"] or [None]
+    takers = [name for name, other in METHODS.items() if key in other.model_fields]
+    if sort == "extra_forbidden" and not above and takers:
+        own = kind.model_fields["method"].default
+        sort = "method_settings"
+        message = f"method '{own}' does not take it, {' and '.join(takers)} do; remove it"
+    told = PydanticCustomError(sort, "{message}", {"message": message})
+    return InitErrorDetails(type=told, loc=error["loc"], input=error["input"])
+
+
+def _given(value: Any) -> Any:
+    """A recipe without settings that are null: so an overlay can name another method."""
+    if not isinstance(value, Mapping):
+        return value
+    settings = {key for kind in METHODS.values() for key in kind.model_fields}
+    return {k: v for k, v in value.items() if v is not None or k not in settings}
+
+
+Recipe = Annotated[_Any, Field(discriminator="method"), BeforeValidator(_given)]
 
 
 def parse(params: Mapping[str, Any]) -> Method:
