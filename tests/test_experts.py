@@ -11,7 +11,7 @@ from torch import nn
 from transformers import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 
-from mofe.layers import experts, parameters
+from mofe.layers import experts, nf4, parameters
 from mofe.models import load, methods
 from mofe.stages import export
 from mofe.study.methods import Full
@@ -122,13 +122,13 @@ def test_nf4_experts_fold_too(kinds):
 def test_nf4_weights_stay_when_their_scales_are_expanded():
     quantized = experts.SplitExperts.partly(layer([0, 1, 2, 3]), 4, quantized=True)
     layers = [*quantized.stacks[0].gate_ups, *quantized.stacks[0].downs]
-    before = [experts.expanded(it) for it in layers]
+    before = [nf4.expanded(it) for it in layers]
     assert all(it.weight.quant_state.nested for it in layers)
-    experts.compute_4bit_in(quantized, torch.float32)
+    nf4.compute_4bit_in(quantized, torch.float32)
     assert not any(it.weight.quant_state.nested for it in layers)
-    assert all(torch.equal(experts.expanded(it), b) for it, b in zip(layers, before, strict=True))
-    experts.compute_4bit_in(quantized, torch.bfloat16)
-    assert experts.expanded(layers[0]).dtype == torch.bfloat16
+    assert all(torch.equal(nf4.expanded(it), b) for it, b in zip(layers, before, strict=True))
+    nf4.compute_4bit_in(quantized, torch.bfloat16)
+    assert nf4.expanded(layers[0]).dtype == torch.bfloat16
 
 
 def test_equal_codes_with_other_scales_are_other_experts():
