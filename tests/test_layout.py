@@ -72,7 +72,9 @@ def test_the_plan_needs_no_model_library(room):
 
 def house(page: str) -> str:
     """The map of the package in a page: its block of code that begins with mofe/."""
-    (block,) = re.findall(r"(?:^    mofe/.*\n(?:^    .*\n)*)", (ROOT / page).read_text(), re.MULTILINE)
+    (block,) = re.findall(
+        r"(?:^    mofe/.*\n(?:^    .*\n)*)", (ROOT / page).read_text(), re.MULTILINE
+    )
     return block
 
 
