@@ -220,7 +220,7 @@ def test_a_context_is_computed_once(untrained):
     assert sum(read) == len(context) + sum(len(option) - 1 for option in options)
 
 
-@pytest.mark.parametrize("chain", [[], [{"method": "freeze", "frozen": "all"}]])
+@pytest.mark.parametrize("chain", [[], [METHODS["mofe"]]], ids=["untuned", "mofe"])
 def test_equal_experts_are_computed_once(tiny, tmp_path, chain):
     trained = [tmp_path / f"{number}.safetensors" for number in range(len(chain))]
     for file in trained:

@@ -158,3 +158,11 @@ def test_a_study_with_the_new_methods_is_planned_and_asked_for(tmp_path):
     assert total["ia3"] < total["lora"] < total["mofe"]
     assert of["ia3"].flops < of["lora"].flops < of["mofe"].flops
     assert all(it.fits and it.needs.gpus == 1 for it in of.values())
+
+
+def test_the_example_of_a_new_method_is_the_code():
+    page = (ROOT / "CONTRIBUTING.md").read_text().split("## A new method")[1].split("\n## ")[0]
+    code = "".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL)).splitlines()
+    files = ("mofe/study/methods.py", "mofe/models/methods.py")
+    lines = {line for file in files for line in (ROOT / file).read_text().splitlines()}
+    assert len(code) > 20 and set(code) <= lines

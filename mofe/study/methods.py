@@ -232,25 +232,25 @@ class Ia3(Adapters):
             )
         return self
 
-    def _scaled(self, shape: Shape) -> list[tuple[int, bool]]:
-        """The lengths of a layer's vectors, and whether they scale an input."""
-        fed = self.feedforward or ()
-        sizes = self.targeted(shape).items()
-        return [(ins, True) if name in fed else (outs, False) for name, (ins, outs) in sizes]
-
     def added(self, shape: Shape) -> int:
-        return sum(length for length, _ in self._scaled(shape))
+        """A vector a target."""
+        return sum(length for length, _ in self._vectors(shape))
 
     def kept_by_adapters(self, shape: Shape, width: int) -> int:
         """What is scaled. peft makes inputs float32 first, and keeps these."""
-        return sum((4 if is_input else width) * length for length, is_input in self._scaled(shape))
+        return sum((4 if of_input else width) * length for length, of_input in self._vectors(shape))
+
+    def _vectors(self, shape: Shape) -> list[tuple[int, bool]]:
+        """The length of each vector of a layer, and whether it scales an input."""
+        fed, sizes = self.feedforward or (), self.targeted(shape).items()
+        return [(ins, True) if name in fed else (outs, False) for name, (ins, outs) in sizes]
 
 
 # ---------------------------------------------------------------------------------- recipes
 
-_Any = Full | Freeze | Lora | RsLora | Ia3
+AnyMethod = Full | Freeze | Lora | RsLora | Ia3
 METHODS: dict[str, type[Method]] = {
-    kind.model_fields["method"].default: kind for kind in get_args(_Any)
+    kind.model_fields["method"].default: kind for kind in get_args(AnyMethod)
 }
 
 
@@ -274,7 +274,7 @@ def _given(value: Any) -> Any:
     return {k: v for k, v in value.items() if v is not None or k not in settings}
 
 
-Recipe = Annotated[_Any, Field(discriminator="method"), BeforeValidator(_given)]
+Recipe = Annotated[AnyMethod, Field(discriminator="method"), BeforeValidator(_given)]
 
 
 def parse(params: Mapping[str, Any]) -> Method:
