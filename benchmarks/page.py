@@ -421,7 +421,7 @@ def page() -> Iterator[str]:
             "Everyone trains the same identical experts on the same rows with the same loss; how far the "
             f"first losses differ: {first_losses(record)} (QLoRA's apart: stock 4-bit loading leaves "
             "the experts as they are). Speed counts the rows' own tokens, no padding. "
-            "“Of the ceiling”: FLOPs that the method needs, by mofe/study/shapes.py, over those of a large "
+            "“Of the ceiling”: FLOPs that the method needs, by mofe/estimate/flops.py, over those of a large "
             "matrix product. “Rows at once”: of the greatest length, of shorter ones as many more; "
             "“estimated”: the peak by the plan, if all of them had it. “Cannot”: packed experts cannot be frozen in part."
         )

@@ -45,6 +45,8 @@ from common import (
 )
 from memory import METHODS, TRAINING
 
+from mofe.estimate import flops as products
+from mofe.study.methods import Lora
 from mofe.study.shapes import Shape
 from mofe.units import mib
 
@@ -210,8 +212,8 @@ def at_once(size: Size, shape: Shape, method: str) -> tuple[dict, dict]:
     usable = None
     if torch.cuda.is_available():
         usable = hardware.usable(torch.cuda.get_device_properties(0).total_memory)
-    settings = METHODS["mofe" if method == FOLDED else method]
-    return memory.at_once(shape, settings, size.training, memory.CHOICES, usable)
+    applied = METHODS["mofe" if method == FOLDED else method]
+    return memory.at_once(shape, applied, size.training, memory.CHOICES, usable)
 
 
 def train_trainer(size: Size, shape: Shape, method: str, rows, settings) -> dict:
@@ -271,12 +273,12 @@ def _stock(shape: Shape, method: str):
             layer.mlp.experts.requires_grad_(False)
             if torch.cuda.is_available():  # else their products would be float32's, by autocast too
                 layer.mlp.experts.to(torch.bfloat16)
-    if "rank" in (settings := METHODS[method]):
+    if isinstance(lora := METHODS[method], Lora):
         adapters = LoraConfig(
-            r=settings["rank"],
-            lora_alpha=settings["alpha"],
-            target_modules=settings["targets"],
-            use_dora=settings.get("dora", False),
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            target_modules=lora.targets,
+            use_dora=bool(lora.dora),
             task_type="CAUSAL_LM",
         )
         model = get_peft_model(model, adapters)
@@ -511,7 +513,7 @@ def flops_per_token(shape: Shape, method: str, length: float, answers: float) ->
     """Of this project's step; folded, a token passes through one FFN."""
     if method == FOLDED:
         shape, method = replace(shape, num_experts_per_tok=1), "mofe"
-    return shape.step_flops(METHODS[method], length, answers)
+    return products.step(shape, METHODS[method], length, answers)
 
 
 def lines(size: str, mixture: str, entries: list[dict]):

@@ -8,10 +8,10 @@ import sys
 
 import pytest
 from conftest import CONFIG, MINI, ROOT, overrides, snakemake
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from mofe.estimate import memory
+from mofe.estimate import flops, memory
 from mofe.estimate.cost import Costs, place, sharding
 from mofe.estimate.forecast import forecast
 from mofe.estimate.page import markdown
@@ -19,16 +19,22 @@ from mofe.estimate.schedule import critical_path, jobs, makespan
 from mofe.stages.plan import check_counts, count_on_modules
 from mofe.study.hardware import GPUS
 from mofe.study.load import read_study
+from mofe.study.methods import Freeze, Full, Ia3, Lora, RsLora, Untuned
 from mofe.study.plan import Plan
 from mofe.study.shapes import Shape
 from mofe.study.values import ConfigError
 
 TINYLLAMA = Shape(2048, 5632, 22, 32, 4, 32000)
 QKVO = ["q_proj", "k_proj", "v_proj", "o_proj"]
-FULL, MOFE = {"method": "full"}, {"method": "freeze", "frozen": "all"}
-LORA = {"method": "lora", "rank": 8, "alpha": 16, "targets": QKVO}
-METHODS = [FULL, MOFE, {"method": "freeze", "frozen": 1}, LORA, LORA | {"dora": True}]
-METHODS += [LORA | {"quantize": "nf4"}, LORA | {"targets": ["q_proj", "v_proj"], "rank": 3}]
+FULL, MOFE, LORA = Full(), Freeze(frozen="all"), Lora(rank=8, alpha=16, targets=QKVO)
+IA3 = Ia3(targets=["k_proj", "v_proj", "o_proj"], feedforward=["o_proj"])
+METHODS = [FULL, MOFE, Freeze(frozen=1), LORA, Lora(rank=8, alpha=16, targets=QKVO, dora=True)]
+METHODS += [Lora(rank=8, alpha=16, targets=QKVO, quantize="nf4"), IA3]
+METHODS += [RsLora(rank=3, alpha=16, targets=["q_proj", "v_proj"])]
+IN_DENSE = [  # what adapts an FFN, of which a mixture has none that peft finds
+    Lora(rank=8, alpha=16, targets=["gate_proj", "down_proj"], dora=True),
+    Ia3(targets=["k_proj", "v_proj", "down_proj"], feedforward=["down_proj"]),
+]
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +48,10 @@ def costs(paper_plan) -> Costs:
 )
 def test_the_papers_parameters(experts, total, trained):
     shape = TINYLLAMA.mixture(experts, 2)
-    assert (shape.parameters, shape.trainable(MOFE)) == (total, trained)
-    assert shape.trainable(LORA) == 2_252_800
-    assert shape.trainable(LORA | {"dora": True}) == 2_354_176
+    assert (shape.parameters, MOFE.trainable(shape)) == (total, trained)
+    assert LORA.trainable(shape) == 2_252_800
+    assert METHODS[4].trainable(shape) == 2_354_176, "DoRA"
+    assert IA3.trainable(shape) == 56_320
 
 
 shapes = st.builds(
@@ -66,13 +73,12 @@ shapes = st.builds(
 
 
 @settings(max_examples=20)
-@given(shapes, st.sampled_from([0, 2, 3, 5]), st.sampled_from(METHODS))
+@given(shapes, st.sampled_from([0, 2, 3, 5]), st.sampled_from([*METHODS, *IN_DENSE, Untuned()]))
 def test_counts_are_those_of_the_real_modules(shape, experts, method):
-    if experts:
-        shape = shape.mixture(experts, 2)
-    elif method["method"] == "freeze":
-        method = LORA | {"targets": ["gate_proj", "down_proj"], "dora": True}
-    assert count_on_modules(shape, method) == (shape.total(method), shape.trainable(method))
+    assume(experts or not method.needs_mixture)
+    assume(not experts or method.added(shape.mixture(experts, 2)) or method not in IN_DENSE)
+    shape = shape.mixture(experts, 2) if experts else shape
+    assert count_on_modules(shape, method) == (method.total(shape), method.trainable(shape))
 
 
 @settings(max_examples=10)
@@ -95,10 +101,11 @@ def test_a_mistral_has_the_parameters_of_its_configuration(shape):
 
 
 def test_flops_have_the_known_ratios():
-    full, mofe, lora = (TINYLLAMA.mixture(4, 2).step_flops(m, 512, 1.0) for m in (FULL, MOFE, LORA))
+    shape = TINYLLAMA.mixture(4, 2)
+    full, mofe, lora = (flops.step(shape, method, 512, 1.0) for method in (FULL, MOFE, LORA))
     assert mofe / full == pytest.approx(0.72, abs=0.005)
     assert lora / mofe == pytest.approx(0.93, abs=0.005)
-    assert TINYLLAMA.step_flops(FULL, 512, 1.0) == 3 * TINYLLAMA.forward_flops(512, 1.0)
+    assert flops.step(TINYLLAMA, FULL, 512, 1.0) == 3 * flops.forward(TINYLLAMA, 512, 1.0)
 
 
 def test_every_recipe_of_the_study_counts_as_its_modules(costs):
@@ -156,7 +163,7 @@ def test_a_placement_is_the_fewest_gpus_that_hold_it(method, experts, gpu):
 
 trainings = {
     "shape": st.sampled_from([2, 4, 8]).map(lambda n: TINYLLAMA.mixture(n, 2)),
-    "settings": st.sampled_from(METHODS),
+    "method": st.sampled_from(METHODS),
     "labelled": st.sampled_from([memory.CHOICES, memory.WORDS, memory.TEXT]),
 }
 lengths = st.sampled_from([1, 60, 256, 1000, 1024, 4096, 20000])
@@ -336,14 +343,14 @@ def test_finished_runs_correct_the_estimates(tmp_path):
 def test_memory_is_within_15_percent_of_the_measured_peak(tmp_path):
     out = tmp_path / "memory.json"
     command = [sys.executable, "benchmarks/memory.py", "tiny", "--out", str(out), "--methods"]
-    subprocess.run([*command, "mofe"], cwd=ROOT, check=True)
+    subprocess.run([*command, "mofe", "ia3"], cwd=ROOT, check=True)
     recorded = json.loads((ROOT / "benchmarks" / "results" / "memory-cpu.json").read_text())
     spec = importlib.util.spec_from_file_location("benchmark", ROOT / "benchmarks" / "memory.py")
     spec.loader.exec_module(benchmark := importlib.util.module_from_spec(spec))
     for it in json.loads(out.read_text())["trainings"] + recorded["trainings"]:
         dense, _, rows, length = benchmark.SIZES[it["size"]]
         training = {"micro_batch": rows, "max_length": length}
-        shape, method = dense.mixture(it["experts"], 2), benchmark.METHODS[it["method"]]
+        shape, method = dense.mixture(it["experts"], 2), benchmark.MEASURED[it["method"]]
         estimate = memory.total(memory.on_cpu(shape, method, training, memory.CHOICES, stored=2))
         assert estimate == pytest.approx(it["measured"], rel=0.15), (it["size"], it["method"])
 

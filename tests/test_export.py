@@ -9,7 +9,7 @@ import yaml
 from conftest import CONFIG, MINI
 from hypothesis import given
 from hypothesis import strategies as st
-from test_models import IDS, SETTINGS, logits, moved
+from test_models import IDS, METHODS, SETTINGS, logits, moved
 from test_train import run as train_run
 from transformers import AutoModelForCausalLM, AutoTokenizer, MixtralForCausalLM
 
@@ -47,7 +47,7 @@ def written(tiny: Path, plan: Plan, out: Path, chain: list[dict], trained: list,
 @pytest.mark.parametrize("method", SETTINGS)
 def test_an_export_computes_what_was_trained(tiny, plan, tmp_path, monkeypatch, method):
     monkeypatch.setattr(export, "SHARD_SIZE", "300KB")
-    model = moved(methods.apply(load.checkpoint(tiny / "moe2a2b"), SETTINGS[method]))
+    model = moved(methods.apply(load.checkpoint(tiny / "moe2a2b"), METHODS[method]))
     store.trained(model, tmp_path / "trained.safetensors")
     expected = logits(model, IDS)
     trained = [tmp_path / "trained.safetensors"]
@@ -64,8 +64,9 @@ def test_an_export_computes_what_was_trained(tiny, plan, tmp_path, monkeypatch, 
 def test_stages_are_laid_one_over_the_other_before_a_quantised_last(tiny, plan, tmp_path):
     chain = [SETTINGS["freeze3"], SETTINGS["qlora"]]
     model, trained = load.checkpoint(tiny / "moe2a2b"), []
-    for number, settings in enumerate(chain):
-        model = moved(methods.apply(methods.merge_and_unload(model) if number else model, settings))
+    for number, name in enumerate(("freeze3", "qlora")):
+        plain = methods.merge_and_unload(model) if number else model
+        model = moved(methods.apply(plain, METHODS[name]))
         trained.append(tmp_path / f"{number}.safetensors")
         store.trained(model, trained[-1])
     again = written(tiny, plan, tmp_path / "out", chain, trained)

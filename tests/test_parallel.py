@@ -19,7 +19,7 @@ from conftest import ROOT, TRAINING
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from test_models import SETTINGS
+from test_models import METHODS, SETTINGS
 
 from mofe.jobs.job import Job
 from mofe.layers import experts, parameters
@@ -39,6 +39,8 @@ CASES = [
     ("lora", "fsdp"),
     ("dora", "ddp"),
     ("qlora", "ddp"),
+    ("ia3", "ddp"),
+    ("ia3", "fsdp"),
 ]
 # Small enough a rate that rounding, of which Adam makes steps, does not decide. The router's auxiliary
 # loss balances each micro-batch, and two processes cut a step into others than one does: so a little.
@@ -146,7 +148,7 @@ def apart_little(one: Path, two: Path, tiny: Path, method: str) -> None:
     """The weights are apart by a small part of what they moved: where a gradient is nearly zero,
     Adam turns its rounding into a step."""
     torch.manual_seed(0)
-    start = parameters.trained(methods.apply(load.checkpoint(tiny / "moe2a2b"), SETTINGS[method]))
+    start = parameters.trained(methods.apply(load.checkpoint(tiny / "moe2a2b"), METHODS[method]))
     one, two = load_file(one), load_file(two)
     assert one.keys() == two.keys() == start.keys()
     moved = sum((one[n] - start[n].detach()).abs().sum().item() for n in one)
@@ -182,8 +184,8 @@ def test_rows_that_do_not_count_have_no_loss_and_reach_every_parameter(tiny, dat
     """A process that idles computes a gradient of zero for all that is trained."""
     tokenizer = load.tokenizer(tiny / "a")
     rows = tokens.tokenize(tokens.read([data]), tokenizer, 64)
-    for method in ("full", "mofe", "freeze3", "lora", "dora"):
-        model = methods.apply(load.checkpoint(tiny / "moe2a2b"), SETTINGS[method])
+    for method in ("full", "mofe", "freeze3", "lora", "dora", "ia3"):
+        model = methods.apply(load.checkpoint(tiny / "moe2a2b"), METHODS[method])
         loss = loop.AnswerLoss(model, 0.01)(**tokens.collate(rows, [0], 0, counts=False))
         loss.backward()
         assert loss.item() == 0
@@ -237,7 +239,7 @@ def interrupt(call: dict, number: signal.Signals, after: int) -> None:
     assert not call["trained"].exists() and not call["record"].exists()
 
 
-@pytest.mark.parametrize("method", ["full", "freeze3", "lora", "qlora"])
+@pytest.mark.parametrize("method", ["full", "freeze3", "lora", "qlora", "ia3"])
 def test_an_interrupted_training_is_the_uninterrupted_one(tiny, data, tmp_path, method):
     """Bit for bit, dropout included, through SIGTERM and then SIGUSR1."""
     settings = {**SETTINGS[method], **({"dropout": 0.2} if method == "lora" else {})}

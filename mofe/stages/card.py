@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from mofe import provenance
+from mofe.study.methods import parse
 from mofe.templates import render
 
 _TEMPLATE = Path(__file__).with_name("card.md.jinja")
@@ -26,6 +27,7 @@ def card(params: Mapping[str, Any], names: Mapping[str, Any], total: int) -> str
         _TEMPLATE,
         filters={"yaml": _yaml},
         params=params,
+        quantized=bool(params["chain"]) and parse(params["chain"][-1]).is_quantized,
         names=names,
         total=total,
         commits=_commits(params["manifests"]),

@@ -31,6 +31,7 @@ from mofe.layers.branches import Tree, collate
 from mofe.layers.positions import only_at
 from mofe.models import devices, load
 from mofe.stages import questions as asking
+from mofe.study.methods import Method, parse
 from mofe.training import tokens
 
 # A task's metrics by what they are the mean of in a question's record; the first is its headline.
@@ -310,15 +311,10 @@ def floor(questions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"value": sum(best.values()) / len(questions), "how": how}
 
 
-def ready(
-    merge: str, chain: Sequence[Mapping[str, Any]], trained: Sequence[str | Path]
-) -> nn.Module:
+def ready(merge: str, chain: Sequence[Method], trained: Sequence[str | Path]) -> nn.Module:
     """A variant on its device, its equal experts held and computed once; arguments as in
-    models.load_variant."""
-    model = load.variant(merge, chain, trained)
-    if not chain:
-        model.requires_grad_(False)  # nothing was trained, so nothing needs a float32 master
-    return devices.place(experts.fold_duplicates(model))
+    load.variant."""
+    return devices.place(experts.fold_duplicates(load.variant(merge, chain, trained)))
 
 
 def evaluate_variant(
@@ -341,7 +337,9 @@ def evaluate_variant(
     started = time.perf_counter()
     built = asking.read(asked)
     tokenizer = load.tokenizer(merge) if in_words(built) else None  # loading one takes a while
-    answered = score(ready(merge, chain, trained), tokenizer, built, params)
+    answered = score(
+        ready(merge, [parse(stage) for stage in chain], trained), tokenizer, built, params
+    )
     lines = "".join(json.dumps(q) + "\n" for q in answered)
     # no time stamp in the header: equal records are equal files
     write_atomic(questions, gzip.compress(lines.encode(), mtime=0))

@@ -15,6 +15,7 @@ from mofe.layers.nf4 import expanded
 from mofe.models import load, methods
 from mofe.models.files import TOKENIZER_FILES
 from mofe.stages.card import card
+from mofe.study.methods import Method, parse
 
 SHARD_SIZE = "5GB"
 
@@ -32,7 +33,7 @@ def export(
     merge, trained as in evaluate_variant; params: Plan.params.export; names: of merge, stages and
     seed. Weights are stored in the merge's dtype. Returns a line for the user.
     """
-    model = plain(merge, params["chain"], trained)
+    model = plain(merge, [parse(stage) for stage in params["chain"]], trained)
     total = sum(p.numel() for p in model.parameters())
     out.mkdir(parents=True, exist_ok=True)
     model.to(getattr(torch, params["dtype"])).save_pretrained(out, max_shard_size=SHARD_SIZE)
@@ -43,28 +44,27 @@ def export(
     return f"{total:,} parameters in {params['dtype']}"
 
 
-def plain(merge: str, chain: Sequence[Mapping[str, Any]], trained: Sequence[str]) -> nn.Module:
+def plain(merge: str, chain: Sequence[Method], trained: Sequence[str]) -> nn.Module:
     """The variant as a Mixtral without adapters or split experts, in float32, on the CPU.
 
     A quantised last stage has no plain form of equal weights; its NF4 weights are expanded, which
     changes no value, and what was trained is laid over or merged into those.
     """
-    if not (chain and chain[-1].get("quantize")):
+    if not (chain and chain[-1].is_quantized):
         return methods.merge_and_unload(load.variant(merge, chain, trained))
     model = load.variant(merge, chain[:-1], trained[:-1])
     model = _through_nf4(methods.merge_and_unload(model), chain[-1])
-    unquantised = {key: value for key, value in chain[-1].items() if key != "quantize"}
-    model = methods.apply(model, unquantised)
+    model = methods.apply(model, chain[-1].unquantized())
     load.copy_trained(model, trained[-1])
     return methods.merge_and_unload(model)
 
 
-def _through_nf4(model: nn.Module, settings: Mapping[str, Any]) -> nn.Module:
+def _through_nf4(model: nn.Module, method: Method) -> nn.Module:
     """The model with the values that its weights have once the method has quantised them."""
     import bitsandbytes as bnb  # costs seconds to import, and only QLoRA needs it
 
     weights = dict(model.named_parameters())
-    quantised = methods.apply(model, dict(settings))
+    quantised = methods.apply(model, method)
     if hasattr(quantised, "get_base_model"):
         quantised = quantised.get_base_model()
     for name, module in quantised.named_modules():

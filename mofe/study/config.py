@@ -7,13 +7,15 @@ agree on. Imports neither torch nor transformers.
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, create_model, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from mofe.study import checks
 from mofe.study.hardware import GPUS
+from mofe.study.methods import Recipe
+from mofe.study.training import Training, TrainingOverride
 from mofe.study.values import (
     Amount,
     Count,
@@ -108,54 +110,6 @@ class Source(Part):
                 "refs/convert/parquet)",
             )
         return self
-
-
-class Training(Part):
-    """AdamW with linear decay to zero (section 4.1)."""
-
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        description="The learning rate at the start of the decay."
-    )
-    weight_decay: Annotated[float, Field(ge=0)] = Field(
-        description="AdamW's decay of weights. Norms and biases have none."
-    )
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(
-        description="Optimiser steps of linear rise before the decay."
-    )
-    max_grad_norm: Annotated[float, Field(gt=0)] = Field(
-        description="Gradients are clipped to this norm."
-    )
-    epochs: Count = Field(description="Passes over the rows.")
-    global_batch: Count = Field(description="Rows per optimiser step, whatever the number of GPUs.")
-    micro_batch: count_or("auto") = Field(
-        description="Rows of `max_length` tokens per forward pass; of shorter rows as many more "
-        "as make no more tokens. With `auto` the hardware decides."
-    )
-    max_length: Count = Field(
-        description="Tokens per row. A longer row is dropped and counted; raw text is cut into "
-        "pieces."
-    )
-    router_aux_loss: Annotated[float, Field(ge=0)] = Field(
-        description="Factor of the router's load-balancing loss; 0 turns it off."
-    )
-    fold_duplicates: Annotated[bool, Field(strict=True)] = Field(
-        description="Whether to compute a layer's equal frozen experts once, with the sum of "
-        "their weights: faster, and equal up to rounding. Evaluation always does."
-    )
-
-
-# What a mix, a recipe or a model may replace of it: the same keys, each optional.
-TrainingOverride = create_model(
-    "TrainingOverride",
-    __base__=Part,
-    **{
-        name: (
-            Annotated[field.annotation, *field.metadata] | None,
-            Field(None, description=field.description),
-        )
-        for name, field in Training.model_fields.items()
-    },
-)
 
 
 class Data(Part):
@@ -396,60 +350,6 @@ class Mixture(Part):
     experts: Annotated[dict[ModelName, Count], Field(min_length=1)] = Field(
         description="The expert models, and the number of slots that each one fills."
     )
-
-
-class Recipe(Part):
-    """A way to fine-tune: a method of mofe/models/methods.py with its settings."""
-
-    method: Literal["full", "freeze", "lora"] = Field(description="The method of fine-tuning.")
-    frozen: count_or("all") | None = Field(
-        None,
-        description="With `freeze`: how many experts keep their weights, the first slots of every "
-        "layer.",
-    )
-    rank: Count | None = Field(None, description="With `lora`: the rank of the adapters.")
-    alpha: Count | None = Field(
-        None, description="With `lora`: the scale; adapters are multiplied by `alpha / rank`."
-    )
-    targets: Annotated[list[str], Field(min_length=1)] | None = Field(
-        None, description="With `lora`: the names of the linear layers that get adapters."
-    )
-    dropout: Annotated[float, Field(ge=0, lt=1)] | None = Field(
-        None, description="With `lora`: the dropout before the adapters."
-    )
-    dora: bool | None = Field(
-        None, description="With `lora`: whether to train the weights' magnitudes too (DoRA)."
-    )
-    quantize: Literal["nf4"] | None = Field(None, description="Hold the frozen weights in 4 bits.")
-    training: TrainingOverride = Field(
-        default_factory=TrainingOverride, description="Settings of `training` that differ."
-    )
-
-    _SETTINGS: ClassVar = {
-        "full": (set(), set()),
-        "freeze": ({"frozen"}, {"frozen", "quantize"}),
-        "lora": (
-            {"rank", "alpha", "targets"},
-            {"rank", "alpha", "targets", "dropout", "dora", "quantize"},
-        ),
-    }
-
-    @model_validator(mode="after")
-    def _settings_of_the_method(self):
-        needed, allowed = self._SETTINGS[self.method]
-        given = {k for k, v in self.settings().items() if v is not None}
-        for text, keys in (("needs", needed - given), ("does not take", given - allowed)):
-            if keys:
-                raise PydanticCustomError(
-                    "method_settings",
-                    "method '{method}' {text} {keys}",
-                    {"method": self.method, "text": text, "keys": ", ".join(sorted(keys))},
-                )
-        return self
-
-    def settings(self) -> dict[str, Any]:
-        """The method's own settings, without the training's."""
-        return self.model_dump(exclude={"method", "training"})
 
 
 class TableRow(Part):

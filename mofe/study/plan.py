@@ -13,6 +13,7 @@ from typing import Literal
 from mofe.study import tables
 from mofe.study.addresses import Addresses
 from mofe.study.config import Study, TableRow
+from mofe.study.methods import Method, Untuned
 from mofe.study.params import Params
 from mofe.study.tables import FIGURES, Curve, Table
 from mofe.study.values import ConfigError
@@ -158,6 +159,12 @@ class Plan:
     def seeds(self, variant: Variant) -> tuple[int, ...]:
         """The seeds a variant exists for. Seeds are fine-tuning's: untuned merges have one."""
         return tuple(self.study.seeds) if variant.stages else (0,)
+
+    def method(self, variant: Variant) -> Method:
+        """What made a variant of what was before: its last stage's method."""
+        if not variant.stages:
+            return Untuned()
+        return self.study.recipes[variant.stages[-1].recipe]
 
     def mix(self, name: str) -> list[str]:
         """The data sets of a mix; a data set's own name is a mix of one."""
