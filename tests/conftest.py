@@ -123,11 +123,13 @@ def merge_params(root: Path, base: str, slots: str) -> dict:
     }
 
 
-def snakemake(*arguments: str, check: bool = True) -> subprocess.CompletedProcess:
-    """Run Snakemake as a user does, from the checkout's root."""
+def snakemake(
+    *arguments: str, check: bool = True, folder: Path = ROOT
+) -> subprocess.CompletedProcess:
+    """Run Snakemake as a user does, from a checkout's root."""
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", *arguments],
-        cwd=ROOT,
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,

@@ -50,9 +50,11 @@ def before_the_run(
 def missing_folders(plan: Plan, is_folder: IsFolder) -> list[str]:
     """The models of the study whose `path` is no folder."""
     paths = {model: plan.study.models[model].path for model in plan.models}
+    how = (
+        "give the folder of a checkpoint in safetensors, as seen from where the workflow is called"
+    )
     return [
-        f"models.{model}.path: there is no folder {path!r}; give the folder of a checkpoint in "
-        "safetensors, as seen from where the workflow is called"
+        f"models.{model}.path: there is no folder {path!r}; {how}"
         for model, path in paths.items()
         if path is not None and not is_folder(path)
     ]
@@ -68,10 +70,9 @@ def unfilled_profile(waiting: Iterable[Waiting]) -> list[str]:
     }
     if not unfilled:
         return []
-    return [
-        f"profiles/slurm/config.yaml: {', '.join(sorted(unfilled))} is still FILL_IN; fill in what "
-        "your cluster calls them (docs/slurm.md)"
-    ]
+    lines = ", ".join(sorted(unfilled))
+    how = "fill in what your cluster calls them (docs/slurm.md)"
+    return [f"profiles/slurm/config.yaml: {lines} is still FILL_IN; {how}"]
 
 
 def misfits(costs: Costs, waiting: Iterable[Waiting]) -> list[str]:
@@ -101,10 +102,8 @@ def incomplete_mirror(plan: Plan, waiting: Iterable[Waiting], is_folder: IsFolde
     ]
     if not missing:
         return []
-    return [
-        f"mirror: {plan.study.mirror!r} lacks {', '.join(missing)}; add them there, or set "
-        "'mirror: null' and fetch them: snakemake --profile ... prefetch"
-    ]
+    how = "or set 'mirror: null' and fetch them: snakemake --profile ... prefetch"
+    return [f"mirror: {plan.study.mirror!r} lacks {', '.join(missing)}; add them there, {how}"]
 
 
 def no_gpu(costs: Costs, waiting: Iterable[Waiting], has_gpu: Callable[[], bool]) -> list[str]:
@@ -114,12 +113,13 @@ def no_gpu(costs: Costs, waiting: Iterable[Waiting], has_gpu: Callable[[], bool]
     if study.device != "cuda" or not trainings or has_gpu():
         return []
     hours = sum(_estimate(costs, job).gpu_hours for job in trainings)
-    return [
+    told = (
         f"{len(trainings)} trainings of the study '{study.study}' need a GPU, and this machine has "
         f"none: they take about {hours:.1f} GPU-hours ({study.hardware.gpu}). On a cluster: snakemake "
         "--profile profiles/slurm. The miniature on this machine: snakemake --profile profiles/mini. "
         "To see what would run: add -n."
-    ]
+    )
+    return [told]
 
 
 def downloads(plan: Plan, waiting: Iterable[Waiting]) -> list[Repository]:
