@@ -238,12 +238,12 @@ def test_what_estimates_use_changes_no_job(paper_plan):
         "models": {"tinyllama": {"shape": {"hidden_size": 64}}},
     }
     other = Plan(read_study(CONFIG, **change))
-    assert [other.data_params(d) for d in other.datasets] == [
+    assert [other.params.data(d) for d in other.datasets] == [
         paper_plan.params.data(d) for d in paper_plan.datasets
     ]
-    assert other.task_params("mmlu") == paper_plan.params.task("mmlu")
-    assert other.model_params("tinyllama") == paper_plan.params.model("tinyllama")
-    assert other.assumptions() == paper_plan.params.assumptions()
+    assert other.params.task("mmlu") == paper_plan.params.task("mmlu")
+    assert other.params.model("tinyllama") == paper_plan.params.model("tinyllama")
+    assert other.params.assumptions() == paper_plan.params.assumptions()
 
 
 def test_a_downloaded_configuration_must_be_the_stated_shape(tmp_path):
