@@ -137,11 +137,13 @@ def logged(checkpoint: Path) -> int:
     return len(log.read_text().splitlines()) if log.exists() else 0
 
 
-def snakemake(*arguments: str, check: bool = True) -> subprocess.CompletedProcess:
-    """Run Snakemake as a user does, from the checkout's root."""
+def snakemake(
+    *arguments: str, check: bool = True, folder: Path = ROOT
+) -> subprocess.CompletedProcess:
+    """Run Snakemake as a user does, from a checkout's root."""
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", *arguments],
-        cwd=ROOT,
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,

@@ -298,7 +298,7 @@ def summary(manifests: Sequence[str], instead: str) -> str:
 
 def main() -> None:
     """`python -m mofe.data.hub HUB`: state the sizes of the repositories given as JSON on standard
-    input, and write them to HUB/sizes.json (rules/common.smk). Where none can be had, that is an
+    input, and write them to HUB/sizes.json (mofe/jobs/downloads.py). Where none can be had, that is an
     error; where one cannot, the others are fetched all the same."""
     hub = Path(sys.argv[1])
     stated = sizes(json.load(sys.stdin), hub)
