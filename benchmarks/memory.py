@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # the package of this checkout, installed or not
 
-from mofe import provenance
+from mofe import provenance, records
 from mofe.estimate import memory
 from mofe.files import write_atomic
 from mofe.jobs import warm
@@ -104,9 +104,8 @@ def measure(merge: Path, rows: Path, method: Method, training: dict, out: Path) 
     errors = process.stderr.read()
     if process.wait():
         raise RuntimeError(f"the training by {method} failed:\n{errors}")
-    record = json.loads((out / "train.json").read_text())
-    on = "cuda" if record["hardware"]["gpus"] else "cpu"
-    return {"bytes": record["peak_memory_bytes"], "on": on}
+    record = records.read(out / "train.json", records.TrainRecord)
+    return {"bytes": record.peak_memory_bytes, "on": "cuda" if record.hardware.gpus else "cpu"}
 
 
 def train(merge: str, rows: str, settings: dict, training: dict, out: str) -> None:
@@ -123,7 +122,7 @@ def train(merge: str, rows: str, settings: dict, training: dict, out: str) -> No
         parents=[],
         chain=[],
         params={"recipe": "measured", **settings, "training": training},
-        names={},
+        names={"moe": "measured", "stages": "measured"},
         seed=0,
         trained=folder / "trained.safetensors",
         record=folder / "train.json",

@@ -19,7 +19,6 @@ quantises attention).
 """
 
 import argparse
-import json
 import math
 import sys
 import tempfile
@@ -175,6 +174,7 @@ def train_ours(size: Size, shape: Shape, method: str, rows, settings) -> dict:
 
     from mofe.layers import experts
     from mofe.models import devices, methods
+    from mofe.records import LossStep, read_lines
     from mofe.training.checkpoint import Checkpoint
     from mofe.training.loop import fit
 
@@ -190,12 +190,11 @@ def train_ours(size: Size, shape: Shape, method: str, rows, settings) -> dict:
         checkpoint = Checkpoint(Path(folder) / "checkpoint", "benchmark")
         torch.manual_seed(0)
         began = time.process_time()
-        record = fit(model, rows, training, 0, 0, checkpoint)
+        run = fit(model, rows, training, 0, 0, checkpoint)
         cpu = time.process_time() - began
-        steps = [json.loads(line) for line in checkpoint.log.read_text().splitlines()]
-    seconds, losses = ([step[key] for step in steps] for key in ("seconds", "loss"))
-    return measured(size, seconds, cpu, record["tokens"]) | {
-        "losses": losses,
+        steps = read_lines(checkpoint.log, LossStep)
+    return measured(size, [step.seconds for step in steps], cpu, run.tokens) | {
+        "losses": [step.loss for step in steps],
         "rows_at_once": training["micro_batch"],
         "estimated_bytes": sum(parts.values()),
     }

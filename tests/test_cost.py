@@ -10,6 +10,7 @@ import pytest
 from conftest import CONFIG, MINI, ROOT, overrides, snakemake
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from test_report import train_record
 
 from mofe.estimate import flops, memory
 from mofe.estimate.cost import Costs, place, sharding
@@ -301,15 +302,15 @@ def test_schedules_are_between_their_bounds(costs):
 def test_the_page_says_what_the_forecast_holds(costs):
     found = forecast(costs)
     page = markdown(found)
-    assert found["totals"]["trainings"] == 34
+    assert found.totals.trainings == 34
     assert all(f"Table {n} " in page for n in range(1, 8))
     assert all(f"### {base}" in page for base in ("Mistral-7B", "Llama-2-7B", "Llama-2-70B"))
-    assert not found["guesses"]
-    disk = found["disk"]
-    assert disk["kept"] < 80e9, "the paper's study"
-    assert disk["by_rule"]["merge"] < 12 * 4e6 and f"**{disk['kept'] / 1e9:.0f} GB**" in page
-    tables = sum(t["gpu_hours"] for t in found["tables"].values())
-    assert found["totals"]["gpu_hours"] < tables, "shared jobs count once"
+    assert not found.guesses
+    disk = found.disk
+    assert disk.kept < 80e9, "the paper's study"
+    assert disk.by_rule["merge"] < 12 * 4e6 and f"**{disk.kept / 1e9:.0f} GB**" in page
+    tables = sum(table.gpu_hours for table in found.tables.values())
+    assert found.totals.gpu_hours < tables, "shared jobs count once"
 
 
 @pytest.mark.parametrize("overlays", [[], [MINI]], ids=["GPU", "CPU"])
@@ -331,8 +332,8 @@ def test_finished_runs_correct_the_estimates(tmp_path):
     file = tmp_path / "variants" / variant.key / "s0" / "train.json"
     file.parent.mkdir(parents=True)
     seconds = 2 * before.flops / (312e12 * 0.35)  # half as fast as estimated
-    record = {"tokens": before.tokens, "device_seconds": seconds}
-    record["hardware"] = {"gpus": 4 * ["NVIDIA A100-SXM4-80GB"]}  # that are there, used or not
+    record = train_record(tokens=round(before.tokens), device_seconds=seconds)
+    record["hardware"]["gpus"] = 4 * ["NVIDIA A100-SXM4-80GB"]  # that are there, used or not
     file.write_text(json.dumps(record))
     after = Costs(plan)
     assert after.measured.speed["mofe"] == pytest.approx(0.175)

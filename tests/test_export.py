@@ -10,6 +10,7 @@ from conftest import CONFIG, MINI
 from hypothesis import given
 from hypothesis import strategies as st
 from test_models import IDS, METHODS, SETTINGS, logits, moved
+from test_report import eval_record
 from test_train import run as train_run
 from transformers import AutoModelForCausalLM, AutoTokenizer, MixtralForCausalLM
 
@@ -86,7 +87,8 @@ def front(card: str) -> dict:
 
 def test_the_card_is_filled_from_the_records(tiny, plan, tmp_path, data):
     record = train_run(tiny, data, tmp_path, "mofe")
-    score = {"task": "mmlu", "n": 1140, "metrics": {"acc": {"value": 0.25, "stderr": 0.0128}}}
+    metrics = {"acc": {"value": 0.25, "stderr": 0.0128}}
+    score = eval_record(task="mmlu", n=1140, metrics=metrics)
     (tmp_path / "mmlu.json").write_text(json.dumps(score))
     paper = Plan(read_study(CONFIG))
     variant = paper.variants["tinyllama_2tinyllama/mmlu_medmcqa_mofe"]

@@ -324,7 +324,7 @@ def test_a_job_of_the_warm_parent_is_the_job_done_here(reduced, tmp_path):
         parents=[],
         chain=[],
         params=plan.params.stage(variant.stages[-1]),
-        names={},
+        names={"moe": variant.moe.name, "stages": variant.name},
         seed=0,
         trained=tmp_path / "trained.safetensors",
         record=tmp_path / "train.json",

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from huggingface_hub import HfApi, HfFileSystem, RepoFile, constants
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-from mofe import units
+from mofe import records, units
 from mofe.data import sampling
 from mofe.data.mirror import matching
 from mofe.files import write_atomic
@@ -94,27 +94,30 @@ def fetch(repository: Mapping[str, Any], manifest: Path) -> str:
         raise ValueError(f"a manifest is named after its repository, with .json: {manifest}")
     folder.mkdir(parents=True, exist_ok=True)
     remote = _Remote(repository, found.commit)
-    record = {
-        "repo": repository["repo"],
-        "kind": repository["kind"],
-        "revision": repository["revision"],
-        "commit": found.commit,
-    }
+    sample = {}
     try:
         if repository["sample"]:
-            record["files"], record["sample"] = _fetch_sample(repository, found, remote, folder)
+            files, sample["sample"] = _fetch_sample(repository, found, remote, folder)
         else:
             _refuse_a_full_disk(found.size - present(folder, found), folder)
-            record["files"] = [_fetch_file(file, remote, folder) for file in found.files]
+            files = [_fetch_file(file, remote, folder) for file in found.files]
     except (HfHubHTTPError, httpx2.HTTPError) as error:
         raise ConnectionError(
             f"{repository['repo']}: the connection to {constants.ENDPOINT} was cut off ({error}); "
             f"what has come is kept, so run it again: {PREFETCH}"
         ) from error
-    _remove_all_but({file["path"] for file in record["files"]}, folder)
-    write_atomic(manifest, json.dumps(record, indent=2) + "\n")
-    size = sum(file["size"] for file in record["files"])
-    return f"{len(record['files'])} files, {units.size(size)}, at commit {found.commit}"
+    record = records.HubManifest(
+        repo=repository["repo"],
+        kind=repository["kind"],
+        revision=repository["revision"],
+        commit=found.commit,
+        files=files,
+        **sample,
+    )
+    _remove_all_but({file.path for file in files}, folder)
+    records.write(manifest, record)
+    size = sum(file.size for file in files)
+    return f"{len(files)} files, {units.size(size)}, at commit {found.commit}"
 
 
 class _Remote:
@@ -133,7 +136,7 @@ class _Remote:
         )
 
 
-def _fetch_file(file: RepoFile, remote: _Remote, folder: Path) -> dict[str, Any]:
+def _fetch_file(file: RepoFile, remote: _Remote, folder: Path) -> records.HubFile:
     path = folder / file.path
     if not (path.is_file() and path.stat().st_size == file.size and _is_the_hubs(file, path)):
         # named by content: what is left of another commit's file is never continued
@@ -157,7 +160,7 @@ def _fetch_file(file: RepoFile, remote: _Remote, folder: Path) -> dict[str, Any]
 
 def _fetch_sample(
     repository: Mapping[str, Any], found: Listing, remote: _Remote, folder: Path
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+) -> tuple[list[records.HubFile], records.HubSample]:
     """The drawn row groups, as parquet files of their shards' names: (files, what was drawn).
     A shard's file that an earlier call has left, of the same commit, is not drawn again."""
     sample = repository["sample"]
@@ -182,13 +185,15 @@ def _fetch_sample(
             os.replace(parts / path, folder / path)
             files.append(_described(folder / path, path))
         groups = [
-            {"file": shards[p.shard].path, "row_group": p.group, "rows": p.rows} for p in drawn
+            records.RowGroup(file=shards[p.shard].path, row_group=p.group, rows=p.rows)
+            for p in drawn
         ]
-        return files, {**sample, "of_rows": opened.rows, "groups": groups}
+        return files, records.HubSample(**sample, of_rows=opened.rows, groups=groups)
 
 
-def _described(path: Path, name: str) -> dict[str, Any]:
-    return {"path": name, "size": path.stat().st_size, "sha256": _hash(path, hashlib.sha256())}
+def _described(path: Path, name: str) -> records.HubFile:
+    sha256 = _hash(path, hashlib.sha256())
+    return records.HubFile(path=name, size=path.stat().st_size, sha256=sha256)
 
 
 def _hubs_hash(file: RepoFile) -> str:
@@ -291,9 +296,10 @@ def summary(manifests: Sequence[str], instead: str) -> str:
     """A line on what was fetched; without manifests, on what is read in the hub's place."""
     if not manifests:
         return f"nothing to download: data and models are read from {instead}"
-    records = [json.loads(Path(file).read_text()) for file in manifests]
-    size = sum(file["size"] for record in records for file in record["files"])
-    return f"{len(records)} repositories are here, {units.size(size)}"
+    fetched = [records.read(file, records.HubManifest) for file in manifests]
+    size = sum(file.size for manifest in fetched for file in manifest.files)
+    return f"{len(fetched)} repositories are here, {units.size(size)}"
+
 
 
 def main() -> None:

@@ -7,12 +7,12 @@ imports neither torch nor transformers.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+from mofe import records
 from mofe.estimate import flops as products
 from mofe.estimate import memory
 from mofe.estimate.memory import Parts
@@ -176,15 +176,14 @@ class Costs:
     def rows(self, dataset: str) -> int:
         """The rows of a training set: counted once it is prepared, else as configured."""
         if counts := self._counts(dataset):
-            return counts["sampled"]
+            return counts.sampled
         rows = self.study.data[dataset].rows
         return GUESSED_ROWS if rows == "full" else rows
 
     def row_tokens(self, dataset: str) -> float:
         """Mean tokens of a row: from the prepared rows' characters, else as configured."""
-        counts = self._counts(dataset)
-        if "characters" in counts:
-            return counts["characters"] / counts["sampled"] / self._characters_per_token
+        if counts := self._counts(dataset):
+            return counts.characters / counts.sampled / self._characters_per_token
         return self.study.data[dataset].tokens or GUESSED_TOKENS
 
     def guesses(self) -> list[str]:
@@ -194,7 +193,7 @@ class Costs:
             spec, counts = self.study.data[dataset], self._counts(dataset)
             if spec.rows == "full" and not counts:
                 keys.append(f"data.{dataset}.rows ({GUESSED_ROWS:,} taken for 'full')")
-            if not spec.tokens and "characters" not in counts:
+            if not spec.tokens and not counts:
                 keys.append(f"data.{dataset}.tokens ({GUESSED_TOKENS} taken)")
         for task in {t for tasks in self.plan.tasks.values() for t in tasks}:
             spec = self.study.tasks[task]
@@ -210,9 +209,10 @@ class Costs:
             return self.measured.epoch_tokens[mix]
         return sum(self.rows(d) * self.row_tokens(d) for d in self.plan.mix(mix))
 
-    def _counts(self, dataset: str) -> dict[str, Any]:
-        file = Path(self.plan.paths.data_file(dataset)).with_suffix(".json")
-        return json.loads(file.read_text()) if file.exists() else {}
+    def _counts(self, dataset: str) -> records.TaskCounts | records.TextCounts | None:
+        """The counts of a training set's rows; None before it is prepared."""
+        file = Path(self.plan.paths.data_counts(dataset))
+        return records.read_counts(file) if file.exists() else None
 
     # -------------------------------------------------------------------------------- the jobs
 
@@ -499,19 +499,19 @@ class Measured:
                 file = Path(plan.paths.train_json(variant, seed))
                 if not file.exists():
                     continue
-                record, stage = json.loads(file.read_text()), variant.stages[-1]
+                record, stage = records.read(file, records.TrainRecord), variant.stages[-1]
                 epochs = plan.params.stage(stage)["training"]["epochs"]
-                tokens[stage.mix] = record["tokens"] / epochs
+                tokens[stage.mix] = record.tokens / epochs
                 expected = costs.train(variant)
-                flops = expected.flops / expected.tokens * record["tokens"]
-                peak = 1.0 if costs.on_cpu else _peak(record["hardware"]["gpus"])
+                flops = expected.flops / expected.tokens * record.tokens
+                peak = 1.0 if costs.on_cpu else _peak(record.hardware.gpus)
                 if peak:
-                    speed = flops / record["device_seconds"] / peak
+                    speed = flops / record.device_seconds / peak
                     found.setdefault(stage.recipe, []).append(speed)
         return cls(tokens, {recipe: sum(s) / len(s) for recipe, s in found.items()})
 
 
-def _peak(names: list[str]) -> float:
+def _peak(names: Sequence[str]) -> float:
     """FLOP/s of one of these GPUs, by the names that CUDA gives them; 0 where they are of kinds
     that are not in the table."""
     kinds = [kind for kind in ("H200", "H100", "A100") if all(kind in name for name in names)]

@@ -17,9 +17,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from mofe import records
 from mofe.files import write_atomic
 from mofe.markdown import plain
 from mofe.markdown import table as markdown_table
+from mofe.records import TrainRecord
 from mofe.report import frames, paper
 from mofe.templates import render
 from mofe.units import parameters
@@ -184,10 +186,13 @@ def note(table, frame: pd.DataFrame, unit: frames.Unit) -> str:
 def _shared(table) -> bool:
     """Whether a training time is of more than one process."""
     timed = [cell for row in table.rows for cell in row.cells if cell.kind == "time"]
-    records = (
-        frames.read_train(path) for cell in timed for stages in cell.files for path in stages
+    runs = (
+        records.read(path, TrainRecord)
+        for cell in timed
+        for stages in cell.files
+        for path in stages
     )
-    return any(record["processes"] > 1 for record in records)
+    return any(run.processes > 1 for run in runs)
 
 
 # --- LaTeX ------------------------------------------------------------------------------------

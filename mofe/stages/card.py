@@ -1,6 +1,5 @@
 """The card of an exported model: what it was made from, how it was trained, what it scores."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from mofe import provenance
+from mofe import provenance, records
+from mofe.records import EvalRecord, HubManifest, TrainRecord
 from mofe.study.methods import parse
 from mofe.templates import render
 
@@ -20,8 +20,8 @@ def card(params: Mapping[str, Any], names: Mapping[str, Any], total: int) -> str
 
     params: Plan.params.export; names: of merge, stages and seed; total: number of parameters.
     """
-    trainings = [json.loads(Path(file).read_text()) for file in params["trainings"]]
-    scores = [json.loads(Path(f).read_text()) for f in params["evaluations"] if Path(f).exists()]
+    trainings = [records.read(file, TrainRecord) for file in params["trainings"]]
+    scores = [records.read(f, EvalRecord) for f in params["evaluations"] if Path(f).exists()]
     stages = zip(params["chain"], trainings, params["training"], strict=True) if trainings else ()
     return render(
         _TEMPLATE,
@@ -34,7 +34,7 @@ def card(params: Mapping[str, Any], names: Mapping[str, Any], total: int) -> str
         stages=list(stages),  # (method, record, settings of the training), first stage first
         scores=scores,
         revision=provenance.git_revision(),
-        versions=(trainings[-1] if trainings else provenance.stamp())["versions"],
+        versions=trainings[-1].versions if trainings else provenance.versions(),
     )
 
 
@@ -46,5 +46,5 @@ def _yaml(value: Any) -> str:
 
 def _commits(manifests: Sequence[str]) -> dict[str, str]:
     """The commit that was really fetched of each of the hub's repositories, by their manifests."""
-    fetched = [json.loads(Path(file).read_text()) for file in manifests if Path(file).exists()]
-    return {manifest["repo"]: manifest["commit"] for manifest in fetched}
+    fetched = [records.read(file, HubManifest) for file in manifests if Path(file).exists()]
+    return {manifest.repo: manifest.commit for manifest in fetched}

@@ -1,6 +1,5 @@
 """A trained variant as a standard Mixtral checkpoint that others can load."""
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mofe import records
 from mofe.files import write_atomic
 from mofe.layers.experts import QuantizedStack, SplitExperts
 from mofe.layers.nf4 import expanded
@@ -113,5 +113,5 @@ def push(*, model: str, repo: str, out: Path) -> str:
     api = HfApi()
     api.create_repo(repo, private=True, exist_ok=True)
     commit = api.upload_folder(repo_id=repo, folder_path=model, commit_message="Exported by mofe")
-    write_atomic(out, json.dumps({"repo": repo, "commit": commit.oid}, indent=2) + "\n")
+    records.write(out, records.PushRecord(repo=repo, commit=commit.oid))
     return f"{repo} at {commit.oid}"

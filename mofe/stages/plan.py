@@ -4,7 +4,6 @@ Parameters are counted on the real modules too, without their weights (on the me
 those of mofe/study/methods.py.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
+from mofe import records
 from mofe.estimate.cost import Costs
 from mofe.estimate.forecast import forecast
 from mofe.estimate.page import markdown, summary
@@ -34,9 +34,8 @@ def write(*, config: Mapping[str, Any], markdown_file: Path, json_file: Path) ->
     real modules are not those that were estimated with.
     """
     costs = Costs(Plan(load_study(config)))
-    found = forecast(costs)
-    found["counted_models"] = check_counts(costs)
-    write_atomic(json_file, json.dumps(found, indent=2) + "\n")
+    found = forecast(costs, check_counts(costs))
+    records.write(json_file, found)
     write_atomic(markdown_file, markdown(found))
     return summary(found) + f"\n{markdown_file} has the rest"
 

@@ -1,6 +1,5 @@
 """The trainings of a study: a stage of a variant, a dense expert, and the mini study's base model."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from accelerate.utils import set_seed
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mofe import provenance
+from mofe import provenance, records
 from mofe.data import sources
 from mofe.estimate import memory
 from mofe.files import write_atomic
@@ -53,15 +52,16 @@ def train_variant(
         model = methods.merge_and_unload(model)
     model = methods.apply(model, method)
     inputs = [*manifest.files(merge), *data, *parents]
-    result, kept = _fit_recorded(
+    found, kept = _fit_recorded(
         *(model, method, merge, tokens.read(data), params, seed, checkpoint, inputs, sharding),
         chain=list(chain),
         names=dict(names),
     )
+    result = records.TrainRecord(**names, **found)
     store.trained(model, trained)
     if parallel.rank() == 0:
         write_atomic(log, kept.log.read_bytes())
-        write_atomic(record, json.dumps({**names, **result}, indent=2) + "\n")
+        records.write(record, result)
         kept.remove()
     return _summary(result)
 
@@ -85,10 +85,11 @@ def train_dense(
     method = parse(params)
     model = methods.apply(load.checkpoint(origin), method)
     inputs = [*Path(origin).glob("*.safetensors"), *data]
-    result, kept = _fit_recorded(
+    found, kept = _fit_recorded(
         model, method, origin, tokens.read(data), params, seed, checkpoint, inputs, sharding
     )
-    return _store_dense(model, method, params, origin, {"model": name, **result}, kept, out)
+    result = records.DenseTrainRecord(model=name, **found)
+    return _store_dense(model, method, params, origin, result, kept, out)
 
 
 def pretrain(
@@ -110,17 +111,18 @@ def pretrain(
     corpus = sources.load({"repo": "mofe/corpus"}, None, "train", mirror=world)
     params = {"recipe": "pretraining", **params}
     pairs = [("", text) for text in corpus["text"]]
-    result, kept = _fit_recorded(
+    found, kept = _fit_recorded(
         model, method, origin, pairs, params, params["seed"], checkpoint, []
     )
-    return _store_dense(model, method, params, origin, {"model": name, **result}, kept, out)
+    result = records.DenseTrainRecord(model=name, **found)
+    return _store_dense(model, method, params, origin, result, kept, out)
 
 
 def _fit_recorded(
     model, method, origin, pairs, params, seed, checkpoint, inputs, sharding="none", **hashed
 ) -> tuple[dict[str, Any], Checkpoint]:
-    """Fit, and the record of train.json: counts, seconds, hashes, provenance. `hashed` is what
-    else the result depends on, for its config_hash."""
+    """Fit. Returns what train.json says (all of a TrainRecord but the names) and the checkpoint.
+    `hashed` is what else the result depends on, for its config_hash."""
     stamp = provenance.stamp()  # what fails here fails before the training
     tokenizer = load.tokenizer(origin)
     rows = tokens.tokenize(pairs, tokenizer, params["training"]["max_length"])
@@ -135,20 +137,20 @@ def _fit_recorded(
     config_hash = provenance.hash_config({**params, "seed": seed, **hashed})
     kept = Checkpoint(checkpoint, f"{config_hash} {provenance.fingerprint(inputs)}")
     before = provenance.hash_tensors(parameters.frozen(model))
-    result = loop.fit(model, rows, training, seed, tokenizer.pad_token_id, kept, sharding)
+    run = loop.fit(model, rows, training, seed, tokenizer.pad_token_id, kept, sharding)
     after = provenance.hash_tensors(parameters.frozen(model))
     if before != after:
         raise RuntimeError(f"a frozen parameter changed during training: {before} became {after}")
-    record = {
+    found = {
         "recipe": params["recipe"],
         "seed": seed,
         **counts,
-        **result,
-        "frozen_sha256": {"before": before, "after": after},
+        **dict(run),
+        "frozen_sha256": records.Frozen(before=before, after=after),
         "config_hash": config_hash,
         **stamp,
     }
-    return record, kept
+    return found, kept
 
 
 def _at_once(
@@ -179,11 +181,11 @@ def _store_dense(
     method: Method,
     params: Mapping[str, Any],
     origin: str,
-    record: Mapping[str, Any],
+    record: records.DenseTrainRecord,
     kept: Checkpoint,
     out: Path,
 ) -> str:
-    if record["sharding"] == "fsdp":
+    if record.sharding == "fsdp":
         model = store.unsharded(model, lambda: methods.apply(load.checkpoint(origin), method))
     if parallel.rank() == 0:
         out.mkdir(parents=True, exist_ok=True)
@@ -193,14 +195,14 @@ def _store_dense(
         methods.merge_and_unload(model).to(dtype).save_pretrained(out)
         load.tokenizer(origin).save_pretrained(out)
         write_atomic(out / "log.jsonl", kept.log.read_bytes())
-        write_atomic(out / "train.json", json.dumps(record, indent=2) + "\n")
+        records.write(out / "train.json", record)
         kept.remove()
     return _summary(record)
 
 
-def _summary(record: Mapping[str, Any]) -> str:
-    together = f" by {record['processes']} processes" if record["processes"] > 1 else ""
+def _summary(record: records.TrainRecord | records.DenseTrainRecord) -> str:
+    together = f" by {record.processes} processes" if record.processes > 1 else ""
     return (
-        f"{record['steps']} steps in {record['seconds']:.1f} s{together}, final loss "
-        f"{record['final_loss']:.3f}, {record['trainable_parameters']:,} parameters trained"
+        f"{record.steps} steps in {record.seconds:.1f} s{together}, final loss "
+        f"{record.final_loss:.3f}, {record.trainable_parameters:,} parameters trained"
     )

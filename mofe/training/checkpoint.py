@@ -15,13 +15,14 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
 
+from mofe import records
 from mofe.files import write_atomic
 from mofe.training import parallel
 
@@ -62,19 +63,19 @@ class Checkpoint:
 
     @property
     def log(self) -> Path:
-        """The loss log, a JSON line a step, until the training is done."""
+        """The loss log, a LossStep per line, until the training is done."""
         return self.folder / "log.jsonl"
 
     @contextlib.contextmanager
-    def lines(self) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-        """A function that appends a record to the log, as the first process alone does."""
+    def lines(self) -> Iterator[Callable[[records.LossStep], None]]:
+        """A function that appends a step to the log, as the first process alone does."""
         if parallel.rank() != 0:
-            yield lambda record: None
+            yield lambda step: None
             return
         with open(self.log, "a") as log:
 
-            def append(record: Mapping[str, Any]) -> None:
-                log.write(json.dumps(record) + "\n")
+            def append(step: records.LossStep) -> None:
+                log.write(records.line(step))
                 log.flush()
 
             yield append
