@@ -27,6 +27,7 @@ from mofe.files import write_atomic
 from mofe.jobs import warm
 from mofe.study.methods import Freeze, Full, Ia3, Lora, Method, RsLora
 from mofe.study.shapes import Shape
+from mofe.units import mib
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
 METHODS = {  # those that benchmarks/training.py compares
@@ -173,10 +174,10 @@ def compare(size: str, methods: list[str]) -> list[dict]:
 
 def row(it: dict) -> str:
     """A comparison as one line, in MiB."""
-    estimate, measured = it["estimate"] / 2**20, it["measured"] / 2**20
+    estimate, measured = it["estimate"], it["measured"]
     return (
-        f"{it['size']} {it['experts']} experts {it['method']:8} estimate {estimate:9,.0f} MiB  "
-        f"measured {measured:9,.0f} MiB  {estimate / measured - 1:+.1%}"
+        f"{it['size']} {it['experts']} experts {it['method']:8} estimate {mib(estimate):>9} MiB  "
+        f"measured {mib(measured):>9} MiB  {estimate / measured - 1:+.1%}"
     )
 
 

@@ -48,6 +48,7 @@ from memory import METHODS, TRAINING
 from mofe.estimate import flops as products
 from mofe.study.methods import Lora
 from mofe.study.shapes import Shape
+from mofe.units import mib
 
 MIXTURES = {"small": 2, "medium": 4, "large": 8}  # experts, as in Tables 1 and 2
 PRELOAD = ["transformers:MixtralForCausalLM", "mofe.tasks", "mofe.stages.train"]
@@ -535,7 +536,7 @@ def lines(size: str, mixture: str, entries: list[dict]):
         )
         yield (
             f"{begin} {middle:9,.0f} tokens/s  {it['utilisation']:4.0%} of the ceiling "
-            f"{it['peak_bytes'] / 2**20:7,.0f} MiB  loss {it['losses'][0]:.5f}{against}"
+            f"{mib(it['peak_bytes']):>7} MiB  loss {it['losses'][0]:.5f}{against}"
         )
 
 

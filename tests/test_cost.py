@@ -2,17 +2,19 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 
 import pytest
-from conftest import CONFIG, ROOT, overrides, snakemake
+from conftest import CONFIG, MINI, ROOT, overrides, snakemake
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mofe.estimate import flops, memory
 from mofe.estimate.cost import Costs, place, sharding
-from mofe.estimate.forecast import forecast, markdown
+from mofe.estimate.forecast import forecast
+from mofe.estimate.page import markdown
 from mofe.estimate.schedule import critical_path, jobs, makespan
 from mofe.stages.plan import check_counts, count_on_modules
 from mofe.study.hardware import GPUS
@@ -308,6 +310,18 @@ def test_the_page_says_what_the_forecast_holds(costs):
     assert disk["by_rule"]["merge"] < 12 * 4e6 and f"**{disk['kept'] / 1e9:.0f} GB**" in page
     tables = sum(t["gpu_hours"] for t in found["tables"].values())
     assert found["totals"]["gpu_hours"] < tables, "shared jobs count once"
+
+
+@pytest.mark.parametrize("overlays", [[], [MINI]], ids=["GPU", "CPU"])
+def test_every_table_of_the_page_has_its_columns(overlays, tmp_path):
+    plan = Plan(read_study(CONFIG, *overlays, results=str(tmp_path)))
+    page = markdown(forecast(Costs(plan)))
+    tables = re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE)
+    assert len(tables) == (6 if overlays else 9)
+    for table in tables:
+        assert len({line.count("|") for line in table.splitlines()}) == 1, table
+    assert "\n\n\n" not in page and "e+" not in page
+    assert ("core-hours" in page, "GPU-hours" in page) == (bool(overlays), not overlays)
 
 
 def test_finished_runs_correct_the_estimates(tmp_path):

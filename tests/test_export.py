@@ -7,12 +7,15 @@ import pytest
 import torch
 import yaml
 from conftest import CONFIG, MINI
+from hypothesis import given
+from hypothesis import strategies as st
 from test_models import IDS, METHODS, SETTINGS, logits, moved
 from test_train import run as train_run
 from transformers import AutoModelForCausalLM, AutoTokenizer, MixtralForCausalLM
 
 from mofe.models import load, methods, store
 from mofe.stages import export
+from mofe.stages.card import card as write_card
 from mofe.study.load import read_study
 from mofe.study.plan import Plan
 from mofe.study.values import ConfigError
@@ -87,11 +90,11 @@ def test_the_card_is_filled_from_the_records(tiny, plan, tmp_path, data):
     (tmp_path / "mmlu.json").write_text(json.dumps(score))
     paper = Plan(read_study(CONFIG))
     variant = paper.variants["tinyllama_2tinyllama/mmlu_medmcqa_mofe"]
-    given = paper.params.export(variant, 0) | {
+    params = paper.params.export(variant, 0) | {
         "trainings": [str(tmp_path / "train.json")],
         "evaluations": [str(tmp_path / "mmlu.json"), str(tmp_path / "absent.json")],
     }
-    card = export.card(given, NAMES, 123456)
+    card = write_card(params, NAMES, 123456)
     assert front(card)["base_model"] == ["TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T"]
     assert front(card)["datasets"] == ["cais/mmlu", "openlifescienceai/medmcqa"]
     assert front(card)["license"] == "unknown" and "has not checked them" in card
@@ -114,7 +117,7 @@ def test_the_card_is_filled_from_the_records(tiny, plan, tmp_path, data):
 def test_generated_rows_are_not_called_the_real_data_sets(plan, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where this study has no results
     variant = plan.variants["tinyllama_2tinyllama/none"]
-    card = export.card(plan.params.export(variant, 0), NAMES, 1)
+    card = write_card(plan.params.export(variant, 0), NAMES, 1)
     assert "datasets" not in front(card) and "Not evaluated" in card
     assert "None: this is the merge as it is." in card
 
@@ -122,8 +125,15 @@ def test_generated_rows_are_not_called_the_real_data_sets(plan, tmp_path, monkey
 def test_a_stated_licence_is_the_exporters(plan):
     stated = read_study(CONFIG, export={"license": "apache-2.0"})
     variant = plan.variants["tinyllama_2tinyllama/none"]
-    card = export.card(Plan(stated).params.export(variant, 0), NAMES, 1)
+    card = write_card(Plan(stated).params.export(variant, 0), NAMES, 1)
     assert front(card)["license"] == "apache-2.0" and "who exported it: apache-2.0" in card
+
+
+@given(licence=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+def test_any_licence_leaves_the_front_matter_right(plan, licence):
+    params = plan.params.export(plan.variants["tinyllama_2tinyllama/none"], 0)
+    card = write_card(params | {"license": licence}, NAMES, 1)
+    assert front(card)["license"] == licence
 
 
 def test_nothing_is_pushed_without_a_token(tmp_path, monkeypatch):

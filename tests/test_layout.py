@@ -12,6 +12,7 @@ from conftest import ROOT
 # From the ground up: a package imports those of the floors below it, and none beside or above it.
 FLOORS = (
     ("files", "markdown", "provenance", "records", "units"),
+    ("templates",),
     ("study",),
     ("estimate", "layers"),
     ("training", "data"),

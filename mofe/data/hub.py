@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from huggingface_hub import HfApi, HfFileSystem, RepoFile, constants
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
+from mofe import units
 from mofe.data import sampling
 from mofe.data.mirror import matching
 from mofe.files import write_atomic
@@ -113,7 +114,7 @@ def fetch(repository: Mapping[str, Any], manifest: Path) -> str:
     _remove_all_but({file["path"] for file in record["files"]}, folder)
     write_atomic(manifest, json.dumps(record, indent=2) + "\n")
     size = sum(file["size"] for file in record["files"])
-    return f"{len(record['files'])} files, {_bytes(size)}, at commit {found.commit}"
+    return f"{len(record['files'])} files, {units.size(size)}, at commit {found.commit}"
 
 
 class _Remote:
@@ -220,8 +221,8 @@ def _refuse_a_full_disk(needed: int, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ValueError(
-            f"hub: {folder} needs {_bytes(needed)} more, and the disk has {_bytes(free)} free; "
-            "set 'hub' to a folder on a larger one"
+            f"hub: {folder} needs {units.size(needed)} more, and the disk has {units.size(free)} "
+            "free; set 'hub' to a folder on a larger one"
         )
 
 
@@ -274,8 +275,8 @@ def table(stated: Sequence[Mapping[str, Any]]) -> str:
             it["repo"],
             it["revision"][:24],
             str(it["files"]),
-            _bytes(it["bytes"]),
-            f"a sample of {it['sample']:,} rows" if it["sample"] else _bytes(it["present"]),
+            units.size(it["bytes"]),
+            f"a sample of {it['sample']:,} rows" if it["sample"] else units.size(it["present"]),
         )
         for it in stated
     ]
@@ -283,7 +284,7 @@ def table(stated: Sequence[Mapping[str, Any]]) -> str:
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (head, *rows)]
     missing = sum(it["bytes"] - it["present"] for it in stated if not it["sample"])
     sampled = ", and the samples' row groups" if any(it["sample"] for it in stated) else ""
-    return "\n".join([*lines, f"to download: {_bytes(missing)}{sampled}", *problems])
+    return "\n".join([*lines, f"to download: {units.size(missing)}{sampled}", *problems])
 
 
 def summary(manifests: Sequence[str], instead: str) -> str:
@@ -292,15 +293,7 @@ def summary(manifests: Sequence[str], instead: str) -> str:
         return f"nothing to download: data and models are read from {instead}"
     records = [json.loads(Path(file).read_text()) for file in manifests]
     size = sum(file["size"] for record in records for file in record["files"])
-    return f"{len(records)} repositories are here, {_bytes(size)}"
-
-
-def _bytes(number: int) -> str:
-    for unit in ("B", "kB", "MB"):
-        if number < 1000:
-            return f"{number:.4g} {unit}"
-        number /= 1000
-    return f"{number:.2f} GB"
+    return f"{len(records)} repositories are here, {units.size(size)}"
 
 
 def main() -> None:

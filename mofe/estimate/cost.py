@@ -17,12 +17,13 @@ from mofe.estimate import flops as products
 from mofe.estimate import memory
 from mofe.estimate.memory import Parts
 from mofe.study.config import HubShape
-from mofe.study.hardware import GIB, GPUS, sharding
+from mofe.study.hardware import GPUS, sharding
 from mofe.study.methods import Full, Method
 from mofe.study.plan import Plan
 from mofe.study.shapes import Shape
 from mofe.study.values import ConfigError
 from mofe.study.variants import Stage, Variant
+from mofe.units import gib
 
 MB = 1_000_000
 
@@ -567,8 +568,3 @@ def _world_vocabulary(plan: Plan) -> int:
 
 
 WORLD_VOCABULARY = 841  # words of the mini study's world
-
-
-def gib(amount: float) -> str:
-    """Bytes as GiB."""
-    return f"{amount / GIB:,.1f} GiB" if amount < 100 * GIB else f"{amount / GIB:,.0f} GiB"

@@ -14,7 +14,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from mofe.estimate.cost import Costs
-from mofe.estimate.forecast import forecast, markdown, summary
+from mofe.estimate.forecast import forecast
+from mofe.estimate.page import markdown, summary
 from mofe.files import write_atomic
 from mofe.layers import parameters
 from mofe.models import methods
