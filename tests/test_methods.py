@@ -28,6 +28,7 @@ COMPARISONS = [
     rf"\bin [\[({{][^\])}}]*{NAME}",
     rf"{ASKED} (?:==|!=|in|not in|is) ",
     r"\.get\(['\"](?:quantize|dora|frozen)['\"]",
+    r"(?<!self)\.quantize\b",
     rf"\bcase {NAME}",
     rf"startswith\({NAME}",
 ]
@@ -59,6 +60,7 @@ def test_no_file_compares_a_methods_name():
         ('if method in ("full", "freeze"):', True),
         ('if "lora" == kind:', True),
         ('if settings.get("quantize"):', True),
+        ("{% if params.chain[-1].quantize %}", True),
         ('if settings.get("method", "full") == "full":', True),
         ('    case "ia3":', True),
         ('wanted = len(pairs) if data["rows"] == "full" else data["rows"]', False),

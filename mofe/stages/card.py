@@ -31,6 +31,7 @@ def card(params: Mapping[str, Any], names: Mapping[str, Any], total: int) -> str
         names=names,
         total=total,
         commits=_commits(params["manifests"]),
+        quantized=bool(trainings) and parse(params["chain"][-1]).is_quantized,
         stages=list(stages),  # (method, record, settings of the training), first stage first
         scores=scores,
         revision=provenance.git_revision(),
