@@ -27,7 +27,6 @@ def card(params: Mapping[str, Any], names: Mapping[str, Any], total: int) -> str
         _TEMPLATE,
         filters={"yaml": _yaml},
         params=params,
-        quantized=bool(params["chain"]) and parse(params["chain"][-1]).is_quantized,
         names=names,
         total=total,
         commits=_commits(params["manifests"]),
