@@ -85,7 +85,7 @@ def test_every_split_computes_what_transformers_does(kinds, rows, seed, data):
         close([moved.gate_up.grad, moved.down.grad], [p.grad[frozen:] for p in plain.parameters()])
         assert len(still) == (len(set(kinds[:frozen])) if fold else frozen)
         like = split.packed(like=MixtralExperts(plain.config))
-        assert all(torch.equal(a, b) for a, b in zip(like.parameters(), plain.parameters()))
+        assert all(map(torch.equal, like.parameters(), plain.parameters()))
 
 
 @settings(max_examples=20, deadline=None)

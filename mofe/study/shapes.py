@@ -94,7 +94,7 @@ class Shape:
             return attention
         return (
             attention
-            | {n: (hidden, ffn) for n in ("gate_proj", "up_proj")}
+            | dict.fromkeys(("gate_proj", "up_proj"), (hidden, ffn))
             | {"down_proj": (ffn, hidden)}
         )
 
@@ -188,10 +188,7 @@ class Shape:
         products = self._products(context, labelled)
         lora = settings["method"] == "lora"
         experts = max(1, self.num_local_experts)
-        if lora:
-            ffn_trained = 0.0
-        else:
-            ffn_trained = 1 - self.frozen_experts(settings) / experts
+        ffn_trained = 0.0 if lora else 1 - self.frozen_experts(settings) / experts
         trained = {
             "attention": 0.0 if lora else 1.0,
             "scores": 1.0,  # a product of two activations: both have a gradient
