@@ -14,7 +14,7 @@ def current() -> torch.device:
     return torch.device("cpu")
 
 
-def place(model: nn.Module, sharded: bool = False) -> nn.Module:
+def to_device(model: nn.Module, sharded: bool = False) -> nn.Module:
     """The model on its device. On a GPU what is frozen becomes bfloat16: only what is trained
     needs a float32 master, without which a small learning rate is rounded away. 4-bit weights are
     then expanded to bfloat16, and norms are fused. What will be sharded stays where it is: it would
