@@ -350,7 +350,11 @@ def figure(record: dict[str, Any], file: Path) -> None:
             _bars(axis, entries(size, mixture))
             axis.set_title(f"{TITLES[name]}, {MIXTURES[mixture]} experts", fontsize=9, loc="left")
             axis.set_xlabel("true tokens per second")
-        keys = {label: bar for a in axes[0] for bar, label in zip(*a.get_legend_handles_labels())}
+        keys = {
+            label: bar
+            for a in axes[0]
+            for bar, label in zip(*a.get_legend_handles_labels(), strict=True)
+        }
         whole.legend(
             keys.values(), keys, loc="outside lower center", ncols=len(SYSTEMS), frameon=False
         )
@@ -387,8 +391,10 @@ def _bars(axis, found: Entries) -> None:
 def page() -> Iterator[str]:
     found = {
         name: read(name)
-        for name in ("training-cpu", "training-gpu", "evaluation-cpu", "evaluation-gpu", "merge")
-        + ("study",)
+        for name in (
+            *("training-cpu", "training-gpu", "evaluation-cpu", "evaluation-gpu", "merge"),
+            "study",
+        )
     }
     yield "# Benchmarks"
     yield ""

@@ -184,7 +184,7 @@ def train_ours(size: Size, shape: Shape, method: str, rows, settings) -> dict:
     if method == FOLDED:
         model = experts.fold_duplicates(model)
     training, parts = at_once(size, shape, method)
-    model = devices.place(model)
+    model = devices.to_device(model)
     forget_peak()
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Checkpoint(Path(folder) / "checkpoint", "benchmark")

@@ -158,7 +158,9 @@ def test_a_prompt_without_room_for_an_answer_loses_its_beginning(tmp_path, tiny)
     told = evaluate.score(scorer.model, tokenizer, built, {"harness": ["mofe_finance_open"]})
     assert [it.prompt_cut for it in told] == [lost, 0] and lost > 0
     assert [it.generated for it in told] == theirs.generate_until(requests)
-    with pytest.raises(ValueError, match="an answer of 24 tokens .* leaves the model's 24 no room"):
+    with pytest.raises(
+        ValueError, match=r"an answer of 24 tokens .* leaves the model's 24 no room"
+    ):
         generated(scorer, asked(["which"], until=[], max_gen_toks=24))
 
 
@@ -371,7 +373,7 @@ def test_a_task_that_is_scored_in_another_way_is_refused(tiny, plan, monkeypatch
 
     monkeypatch.setattr(tasks, "build", changed)
     with pytest.raises(
-        ValueError, match="tasks.medmcqa.harness: medmcqa is scored by .* of its own"
+        ValueError, match=r"tasks.medmcqa.harness: medmcqa is scored by .* of its own"
     ):
         questions.build(plan.params.task("medmcqa"), load.tokenizer(tiny / "a"))
 

@@ -29,12 +29,12 @@ def layer(kinds: list[int], implementation: str = "eager") -> MixtralExperts:
         num_experts_per_tok=2,
     )
     config._experts_implementation = implementation
-    it = MixtralExperts(config)
-    for parameter in it.parameters():
+    made = MixtralExperts(config)
+    for parameter in made.parameters():
         torch.manual_seed(parameter.shape[-1])
         drawn = 0.3 * torch.randn(max(kinds) + 1, *parameter.shape[1:])
         parameter.data = drawn[kinds].clone()
-    return it
+    return made
 
 
 def routed(rows: int, number: int, seed: int, k: int = 2):
@@ -79,14 +79,14 @@ def test_every_split_computes_what_transformers_does(kinds, rows, seed, data):
     for fold in (False, True):
         split = experts.SplitExperts.partly(packed, frozen)
         if fold:
-            split.fold()
+            split.fold_duplicates()
         close(gradients(split, *inputs), expected)
         still, moved = split.stacks
         assert still.gate_up.grad is None and still.down.grad is None
         close([moved.gate_up.grad, moved.down.grad], [p.grad[frozen:] for p in plain.parameters()])
         assert len(still) == (len(set(kinds[:frozen])) if fold else frozen)
         like = split.packed(like=MixtralExperts(plain.config))
-        assert all(torch.equal(a, b) for a, b in zip(like.parameters(), plain.parameters()))
+        assert all(map(torch.equal, like.parameters(), plain.parameters()))
 
 
 @settings(max_examples=20, deadline=None)
@@ -103,9 +103,9 @@ def test_folding_frozen_experts_is_exact(kinds, rows, seed):
 class Holder(nn.Module):
     """What holds a layer's experts."""
 
-    def __init__(self, it: nn.Module):
+    def __init__(self, experts: nn.Module):
         super().__init__()
-        self.experts = it
+        self.experts = experts
 
 
 @pytest.mark.parametrize("kinds", [[0, 0, 0, 0], [0, 0, 1, 1], [0, 1, 2, 3]])
@@ -114,7 +114,7 @@ def test_nf4_experts_fold_too(kinds):
     inputs = routed(20, 4, 1)
     expected = gradients(quantized, *inputs)
     assert quantized.is_quantized
-    quantized.fold()
+    quantized.fold_duplicates()
     assert len(quantized.stacks[0]) == len(set(kinds))
     close(gradients(quantized, *inputs), expected)
 
@@ -122,20 +122,20 @@ def test_nf4_experts_fold_too(kinds):
 def test_nf4_weights_stay_when_their_scales_are_expanded():
     quantized = experts.SplitExperts.partly(layer([0, 1, 2, 3]), 4, quantized=True)
     layers = [*quantized.stacks[0].gate_ups, *quantized.stacks[0].downs]
-    before = [nf4.expanded(it) for it in layers]
-    assert all(it.weight.quant_state.nested for it in layers)
+    before = [nf4.expanded(linear) for linear in layers]
+    assert all(linear.weight.quant_state.nested for linear in layers)
     nf4.compute_4bit_in(quantized, torch.float32)
-    assert not any(it.weight.quant_state.nested for it in layers)
-    assert all(torch.equal(nf4.expanded(it), b) for it, b in zip(layers, before, strict=True))
+    assert not any(linear.weight.quant_state.nested for linear in layers)
+    assert all(map(torch.equal, map(nf4.expanded, layers), before))
     nf4.compute_4bit_in(quantized, torch.bfloat16)
     assert nf4.expanded(layers[0]).dtype == torch.bfloat16
 
 
 def test_equal_codes_with_other_scales_are_other_experts():
-    it = layer([0, 0])
-    it.gate_up_proj.data[1] *= 2
-    quantized = experts.SplitExperts.partly(it, 2, quantized=True)
-    quantized.fold()
+    equal = layer([0, 0])
+    equal.gate_up_proj.data[1] *= 2
+    quantized = experts.SplitExperts.partly(equal, 2, quantized=True)
+    quantized.fold_duplicates()
     assert len(quantized.stacks[0]) == 2
 
 

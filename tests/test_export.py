@@ -150,7 +150,7 @@ def test_a_repository_has_a_name_for_every_variant(plan):
     repos = [pushed.params.push_repo(v, 0) for v in pushed.variants.values()]
     assert "me/mofe-tinyllama_2tinyllama-mmlu_medmcqa_mofe-s0" in repos
     assert len(set(repos)) == len(repos)
-    with pytest.raises(ConfigError, match="export.push is null"):
+    with pytest.raises(ConfigError, match=r"export.push is null"):
         plan.params.push_repo(plan.variants["tinyllama_2tinyllama/none"], 0)
-    with pytest.raises(ConfigError, match="export.push"):
+    with pytest.raises(ConfigError, match=r"export.push"):
         read_study(CONFIG, export={"push": "mofe"})

@@ -66,7 +66,7 @@ def test_losses_and_gradients_are_no_further_from_float32_than_transformers(
         ours = methods.apply(load.checkpoint(tiny / merge), METHODS[method])
         if fold:
             experts.fold_duplicates(ours)
-        found = gradients(devices.place(ours), batch, True)
+        found = gradients(devices.to_device(ours), batch, True)
         assert found[0] == pytest.approx(exact[0], rel=5e-3)
         if names := exact[1].keys() & found[1].keys():
             # frozen weights, and 4-bit ones expanded, are rounded to bfloat16 there as well

@@ -119,7 +119,7 @@ def test_an_outside_model_comes_before_the_preflight_that_reads_it(tmp_path):
 
 def test_pushing_to_nowhere_is_refused_before_anything_is_trained(paper_plan):
     key = "tinyllama_4tinyllama/medmcqa_mofe"
-    with pytest.raises(ConfigError, match="export.push is null.*set it to org/name"):
+    with pytest.raises(ConfigError, match=r"export.push is null.*set it to org/name"):
         Graph(paper_plan).push(variant=key, seed="0")
     named = Plan(read_study(CONFIG, export={"push": "org/name"}))
     assert Graph(named).push(variant=key, seed="0") == {"model": f"results/models/{key}/s0"}

@@ -276,7 +276,7 @@ def test_missing_weights_are_refused(tiny, tmp_path):
 
 @pytest.mark.parametrize("merge", ["moe2a2b", "a"])
 def test_fused_norms_are_transformers(tiny, merge):
-    """In values, gradients and names; on GPUs a model has them (mofe.models.devices.place)."""
+    """In values, gradients and names; on GPUs a model has them (mofe.models.devices.to_device)."""
     plain, fused = load.checkpoint(tiny / merge), load.checkpoint(tiny / merge)
     norms.fuse(fused)
     kinds = [type(m).__name__ for m in fused.modules()]

@@ -342,6 +342,6 @@ def test_a_damaged_checkpoint_is_an_error_not_a_fresh_start(tiny, data, tmp_path
     (saved,) = call["checkpoint"].glob("step-*")
     for file in saved.glob("*.distcp"):
         file.unlink()
-    with pytest.raises(OSError, match="cannot be read; remove .* to train from the start"):
+    with pytest.raises(OSError, match=r"cannot be read; remove .* to train from the start"):
         train.train_variant(**call)
     assert not call["trained"].exists()

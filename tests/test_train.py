@@ -248,7 +248,7 @@ def test_stages_follow_each_other(tiny, data, tmp_path):
                 **SETTINGS[method],
                 "training": {**TRAINING, "learning_rate": 1e-30, "weight_decay": 0.0},
             },
-            names={},
+            names={"moe": "moe2a2b", "stages": f"mofe.{method}"},
             seed=0,
             trained=out / "trained.safetensors",
             record=out / "train.json",
@@ -324,7 +324,7 @@ def test_micro_batches_are_the_cheapest_there_are(lengths, most, starting):
 def test_processes_that_share_a_step_wait_little_for_each_other(lengths, processes):
     """They compute in rounds, and none gets more than its even share of the step, with padding."""
     rows = range(len(lengths))
-    batches = tokens.shared_out(rows, lengths, 600, processes)
+    batches = tokens.balanced_batches(rows, lengths, 600, processes)
     assert [row for batch in batches for row in batch] == list(rows)
     rounds = math.ceil(len(batches) / processes)
     even = 1.4 * sum(lengths) / (processes * rounds) + 1

@@ -301,7 +301,6 @@ def summary(manifests: Sequence[str], instead: str) -> str:
     return f"{len(fetched)} repositories are here, {units.size(size)}"
 
 
-
 def main() -> None:
     """`python -m mofe.data.hub HUB`: state the sizes of the repositories given as JSON on standard
     input, and write them to HUB/sizes.json (mofe/jobs/downloads.py). Where none can be had, that is an

@@ -133,7 +133,7 @@ def _fit_recorded(
     }
     if training["fold_duplicates"]:
         model = experts.fold_duplicates(model)
-    model = devices.place(model, sharded=sharding == "fsdp")
+    model = devices.to_device(model, sharded=sharding == "fsdp")
     config_hash = provenance.hash_config({**params, "seed": seed, **hashed})
     kept = Checkpoint(checkpoint, f"{config_hash} {provenance.fingerprint(inputs)}")
     before = provenance.hash_tensors(parameters.frozen(model))

@@ -100,7 +100,7 @@ class Shape:
             return attention
         return (
             attention
-            | {n: (hidden, ffn) for n in ("gate_proj", "up_proj")}
+            | dict.fromkeys(("gate_proj", "up_proj"), (hidden, ffn))
             | {"down_proj": (ffn, hidden)}
         )
 
