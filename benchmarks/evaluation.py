@@ -75,7 +75,7 @@ def prepare(name: str, identical: bool, folder: Path, questions: int) -> dict:
     tokenizer.save_pretrained(merge)
 
     file = first_questions(rows, folder / "mirror", questions)
-    params = Plan(study).task_params("medmcqa") | {"mirror": str(folder / "mirror")}
+    params = Plan(study).params.task("medmcqa") | {"mirror": str(folder / "mirror")}
     (folder / "tasks").mkdir()
     task = harness_task(params["scoring"], file)
     (folder / "tasks" / f"{TASK}.yaml").write_text(json.dumps(task))  # JSON is YAML

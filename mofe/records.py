@@ -576,9 +576,9 @@ class PlanHardware(Record):
 class PlanNeeds(Record):
     """What a job asks a machine for."""
 
-    cpus: Number = Field(description="Cores per node.")
+    cpus: Count = Field(description="Cores per node; 0 where nothing is computed.")
     mem_mb: Count = Field(description="Main memory per node, in MB.")
-    runtime: Number = Field(description="Minutes.")
+    runtime: Count = Field(description="Minutes.")
     gpus: Count = Field(description="GPUs per node; of a CPU study, processes.")
     nodes: Number = Field(description="Nodes.")
     sharding: Literal["none", "ddp", "fsdp"] = Field(

@@ -16,7 +16,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate as harness
 from lm_eval.models.huggingface import HFLM
-from test_models import SETTINGS
+from test_models import METHODS
 
 from mofe import records, tasks
 from mofe.layers import parameters
@@ -39,7 +39,7 @@ def test_scores_are_lm_evals(tiny, plan, task, scoring):
     """Log-likelihoods and every item's accuracy equal those of lm-eval's own language model."""
     params = {**plan.params.task(task), "scoring": scoring}
     tokenizer = load.tokenizer(tiny / "a")
-    model = methods.apply(load.checkpoint(tiny / "moe2a2b"), SETTINGS["lora"])
+    model = methods.apply(load.checkpoint(tiny / "moe2a2b"), METHODS["lora"])
     ours = evaluate.score(model, tokenizer, questions.build(params, tokenizer), params)
     lm = HFLM(pretrained=model.get_base_model(), tokenizer=tokenizer, batch_size=16, device="cpu")
     theirs = harness(lm, {"tasks": tasks.build(params)}, bootstrap_iters=2)
@@ -95,7 +95,7 @@ def test_answers_in_words_are_lm_evals(tiny, plan, method):
     """Greedy texts of prompts of all lengths equal those of lm-eval's own language model."""
     tokenizer = load.tokenizer(tiny / "a")
     torch.manual_seed(0)  # adapters begin at random
-    model = steadied(methods.apply(load.checkpoint(tiny / "moe2a2b"), SETTINGS[method]))
+    model = steadied(methods.apply(load.checkpoint(tiny / "moe2a2b"), METHODS[method]))
     scorer = evaluate.AnswerScorer(model, tokenizer)
     theirs = HFLM(pretrained=scorer.model, tokenizer=tokenizer, batch_size=8, device="cpu")
     (task,) = tasks.build(plan.params.task("medmcqa")).values()
@@ -158,7 +158,9 @@ def test_a_prompt_without_room_for_an_answer_loses_its_beginning(tmp_path, tiny)
     told = evaluate.score(scorer.model, tokenizer, built, {"harness": ["mofe_finance_open"]})
     assert [it.prompt_cut for it in told] == [lost, 0] and lost > 0
     assert [it.generated for it in told] == theirs.generate_until(requests)
-    with pytest.raises(ValueError, match="an answer of 24 tokens .* leaves the model's 24 no room"):
+    with pytest.raises(
+        ValueError, match=r"an answer of 24 tokens .* leaves the model's 24 no room"
+    ):
         generated(scorer, asked(["which"], until=[], max_gen_toks=24))
 
 
@@ -221,7 +223,7 @@ def test_a_context_is_computed_once(untrained):
     assert sum(read) == len(context) + sum(len(option) - 1 for option in options)
 
 
-@pytest.mark.parametrize("chain", [[], [{"method": "freeze", "frozen": "all"}]])
+@pytest.mark.parametrize("chain", [[], [METHODS["mofe"]]], ids=["untuned", "mofe"])
 def test_equal_experts_are_computed_once(tiny, tmp_path, chain):
     trained = [tmp_path / f"{number}.safetensors" for number in range(len(chain))]
     for file in trained:
@@ -371,7 +373,7 @@ def test_a_task_that_is_scored_in_another_way_is_refused(tiny, plan, monkeypatch
 
     monkeypatch.setattr(tasks, "build", changed)
     with pytest.raises(
-        ValueError, match="tasks.medmcqa.harness: medmcqa is scored by .* of its own"
+        ValueError, match=r"tasks.medmcqa.harness: medmcqa is scored by .* of its own"
     ):
         questions.build(plan.params.task("medmcqa"), load.tokenizer(tiny / "a"))
 

@@ -182,7 +182,7 @@ def test_a_merge_refuses_before_it_writes(tmp_path, tiny):
     params = merge_params(tiny, "a", "aa")
     params["slots"][1]["model"] = str(expert)
     params["names"] = {str(expert): "mine", str(tiny / "a"): "base"}
-    with pytest.raises(IncompatibleModels, match="models.mine: num_hidden_layers is 3, the base"):
+    with pytest.raises(IncompatibleModels, match=r"models.mine: num_hidden_layers is 3, the base"):
         merge.merge(params, tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
 

@@ -10,6 +10,7 @@ import shutil
 import statistics
 import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib.image
@@ -18,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mofe import files, records
+from mofe import files, records, templates, units
 from mofe.records import EvalRecord, TrainRecord
 from mofe.report import figures, frames, page, paper, tables
 
@@ -594,7 +595,7 @@ def test_a_header_that_does_not_span_the_columns_is_refused(results):
     ],
 )
 def test_parameters_are_printed_as_the_paper_prints_them(count, text):
-    assert tables.parameters(count) == text
+    assert units.parameters(count) == text
 
 
 @pytest.mark.parametrize(
@@ -982,8 +983,10 @@ def test_a_choice_in_words(choice, words):
 
 
 def test_hostile_labels_stay_text_on_the_page(results):
-    shown = page._TEMPLATES.from_string("{{ it.rows[0][0][0] }}").render(
-        it=page.view(hostile(results[1][6]), "hours")
+    shown = (
+        templates.environment(Path(), "html")
+        .from_string("{{ it.rows[0][0][0] }}")
+        .render(it=page.view(hostile(results[1][6]), "hours"))
     )
     assert shown.startswith("&lt;b&gt;50% &amp;")
 
@@ -1060,4 +1063,4 @@ def test_provenance_tells_how_trainings_ran():
     [(4.25, "4.2 s"), (59.99, "1 min 0 s"), (723, "12 min 3 s"), (12_000, "3 h 20 min")],
 )
 def test_duration(seconds, text):
-    assert page.duration(seconds) == text
+    assert units.duration(seconds) == text

@@ -1,4 +1,4 @@
-"""The gate's kernels compute what torch does: on any machine, by Triton's interpreter."""
+"""The expert layer's kernels compute what torch does: on any machine, by Triton's interpreter."""
 
 import os
 import subprocess
@@ -16,30 +16,33 @@ def compare(rows: int, ffn: int, dtype: torch.dtype, device: str) -> None:
     from mofe.layers import kernels
 
     torch.manual_seed(rows + ffn)
-    both, dinner = (torch.randn(rows, n * ffn, dtype=dtype, device=device) for n in (2, 1))
+    gate_up, grad_act = (torch.randn(rows, n * ffn, dtype=dtype, device=device) for n in (2, 1))
     weight = torch.rand(rows, device=device)
-    wide, exact_weight = both.double().requires_grad_(), weight.double().requires_grad_()
-    opened, up = wide.chunk(2, dim=-1)
-    inner = torch.nn.functional.silu(opened) * up
-    (inner * exact_weight[:, None] * dinner.double()).sum().backward()
-    exact = (inner, wide.grad, exact_weight.grad, inner)
+    wide, exact_weight = gate_up.double().requires_grad_(), weight.double().requires_grad_()
+    gate, up = wide.chunk(2, dim=-1)
+    act = torch.nn.functional.silu(gate) * up
+    (act * exact_weight[:, None] * grad_act.double()).sum().backward()
+    exact = (act, wide.grad, exact_weight.grad, act)
     within = 1e-5 if dtype == torch.float32 else 1e-2
     plain = (
-        swiglu.forward(both.cpu()),
-        *swiglu.backward(both.cpu(), dinner.clone().cpu(), weight.cpu(), True),
+        swiglu.forward(gate_up.cpu()),
+        *swiglu.backward(gate_up.cpu(), grad_act.clone().cpu(), weight.cpu(), True),
     )
-    fused = (kernels.gate(both), *kernels.gate_back(both, dinner, weight, True))
+    fused = (
+        kernels.swiglu(gate_up),
+        *kernels.swiglu_backward(gate_up, grad_act, weight, True),
+    )
     for found in (plain, fused):
         for ours, theirs in zip(found, exact, strict=True):
             assert torch.allclose(
                 ours.double().cpu(), theirs.cpu(), rtol=within, atol=within * ffn**0.5
             )
-    assert kernels.gate_back(both, dinner, weight, False)[2] is None
+    assert kernels.swiglu_backward(gate_up, grad_act, weight, False)[2] is None
     pairs = torch.randperm(rows * 3, device=device).view(rows, 3)
-    dealt = torch.randn(rows * 3, ffn, dtype=dtype, device=device)
-    sums = kernels.add_up(dealt, pairs)
+    computed = torch.randn(rows * 3, ffn, dtype=dtype, device=device)
+    sums = kernels.combine(computed, pairs)
     assert sums.dtype == dtype
-    assert torch.allclose(sums.double(), dealt.double()[pairs].sum(1), rtol=within, atol=within)
+    assert torch.allclose(sums.double(), computed.double()[pairs].sum(1), rtol=within, atol=within)
 
 
 SHAPES = [(1, 24), (7, 1024), (3, 1500)]

@@ -117,7 +117,7 @@ def test_a_test_part_without_open_rows_is_one_sentence(plan, tmp_path):
     rows.to_csv(folder / "rows.csv")
     params = {**plan.params.task("finance_open"), "mirror": str(tmp_path)}
     with pytest.raises(
-        ValueError, match="^tasks.finance_open: .*Sujet.* has no row .*beside: null"
+        ValueError, match=r"^tasks.finance_open: .*Sujet.* has no row .*beside: null"
     ):
         tasks.build(params)
     (closed,) = tasks.build({**params, "harness": ["mofe_finance"]}).values()
@@ -126,7 +126,7 @@ def test_a_test_part_without_open_rows_is_one_sentence(plan, tmp_path):
 
 def test_a_task_of_choices_and_answers_in_words_is_one_sentence(plan):
     params = plan.params.task("finance")
-    with pytest.raises(ValueError, match="^tasks.finance.harness: mixes questions"):
+    with pytest.raises(ValueError, match=r"^tasks.finance.harness: mixes questions"):
         tasks.build({**params, "harness": ["mofe_finance", "mofe_finance_open"]})
 
 

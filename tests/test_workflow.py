@@ -1,8 +1,10 @@
 """The workflow as its users run it: dry runs, the whole reduced study, and what reruns when."""
 
+import base64
 import gzip
 import json
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -157,8 +159,9 @@ class Reduced:
     def run(self, *targets: str, overlay: dict | None = None, check: bool = True):
         return snakemake("--profile", "profiles/mini", *self._study(overlay, targets), check=check)
 
-    def dry(self, overlay: dict | None, *targets: str) -> str:
-        return snakemake("-n", "--cores", "2", *self._study(overlay, targets)).stdout
+    def dry(self, overlay: dict | None, *targets: str, folder: Path = ROOT) -> str:
+        study = self._study(overlay, targets)
+        return snakemake("-n", "--cores", "2", *study, folder=folder).stdout
 
     def _study(self, overlay: dict | None, targets: tuple[str, ...]) -> list[str]:
         files = [str(CONFIG), str(MINI), str(REDUCED)]
@@ -380,3 +383,42 @@ def test_snakemakes_own_report(reduced, tmp_path):
     )
     text = report.read_text()
     assert "Tables" in text and "Figures" in text and "loss_curves" in text
+    about, described = (
+        json.JSONDecoder().raw_decode(text.split(f'<script id="{name}">')[1].split(" = ", 1)[1])[0]
+        for name in ("workflow-desc", "results")
+    )
+    assert "dense experts are\nfine-tuned from a base model" in about and "reduced" in about
+    captions = {Path(file).name: it["caption"] for file, it in described.items()}
+    assert "Accuracy against the number of frozen experts" in captions["frozen_experts.png"]
+    assert "Accuracy against the number of medical experts" in captions["medical_experts.png"]
+    assert "Training time against accuracy" in captions["time_accuracy.png"]
+    assert "Training loss over optimiser steps" in captions["loss_curves.png"]
+    assert "A table of the paper with our values" in captions["table1.csv"]
+
+
+@pytest.fixture
+def clone(reduced, tmp_path) -> Path:
+    """Another checkout, with what Snakemake knows of the reduced study's files."""
+    kept = ("Snakefile", "config.yaml", "docs", "envs", "mofe", "profiles", "rules", "scripts")
+    for name in kept:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    metadata = tmp_path / ".snakemake" / "metadata"
+    metadata.mkdir(parents=True)
+    for record in (ROOT / ".snakemake" / "metadata").rglob("*"):
+        if record.is_file() and base64.b64decode(record.name).startswith(
+            str(reduced.results).encode()
+        ):
+            shutil.copy(record, metadata)
+    assert list(metadata.iterdir())
+    return tmp_path
+
+
+def test_finished_results_are_due_in_no_other_clone(reduced, clone):
+    def dry() -> str:
+        return reduced.dry(None, "all", folder=clone)
+
+    assert "Nothing to be done" in dry()
+    values = clone / "mofe" / "report" / "paper.csv"
+    values.write_text(values.read_text().replace("0.3331", "0.3332"))
+    assert jobs(dry()) == {"table": 7, "figure": 4, "report": 1, "all": 1}

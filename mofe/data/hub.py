@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from huggingface_hub import HfApi, HfFileSystem, RepoFile, constants
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-from mofe import records
+from mofe import records, units
 from mofe.data import sampling
 from mofe.data.mirror import matching
 from mofe.files import write_atomic
@@ -117,7 +117,7 @@ def fetch(repository: Mapping[str, Any], manifest: Path) -> str:
     _remove_all_but({file.path for file in files}, folder)
     records.write(manifest, record)
     size = sum(file.size for file in files)
-    return f"{len(files)} files, {_bytes(size)}, at commit {found.commit}"
+    return f"{len(files)} files, {units.size(size)}, at commit {found.commit}"
 
 
 class _Remote:
@@ -226,8 +226,8 @@ def _refuse_a_full_disk(needed: int, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ValueError(
-            f"hub: {folder} needs {_bytes(needed)} more, and the disk has {_bytes(free)} free; "
-            "set 'hub' to a folder on a larger one"
+            f"hub: {folder} needs {units.size(needed)} more, and the disk has {units.size(free)} "
+            "free; set 'hub' to a folder on a larger one"
         )
 
 
@@ -280,8 +280,8 @@ def table(stated: Sequence[Mapping[str, Any]]) -> str:
             it["repo"],
             it["revision"][:24],
             str(it["files"]),
-            _bytes(it["bytes"]),
-            f"a sample of {it['sample']:,} rows" if it["sample"] else _bytes(it["present"]),
+            units.size(it["bytes"]),
+            f"a sample of {it['sample']:,} rows" if it["sample"] else units.size(it["present"]),
         )
         for it in stated
     ]
@@ -289,7 +289,7 @@ def table(stated: Sequence[Mapping[str, Any]]) -> str:
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (head, *rows)]
     missing = sum(it["bytes"] - it["present"] for it in stated if not it["sample"])
     sampled = ", and the samples' row groups" if any(it["sample"] for it in stated) else ""
-    return "\n".join([*lines, f"to download: {_bytes(missing)}{sampled}", *problems])
+    return "\n".join([*lines, f"to download: {units.size(missing)}{sampled}", *problems])
 
 
 def summary(manifests: Sequence[str], instead: str) -> str:
@@ -298,20 +298,12 @@ def summary(manifests: Sequence[str], instead: str) -> str:
         return f"nothing to download: data and models are read from {instead}"
     fetched = [records.read(file, records.HubManifest) for file in manifests]
     size = sum(file.size for manifest in fetched for file in manifest.files)
-    return f"{len(fetched)} repositories are here, {_bytes(size)}"
-
-
-def _bytes(number: int) -> str:
-    for unit in ("B", "kB", "MB"):
-        if number < 1000:
-            return f"{number:.4g} {unit}"
-        number /= 1000
-    return f"{number:.2f} GB"
+    return f"{len(fetched)} repositories are here, {units.size(size)}"
 
 
 def main() -> None:
     """`python -m mofe.data.hub HUB`: state the sizes of the repositories given as JSON on standard
-    input, and write them to HUB/sizes.json (rules/common.smk). Where none can be had, that is an
+    input, and write them to HUB/sizes.json (mofe/jobs/downloads.py). Where none can be had, that is an
     error; where one cannot, the others are fetched all the same."""
     hub = Path(sys.argv[1])
     stated = sizes(json.load(sys.stdin), hub)

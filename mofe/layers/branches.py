@@ -1,8 +1,8 @@
 """Continuations of one context, read in one forward pass.
 
-A question's options share its context, which is computed once. Behind it lie the options' tokens, one
-option after the other, each at the positions that follow the context, and each seeing the context
-and its own option alone. An option of one token is read off the context and adds nothing.
+A question's options share its context, which is computed once. The options' tokens follow it, one
+option after the other. Each option has the positions that follow the context, and sees only the context
+and itself. An option of one token needs no computation of its own: the context's logits score it.
 """
 
 from collections.abc import Sequence
@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-PADDING = -1  # the branch of what fills a row up
+PADDING = -1  # the branch of padding
 
 
 @dataclass
 class Tree:
-    """A context with its continuations, all of at least one token.
+    """A context with its continuations, each of at least one token.
 
-    Of each token: `ids`; `positions`, where it stands in its text; `branches`, 0 for the context, else
-    the number of its continuation, from 1. A continuation's last token is not among them: nothing is
-    read from it. `read[c]`: where the logits of continuation c's tokens are, counted from the context's
-    last token on.
+    One entry per token in `ids`; in `positions`, where the token stands in its text; and in `branches`, 0
+    for the context, else the number of the continuation, from 1. A continuation's last token is left out:
+    its logits would score nothing. `read[c]`: where the logits that score continuation c's tokens are,
+    counted from the context's last token.
     """
 
     context: Sequence[int]
@@ -48,11 +48,11 @@ class Tree:
 def collate(
     trees: Sequence[Tree], device: torch.device
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """What a causal language model of transformers is given, and where it is read.
+    """The inputs of a causal language model of transformers, and where its logits are needed.
 
-    The inputs: input_ids (rows, length) int64, padded on the right; where there are branches also
-    position_ids of that shape and attention_mask (rows, 1, length, length) bool, who sees whom. Read
-    (rows, length) bool: from each context's last token to the row's end.
+    The inputs are input_ids (rows, length) int64, padded on the right. Where there are branches, there
+    are also position_ids of that shape and attention_mask (rows, 1, length, length) bool: who sees whom.
+    The second result (rows, length) bool is true from each context's last token to the row's end.
     """
 
     def padded(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
@@ -60,13 +60,13 @@ def collate(
         return pad_sequence(rows, batch_first=True, padding_value=value).to(device)
 
     branches = padded([tree.branches for tree in trees], PADDING)
-    places = torch.arange(branches.shape[1], device=device)
+    columns = torch.arange(branches.shape[1], device=device)
     last = torch.tensor([[len(tree.context) - 1] for tree in trees], device=device)
-    read = (places >= last) & (branches != PADDING)
+    read = (columns >= last) & (branches != PADDING)
     inputs = {"input_ids": padded([tree.ids for tree in trees], 0)}
     if (branches > 0).any():
-        seen, seeing = branches[:, None, None, :], branches[:, None, :, None]
-        before = places[:, None] >= places
-        inputs["attention_mask"] = before & ((seen == 0) | (seen == seeing))
+        key, query = branches[:, None, None, :], branches[:, None, :, None]
+        causal = columns[:, None] >= columns
+        inputs["attention_mask"] = causal & ((key == 0) | (key == query))
         inputs["position_ids"] = padded([tree.positions for tree in trees], 0)
     return inputs, read

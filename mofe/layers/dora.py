@@ -1,9 +1,9 @@
-"""DoRA in the passes over a layer's output that its formula takes, its weights' norms once a step.
+"""DoRA with the norms of its weights computed once per optimiser step, and fewer passes over outputs.
 
-DoRA divides by the norms of the adapted weight's rows, as a constant (section 4.3 of its paper), and
-that weight changes only when the optimiser steps. peft computes them anew for every micro-batch, and
-adds to the layer's output a second term of its size for what is a product: magnitude / norm of the
-plain and the adapter's outputs together.
+DoRA divides by the norms of the adapted weight's rows, which it treats as constants (section 4.3 of its
+paper). That weight changes only when the optimiser steps, but peft computes the norms anew for every
+micro-batch. peft also adds a second term of the output's size to the layer's output, where one product
+is enough: (plain output + adapter's output) * magnitude / norm.
 """
 
 import torch
@@ -15,18 +15,18 @@ from torch import nn
 
 
 class OncePerStep(DoraLinearLayer):
-    """peft's magnitudes (out,), with the norms (out,) kept from one `forget` to the next."""
+    """peft's magnitudes (out,), with norms (out,) that are kept until `forget` is called."""
 
     def __init__(self, layer: DoraLinearLayer):
         super().__init__(layer.fan_in_fan_out)
         self.weight, self.norms = layer.weight, None
 
     def forget(self) -> None:
-        """The adapter has changed."""
+        """Drop the norms: the adapter has changed."""
         self.norms = None
 
     def scale(self, layer: LoraLayer, adapter: str) -> torch.Tensor:
-        """Magnitudes over norms (out,), of the magnitudes' dtype."""
+        """Magnitudes divided by norms (out,), in the magnitudes' dtype."""
         if self.norms is None:
             self.norms = self._norms(layer, adapter)
         return self.weight / self.norms
@@ -40,32 +40,32 @@ class OncePerStep(DoraLinearLayer):
 
 
 class Scaled(DoraLinearVariant):
-    """What a layer with DoRA answers, as peft's variant of it does."""
+    """The output of a layer with DoRA; it replaces peft's variant and is equal to it."""
 
     @staticmethod
     def put_in(model: nn.Module) -> None:
-        """For all layers of a model that have DoRA."""
+        """Use this variant in all layers of a model that have DoRA."""
         for layer in model.modules():
-            for adapter, it in getattr(layer, "lora_magnitude_vector", {}).items():
-                layer.lora_magnitude_vector[adapter] = OncePerStep(it)
+            for adapter, magnitude in getattr(layer, "lora_magnitude_vector", {}).items():
+                layer.lora_magnitude_vector[adapter] = OncePerStep(magnitude)
                 layer.lora_variant[adapter] = Scaled()
 
     @staticmethod
     def forward(
         layer: LoraLayer, active_adapter: str, x: torch.Tensor, result: torch.Tensor, **_
     ) -> torch.Tensor:
-        """x (..., in), result (..., out): what the layer answers without the adapter."""
+        """x (..., in); result (..., out): the layer's output without the adapter."""
         a, b = layer.lora_A[active_adapter], layer.lora_B[active_adapter].weight
         base, dropout = layer.get_base_layer(), layer.lora_dropout[active_adapter]
         scale = layer.lora_magnitude_vector[active_adapter].scale(layer, active_adapter)
-        product = plain = result if base.bias is None else result - base.bias
+        product = undropped = result if base.bias is None else result - base.bias
         if dropping := layer.training and not isinstance(dropout, nn.Identity):
-            x = dropout(x)  # of which peft takes the base layer's part anew
+            x = dropout(x)  # peft scales the base layer's output of the dropped input
             product = base(x) if base.bias is None else base(x) - base.bias
         low = a(x).flatten(0, -2)
-        both = torch.addmm(product.flatten(0, -2), low, b.mT, alpha=layer.scaling[active_adapter])
-        # the scale in the products' dtype, or autocast would make all of this float32
-        out = both.view_as(result) * scale.to(both.dtype)
+        total = torch.addmm(product.flatten(0, -2), low, b.mT, alpha=layer.scaling[active_adapter])
+        # the scale in the products' dtype, or autocast would compute all of this in float32
+        out = total.view_as(result) * scale.to(total.dtype)
         if dropping:
-            out = out + plain - product
+            out = out + undropped - product
         return out if base.bias is None else out + base.bias

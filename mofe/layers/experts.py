@@ -1,15 +1,23 @@
-"""A mixture's experts as this project computes them: each pays only for what it trains.
+"""A mixture's experts, computed so that each costs only what its training needs.
 
-A layer's experts lie in stacks, frozen and trained ones apart: a packed tensor cannot be frozen in
-part, because masking its gradient still computes it, and weight decay still moves the masked slice.
-All stacks are computed by `GatedFfn`, whose backward pass computes no gradient of a frozen weight
-and keeps nothing that only such a gradient would need. Equal frozen experts can be folded into one
-(`fold_duplicates`), exactly: Mixtral's weights of a token's experts are added up.
+A layer's experts are held in stacks, frozen and trained ones apart: a packed tensor cannot be frozen
+in part, because masking its gradient still computes it, and weight decay still moves the masked slice.
+`GatedFfn` computes all stacks. Its backward pass computes no gradient of a frozen weight, and keeps no
+activation that only such a gradient would need. Equal frozen experts can be held, and computed, once
+(`fold_duplicates`). That is exact: the router's weights of a token's experts are added up.
+
+Shapes. Where a shape helps the reader, the capitals at the end of a tensor's name are its axes:
+
+    T   tokens                          D   hidden size
+    K   experts per token               F   size of an expert's FFN, half of what gate_up gives
+    P   pairs of a token and an expert that computes it, sorted by expert
+    E   experts that are stored: fewer than the router's where equal ones are held once
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
-from typing import Protocol
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -24,146 +32,228 @@ from mofe.layers.nf4 import expanded, nf4
 GROUPED = "mofe"  # transformers' name for Mixtral's packed experts as this project computes them
 
 
-class Weights(Protocol):
-    """The weights of a stack of experts, for products with tokens that are sorted by expert.
+# ------------------------------------------------------------------------------- one stack's FFNs
 
-    `ends` (experts,) int32: where in the tokens each expert's end.
+
+class Matrices(Protocol):
+    """One matrix (out, in) per expert of a stack, for products with tokens that are sorted by expert.
+
+    `ends_E` (E,) int32: where each expert's tokens end.
     """
 
-    def times(self, x: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
-        """(tokens, in) -> (tokens, out), each token by its expert's (out, in) matrix."""
+    def times(self, x: torch.Tensor, ends_E: torch.Tensor) -> torch.Tensor:
+        """(P, in) -> (P, out): each row by its expert's matrix."""
 
-    def back(self, dy: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
-        """(tokens, out) -> (tokens, in), by the transposed matrices."""
+    def back(self, grad: torch.Tensor, ends_E: torch.Tensor) -> torch.Tensor:
+        """(P, out) -> (P, in): each row by its expert's transposed matrix."""
 
 
 class Packed:
-    """Matrices in one tensor (experts, out, in)."""
+    """Matrices in one tensor (E, out, in)."""
 
     def __init__(self, weight: torch.Tensor):
         self.weight = weight
 
-    def times(self, x: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
-        return F.grouped_mm(x, self.weight.mT, offs=ends)
+    def times(self, x: torch.Tensor, ends_E: torch.Tensor) -> torch.Tensor:
+        return F.grouped_mm(x, self.weight.mT, offs=ends_E)
 
-    def back(self, dy: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
-        return F.grouped_mm(dy, self.weight, offs=ends)
+    def back(self, grad: torch.Tensor, ends_E: torch.Tensor) -> torch.Tensor:
+        return F.grouped_mm(grad, self.weight, offs=ends_E)
 
 
 class Quantized(Packed):
-    """Matrices as bitsandbytes' NF4 layers, expanded for each product, in both directions: keeping
-    them for the backward pass would take the memory that they save."""
+    """Matrices as bitsandbytes' NF4 layers. They are expanded anew for each product, forward and
+    backward: keeping them for the backward pass would take the memory that they save."""
 
     def __init__(self, layers: Sequence[nn.Module]):
         self.layers = layers
 
     @property
     def weight(self) -> torch.Tensor:
-        """(experts, out, in), new each time."""
-        if not self.layers[0].weight.is_cuda:  # where bitsandbytes cannot write into it
+        """(E, out, in), expanded at each access."""
+        if not self.layers[0].weight.is_cuda:  # bitsandbytes can write into a tensor only on GPUs
             return torch.stack([expanded(layer) for layer in self.layers])
         state = self.layers[0].weight.quant_state
         device = self.layers[0].weight.device
-        all_of_them = torch.empty(len(self.layers), *state.shape, dtype=state.dtype, device=device)
-        for layer, out in zip(self.layers, all_of_them, strict=True):
+        weights = torch.empty(len(self.layers), *state.shape, dtype=state.dtype, device=device)
+        for layer, out in zip(self.layers, weights, strict=True):
             expanded(layer, out)
-        return all_of_them
+        return weights
 
 
 class GatedFfn(torch.autograd.Function):
     """down(silu(gate(x)) * up(x)) * weight, for tokens that are sorted by expert.
 
-    Of frozen experts backward needs what gate and up gave, and nothing else; of trained ones also
-    the tokens. The gradient of `weight`, the router's, comes from products that are there anyway,
-    so that the experts' outputs need not be kept either.
+    For the backward pass frozen experts keep what gate and up gave, and nothing else; trained ones
+    also keep the tokens. The gradient of `weight`, the router's, comes from products that are computed
+    anyway, so the experts' outputs need not be kept either.
     """
 
     @staticmethod
     def forward(
         ctx,
-        x: torch.Tensor,
-        weight: torch.Tensor,
-        ends: torch.Tensor,
-        gate_up: Weights,
-        down: Weights,
+        x_PD: torch.Tensor,
+        weight_P: torch.Tensor,
+        ends_E: torch.Tensor,
+        w_gate_up: Matrices,
+        w_down: Matrices,
         *trained: torch.Tensor,
     ) -> torch.Tensor:
-        """x (tokens, hidden); weight (tokens,); ends: as in Weights; trained: the tensors of gate_up
-        (experts, 2 * ffn, hidden) and down (experts, hidden, ffn) where they get a gradient.
-        Returns (tokens, hidden)."""
-        both = gate_up.times(x, ends)
-        out = down.times(swiglu.forward(both), ends)
-        ctx.save_for_backward(both, weight, ends, x if trained else None)
-        ctx.gate_up, ctx.down = gate_up, down
-        return out.mul_(weight[:, None])
+        """weight_P: the router's weight of each pair. trained: empty, or the tensors of w_gate_up
+        (E, 2F, D) and w_down (E, D, F), which then get a gradient. Returns (P, D)."""
+        gate_up = w_gate_up.times(x_PD, ends_E)  # (P, 2F)
+        out_PD = w_down.times(swiglu.forward(gate_up), ends_E)
+        ctx.save_for_backward(gate_up, weight_P, ends_E, x_PD if trained else None)
+        ctx.w_gate_up, ctx.w_down = w_gate_up, w_down
+        return out_PD.mul_(weight_P[:, None])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, dout: torch.Tensor):
-        both, weight, ends, x = ctx.saved_tensors
-        dout = dout.contiguous()
-        dinner = ctx.down.back(dout, ends)
-        dboth, dweight, inner = swiglu.backward(both, dinner, weight, keep=x is not None)
-        dx = ctx.gate_up.back(dboth, ends)
-        if x is None:
-            return dx, dweight, None, None, None
-        dout = dout * weight[:, None].to(dout.dtype)
-        dtrained = (F.grouped_mm(d.mT, i, offs=ends) for d, i in ((dboth, x), (dout, inner)))
-        return dx, dweight, None, None, None, *dtrained
+    def backward(ctx, grad_PD: torch.Tensor):
+        gate_up, weight_P, ends_E, x_PD = ctx.saved_tensors
+        grad_PD = grad_PD.contiguous()
+        grad_act = ctx.w_down.back(grad_PD, ends_E)  # (P, F), still without the router's weight
+        grad_gate_up, grad_weight_P, act = swiglu.backward(
+            gate_up, grad_act, weight_P, keep_act=x_PD is not None
+        )
+        grad_x_PD = ctx.w_gate_up.back(grad_gate_up, ends_E)
+        if x_PD is None:
+            return grad_x_PD, grad_weight_P, None, None, None
+        grad_PD = grad_PD * weight_P[:, None].to(grad_PD.dtype)
+        grad_w_gate_up = F.grouped_mm(grad_gate_up.mT, x_PD, offs=ends_E)
+        grad_w_down = F.grouped_mm(grad_PD.mT, act, offs=ends_E)
+        return grad_x_PD, grad_weight_P, None, None, None, grad_w_gate_up, grad_w_down
 
 
-class Deal(torch.autograd.Function):
-    """Rows of tokens, dealt out to the pairs of a token and an expert of it."""
+# ---------------------------------------------------------------------------- dispatch and combine
+
+
+@dataclass(frozen=True)
+class Dispatch:
+    """Which tokens each expert computes, as pairs of a token and an expert, sorted by expert.
+
+    tokens_P (P,) int64: the token of each pair; None where the pairs are the tokens as they are.
+    pairs_TK (T, K) int64: the pairs of each token; None where tokens differ in their number of pairs.
+    weights_P (P,): the router's weight of each pair.
+    ends_E (E,) int32: where each expert's pairs end.
+    """
+
+    tokens_P: torch.Tensor | None
+    pairs_TK: torch.Tensor | None
+    weights_P: torch.Tensor
+    ends_E: torch.Tensor
+
+    @classmethod
+    def choose(
+        cls, index_TK: torch.Tensor, weights_TK: torch.Tensor, expert_map: Sequence[int]
+    ) -> Self:
+        """By the cheapest of the ways below. index_TK: the router's experts of each token; they are
+        stored as `expert_map` says (SplitExperts)."""
+        stored = max(expert_map) + 1
+        if stored == 1:
+            return cls.to_one(weights_TK)
+        if stored < len(expert_map):
+            index_TK = torch.tensor(expert_map, device=index_TK.device)[index_TK]
+            return cls.to_distinct(index_TK, weights_TK, stored)
+        return cls.to_top_k(index_TK, weights_TK, stored)
+
+    @classmethod
+    def to_one(cls, weights_TK: torch.Tensor) -> Self:
+        """All experts are equal: an ordinary FFN."""
+        ends_E = torch.tensor([len(weights_TK)], dtype=torch.int32).to(weights_TK.device)
+        return cls(None, None, weights_TK.sum(-1), ends_E)
+
+    @classmethod
+    def to_distinct(cls, index_TK: torch.Tensor, weights_TK: torch.Tensor, stored: int) -> Self:
+        """Some experts are equal: a token goes once to each stored expert that it has among its K,
+        with the sum of their weights."""
+        zeros_TE = weights_TK.new_zeros(len(index_TK), stored)
+        weights_TE = zeros_TE.scatter_add(1, index_TK, weights_TK)
+        chosen_TE = torch.zeros_like(zeros_TE, dtype=torch.bool).scatter_(1, index_TK, True)
+        experts_P, tokens_P = chosen_TE.T.nonzero(as_tuple=True)
+        ends_E = chosen_TE.sum(0).cumsum(0, dtype=torch.int32)
+        return cls(tokens_P, None, weights_TE[tokens_P, experts_P], ends_E)
+
+    @classmethod
+    def to_top_k(cls, index_TK: torch.Tensor, weights_TK: torch.Tensor, stored: int) -> Self:
+        """All experts differ: a token goes to each of its K."""
+        order_P = index_TK.flatten().argsort(stable=True)
+        pairs_P = torch.arange(len(order_P), device=order_P.device)
+        pairs_TK = torch.empty_like(order_P).scatter_(0, order_P, pairs_P).view(index_TK.shape)
+        ends_E = F.one_hot(index_TK.flatten(), stored).sum(0).cumsum(0, dtype=torch.int32)
+        k = index_TK.shape[-1]
+        return cls(order_P // k, pairs_TK, weights_TK.flatten()[order_P], ends_E)
+
+    def dispatch(self, x_TD: torch.Tensor) -> torch.Tensor:
+        """(T, D) -> (P, D): each pair's token."""
+        if self.tokens_P is None:
+            return x_TD
+        return DispatchTokens.apply(x_TD, self.tokens_P, self.pairs_TK)
+
+    def combine(self, y_PD: torch.Tensor, tokens: int) -> torch.Tensor:
+        """(P, D) -> (T, D): the sum of each token's pairs. tokens: T."""
+        if self.tokens_P is None:
+            return y_PD
+        return CombineTokens.apply(y_PD, self.tokens_P, self.pairs_TK, tokens)
+
+
+class DispatchTokens(torch.autograd.Function):
+    """Dispatch.dispatch, whose gradient is a combine."""
 
     @staticmethod
     def forward(
-        ctx, rows: torch.Tensor, tokens: torch.Tensor, pairs: torch.Tensor | None
+        ctx, x_TD: torch.Tensor, tokens_P: torch.Tensor, pairs_TK: torch.Tensor | None
     ) -> torch.Tensor:
-        """rows (number, hidden); tokens (all pairs,) int64: each pair's; pairs (number, k) int64: each
-        token's pairs, or None where tokens differ in their number. Returns (all pairs, hidden)."""
-        ctx.save_for_backward(tokens, pairs)
-        ctx.number = len(rows)
-        return rows.index_select(0, tokens)
+        ctx.save_for_backward(tokens_P, pairs_TK)
+        ctx.tokens = len(x_TD)
+        return x_TD.index_select(0, tokens_P)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, dout: torch.Tensor):
-        return _add_up(dout, *ctx.saved_tensors, ctx.number), None, None
+    def backward(ctx, grad_PD: torch.Tensor):
+        return _combine(grad_PD, *ctx.saved_tensors, ctx.tokens), None, None
 
 
-class AddUp(torch.autograd.Function):
-    """The way back: sums of the pairs' rows by token. torch's index_add would keep the rows for
-    backward, for their shape."""
+class CombineTokens(torch.autograd.Function):
+    """Dispatch.combine, whose gradient is a dispatch. torch's index_add would keep the rows for its
+    backward pass, only for their shape."""
 
     @staticmethod
     def forward(
-        ctx, rows: torch.Tensor, tokens: torch.Tensor, pairs: torch.Tensor | None, number: int
+        ctx,
+        y_PD: torch.Tensor,
+        tokens_P: torch.Tensor,
+        pairs_TK: torch.Tensor | None,
+        tokens: int,
     ) -> torch.Tensor:
-        """rows (all pairs, hidden); tokens and pairs as in Deal -> (number, hidden)."""
-        ctx.save_for_backward(tokens)
-        return _add_up(rows, tokens, pairs, number)
+        ctx.save_for_backward(tokens_P)
+        return _combine(y_PD, tokens_P, pairs_TK, tokens)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, dout: torch.Tensor):
-        (tokens,) = ctx.saved_tensors
-        return dout.index_select(0, tokens), None, None, None
+    def backward(ctx, grad_TD: torch.Tensor):
+        (tokens_P,) = ctx.saved_tensors
+        return grad_TD.index_select(0, tokens_P), None, None, None
 
 
-def _add_up(
-    rows: torch.Tensor, tokens: torch.Tensor, pairs: torch.Tensor | None, number: int
+def _combine(
+    y_PD: torch.Tensor, tokens_P: torch.Tensor, pairs_TK: torch.Tensor | None, tokens: int
 ) -> torch.Tensor:
-    if pairs is not None and swiglu.fused(rows):
+    if pairs_TK is None:
+        return y_PD.new_zeros(tokens, y_PD.shape[1]).index_add_(0, tokens_P, y_PD)
+    if swiglu.fused(y_PD):
         from mofe.layers import kernels
 
-        return kernels.add_up(rows, pairs)
-    if pairs is not None:  # the fastest of torch's ways to add up a fixed number of rows
-        return F.embedding_bag(pairs, rows.contiguous(), mode="sum")
-    return rows.new_zeros(number, rows.shape[1]).index_add_(0, tokens, rows)
+        return kernels.combine(y_PD, pairs_TK)
+    # the fastest of torch's ways to add up a fixed number of rows
+    return F.embedding_bag(pairs_TK, y_PD.contiguous(), mode="sum")
+
+
+# --------------------------------------------------------------------------------- stacks of experts
 
 
 class Stack(nn.Module):
-    """Some experts of a layer: `gate_up` (experts, 2 * ffn, hidden), `down` (experts, hidden, ffn)."""
+    """Some experts of a layer: `gate_up` (E, 2F, D) and `down` (E, D, F)."""
 
     def __init__(self, gate_up: torch.Tensor, down: torch.Tensor, trained: bool):
         super().__init__()
@@ -174,16 +264,17 @@ class Stack(nn.Module):
         return len(self.gate_up)
 
     def same(self, a: int, b: int) -> bool:
-        """Whether two of the experts are, and stay, equal bit by bit."""
+        """Whether two of the experts are equal bit by bit, and stay so."""
         weights = (self.gate_up, self.down)
         return a == b or not any(w.requires_grad or not torch.equal(w[a], w[b]) for w in weights)
 
     def only(self, kept: Sequence[int]) -> "Stack":
+        """A frozen stack of these experts."""
         return Stack(self.gate_up.detach()[kept], self.down.detach()[kept], trained=False)
 
 
 class QuantizedStack(nn.Module):
-    """Experts as two NF4 layers of bitsandbytes each, frozen.
+    """Frozen experts, each as two NF4 layers of bitsandbytes.
 
     Without this, 4-bit loading leaves Mixtral's packed experts, most of the model, as they are
     (bitsandbytes #1849).
@@ -203,26 +294,31 @@ class QuantizedStack(nn.Module):
         return all(torch.equal(expanded(one), expanded(two)) for one, two in pairs)
 
     def only(self, kept: Sequence[int]) -> "QuantizedStack":
+        """The stack, reduced to these experts in place."""
         for name in ("gate_ups", "downs"):
             setattr(self, name, nn.ModuleList(getattr(self, name)[i] for i in kept))
         return self
 
 
 class SplitExperts(nn.Module):
-    """A layer's experts in stacks. `place[e]` is where expert e lies, counted through all stacks:
-    equal experts may lie in one place."""
+    """A layer's experts in stacks.
+
+    expert_map[e]: which stored expert, counted through all stacks, computes the router's expert e.
+    Equal experts may share one.
+    """
 
     def __init__(self, stacks: Sequence[nn.Module]):
         super().__init__()
         self.stacks = nn.ModuleList(stacks)
-        self.place = list(range(sum(map(len, stacks))))
+        self.expert_map = list(range(sum(map(len, stacks))))
 
     @classmethod
     def partly(cls, packed: MixtralExperts, frozen: int, quantized: bool = False) -> "SplitExperts":
         """The first `frozen` experts of a layer in a frozen stack (in NF4 if `quantized`), the
         others, if there are any, in a trained one."""
         weights = packed.gate_up_proj.detach(), packed.down_proj.detach()
-        still, moved = ([w[part].clone() for w in weights] for part in _cut(frozen))
+        still = [w[:frozen].clone() for w in weights]
+        moved = [w[frozen:].clone() for w in weights]
         stacks = [QuantizedStack(*still) if quantized else Stack(*still, trained=False)]
         return cls([*stacks, Stack(*moved, trained=True)] if len(moved[0]) else stacks)
 
@@ -233,103 +329,77 @@ class SplitExperts(nn.Module):
     def forward(
         self, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
     ) -> torch.Tensor:
-        """(tokens, hidden), (tokens, k) int64 and (tokens, k) -> (tokens, hidden)."""
-        return mixture(hidden_states, top_k_index, top_k_weights, self.stacks, self.place)
+        """(T, D), (T, K) int64 and (T, K) -> (T, D)."""
+        return mixture(hidden_states, top_k_index, top_k_weights, self.stacks, self.expert_map)
 
-    def fold(self) -> None:
-        """Hold equal frozen experts once (fold_duplicates)."""
+    def fold_duplicates(self) -> None:
+        """Hold equal frozen experts, those of the first stack, once."""
         frozen = self.stacks[0]
-        first = [next(i for i in range(e + 1) if frozen.same(i, e)) for e in range(len(frozen))]
-        kept = sorted(set(first))
+        kept: list[int] = []  # experts that differ from all before them
+        moved: list[int] = []  # by stored expert: where it is found afterwards
+        for expert in range(len(frozen)):
+            equal = [new for new, old in enumerate(kept) if frozen.same(old, expert)]
+            moved.append(equal[0] if equal else len(kept))
+            if not equal:
+                kept.append(expert)
         gone = len(frozen) - len(kept)
-        self.place = [kept.index(first[e]) if e < len(frozen) else e - gone for e in self.place]
-        self.stacks[0] = frozen.only(kept) if gone else frozen
+        moved += [expert - gone for expert in range(len(frozen), sum(map(len, self.stacks)))]
+        self.expert_map = [moved[expert] for expert in self.expert_map]
+        if gone:
+            self.stacks[0] = frozen.only(kept)
 
     def packed(self, like: MixtralExperts) -> MixtralExperts:
-        """The same experts as Mixtral packs them: `like` with these weights."""
+        """The same experts as Mixtral packs them: `like`, with these weights."""
         for part, target in (("gate_up", like.gate_up_proj), ("down", like.down_proj)):
             stacked = torch.cat([getattr(stack, part) for stack in self.stacks])
-            target.data.copy_(stacked[self.place])
+            target.data.copy_(stacked[self.expert_map])
         return like
 
 
-def _cut(number: int) -> tuple[slice, slice]:
-    return slice(None, number), slice(number, None)
-
-
 def mixture(
-    hidden: torch.Tensor,
-    index: torch.Tensor,
-    weights: torch.Tensor,
+    hidden_TD: torch.Tensor,
+    index_TK: torch.Tensor,
+    weights_TK: torch.Tensor,
     stacks: Sequence[nn.Module],
-    place: Sequence[int],
+    expert_map: Sequence[int],
 ) -> torch.Tensor:
-    """What a layer's experts make of its tokens, each by the experts that the router chose.
+    """A layer's experts on its tokens: the sum of each token's K experts, weighted by the router.
 
-    hidden (tokens, hidden); index (tokens, k) int64 and weights (tokens, k): a token's experts. An
+    index_TK (int64) and weights_TK: the router's choice. stacks, expert_map: as in SplitExperts. An
     expert that no token chose still gets a gradient, of zero: replicated processes wait for it.
-    Under autocast products are computed in its dtype. Returns (tokens, hidden) of hidden's dtype.
+    Under autocast products are computed in its dtype. Returns (T, D) of hidden_TD's dtype.
     """
-    tokens, pairs, weight, ends = _route(index, weights, place)
-    kind = hidden.device.type
+    route = Dispatch.choose(index_TK, weights_TK, expert_map)
+    kind = hidden_TD.device.type
     low = torch.is_autocast_enabled(kind)
-    x = hidden.to(torch.get_autocast_dtype(kind)) if low else hidden
-    x = x if tokens is None else Deal.apply(x, tokens, pairs)
-    parts, first = [], 0
-    bounds = [0, *(ends[_through(stacks)].tolist() if len(stacks) > 1 else [len(x)])]
-    for stack, (start, end) in zip(stacks, pairwise(bounds), strict=True):
-        mine = ends[first : first + len(stack)] - start
-        first += len(stack)
-        parts.append(_ffn(stack, x[start:end], weight[start:end], mine))
-    out = torch.cat(parts) if len(parts) > 1 else parts[0]
-    out = out.to(hidden.dtype)
-    return out if tokens is None else AddUp.apply(out, tokens, pairs, len(hidden))
-
-
-def _through(stacks: Sequence[nn.Module]) -> list[int]:
-    """The number of each stack's last place."""
-    sizes = torch.tensor([len(stack) for stack in stacks])
-    return (sizes.cumsum(0) - 1).tolist()
+    x_TD = hidden_TD.to(torch.get_autocast_dtype(kind)) if low else hidden_TD
+    x_PD = route.dispatch(x_TD)
+    experts = [0, *accumulate(map(len, stacks))]  # where stacks begin and end among the experts
+    pairs = [0, len(x_PD)]  # and among the pairs; with several stacks, a GPU must be waited for
+    if len(stacks) > 1:
+        pairs = [0, *route.ends_E[[end - 1 for end in experts[1:]]].tolist()]
+    parts = [
+        _ffn(stack, x_PD[start:end], route.weights_P[start:end], route.ends_E[first:last] - start)
+        for stack, (first, last), (start, end) in zip(
+            stacks, pairwise(experts), pairwise(pairs), strict=True
+        )
+    ]
+    y_PD = torch.cat(parts) if len(parts) > 1 else parts[0]
+    return route.combine(y_PD.to(hidden_TD.dtype), len(hidden_TD))
 
 
 def _ffn(
-    stack: nn.Module, x: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor
+    stack: nn.Module, x_PD: torch.Tensor, weight_P: torch.Tensor, ends_E: torch.Tensor
 ) -> torch.Tensor:
     if isinstance(stack, QuantizedStack):
-        return GatedFfn.apply(x, weight, ends, Quantized(stack.gate_ups), Quantized(stack.downs))
-    gate_up, down = stack.gate_up.to(x.dtype), stack.down.to(x.dtype)
-    trained = (gate_up, down) if gate_up.requires_grad else ()
-    if not len(x):  # gradients of zero, the router's too, without products of nothing
-        return x * weight[:, None].to(x.dtype) + sum(w.flatten()[:0].sum() for w in trained)
-    packed = (Packed(w.detach()) for w in (gate_up, down))
-    return GatedFfn.apply(x, weight, ends, *packed, *trained)
-
-
-def _route(
-    index: torch.Tensor, weights: torch.Tensor, place: Sequence[int]
-) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor, torch.Tensor]:
-    """Who goes where: tokens and pairs (as in Deal), the pairs sorted by the place that computes them,
-    the weight of each, and where each place's end (places,). Tokens are None where one place takes them
-    all.
-    """
-    k, number = index.shape[-1], max(place) + 1
-    if number == 1:  # all experts are one: an ordinary FFN
-        ends = torch.tensor([len(index)], dtype=torch.int32).to(index.device)
-        return None, None, weights.sum(-1), ends
-    if number < len(place):  # a token whose experts lie in one place goes there once
-        index = torch.tensor(place, device=index.device)[index]
-        empty = weights.new_zeros(len(index), number)
-        weights = empty.scatter_add(1, index, weights)
-        chosen = torch.zeros_like(empty, dtype=torch.bool).scatter_(1, index, True)
-        at, tokens = chosen.T.nonzero(as_tuple=True)
-        return tokens, None, weights[tokens, at], chosen.sum(0).cumsum(0, dtype=torch.int32)
-    order = index.flatten().argsort(stable=True)
-    pairs = torch.empty_like(order).scatter_(
-        0, order, torch.arange(len(order), device=order.device)
-    )
-    counts = F.one_hot(index.flatten(), number).sum(0)
-    ends = counts.cumsum(0, dtype=torch.int32)
-    return order // k, pairs.view(-1, k), weights.flatten()[order], ends
+        w_gate_up, w_down = Quantized(stack.gate_ups), Quantized(stack.downs)
+        return GatedFfn.apply(x_PD, weight_P, ends_E, w_gate_up, w_down)
+    weights = stack.gate_up.to(x_PD.dtype), stack.down.to(x_PD.dtype)
+    trained = weights if weights[0].requires_grad else ()
+    if not len(x_PD):  # gradients of zero, the router's too, without products of nothing
+        return x_PD * weight_P[:, None].to(x_PD.dtype) + sum(w.flatten()[:0].sum() for w in trained)
+    w_gate_up, w_down = (Packed(w.detach()) for w in weights)
+    return GatedFfn.apply(x_PD, weight_P, ends_E, w_gate_up, w_down, *trained)
 
 
 def packed_experts(
@@ -339,12 +409,12 @@ def packed_experts(
     top_k_weights: torch.Tensor,
 ) -> torch.Tensor:
     """Mixtral's packed experts, all trained or all frozen. Shapes as in SplitExperts.forward."""
-    stack = _View(experts.gate_up_proj, experts.down_proj)
+    stack = _PackedStack(experts.gate_up_proj, experts.down_proj)
     return mixture(hidden_states, top_k_index, top_k_weights, [stack], range(experts.num_experts))
 
 
-class _View:
-    """A packed layer's own weights as a stack."""
+class _PackedStack:
+    """A stack that uses a packed layer's own parameters."""
 
     def __init__(self, gate_up: torch.Tensor, down: torch.Tensor):
         self.gate_up, self.down = gate_up, down
@@ -356,14 +426,11 @@ class _View:
 ALL_EXPERTS_FUNCTIONS.register(GROUPED, packed_experts)
 
 
-# ------------------------------------------------------------------------------------- folding
-
-
 def fold_duplicates(model: nn.Module) -> nn.Module:
     """The model with equal frozen experts of a layer held, and computed, once; in place.
 
-    What it computes is the same up to rounding: a token whose experts are equal goes through one of
-    them, with the sum of their weights. Trained experts part ways, so they stay as they are.
+    It computes the same up to rounding: a token whose experts are equal goes through one of them,
+    with the sum of their weights. Trained experts become different, so they stay as they are.
     """
     for parent in list(model.modules()):
         experts = getattr(parent, "experts", None)
@@ -371,5 +438,5 @@ def fold_duplicates(model: nn.Module) -> nn.Module:
             weights = experts.gate_up_proj.detach(), experts.down_proj.detach()
             experts = parent.experts = SplitExperts([Stack(*weights, trained=False)])
         if isinstance(experts, SplitExperts):
-            experts.fold()
+            experts.fold_duplicates()
     return model

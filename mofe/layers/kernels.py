@@ -1,7 +1,7 @@
 """GPU kernels of the expert layer, in Triton, which torch brings along on machines with GPUs.
 
-In torch the gate and its gradients are a dozen passes over tensors of (tokens, ffn), which together
-take as long as the experts' products.
+In torch SwiGLU and its gradients are a dozen passes over tensors of (tokens, ffn), which together take
+as long as the experts' products.
 """
 
 import torch
@@ -11,63 +11,71 @@ import triton.language as tl
 BLOCK = 1024
 
 
-def gate(both: torch.Tensor) -> torch.Tensor:
+def swiglu(gate_up: torch.Tensor) -> torch.Tensor:
     """As mofe.layers.swiglu.forward."""
-    both, ffn = both.contiguous(), both.shape[1] // 2
-    out = both.new_empty(len(both), ffn)
-    _gate[(len(both), triton.cdiv(ffn, BLOCK))](both, out, ffn, BLOCK)
+    gate_up, ffn = gate_up.contiguous(), gate_up.shape[1] // 2
+    out = gate_up.new_empty(len(gate_up), ffn)
+    _swiglu[(len(gate_up), triton.cdiv(ffn, BLOCK))](gate_up, out, ffn, BLOCK)
     return out
 
 
-def gate_back(
-    both: torch.Tensor, dinner: torch.Tensor, weight: torch.Tensor, keep: bool
+def swiglu_backward(
+    gate_up: torch.Tensor, grad_act: torch.Tensor, weight: torch.Tensor, keep_act: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """As mofe.layers.swiglu.backward; dinner stays as it is."""
-    both, dinner, weight = both.contiguous(), dinner.contiguous(), weight.contiguous()
-    dboth, dweight = torch.empty_like(both), torch.empty_like(weight)
-    inner = torch.empty_like(dinner) if keep else None
-    ffn = dinner.shape[1]
-    given = both, dinner, weight, dboth, dweight, dinner if inner is None else inner
-    _gate_back[(len(both),)](*given, ffn, keep, BLOCK)
-    return dboth, dweight, inner
+    """As mofe.layers.swiglu.backward, but grad_act is not overwritten."""
+    gate_up, grad_act, weight = gate_up.contiguous(), grad_act.contiguous(), weight.contiguous()
+    grad_gate_up, grad_weight = torch.empty_like(gate_up), torch.empty_like(weight)
+    act = torch.empty_like(grad_act) if keep_act else None
+    inputs = gate_up, grad_act, weight
+    outputs = grad_gate_up, grad_weight, grad_act if act is None else act
+    _swiglu_backward[(len(gate_up),)](*inputs, *outputs, grad_act.shape[1], keep_act, BLOCK)
+    return grad_gate_up, grad_weight, act
 
 
-def add_up(rows: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
-    """rows (all pairs, hidden), pairs (number, k) int64 -> (number, hidden): the sums over k of
+def combine(rows: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
+    """rows (all pairs, hidden), pairs (tokens, k) int64 -> (tokens, hidden): the sums over k of
     rows[pairs], added up in float32."""
-    rows, (number, k) = rows.contiguous(), pairs.shape
-    out = rows.new_empty(number, rows.shape[1])
-    _add_up[(number,)](rows, pairs.contiguous(), out, rows.shape[1], k, BLOCK)
+    rows, (tokens, k) = rows.contiguous(), pairs.shape
+    out = rows.new_empty(tokens, rows.shape[1])
+    _combine[(tokens,)](rows, pairs.contiguous(), out, rows.shape[1], k, BLOCK)
     return out
 
 
 @triton.jit
-def _add_up(rows, pairs, out, hidden, K: tl.constexpr, BLOCK: tl.constexpr):
+def _combine(rows, pairs, out, hidden, K: tl.constexpr, BLOCK: tl.constexpr):
     token = tl.program_id(0).to(tl.int64)
     for start in range(0, hidden, BLOCK):
         at = start + tl.arange(0, BLOCK)
-        there = at < hidden
+        inside = at < hidden
         total = tl.zeros((BLOCK,), tl.float32)
         for j in range(K):
             pair = tl.load(pairs + token * K + j)
-            total += tl.load(rows + pair * hidden + at, there, 0.0).to(tl.float32)
-        tl.store(out + token * hidden + at, total, there)
+            total += tl.load(rows + pair * hidden + at, inside, 0.0).to(tl.float32)
+        tl.store(out + token * hidden + at, total, inside)
 
 
 @triton.jit
-def _gate(both, out, ffn, BLOCK: tl.constexpr):
+def _swiglu(gate_up, out, ffn, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    there = at < ffn
-    begin = both + row * 2 * ffn
-    g = tl.load(begin + at, there).to(tl.float32)
-    u = tl.load(begin + ffn + at, there).to(tl.float32)
-    tl.store(out + row * ffn + at, g * tl.sigmoid(g) * u, there)
+    inside = at < ffn
+    begin = gate_up + row * 2 * ffn
+    gate = tl.load(begin + at, inside).to(tl.float32)
+    up = tl.load(begin + ffn + at, inside).to(tl.float32)
+    tl.store(out + row * ffn + at, gate * tl.sigmoid(gate) * up, inside)
 
 
 @triton.jit
-def _gate_back(
-    both, dinner, weight, dboth, dweight, inner, ffn, KEEP: tl.constexpr, BLOCK: tl.constexpr
+def _swiglu_backward(
+    gate_up,
+    grad_act,
+    weight,
+    grad_gate_up,
+    grad_weight,
+    act,
+    ffn,
+    KEEP: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
     begin = row * 2 * ffn
@@ -75,17 +83,17 @@ def _gate_back(
     total = tl.zeros((BLOCK,), tl.float32)
     for start in range(0, ffn, BLOCK):
         at = start + tl.arange(0, BLOCK)
-        there = at < ffn
-        g = tl.load(both + begin + at, there, 0.0).to(tl.float32)
-        u = tl.load(both + begin + ffn + at, there, 0.0).to(tl.float32)
-        d = tl.load(dinner + row * ffn + at, there, 0.0).to(tl.float32)
-        opened = tl.sigmoid(g)
-        active = opened * g
-        total += d * active * u
-        d = d * w
-        tl.store(dboth + begin + ffn + at, d * active, there)
+        inside = at < ffn
+        gate = tl.load(gate_up + begin + at, inside, 0.0).to(tl.float32)
+        up = tl.load(gate_up + begin + ffn + at, inside, 0.0).to(tl.float32)
+        grad = tl.load(grad_act + row * ffn + at, inside, 0.0).to(tl.float32)
+        sigmoid = tl.sigmoid(gate)
+        silu = sigmoid * gate
+        total += grad * silu * up
+        grad = grad * w
+        tl.store(grad_gate_up + begin + ffn + at, grad * silu, inside)
         # silu' = sigmoid + silu * (1 - sigmoid)
-        tl.store(dboth + begin + at, d * u * (opened + active * (1 - opened)), there)
+        tl.store(grad_gate_up + begin + at, grad * up * (sigmoid + silu * (1 - sigmoid)), inside)
         if KEEP:
-            tl.store(inner + row * ffn + at, active * u, there)
-    tl.store(dweight + row, tl.sum(total))
+            tl.store(act + row * ffn + at, silu * up, inside)
+    tl.store(grad_weight + row, tl.sum(total))

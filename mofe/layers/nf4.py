@@ -1,25 +1,26 @@
-"""Weights in NF4, by bitsandbytes: a layer of them, their expansion, and the dtype that they multiply in."""
+"""Layers with NF4 weights, by bitsandbytes: making one, expanding it, and its dtype for products."""
 
 import torch
 from torch import nn
 
 
 def nf4(weight: torch.Tensor, bias: torch.Tensor | None = None) -> nn.Module:
-    """A frozen bitsandbytes NF4 layer that holds `weight` (out, in) and, as it is, `bias` (out).
+    """A frozen bitsandbytes NF4 layer with `weight` (out, in), and with `bias` (out) unquantised.
 
-    It quantises when it is moved to its device; products are computed in the weight's dtype.
+    The weight is quantised when the layer is moved to its device. Products are computed in the weight's
+    dtype.
     """
     import bitsandbytes as bnb  # costs seconds to import, and only QLoRA needs it
 
     out_features, in_features = weight.shape
-    # On the meta device, so that no random numbers are drawn for weights that are replaced: what
-    # peft draws next, the adapters, would depend on the number of experts.
+    # On the meta device, so that no random numbers are drawn for weights that are replaced at once:
+    # otherwise the adapters, which peft draws next, would depend on the number of experts.
     with torch.device("meta"):
         layer = bnb.nn.Linear4bit(
             in_features, out_features, bias=False, compute_dtype=weight.dtype, quant_type="nf4"
         )
-    # On some CPUs bitsandbytes answers with a bfloat16 kernel as soon as a model is in eval mode: the
-    # model evaluated would not be the model trained.
+    # On some CPUs bitsandbytes switches to a bfloat16 kernel when a model is in eval mode: the model
+    # evaluated would not be the model trained.
     layer.support_avx512bf16_for_cpu = False
     layer.weight = bnb.nn.Params4bit(
         weight.clone(), requires_grad=False, quant_type="nf4", module=layer
@@ -30,8 +31,8 @@ def nf4(weight: torch.Tensor, bias: torch.Tensor | None = None) -> nn.Module:
 
 
 def expanded(layer: nn.Module, out: torch.Tensor | None = None) -> torch.Tensor:
-    """The weight (out, in) that an NF4 layer stands for, in the dtype that it multiplies in; written to
-    `out`, on a GPU."""
+    """An NF4 layer's weight (out, in), in the dtype of its products; written to `out` if it is given,
+    which works on GPUs only."""
     import bitsandbytes as bnb
 
     return bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state, out=out)
@@ -40,8 +41,8 @@ def expanded(layer: nn.Module, out: torch.Tensor | None = None) -> torch.Tensor:
 def compute_4bit_in(model: nn.Module, dtype: torch.dtype) -> None:
     """Let NF4 layers expand their weights to `dtype` and multiply in it; the weights' values stay.
 
-    Their scales, which are quantised themselves, are expanded for good: to 4 bytes for 64 weights
-    instead of 1. Otherwise that takes two of three kernels that expand a weight.
+    Their scales, which are quantised too, are expanded once and for all: to 4 bytes per 64 weights
+    instead of 1. Otherwise two of the three kernels that expand a weight would be spent on scales.
     """
     for module in model.modules():
         if (state := getattr(getattr(module, "weight", None), "quant_state", None)) is not None:
@@ -50,7 +51,7 @@ def compute_4bit_in(model: nn.Module, dtype: torch.dtype) -> None:
 
 
 def _expand_scales(state) -> None:
-    """Of bitsandbytes' QuantState."""
+    """Expand the scales of one weight. state: bitsandbytes' QuantState."""
     from bitsandbytes.functional import dequantize_blockwise
 
     if state.nested:

@@ -1,7 +1,7 @@
-"""A decoder layer's norms as one kernel each way, for GPUs.
+"""A decoder layer's norms as one kernel forward and one backward, for GPUs.
 
-Transformers' RMS norm is half a dozen passes over the hidden states, and twice as many backward; torch
-has it fused (torch.nn.functional.rms_norm).
+Transformers' RMS norm takes half a dozen passes over the hidden states, and twice as many backward.
+torch has a fused one (torch.nn.functional.rms_norm).
 """
 
 import torch
@@ -17,7 +17,7 @@ PLAIN = (LlamaRMSNorm, MistralRMSNorm, MixtralRMSNorm)
 class FusedNorm(nn.Module):
     """An RMS norm in front of matrix products.
 
-    Under autocast it answers in autocast's dtype, to which each of these products would cast it.
+    Under autocast its output has autocast's dtype, to which each of these products would cast it.
     """
 
     def __init__(self, weight: nn.Parameter, eps: float):
@@ -27,15 +27,15 @@ class FusedNorm(nn.Module):
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """(..., hidden) -> the same shape."""
         weight, kind = self.weight.to(hidden.dtype), hidden.device.type
-        # autocast would make a float32 copy first; the kernel computes in float32 anyway
+        # autocast would first make a float32 copy, but the kernel computes in float32 anyway
         with torch.autocast(kind, enabled=False):
             out = F.rms_norm(hidden, weight.shape, weight, self.eps)
         return out.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else out
 
 
 def fuse(model: nn.Module) -> None:
-    """Replace the norms of a model's decoder layers, in place; parameters keep their names. The last
-    norm stays: evaluation takes its float32 to the vocabulary."""
+    """Replace the norms of a model's decoder layers, in place; parameters keep their names. The norm
+    after the last layer stays: evaluation needs its float32 output for the logits."""
     for layer in model.modules():
         if not hasattr(layer, "self_attn"):
             continue

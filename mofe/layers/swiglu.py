@@ -1,5 +1,5 @@
-"""The gate of a gated FFN, silu(gate) * up, and its gradients, in as few passes over memory as a device
-allows: on GPUs one kernel each way (mofe/layers/kernels.py), elsewhere torch, in place where that can be."""
+"""SwiGLU, silu(gate) * up, and its gradients, in as few passes over memory as a device allows: on GPUs
+one kernel each way (mofe/layers/kernels.py), elsewhere torch, in place where possible."""
 
 import warnings
 from functools import cache
@@ -8,57 +8,58 @@ import torch
 import torch.nn.functional as F
 
 
-def forward(both: torch.Tensor) -> torch.Tensor:
+def forward(gate_up: torch.Tensor) -> torch.Tensor:
     """(tokens, 2 * ffn), gate and up side by side -> silu(gate) * up, (tokens, ffn)."""
-    if fused(both):
+    if fused(gate_up):
         from mofe.layers import kernels
 
-        return kernels.gate(both)
-    gate, up = both.chunk(2, dim=-1)
+        return kernels.swiglu(gate_up)
+    gate, up = gate_up.chunk(2, dim=-1)
     return F.silu(gate).mul_(up)
 
 
 def backward(
-    both: torch.Tensor, dinner: torch.Tensor, weight: torch.Tensor, keep: bool
+    gate_up: torch.Tensor, grad_act: torch.Tensor, weight: torch.Tensor, keep_act: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """The gradients behind `weight` (tokens,) times what `forward` gave.
+    """The gradients of act * weight, where act (tokens, ffn) = forward(gate_up), weight (tokens,).
 
-    dinner (tokens, ffn): the gradient of that product, which is overwritten. Returns the gradients of
-    `both` and of `weight`, and, if `keep`, what `forward` gave.
+    grad_act (tokens, ffn): the gradient of act * weight; it is overwritten. Returns the gradients of
+    `gate_up` and of `weight`, and act if `keep_act`, else None.
     """
-    if fused(both):
+    if fused(gate_up):
         from mofe.layers import kernels
 
-        return kernels.gate_back(both, dinner, weight, keep)
-    gate, up = both.chunk(2, dim=-1)
-    opened = torch.sigmoid(gate)
-    active = opened * gate
-    inner = active * up
-    dweight = (dinner * inner).sum(-1, dtype=torch.float32).to(weight.dtype)
-    if not keep:
-        inner = None
-    dinner *= weight[:, None].to(dinner.dtype)
-    dboth = torch.empty_like(both)
-    dgate, dup = dboth.chunk(2, dim=-1)
-    torch.mul(dinner, active, out=dup)
+        return kernels.swiglu_backward(gate_up, grad_act, weight, keep_act)
+    gate, up = gate_up.chunk(2, dim=-1)
+    sigmoid = torch.sigmoid(gate)
+    silu = sigmoid * gate
+    act = silu * up
+    grad_weight = (grad_act * act).sum(-1, dtype=torch.float32).to(weight.dtype)
+    if not keep_act:
+        act = None
+    grad_act *= weight[:, None].to(grad_act.dtype)
+    grad_gate_up = torch.empty_like(gate_up)
+    grad_gate, grad_up = grad_gate_up.chunk(2, dim=-1)
+    torch.mul(grad_act, silu, out=grad_up)
     # silu' = sigmoid + silu * (1 - sigmoid)
-    torch.mul(dinner.mul_(up), active.addcmul_(active, opened, value=-1).add_(opened), out=dgate)
-    return dboth, dweight, inner
+    slope = silu.addcmul_(silu, sigmoid, value=-1).add_(sigmoid)
+    torch.mul(grad_act.mul_(up), slope, out=grad_gate)
+    return grad_gate_up, grad_weight, act
 
 
-def fused(it: torch.Tensor) -> bool:
-    """Whether a tensor is one for the kernels."""
-    return it.is_cuda and _compiles()
+def fused(tensor: torch.Tensor) -> bool:
+    """Whether the kernels can compute this tensor."""
+    return tensor.is_cuda and _compiles()
 
 
 @cache
 def _compiles() -> bool:
     """Whether this machine can build the kernels: Triton needs a C compiler. Without them results are
-    the same but for rounding, and training takes longer."""
+    the same up to rounding, and training takes longer."""
     try:
         from mofe.layers import kernels
 
-        kernels.gate(torch.ones(1, 2, device="cuda"))
+        kernels.swiglu(torch.ones(1, 2, device="cuda"))
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a broken toolchain raises

@@ -1,8 +1,8 @@
-"""Gradients of the vocabulary's two matrices, added up where they lie.
+"""Gradients of embeddings and output layer, accumulated in place.
 
-Of the embeddings a micro-batch touches the rows of its tokens, of the output layer's gradient it needs
-one product with a few rows. Autograd makes a matrix of the vocabulary's size for each, with zeros in
-most of it, and adds that to the gradient: on a CPU a tenth of a training step.
+A micro-batch's gradient of the embeddings has only the rows of its tokens, and that of the output layer
+is one product with a few rows. For each, autograd makes a matrix of the vocabulary's size, mostly zeros,
+and adds it to the gradient: on a CPU this takes a tenth of a training step.
 """
 
 from collections.abc import Iterator
@@ -17,17 +17,17 @@ from torch.autograd.function import once_differentiable
 
 @contextmanager
 def summed_in_place(model: nn.Module) -> Iterator[None]:
-    """Within it backward adds to `grad` of the embeddings' and output layer's weights, if these are
-    trained, directly. For one process on a CPU: others wait for autograd's gradients, and a GPU would
-    add up tokens' in an order of its own.
+    """Within this context, backward adds directly to `grad` of the embeddings' and the output layer's
+    weights, if these are trained. The gradients are autograd's up to rounding.
 
-    model: a causal language model of transformers. Equal to autograd's but for rounding.
+    Only for one process on a CPU: several processes wait for autograd's gradients, and a GPU would add
+    up tokens in an order that changes. model: a causal language model of transformers.
     """
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
-    replaced = {embeddings: partial(_embed, embeddings), head: partial(_project, head)}
-    replaced = {module: by for module, by in replaced.items() if module.weight.requires_grad}
-    for module, by in replaced.items():
-        module.forward = by
+    forwards = {embeddings: partial(_embed, embeddings), head: partial(_project, head)}
+    replaced = [module for module in forwards if module.weight.requires_grad]
+    for module in replaced:
+        module.forward = forwards[module]
     try:
         yield
     finally:
@@ -36,15 +36,15 @@ def summed_in_place(model: nn.Module) -> Iterator[None]:
 
 
 def _embed(module: nn.Embedding, ids: torch.Tensor) -> torch.Tensor:
-    return Lookup.apply(ids, module.weight, module.padding_idx)
+    return EmbeddingWithGradAccumulation.apply(ids, module.weight, module.padding_idx)
 
 
 def _project(module: nn.Linear, hidden: torch.Tensor) -> torch.Tensor:
-    return Projection.apply(hidden, module.weight)
+    return LinearWithGradAccumulation.apply(hidden, module.weight)
 
 
-class Lookup(torch.autograd.Function):
-    """Rows of an embedding: ids int64 of any shape, weight (vocabulary, hidden) -> (*ids, hidden)."""
+class EmbeddingWithGradAccumulation(torch.autograd.Function):
+    """ids int64 of any shape, weight (vocabulary, hidden) -> the ids' rows (*ids, hidden)."""
 
     @staticmethod
     def forward(ctx, ids: torch.Tensor, weight: nn.Parameter, padding: int | None):
@@ -58,12 +58,12 @@ class Lookup(torch.autograd.Function):
         (ids,) = ctx.saved_tensors
         if ctx.padding is not None:  # nn.Embedding gives this token no gradient
             dout = dout.masked_fill((ids == ctx.padding)[..., None], 0)
-        _gradient(ctx.weight).index_add_(0, ids.flatten(), dout.flatten(0, -2))
+        _grad(ctx.weight).index_add_(0, ids.flatten(), dout.flatten(0, -2))
         return None, None, None
 
 
-class Projection(torch.autograd.Function):
-    """hidden (rows, hidden) times a weight (vocabulary, hidden) -> logits (rows, vocabulary)."""
+class LinearWithGradAccumulation(torch.autograd.Function):
+    """hidden (rows, hidden), weight (vocabulary, hidden) -> logits (rows, vocabulary)."""
 
     @staticmethod
     def forward(ctx, hidden: torch.Tensor, weight: nn.Parameter):
@@ -75,11 +75,11 @@ class Projection(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, dout: torch.Tensor):
         (hidden,) = ctx.saved_tensors
-        _gradient(ctx.weight).addmm_(dout.mT, hidden)
+        _grad(ctx.weight).addmm_(dout.mT, hidden)
         return dout @ ctx.weight, None
 
 
-def _gradient(weight: nn.Parameter) -> torch.Tensor:
+def _grad(weight: nn.Parameter) -> torch.Tensor:
     if weight.grad is None:
         weight.grad = torch.zeros_like(weight)
     return weight.grad

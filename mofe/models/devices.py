@@ -14,11 +14,13 @@ def current() -> torch.device:
     return torch.device("cpu")
 
 
-def place(model: nn.Module, sharded: bool = False) -> nn.Module:
-    """The model on its device. On a GPU what is frozen becomes bfloat16: only what is trained
-    needs a float32 master, without which a small learning rate is rounded away. 4-bit weights are
-    then expanded to bfloat16, and norms are fused. What will be sharded stays where it is: it would
-    not fit."""
+def to_device(model: nn.Module, sharded: bool = False) -> nn.Module:
+    """The model on its device.
+
+    On a GPU frozen parameters become bfloat16, 4-bit weights are expanded to bfloat16 for products, and
+    norms are fused. Trained parameters stay float32, because bfloat16 would round a small learning
+    rate's updates away. A model that will be `sharded` stays where it is: one GPU could not hold it.
+    """
     if current().type == "cuda":
         for parameter in parameters.frozen(model).values():
             if parameter.dtype == torch.float32:

@@ -1,4 +1,4 @@
-"""The files of a dense model's folder: weights as safetensors, tokenizer, and links to a mirror's."""
+"""The files of a dense model's folder: safetensors, tokenizer, and links to those of a mirror."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ TOKENIZER_FILES += ("special_tokens_map.json", "added_tokens.json")
 
 
 class IncompatibleModels(ValueError):
-    """Models that cannot be merged; `problems` holds one sentence each."""
+    """Models that cannot be merged. `problems` has one sentence per fault."""
 
     def __init__(self, problems: list[str]):
         self.problems = problems
@@ -21,8 +21,8 @@ class IncompatibleModels(ValueError):
 
 
 def weight_files(folder: Path, name: str) -> list[Path]:
-    """The checkpoint's safetensors files, as its index lists them. Raises IncompatibleModels, whose
-    sentence begins with `name`, where one is missing."""
+    """The checkpoint's safetensors files, as its index lists them. Raises IncompatibleModels where one
+    is missing; the sentence begins with `name`."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         listed = sorted(set(json.loads(index.read_text())["weight_map"].values()))

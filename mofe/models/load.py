@@ -1,8 +1,7 @@
-"""Models read from disk: dense checkpoints, merges, and merges with what was trained of them."""
+"""Models read from disk: dense checkpoints, merges, and merges with their trained parameters."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -19,18 +18,21 @@ from transformers.utils import logging
 
 from mofe.layers import experts, parameters
 from mofe.models import manifest, methods
+from mofe.study.methods import Method, Untuned
 
 logging.disable_progress_bar()
 
 
 def checkpoint(folder: str | Path) -> nn.Module:
-    """A checkpoint, or the Mixtral that a merge stands for, in float32, on the CPU. Raises
-    ValueError where weights are missing, which transformers would fill at random, and where a
-    merge's sources are no longer those that were merged."""
+    """A dense checkpoint, or the Mixtral that a merge's folder describes, in float32 on the CPU.
+
+    Raises ValueError where weights are missing, which transformers would draw at random, and where a
+    merge's sources have changed since they were merged.
+    """
     options = {"dtype": torch.float32, "output_loading_info": True}
     if manifest.exists(folder):
         config = AutoConfig.from_pretrained(folder)
-        weights = manifest.weights(folder)  # which become the model's parameters, uncopied
+        weights = manifest.weights(folder)  # they become the model's parameters without a copy
         model, info = MixtralForCausalLM.from_pretrained(
             None, config=config, state_dict=weights, **options
         )
@@ -45,43 +47,41 @@ def checkpoint(folder: str | Path) -> nn.Module:
 
 
 def tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """The checkpoint's tokenizer, padding on the right; its padding token is never seen by a
-    loss, so where there is none the end of text serves.
+    """The checkpoint's tokenizer, padding on the right. Without a padding token it pads with the end of
+    text; no loss ever sees padding.
 
-    A tokenizer.json is taken as it is, as transformers did when the paper was written: transformers 5
-    would build a tokenizer of the class that tokenizer_config.json names, and its LlamaTokenizer
-    treats leading and double spaces otherwise.
+    A tokenizer.json is used as it is, as transformers did when the paper was written. transformers 5
+    would build a tokenizer of the class that tokenizer_config.json names, and its LlamaTokenizer treats
+    leading and double spaces differently.
     """
-    whole = (Path(folder) / "tokenizer.json").exists()
-    kind = PreTrainedTokenizerFast if whole else AutoTokenizer
-    it = kind.from_pretrained(folder, padding_side="right")
-    if it.pad_token is None:
-        it.pad_token = it.eos_token
-    return it
+    complete = (Path(folder) / "tokenizer.json").exists()
+    kind = PreTrainedTokenizerFast if complete else AutoTokenizer
+    loaded = kind.from_pretrained(folder, padding_side="right")
+    if loaded.pad_token is None:
+        loaded.pad_token = loaded.eos_token
+    return loaded
 
 
-def variant(
-    merge: str | Path, chain: Sequence[Mapping[str, Any]], trained: Sequence[str | Path]
-) -> nn.Module:
-    """A merge with what its stages trained, first stage first.
+def variant(merge: str | Path, chain: Sequence[Method], trained: Sequence[str | Path]) -> nn.Module:
+    """A merge with the parameters that its stages trained, first stage first.
 
-    chain: the stages' methods (Plan.params.chain), one for each file of `trained`. The last stage stays in its
-    method's form, so that it is evaluated exactly as it was trained.
+    chain: the stages' methods, one per file of `trained`. The last stage keeps the form that its method
+    gave the model, so that it is evaluated exactly as it was trained.
     """
     model = checkpoint(merge)
-    for number, (settings, file) in enumerate(zip(chain, trained, strict=True)):
+    if not chain:
+        model = methods.apply(model, Untuned())
+    for number, (method, file) in enumerate(zip(chain, trained, strict=True)):
         if number:
             model = methods.merge_and_unload(model)
-        model = methods.apply(model, settings)
+        model = methods.apply(model, method)
         copy_trained(model, file)
     return model
 
 
 def copy_trained(model: nn.Module, file: str | Path) -> None:
-    """Copy a file's tensors over the model's trained parameters, which must be the same ones.
-
-    Raises ValueError naming the first difference.
-    """
+    """Copy a file's tensors into the model's trained parameters. Raises ValueError, naming the first
+    difference, where the two have other names or shapes."""
     stored, wanted = load_file(file), parameters.trained(model)
     if different := stored.keys() ^ wanted.keys():
         raise ValueError(f"{file}: differs from the model's trained part in {min(different)}")

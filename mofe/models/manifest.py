@@ -1,8 +1,8 @@
-"""A merge as it is stored: its router, and which dense checkpoints all its other weights are.
+"""A merge as it is stored: its router, and the names of the dense checkpoints for everything else.
 
-A merged Mixtral holds nothing new but its router. So a merge's folder has the router, and a
-manifest that names the dense checkpoints, by size and hash; the Mixtral is put together whenever it
-is loaded. As a checkpoint, the same weights would be stored once for every slot that has them.
+The router is all that is new in a merged Mixtral. So a merge's folder has the router, and a manifest with
+the dense checkpoints' names, sizes and hashes. The Mixtral is put together each time it is loaded. A full
+checkpoint would store a dense model's weights once per slot that it fills.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ FFN = re.compile(r"(model\.layers\.\d+\.mlp)\.(gate|up|down)_proj\.weight")  # o
 def write(params: Mapping[str, Any], out: Path) -> None:
     """Write the manifest of a merge (Plan.params.merge) into its folder `out`, as its last file.
 
-    Folders are relative to `out` where `params` has them relative, so that the whole can be moved.
+    Folders are relative to `out` where `params` has them relative, so that results can be moved together.
     """
     slots = [slot["model"] for slot in params["slots"]]
     manifest = records.MergeManifest(
@@ -49,23 +49,23 @@ def write(params: Mapping[str, Any], out: Path) -> None:
 
 
 def exists(folder: str | Path) -> bool:
-    """Whether the folder holds a merge, and no checkpoint."""
+    """Whether the folder holds a merge, not a full checkpoint."""
     return (Path(folder) / MANIFEST).is_file()
 
 
 def files(folder: str | Path) -> list[Path]:
-    """The files that a model's weights depend on: its safetensors, and a merge's manifest, which
-    has the hashes of its sources."""
+    """The files that a model's weights depend on: its safetensors, and for a merge its manifest, which
+    has the sources' hashes."""
     folder = Path(folder)
     return [*folder.glob("*.safetensors"), *folder.glob(MANIFEST)]
 
 
 def weights(folder: str | Path) -> dict[str, torch.Tensor]:
-    """The merge's weights under a Mixtral's names: float32, but rounded to the merge's dtype, which
-    mergekit would have stored.
+    """The merge's weights under a Mixtral's names, as float32, rounded to the merge's dtype, in which
+    mergekit would have stored them.
 
-    Every source is read once, a tensor at a time, so that beside what is returned one source's
-    pages are in memory. Raises ValueError where a source is not the one that was merged.
+    Each source is read once, one tensor at a time, so that besides the result only one source's pages
+    are in memory. Raises ValueError where a source is not the one that was merged.
     """
     folder = Path(folder)
     manifest = _read(folder)
@@ -76,13 +76,13 @@ def weights(folder: str | Path) -> dict[str, torch.Tensor]:
         for name, tensor in _tensors(folder, source, manifest.sources[source]):
             ffn = FFN.fullmatch(name)
             if ffn and filled:
-                _lay(mixtral, *ffn.groups(), tensor.to(dtype), filled, len(slots))
+                _copy_into_slots(mixtral, *ffn.groups(), tensor.to(dtype), filled, len(slots))
             elif source == base and not ffn:
                 mixtral[name] = tensor.to(dtype).to(torch.float32, copy=True)  # no view of the file
     return mixtral | {name: gate.float() for name, gate in load_file(folder / ROUTER).items()}
 
 
-def _lay(
+def _copy_into_slots(
     mixtral: dict[str, torch.Tensor],
     mlp: str,
     part: str,
@@ -90,8 +90,8 @@ def _lay(
     filled: list[int],
     slots: int,
 ) -> None:
-    """Copy a matrix of a dense FFN into the slots that it fills of a layer's packed experts:
-    gate_up_proj (slots, 2 x FFN, hidden), gates above ups, or down_proj (slots, hidden, FFN)."""
+    """Copy a matrix of a dense FFN into the slots that it fills in a layer's packed experts:
+    gate_up_proj (slots, 2 * ffn, hidden), with gate above up, or down_proj (slots, hidden, ffn)."""
     rows, columns = tensor.shape
     name = f"{mlp}.experts.{'down_proj' if part == 'down' else 'gate_up_proj'}"
     if name not in mixtral:
@@ -133,7 +133,7 @@ def _from(out: Path, folder: str) -> str:
 
 
 def _at(out: Path, folder: str) -> Path:
-    # ".." is undone by name, not by the file system: `results` may be a link to another disk
+    # ".." is resolved by name, not by the file system: `results` may be a link to another disk
     return Path(os.path.normpath(out / folder))
 
 
@@ -143,8 +143,8 @@ def _identity(file: Path) -> records.SourceFile:
 
 
 def _is_merged(file: Path, merged: records.SourceFile) -> bool:
-    """Whether a file is the one that was merged. Its content is hashed only where its time differs,
-    as that of a copy does."""
+    """Whether a file is the one that was merged. Its content is hashed only where its modification time
+    differs, as a copy's does."""
     if not file.is_file() or file.stat().st_size != merged.size:
         return False
     return file.stat().st_mtime_ns == merged.mtime_ns or _sha256(file) == merged.sha256

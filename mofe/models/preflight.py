@@ -1,10 +1,10 @@
 """Whether dense models can be experts of one mixture, before anything is merged or trained.
 
-mergekit-moe compares `model_type` and nothing else: it merges experts of other sizes, of another
-tokenizer or with weights that are not numbers, and exits with 0. What counts here is what the merge
-uses. Attention, embeddings and tokenizer are the base's and an expert gives its FFNs, so the FFNs
-must fit in and be trained on hidden states of the same kind; an expert may differ in its dtype, its
-longest sequence, its generation settings and in tokens that were added after the base's.
+mergekit-moe compares only `model_type`: it merges experts of other sizes, of another tokenizer or with
+weights that are not numbers, and exits with 0. What matters here is what the merge uses. Attention,
+embeddings and tokenizer come from the base, and an expert gives its FFNs. So these must have the base's
+sizes and have been trained on its kind of hidden states. An expert may differ in its dtype, its longest
+sequence, its generation settings, and in tokens that were added after the base's.
 """
 
 import json
@@ -25,7 +25,7 @@ from transformers import (
 from mofe.files import write_atomic
 from mofe.models.files import IncompatibleModels, weight_files
 
-FAMILIES = ("llama", "mistral")  # what mergekit can make a Mixtral of
+FAMILIES = ("llama", "mistral")  # mergekit can make a Mixtral of these
 FLOATS = ("F32", "F16", "BF16")
 SHARED = (  # keys of config.json in which an expert must be like its base
     "model_type",
@@ -48,9 +48,9 @@ REMEDY = (
 
 
 class Checkpoint(NamedTuple):
-    """What a folder says of a dense model without its weights being read.
+    """What a dense model's folder says without reading the weights themselves.
 
-    tensors: (shape, dtype as safetensors spells it) by name. vocabulary: token -> id.
+    tensors: name -> (shape, dtype as safetensors spells it). vocabulary: token -> id.
     """
 
     name: str
@@ -63,10 +63,10 @@ class Checkpoint(NamedTuple):
 def check(pairs: Iterable[tuple[str, str]], names: Mapping[str, str], weights: bool = False) -> str:
     """Refuse models that mergekit would merge into nonsense.
 
-    pairs: (base's folder, expert's folder); names: the models' names in the study, by folder.
-    weights: look for numbers that are not finite too, which reads every file once; without it only
-    configurations, tokenizers and the headers of the weights are read. Returns a line for the user.
-    Raises IncompatibleModels with every fault of every pair.
+    pairs: (base's folder, expert's folder). names: folder -> the model's name in the study. weights: also
+    look for numbers that are not finite, which reads every file once; without it only configurations,
+    tokenizers and the headers of the weights are read. Returns a line for the user. Raises
+    IncompatibleModels with every fault of every pair.
     """
     pairs = [(Path(base), Path(expert)) for base, expert in pairs]
     folders = list(dict.fromkeys(folder for pair in pairs for folder in pair))
@@ -76,11 +76,11 @@ def check(pairs: Iterable[tuple[str, str]], names: Mapping[str, str], weights: b
     for folder in folders:
         name = f"models.{named.get(folder, folder.name)}"
         try:
-            checkpoints[folder] = it = _read(folder, name)
+            checkpoints[folder] = model = _read(folder, name)
         except IncompatibleModels as error:
             problems += error.problems
             continue
-        problems += [*_of_itself(it), *(_not_finite(it) if weights else ())]
+        problems += [*_own_problems(model), *(_not_finite(model) if weights else ())]
     for base, expert in dict.fromkeys(pairs):
         if base != expert and base in checkpoints and expert in checkpoints:
             problems += _pair(checkpoints[base], checkpoints[expert])
@@ -90,8 +90,8 @@ def check(pairs: Iterable[tuple[str, str]], names: Mapping[str, str], weights: b
 
 
 def record(params: Mapping[str, Any], out: Path) -> str:
-    """Check a dense expert's mixtures (Plan.params.preflight), all but the weights, and write
-    what was checked. Returns a line for the user; raises as `check`."""
+    """Check a dense expert's mixtures (Plan.params.preflight) without reading weights, and write to `out`
+    what was checked. Returns a line for the user; raises what `check` raises."""
     line = check(params["pairs"], params["names"])
     write_atomic(out, json.dumps(params, indent=2) + "\n")
     return line
@@ -104,7 +104,8 @@ def _read(folder: Path, name: str) -> Checkpoint:
     if not (file := folder / "config.json").is_file():
         raise IncompatibleModels([f"{name}: {folder} has no config.json; give a model's folder"])
     family = json.loads(file.read_text()).get("model_type")
-    if family not in FAMILIES:  # before transformers reads it: no code of a checkpoint is ever run
+    # before transformers reads the folder, so that no checkpoint's code is ever run
+    if family not in FAMILIES:
         why = f"its model_type is {family!r}, and mergekit makes a Mixtral only of"
         remedy = "choose a model of one of these families"
         raise IncompatibleModels([f"{name}: {why} {' or '.join(FAMILIES)}; {remedy}"])
@@ -124,7 +125,7 @@ def _headers(folder: Path, name: str) -> dict[str, tuple[tuple[int, ...], str]]:
                 for key in tensors.keys():  # noqa: SIM118 - it is no dictionary
                     header = tensors.get_slice(key)
                     found[key] = (tuple(header.get_shape()), header.get_dtype())
-        except Exception as error:  # safetensors has no class of its own for a damaged file
+        except Exception as error:  # safetensors has no exception class for a damaged file
             raise IncompatibleModels(
                 [f"{name}: {file} cannot be read ({error}); get the model again"]
             ) from error
@@ -143,13 +144,13 @@ def _tokenizer(folder: Path, name: str) -> dict[str, int]:
 # ---------------------------------------------------------------------------------- one model
 
 
-def _of_itself(it: Checkpoint) -> list[str]:
-    """What keeps this model from being merged with any other."""
-    config, problems = it.config, []
+def _own_problems(model: Checkpoint) -> list[str]:
+    """What keeps this model from being merged with any other, one sentence per fault."""
+    config, problems = model.config, []
     for key in ("attention_bias", "mlp_bias"):
         if getattr(config, key, False):
             problems.append(
-                f"{it.name}: {key} is true, and Mixtral has no such biases: mergekit would drop "
+                f"{model.name}: {key} is true, and Mixtral has no such biases: mergekit would drop "
                 "them; choose a model without"
             )
     if problems:
@@ -157,35 +158,35 @@ def _of_itself(it: Checkpoint) -> list[str]:
     wanted = _expected(config)
     if config.tie_word_embeddings:
         wanted.pop("lm_head.weight", None)
-    missing = sorted(wanted.keys() - it.tensors.keys())
-    # older checkpoints keep RoPE's frequencies, which follow from the configuration
+    missing = sorted(wanted.keys() - model.tensors.keys())
+    # older checkpoints store RoPE's frequencies, which follow from the configuration
     spare = sorted(
         key
-        for key in it.tensors.keys() - wanted.keys()
+        for key in model.tensors.keys() - wanted.keys()
         if not key.endswith("rotary_emb.inv_freq") and key != "lm_head.weight"
     )
     for text, keys in (("lacks", missing), ("has, but its configuration does not know,", spare)):
         if keys:
             problems.append(
-                f"{it.name}: the checkpoint {text} {_few(keys)}; give a whole "
+                f"{model.name}: the checkpoint {text} {_few(keys)}; give a whole "
                 f"{config.model_type} checkpoint"
             )
-    for key in sorted(wanted.keys() & it.tensors.keys()):
-        shape, dtype = it.tensors[key]
+    for key in sorted(wanted.keys() & model.tensors.keys()):
+        shape, dtype = model.tensors[key]
         if shape != wanted[key]:
             problems.append(
-                f"{it.name}: {key} is {list(shape)} in its weights, {list(wanted[key])} by its "
+                f"{model.name}: {key} is {list(shape)} in its weights, {list(wanted[key])} by its "
                 "config.json; give a checkpoint whose files belong together"
             )
         if dtype not in FLOATS:
             problems.append(
-                f"{it.name}: {key} is stored as {dtype}, not as one of {', '.join(FLOATS)}; give "
+                f"{model.name}: {key} is stored as {dtype}, not as one of {', '.join(FLOATS)}; give "
                 "the model that was not quantised"
             )
-    token, index = max(it.vocabulary.items(), key=lambda item: item[1])
+    token, index = max(model.vocabulary.items(), key=lambda item: item[1])
     if index >= config.vocab_size:
         problems.append(
-            f"{it.name}: its tokenizer gives {token!r} the id {index}, and vocab_size is "
+            f"{model.name}: its tokenizer gives {token!r} the id {index}, and vocab_size is "
             f"{config.vocab_size}; give the tokenizer that belongs to the model"
         )
     return problems
@@ -194,14 +195,14 @@ def _of_itself(it: Checkpoint) -> list[str]:
 def _expected(config: PretrainedConfig) -> dict[str, tuple[int, ...]]:
     """The shape of every tensor that the configuration asks for, by name."""
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        empty = AutoModelForCausalLM.from_config(config)
+    return {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
 
 
-def _not_finite(it: Checkpoint) -> list[str]:
-    """The tensors that hold NaN or infinity; one at a time is in memory."""
+def _not_finite(model: Checkpoint) -> list[str]:
+    """One sentence on the tensors that hold NaN or infinity, or none. One tensor at a time is in memory."""
     found = []
-    for file in weight_files(it.folder, it.name):
+    for file in weight_files(model.folder, model.name):
         with safe_open(file, "pt") as tensors:
             for key in tensors.keys():  # noqa: SIM118 - it is no dictionary
                 tensor = tensors.get_tensor(key)
@@ -212,21 +213,21 @@ def _not_finite(it: Checkpoint) -> list[str]:
     key, bad, total = found[0]
     more = f" (and {len(found) - 1} more tensors)" if len(found) > 1 else ""
     what = f"{bad} of the {total} numbers in {key} are NaN or infinite{more}"
-    return [f"{it.name}: {what}; get or train the model again"]
+    return [f"{model.name}: {what}; get or train the model again"]
 
 
 # --------------------------------------------------------------------------- a base, an expert
 
 
 def _pair(base: Checkpoint, expert: Checkpoint) -> list[str]:
-    """One sentence with every difference that a merge cannot bridge, or none."""
+    """One sentence with every difference that rules a merge out, or none."""
     tokens = _tokens(base, expert)
     ours, theirs = _comparable(base.config), _comparable(expert.config)
     differences = []
     for key in SHARED:
         if ours[key] == theirs[key]:
             continue
-        # tokens added after the base's are never met: the tokenizer is the base's
+        # tokens added after the base's never occur: the mixture has the base's tokenizer
         added = len(expert.vocabulary) > len(base.vocabulary) and not tokens
         if key == "vocab_size" and added and theirs[key] > ours[key]:
             continue
@@ -236,7 +237,7 @@ def _pair(base: Checkpoint, expert: Checkpoint) -> list[str]:
 
 
 def _comparable(config: PretrainedConfig) -> dict[str, Any]:
-    """The shared keys with defaults resolved, so that equal models compare equal."""
+    """The values of SHARED with defaults filled in, so that equal models compare equal."""
     values = {key: getattr(config, key, None) for key in SHARED}
     values["head_dim"] = values["head_dim"] or config.hidden_size // config.num_attention_heads
     rope = {k: v for k, v in (values["rope_parameters"] or {}).items() if v is not None}
@@ -245,7 +246,7 @@ def _comparable(config: PretrainedConfig) -> dict[str, Any]:
 
 
 def _tokens(base: Checkpoint, expert: Checkpoint) -> list[str]:
-    """The first token, by id, that the expert knows under another id or not at all."""
+    """A sentence on the first token, by id, to which the expert gives another id or none; or nothing."""
     for token, index in sorted(base.vocabulary.items(), key=lambda item: item[1]):
         theirs = expert.vocabulary.get(token)
         if theirs != index:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from mofe import records
@@ -23,6 +22,8 @@ from mofe.files import write_atomic
 from mofe.records import EvalRecord, Hardware, TrainRecord
 from mofe.report import frames
 from mofe.report.tables import BESIDE, entry, headings, kind_by_column, shown_labels
+from mofe.templates import render
+from mofe.units import duration
 
 # The counts of a training set, as the page heads them.
 _COUNTED = (
@@ -39,13 +40,7 @@ _COUNTED = (
 )
 _METRICS = {"exact": "the share of exact matches"}
 _MINUS = "\u2212"
-_TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
 
 def write(
@@ -81,7 +76,8 @@ def write(
     """
     trained = [records.read(path, TrainRecord) for path in trainings]
     evaluated = [records.read(path, EvalRecord) for path in evaluations]
-    page = _TEMPLATES.get_template("report.html.jinja").render(
+    page = render(
+        _TEMPLATE,
         study=study,
         notes=notes,
         beside=BESIDE,
@@ -409,13 +405,3 @@ def _by_recipe(trained: Sequence[TrainRecord]) -> list[dict[str, Any]]:
 
 def _distinct(texts: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(texts))
-
-
-def duration(seconds: float) -> str:
-    """A time to read: "41.2 s", "12 min 3 s", "3 h 20 min"."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"

@@ -1,12 +1,11 @@
 """Evaluation: scores, standard errors, n and per-question records, equal to lm-eval's.
 
-lm-eval makes the questions (mofe/stages/questions.py), `AnswerScorer` answers as lm-eval's own HFLM does
-(tests/test_evaluate.py): log-likelihoods are got with one forward pass a prompt, whatever its options
-(mofe/layers/branches.py), and logits at the answers' positions only; answers in words are greedy.
+lm-eval makes the questions (mofe/stages/questions.py). `AnswerScorer` answers as lm-eval's own HFLM does
+(tests/test_evaluate.py), but with one forward pass per prompt, whatever the number of its options
+(mofe/layers/branches.py), and with logits only at the answers' positions. Free text is greedy.
 """
 
 import gzip
-import itertools
 import json
 import math
 import statistics
@@ -32,23 +31,25 @@ from mofe.layers.positions import only_at
 from mofe.models import devices, load
 from mofe.records import AskedQuestion, ChoiceAnswer, Floor, Metric, Scores, WrittenAnswer
 from mofe.stages import questions as asking
+from mofe.study.methods import Method, parse
 from mofe.training import tokens
 
 Answer = ChoiceAnswer | WrittenAnswer
 
-# A task's metrics, and the field of an answer that each is the mean of; the first is its headline.
+# A task's metrics, and the field of an answer that each is the mean of. The first metric is the task's
+# headline.
 CHOSEN = {"acc": "correct"}
 WRITTEN = {"f1": "f1", "exact": "exact"}
 
 
 class AnswerScorer:
-    """What a causal language model answers. Only answers in words need its tokenizer."""
+    """A causal language model that answers questions. Only free text needs its tokenizer."""
 
     def __init__(self, model: nn.Module, tokenizer=None):
         self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.model.eval()
-        # Logits are float32 whatever was frozen: between bfloat16 ones there would be ties, and the
-        # first option would win them.
+        # Logits are float32, whatever was frozen: bfloat16 ones would have ties, which the first option
+        # would win.
         self.head = self.model.lm_head.weight.detach().float()
         self.tokenizer = tokenizer
 
@@ -58,48 +59,54 @@ class AnswerScorer:
 
     @property
     def room(self) -> int:
-        """The most tokens that the model reads."""
+        """The largest number of tokens that the model reads."""
         return self.model.config.max_position_embeddings
 
     @torch.inference_mode()
     def loglikelihoods(self, asked: Sequence[tuple[Sequence[int], int]]) -> list[float]:
         """The log-likelihood in nats of each continuation.
 
-        asked: (tokens of context and continuation, where that starts). A context that leaves no room
-        loses its beginning, as in HFLM. Raises ValueError for a continuation that leaves no room for a
-        context, and where the model's answers are not finite.
+        asked: pairs of the tokens of context and continuation, and where the continuation starts.
+        Continuations of one context are read together. A context that is too long loses its beginning,
+        as in HFLM. Raises ValueError for a continuation that leaves no room for a context, and where
+        log-likelihoods are not finite.
         """
         asked = [self._fitted(ids, start) for ids, start in asked]
-        alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        sharing: dict[tuple[int, ...], list[int]] = defaultdict(list)  # numbers by their context
         for number, (ids, start) in enumerate(asked):
-            alike[tuple(ids[:start])].append(number)
+            sharing[tuple(ids[:start])].append(number)
         trees = [
-            (Tree(context, [asked[n][0][len(context) :] for n in numbers]), numbers)
-            for context, numbers in sorted(alike.items())
+            Tree(context, [asked[n][0][len(context) :] for n in numbers])
+            for context, numbers in sorted(sharing.items())
         ]
-        trees.sort(key=lambda it: len(it[0]))
+        trees.sort(key=len)
         scores = [math.nan] * len(asked)
-        for batch in self._batches(trees, [len(tree) for tree, _ in trees]):
-            logs = self._read([tree for tree, _ in batch]).log_softmax(-1)
-            places, targets, lengths, offset = [], [], [], 0
-            for tree, _ in batch:
-                for continuation, where in zip(tree.continuations, tree.read, strict=True):
-                    places += [offset + place for place in where]
-                    targets += continuation
-                    lengths.append(len(continuation))
-                offset += len(tree) - len(tree.context) + 1
-            # all options at once: from a GPU, each would be waited for
-            at, target = torch.tensor([places, targets], device=logs.device)
-            parts = logs[at, target].cpu().split(lengths)
-            numbers = itertools.chain.from_iterable(numbers for _, numbers in batch)
-            for number, likely in zip(numbers, parts, strict=True):
-                scores[number] = likely.sum().item()
+        for batch in self._batches(trees, [len(tree) for tree in trees]):
+            numbers = [number for tree in batch for number in sharing[tree.context]]
+            for number, score in zip(numbers, self._tree_scores(batch), strict=True):
+                scores[number] = score
         if not all(map(math.isfinite, scores)):
             raise ValueError("tasks: the model's log-likelihoods are not finite numbers")
         return scores
 
+    def _tree_scores(self, trees: Sequence[Tree]) -> list[float]:
+        """The log-likelihood of each continuation, tree after tree, by one forward pass."""
+        log_probs = self._logits(trees).log_softmax(-1)
+        answers: list[list[tuple[int, int]]] = []  # per continuation: (row of log_probs, token)
+        first = 0  # the tree's first row
+        for tree in trees:
+            for tokens_of, rows in zip(tree.continuations, tree.read, strict=True):
+                answers.append([(first + r, t) for r, t in zip(rows, tokens_of, strict=True)])
+            first += len(tree) - len(tree.context) + 1
+        # one look-up for all continuations: on a GPU, each look-up would be waited for
+        pairs = torch.tensor([pair for answer in answers for pair in answer])
+        rows, targets = pairs.T.to(log_probs.device)
+        parts = log_probs[rows, targets].cpu().split([len(answer) for answer in answers])
+        return [part.sum().item() for part in parts]
+
     def _fitted(self, ids: Sequence[int], start: int) -> tuple[Sequence[int], int]:
-        cut = lost(ids, self.room + 1)  # the last token is not read
+        """Tokens and start without what does not fit into the model."""
+        cut = tokens_lost(ids, self.room + 1)  # the last token is not read
         if cut >= start:
             raise ValueError(
                 f"tasks: an answer of {len(ids) - start} tokens leaves the model's {self.room} no room "
@@ -107,20 +114,20 @@ class AnswerScorer:
             )
         return ids[cut:], start - cut
 
-    def _read(self, trees: Sequence[Tree]) -> torch.Tensor:
-        """The logits (positions, vocabulary), float32, of each tree from its context's last token on, one
-        tree after the other."""
+    def _logits(self, trees: Sequence[Tree]) -> torch.Tensor:
+        """The float32 logits (positions, vocabulary) of each tree from its context's last token on, tree
+        after tree."""
         inputs, read = collate(trees, self.device)
         with self._precision(), only_at(self.model.model, read):
             hidden = self.model.model(**inputs, use_cache=False).last_hidden_state
         return F.linear(hidden[read].float(), self.head)
 
     def _batches(self, items: Sequence[Any], lengths: Sequence[int]) -> list[list[Any]]:
-        """The items, of so many tokens each and sorted by that, in batches."""
+        """The items in batches. lengths: their numbers of tokens, by which they are sorted."""
         kind = self.device.type
-        most, start = memory.QUESTION_TOKENS[kind], tokens.STARTING[kind]
-        cut = tokens.micro_batches(range(len(items)), lengths, most, start)
-        return [[items[i] for i in batch] for batch in cut]
+        most, starting = memory.QUESTION_TOKENS[kind], tokens.STARTING[kind]
+        batches = tokens.micro_batches(range(len(items)), lengths, most, starting)
+        return [[items[i] for i in batch] for batch in batches]
 
     def _precision(self) -> torch.autocast:
         return torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda")
@@ -129,38 +136,38 @@ class AnswerScorer:
     def generate(
         self, prompts: Sequence[Sequence[int]], stops: Sequence[str], length: int
     ) -> list[str]:
-        """The greedy continuation of every prompt, in tokens, up to a stop string, the end of text or
-        `length` more tokens.
+        """The greedy continuation of every prompt (token ids), until a stop string, the end of text or
+        `length` tokens.
 
-        A prompt that leaves no room for an answer of that many loses its beginning, as in HFLM.
-        Raises ValueError where none has room, and for scores that are not finite.
+        A prompt that leaves no room for `length` more tokens loses its beginning, as in HFLM. Raises
+        ValueError where `length` leaves no room for any prompt, and for logits that are not finite.
         """
         if length >= self.room:
             raise ValueError(
                 f"tasks: an answer of {length} tokens (max_gen_toks) leaves the model's {self.room} no "
                 "room for a question; lower it"
             )
-        where: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        sharing: dict[tuple[int, ...], list[int]] = defaultdict(list)  # numbers by their prompt
         for number, ids in enumerate(prompts):
-            where[tuple(ids[lost(ids, self.room - length) :])].append(number)
+            sharing[tuple(ids[tokens_lost(ids, self.room - length) :])].append(number)
         texts = [""] * len(prompts)
-        sequences = sorted(where, key=len)
-        for batch in self._batches(sequences, [len(it) + length for it in sequences]):
+        distinct = sorted(sharing, key=len)
+        for batch in self._batches(distinct, [len(ids) + length for ids in distinct]):
             for ids, text in zip(batch, self._continue(batch, stops, length), strict=True):
-                for number in where[ids]:
+                for number in sharing[ids]:
                     texts[number] = text
         return texts
 
     def _continue(
         self, batch: Sequence[tuple[int, ...]], stops: Sequence[str], length: int
     ) -> list[str]:
-        """The texts that follow prompts, padded on the left."""
+        """The texts that follow the prompts, which are padded on the left."""
         side = {"batch_first": True, "padding_side": "left"}
         pad = self.tokenizer.pad_token_id
         ids = pad_sequence([torch.tensor(s) for s in batch], padding_value=pad, **side)
         mask = pad_sequence([torch.ones(len(s), dtype=torch.int64) for s in batch], **side)
         with self._precision():
-            whole = self.model.generate(
+            generated = self.model.generate(
                 input_ids=ids.to(self.device),
                 attention_mask=mask.to(self.device),
                 do_sample=False,
@@ -170,12 +177,13 @@ class AnswerScorer:
                 pad_token_id=pad,
                 logits_processor=[_Finite()],
             )
-        texts = self.tokenizer.batch_decode(whole[:, ids.shape[1] :], skip_special_tokens=True)
+        answers = generated[:, ids.shape[1] :]
+        texts = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
         return [postprocess_generated_text(text, list(stops), None) for text in texts]
 
 
 class _Finite(LogitsProcessor):
-    """Refuses scores of which none can be called the largest."""
+    """Refuses scores that are not finite, because none of them is the largest."""
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         if not scores.isfinite().all():
@@ -184,25 +192,25 @@ class _Finite(LogitsProcessor):
 
 
 class _Stopped(StoppingCriteria):
-    """Ends each text at a stop string; transformers' own `stop_strings` fail for a tokenizer that
-    holds whole words. One that is missed costs time only: texts are cut afterwards.
+    """Ends each text at a stop string. transformers' own `stop_strings` fail for tokenizers whose tokens
+    are whole words. A stop string that is missed here costs only time: texts are cut afterwards.
 
-    start: how many tokens come before the text.
+    start: the number of tokens before the text.
     """
 
     def __init__(self, tokenizer, stops: Sequence[str], start: int):
         self.tokenizer, self.stops, self.start = tokenizer, stops, start
-        # a token stands for a byte or more, so no stop string that has just ended begins before
-        self.window = max((len(stop.encode()) for stop in stops), default=0) + 1
+        # a token is at least one byte, so a stop string that has just ended begins in these last tokens
+        self.tail = max((len(stop.encode()) for stop in stops), default=0) + 1
 
     def __call__(self, input_ids: torch.Tensor, scores, **_) -> torch.Tensor:
-        tails = self.tokenizer.batch_decode(input_ids[:, self.start :][:, -self.window :])
+        tails = self.tokenizer.batch_decode(input_ids[:, self.start :][:, -self.tail :])
         done = [any(stop in tail for stop in self.stops) for tail in tails]
         return torch.tensor(done, device=input_ids.device)
 
 
-def lost(ids: Sequence[int], most: int) -> int:
-    """How many of its first tokens a sequence loses where `most` are read."""
+def tokens_lost(ids: Sequence[int], most: int) -> int:
+    """How many of its first tokens a sequence loses if at most `most` tokens are read."""
     return max(0, len(ids) - most)
 
 
@@ -224,7 +232,7 @@ def score(
 
 
 def _chosen(scorer: AnswerScorer, questions: Sequence[AskedQuestion]) -> Iterator[ChoiceAnswer]:
-    asked = [pair for it in questions for pair in zip(it.ids, it.starts, strict=True)]
+    asked = [pair for q in questions for pair in zip(q.ids, q.starts, strict=True)]
     scores = iter(scorer.loglikelihoods(asked))
     for question in questions:
         likelihoods = [next(scores) for _ in question.options]
@@ -233,7 +241,7 @@ def _chosen(scorer: AnswerScorer, questions: Sequence[AskedQuestion]) -> Iterato
             task=question.task,
             question=question.question,
             prompt_sha256=question.prompt_sha256,
-            prompt_cut=max(lost(ids, scorer.room + 1) for ids in question.ids),
+            prompt_cut=max(tokens_lost(ids, scorer.room + 1) for ids in question.ids),
             options=question.options,
             target=question.target,
             choice=choice,
@@ -259,7 +267,7 @@ def _written(
             task=question.task,
             question=question.question,
             prompt_sha256=question.prompt_sha256,
-            prompt_cut=lost(question.ids[0], scorer.room - question.most),
+            prompt_cut=tokens_lost(question.ids[0], scorer.room - question.most),
             reference=question.reference,
             generated=text,
             **{field: scored[metric] for metric, field in WRITTEN.items()},
@@ -267,10 +275,11 @@ def _written(
 
 
 def summarise(answers: Sequence[Answer]) -> Scores:
-    """What the answers to a task's questions come to: every metric's mean with lm-eval's closed-form
-    standard error, the sample's standard deviation divided by √n.
+    """The number of answers n, the task's metrics, which of them is the headline, and the floor.
 
-    Raises ValueError where there are fewer than two questions.
+    A metric is a mean with lm-eval's closed-form standard error: the sample's standard deviation divided
+    by the root of n. The floor is what the best constant answer reaches; free text has none, because its
+    questions have no answer in common. Raises ValueError where there are fewer than two questions.
     """
     n = len(answers)
     if n < 2:
@@ -294,10 +303,10 @@ def _mean(values: Sequence[float]) -> Metric:
 
 
 def floor(answers: Sequence[ChoiceAnswer]) -> Floor:
-    """The share right of the best constant answer.
+    """The share of questions that the best constant answer gets right.
 
-    Where questions share closed sets of options (at least 20 questions a set on average), that is
-    the commonest label of each set; where every question has options of its own, the best position.
+    Where questions share closed sets of options (on average at least 20 questions per set), it is the
+    commonest label of each set. Where each question has its own options, it is the best position.
     """
     sets = Counter(answer.options for answer in answers)
     closed = len(answers) >= 20 * len(sets)
@@ -309,15 +318,10 @@ def floor(answers: Sequence[ChoiceAnswer]) -> Floor:
     return Floor(value=sum(best.values()) / len(answers), how=how)
 
 
-def ready(
-    merge: str, chain: Sequence[Mapping[str, Any]], trained: Sequence[str | Path]
-) -> nn.Module:
-    """A variant on its device, its equal experts held and computed once; arguments as in
-    models.load_variant."""
-    model = load.variant(merge, chain, trained)
-    if not chain:
-        model.requires_grad_(False)  # nothing was trained, so nothing needs a float32 master
-    return devices.place(experts.fold_duplicates(model))
+def ready(merge: str, chain: Sequence[Method], trained: Sequence[str | Path]) -> nn.Module:
+    """A variant on its device, with its equal experts held and computed once; arguments as in
+    load.variant."""
+    return devices.to_device(experts.fold_duplicates(load.variant(merge, chain, trained)))
 
 
 def evaluate_variant(
@@ -340,7 +344,8 @@ def evaluate_variant(
     started = time.perf_counter()
     built = asking.read(asked)
     tokenizer = load.tokenizer(merge) if built[0].in_words else None  # loading one takes a while
-    answered = score(ready(merge, chain, trained), tokenizer, built, params)
+    model = ready(merge, [parse(stage) for stage in chain], trained)
+    answered = score(model, tokenizer, built, params)
     lines = "".join(map(records.line, answered))
     # no time stamp in the header: equal records are equal files
     write_atomic(questions, gzip.compress(lines.encode(), mtime=0))

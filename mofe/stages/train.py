@@ -17,6 +17,7 @@ from mofe.layers import experts, parameters
 from mofe.models import devices, load, manifest, methods, store
 from mofe.study import hardware
 from mofe.study.hardware import Sharding
+from mofe.study.methods import Full, Method, parse
 from mofe.study.shapes import Shape
 from mofe.training import loop, parallel, tokens
 from mofe.training.checkpoint import Checkpoint
@@ -46,13 +47,13 @@ def train_variant(
     frozen parameter changed, Interrupted on a signal.
     """
     set_seed(seed)
-    model = load.variant(merge, chain, parents)
+    model, method = load.variant(merge, [parse(stage) for stage in chain], parents), parse(params)
     if chain:
         model = methods.merge_and_unload(model)
-    model = methods.apply(model, params)
+    model = methods.apply(model, method)
     inputs = [*manifest.files(merge), *data, *parents]
     found, kept = _fit_recorded(
-        *(model, merge, tokens.read(data), params, seed, checkpoint, inputs, sharding),
+        *(model, method, merge, tokens.read(data), params, seed, checkpoint, inputs, sharding),
         chain=list(chain),
         names=dict(names),
     )
@@ -81,13 +82,14 @@ def train_dense(
     Arguments as in train_variant.
     """
     set_seed(seed)
-    model = methods.apply(load.checkpoint(origin), params)
+    method = parse(params)
+    model = methods.apply(load.checkpoint(origin), method)
     inputs = [*Path(origin).glob("*.safetensors"), *data]
     found, kept = _fit_recorded(
-        model, origin, tokens.read(data), params, seed, checkpoint, inputs, sharding
+        model, method, origin, tokens.read(data), params, seed, checkpoint, inputs, sharding
     )
     result = records.DenseTrainRecord(model=name, **found)
-    return _store_dense(model, params, origin, result, kept, out)
+    return _store_dense(model, method, params, origin, result, kept, out)
 
 
 def pretrain(
@@ -105,31 +107,33 @@ def pretrain(
         tie_word_embeddings=False,
         **params["shape"],
     )
-    model = LlamaForCausalLM(config)
+    model, method = LlamaForCausalLM(config), Full()
     corpus = sources.load({"repo": "mofe/corpus"}, None, "train", mirror=world)
     params = {"recipe": "pretraining", **params}
     pairs = [("", text) for text in corpus["text"]]
-    found, kept = _fit_recorded(model, origin, pairs, params, params["seed"], checkpoint, [])
+    found, kept = _fit_recorded(
+        model, method, origin, pairs, params, params["seed"], checkpoint, []
+    )
     result = records.DenseTrainRecord(model=name, **found)
-    return _store_dense(model, params, origin, result, kept, out)
+    return _store_dense(model, method, params, origin, result, kept, out)
 
 
 def _fit_recorded(
-    model, origin, pairs, params, seed, checkpoint, inputs, sharding="none", **hashed
+    model, method, origin, pairs, params, seed, checkpoint, inputs, sharding="none", **hashed
 ) -> tuple[dict[str, Any], Checkpoint]:
     """Fit. Returns what train.json says (all of a TrainRecord but the names) and the checkpoint.
     `hashed` is what else the result depends on, for its config_hash."""
     stamp = provenance.stamp()  # what fails here fails before the training
     tokenizer = load.tokenizer(origin)
     rows = tokens.tokenize(pairs, tokenizer, params["training"]["max_length"])
-    training = _at_once(model, params, rows, sharding)
+    training = _at_once(model, method, params["training"], rows, sharding)
     counts = {
         "trainable_parameters": sum(p.numel() for p in parameters.trained(model).values()),
         "total_parameters": parameters.total(model),
     }
     if training["fold_duplicates"]:
         model = experts.fold_duplicates(model)
-    model = devices.place(model, sharded=sharding == "fsdp")
+    model = devices.to_device(model, sharded=sharding == "fsdp")
     config_hash = provenance.hash_config({**params, "seed": seed, **hashed})
     kept = Checkpoint(checkpoint, f"{config_hash} {provenance.fingerprint(inputs)}")
     before = provenance.hash_tensors(parameters.frozen(model))
@@ -151,31 +155,30 @@ def _fit_recorded(
 
 def _at_once(
     model: nn.Module,
-    params: Mapping[str, Any],
+    method: Method,
+    training: Mapping[str, Any],
     rows: tokens.Rows,
     sharding: Sharding,
 ) -> dict[str, Any]:
     """The training's keys with a number for micro_batch "auto", as the plan chooses it, but for this
-    job's own GPUs. params keeps "auto", so that other GPUs make no other job."""
+    job's own GPUs. The job's parameters keep "auto", so that other GPUs make no other job."""
     device, usable = devices.current(), None
     if device.type == "cuda":
         usable = hardware.usable(torch.cuda.get_device_properties(device).total_memory)
     shape = Shape.of(model.config.to_dict())
-    settings = {"method": "full", **params}  # a pretraining names no method
     # what a micro-batch may have: they are cut by length, and rows of one kind have like lengths
     shares = (a / n for a, n in zip(rows.answers, rows.lengths, strict=True))
     labelled = max(shares, default=memory.CHOICES)
     processes = parallel.processes()
     fixed, _ = parallel.from_first(
-        lambda: memory.at_once(
-            shape, settings, params["training"], labelled, usable, processes, sharding
-        )
+        lambda: memory.at_once(shape, method, training, labelled, usable, processes, sharding)
     )
     return fixed
 
 
 def _store_dense(
     model: nn.Module,
+    method: Method,
     params: Mapping[str, Any],
     origin: str,
     record: records.DenseTrainRecord,
@@ -183,7 +186,7 @@ def _store_dense(
     out: Path,
 ) -> str:
     if record.sharding == "fsdp":
-        model = store.unsharded(model, lambda: methods.apply(load.checkpoint(origin), params))
+        model = store.unsharded(model, lambda: methods.apply(load.checkpoint(origin), method))
     if parallel.rank() == 0:
         out.mkdir(parents=True, exist_ok=True)
         # Merges are all that reads an expert, and its dtype is theirs where it is not float32

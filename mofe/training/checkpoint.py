@@ -1,8 +1,8 @@
-"""Checkpoints of an unfinished training: what it takes to go on as if it had never stopped.
+"""Checkpoints of an unfinished training: all that it needs to go on as if it had never stopped.
 
-A checkpoint holds the trained parameters with their Adam moments and how far the training is; what
-is frozen comes from the merge again. It lies in a folder that Snakemake does not know of, because
-Snakemake deletes the outputs of a failed job. Written by torch.distributed.checkpoint, so that a
+A checkpoint holds the trained parameters, their Adam moments, and how far the training is. Frozen
+parameters are read from the merge again. The checkpoint lies in a folder that Snakemake does not know of,
+because Snakemake deletes the outputs of a failed job. torch.distributed.checkpoint writes it, so that a
 training may go on with another number of GPUs.
 """
 
@@ -26,7 +26,7 @@ from mofe import records
 from mofe.files import write_atomic
 from mofe.training import parallel
 
-# Saving takes at most this share of the time, and never happens more often than so many seconds.
+# Saving takes at most this share of the time, and this many seconds pass between two saves.
 SHARE_OF_TIME = 0.02
 SECONDS_BETWEEN = 30.0
 
@@ -37,8 +37,8 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training is: optimiser steps, tokens and answer tokens seen, seconds of its own
-    clock, the same times the processes that computed meanwhile, and how often it went on from a
+    """How far a training is: optimiser steps, tokens and answer tokens seen, and seconds by its own
+    clock. device_seconds: the seconds of all processes together. resumed: how often it went on from a
     checkpoint."""
 
     step: int = 0
@@ -52,7 +52,7 @@ class Progress:
 class Checkpoint:
     """The newest state of one training in `folder`, which belongs to it alone.
 
-    key: identifies the training (its parameters and inputs). A checkpoint with another key is of
+    key: identifies the training (its parameters and inputs). A checkpoint with another key belongs to
     another training: it is removed, never continued.
     """
 
@@ -63,12 +63,12 @@ class Checkpoint:
 
     @property
     def log(self) -> Path:
-        """The loss log, a LossStep per line, until the training is done."""
+        """The loss log of the unfinished training, one records.LossStep per line."""
         return self.folder / "log.jsonl"
 
     @contextlib.contextmanager
     def lines(self) -> Iterator[Callable[[records.LossStep], None]]:
-        """A function that appends a step to the log, as the first process alone does."""
+        """A function that appends a step to the log. Only the first process writes."""
         if parallel.rank() != 0:
             yield lambda step: None
             return
@@ -83,12 +83,12 @@ class Checkpoint:
     def restore(
         self, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
     ) -> Progress:
-        """Lay the saved state over parameters and optimiser; where there is none, Progress().
+        """Load the saved state into parameters and optimiser; without one, return Progress().
 
-        The log is cut back to the lines of the steps that count. Raises OSError for a damaged
-        checkpoint: a state that is not whole is never trained on.
+        The log is cut back to the steps that the state has. Raises OSError for a damaged checkpoint: a
+        training never goes on from an incomplete state.
         """
-        # one process looks, or a shared disk could show them different folders
+        # only one process looks: a shared disk could show each of them other folders
         saved = parallel.from_first(self._usable)
         if saved is None:
             parallel.barrier()
@@ -117,7 +117,7 @@ class Checkpoint:
         return replace(progress, resumed=progress.resumed + 1)
 
     def due(self) -> bool:
-        """Whether enough time has passed since the last save for another one to be cheap."""
+        """Whether so much time has passed since the last save that another one is cheap."""
         wait = max(SECONDS_BETWEEN, self._took / SHARE_OF_TIME)
         return time.monotonic() - self._saved_at >= wait
 
@@ -127,11 +127,11 @@ class Checkpoint:
         optimizer: torch.optim.Optimizer,
         progress: Progress,
     ) -> None:
-        """Store the state after `progress.step` steps, then remove the one before.
+        """Store the state after `progress.step` steps, then remove the previous one.
 
-        All processes must call it. Between two optimiser steps parameters and moments do not
-        change, so the state may be saved at any time until the next one. Before the first step
-        there is nothing to go on from.
+        All processes must call this. Parameters and moments change only in an optimiser step, so the
+        state may be saved at any time before the next one. Before the first step there is nothing to
+        save.
         """
         if progress.step in (0, self._step):
             return
@@ -146,21 +146,21 @@ class Checkpoint:
         if parallel.rank() == 0:
             record = {**asdict(progress), "key": self.key}
             write_atomic(partial / "progress.json", json.dumps(record))
-            before = list(self.folder.glob("step-*"))
+            earlier = list(self.folder.glob("step-*"))
             partial.rename(self.folder / f"step-{progress.step}")
-            for folder in before:
+            for folder in earlier:
                 shutil.rmtree(folder)
         parallel.barrier()
         self._step, self._saved_at = progress.step, time.monotonic()
         self._took = self._saved_at - started
 
     def remove(self) -> None:
-        """The training is done."""
+        """Delete all of it: the training is done."""
         if parallel.rank() == 0:
             shutil.rmtree(self.folder)
 
     def _usable(self) -> Path | None:
-        """The newest whole state, if it is of this training; what was cut off is removed."""
+        """The newest complete state, if it belongs to this training. Incomplete ones are removed."""
         for cut_off in self.folder.glob("partial-*"):
             shutil.rmtree(cut_off)
         complete = sorted(self.folder.glob("step-*"), key=lambda p: int(p.name.split("-")[1]))
@@ -177,7 +177,7 @@ class Checkpoint:
 def _state(
     parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> dict[str, torch.Tensor]:
-    """Parameters and moments by name: whole tensors, or this process's shards (DTensor)."""
+    """Parameters and moments by name: full tensors, or this process's shards (DTensor)."""
     state = {f"parameter/{name}": p.data for name, p in parameters.items()}
     for name, parameter in parameters.items():
         state |= {f"{key}/{name}": value for key, value in optimizer.state[parameter].items()}
@@ -190,7 +190,7 @@ def _alone() -> bool:
 
 @contextlib.contextmanager
 def _dcp(failure: str) -> Iterator[None]:
-    """torch.distributed.checkpoint without its warnings, and with an error of the usual kind."""
+    """torch.distributed.checkpoint without its warnings; its errors become OSError."""
     try:
         with warnings.catch_warnings(action="ignore", category=UserWarning):
             yield
@@ -200,8 +200,8 @@ def _dcp(failure: str) -> Iterator[None]:
 
 
 class Signals:
-    """Notes SIGTERM and SIGUSR1, by which Slurm announces a time limit or a preemption, instead of
-    dying of them. A context manager; `asked` is the signal's name or None."""
+    """A context manager that notes SIGTERM and SIGUSR1 instead of dying of them. By these, Slurm
+    announces a time limit or a preemption. `asked` is the signal's name, or None."""
 
     NOTED = (signal.SIGTERM, signal.SIGUSR1)
 

@@ -1,8 +1,8 @@
 """Training: one loop for every method and scale, to be read in one sitting.
 
-AdamW with linear decay on the mean loss over the answers' tokens of the global batch (section 4.1).
-The loop is ours, on accelerate, because the Trainer of transformers drops a Mixtral's experts when
-it resumes and ends with exit code 0 on a loss that is not a number.
+AdamW with linear decay minimises the mean loss over the answer tokens of the global batch (section 4.1).
+The loop is ours, on accelerate, because the Trainer of transformers loses a Mixtral's experts when it
+resumes, and ends with exit code 0 when the loss is not a number.
 """
 
 import math
@@ -30,8 +30,8 @@ from mofe.training.checkpoint import Checkpoint, Interrupted, Signals
 class AnswerLoss(nn.Module):
     """A causal language model's summed cross-entropy over the labelled tokens.
 
-    Logits, and the last layer's FFN, are computed at the labelled positions only: of a
-    multiple-choice row, one or two.
+    Logits and the last layer's FFN are computed at the labelled positions only: a multiple-choice row
+    has one or two.
     """
 
     def __init__(self, model: nn.Module, router_aux_loss: float = 0.0):
@@ -40,19 +40,19 @@ class AnswerLoss(nn.Module):
 
     @property
     def plain(self) -> nn.Module:
-        """The causal language model, adapters in it but without peft's wrapper around it."""
+        """The causal language model with its adapters, without peft's wrapper."""
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
     def forward(
         self, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor
     ) -> torch.Tensor:
-        """int64 (rows, length) each, labels -100 where there is no loss -> a float32 scalar.
+        """Three int64 (rows, length) -> a float32 scalar. Labels are -100 where there is no loss.
 
-        Rows are padded on the right and attention is causal, so padding cannot reach a row: the
-        mask only keeps it out of the router's auxiliary loss.
+        Rows are padded on the right and attention is causal, so no row's tokens see padding: the mask
+        only keeps padding out of the router's auxiliary loss.
 
-        The router's auxiliary loss, a mean over tokens, counts once for each labelled token, so
-        that dividing by their number leaves both terms as they are meant.
+        That auxiliary loss is a mean over tokens. It is added once per labelled token, because the
+        caller divides the sum by the number of labelled tokens.
         """
         plain = self.plain
         balanced = self.router_aux_loss > 0 and hasattr(plain.config, "num_local_experts")
@@ -60,7 +60,7 @@ class AnswerLoss(nn.Module):
         targets = labels[:, 1:]
         picked = targets != tokens.IGNORED
         read = F.pad(picked, (0, 1))
-        # the auxiliary loss is of all positions
+        # the auxiliary loss needs all positions
         with nullcontext() if balanced else positions.only_at(plain.model, read):
             out = plain.model(input_ids=input_ids, use_cache=False, **extra)
         logits = plain.lm_head(out.last_hidden_state[:, :-1][picked])
@@ -91,14 +91,13 @@ def fit(
 ) -> records.Run:
     """Train the parameters that require gradients, in place, in all processes of this job.
 
-    training: the resolved `training` keys, micro_batch a number. checkpoint: where to go on from,
-    and where to save on SIGTERM or SIGUSR1 and from time to time; its log gets a LossStep for each
-    optimiser step.
-    sharding: how several processes share the work; whatever it is, the rows of every step and the
-    loss are the same.
-    Returns what it measured (seconds by its own clock) and counted. Raises FloatingPointError where
-    the loss or the gradient's norm is not finite, ValueError where warm-up takes every step,
-    Interrupted after a signal.
+    training: the resolved `training` keys, with micro_batch a number. checkpoint: the state to go on
+    from; the loop saves to it from time to time, and on SIGTERM or SIGUSR1. Its log gets one LossStep
+    per optimiser step. sharding: how several processes share the work. It changes neither the rows of a
+    step nor the loss.
+    Returns what it measured (seconds by its own clock) and counted. Raises FloatingPointError where the
+    loss or the gradient's norm is not finite, ValueError where warm-up takes every step, Interrupted
+    after a signal.
     """
     accelerator = parallel.accelerator()
     steps = tokens.count_steps(len(rows), training["epochs"], training["global_batch"])
@@ -130,21 +129,21 @@ def fit(
     ):
         for step in islice(schedule, progress.step, None):
             number = progress.step + 1
-            everything = [index for batch in step for index in batch]
-            answer_tokens = sum(answers[i] for i in everything)
-            # what a step draws (dropout) depends on the step alone, also after a restart
+            indices = [index for batch in step for index in batch]
+            answer_tokens = sum(answers[i] for i in indices)
+            # what a step draws (dropout) depends only on the step's number, also after a restart
             torch.manual_seed(_step_seed(seed, number))
             total = torch.zeros((), device=accelerator.device)
             mine = parallel.assign(step, parallel.processes(), parallel.rank())
-            for place, (batch, counts) in enumerate(mine, 1):
+            for turn, (batch, counts) in enumerate(mine, 1):
                 inputs = tokens.collate(rows, batch, pad, counts)
-                with parallel.no_sync(objective, accelerator, last=place == len(mine)):
+                with parallel.no_sync(objective, accelerator, last=turn == len(mine)):
                     with accelerator.autocast():
                         part = objective(**{k: v.to(total.device) for k, v in inputs.items()})
-                    # gradients are averaged over the processes, and meant to be added up
+                    # gradients are averaged over the processes, but should be summed
                     accelerator.backward(part * parallel.processes() / answer_tokens)
                 total += part.detach()
-                del part  # with its graph, which holds the weights' bfloat16 copies
+                del part  # and its graph, which holds the weights' bfloat16 copies
                 if parallel.any_of(signals.asked is not None):
                     checkpoint.save(trained, optimizer, progress)
                     raise Interrupted(
@@ -168,7 +167,7 @@ def fit(
             progress = replace(
                 progress,
                 step=number,
-                tokens=progress.tokens + sum(lengths[i] for i in everything),
+                tokens=progress.tokens + sum(lengths[i] for i in indices),
                 answer_tokens=progress.answer_tokens + answer_tokens,
                 seconds=restored.seconds + passed,
                 device_seconds=restored.device_seconds + passed * parallel.processes(),
@@ -221,7 +220,7 @@ def _decay(training: Mapping[str, Any], steps: int) -> Callable[[int], float]:
 
 
 def _decay_groups(trained: Mapping[str, nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
-    """Parameter groups: norms and biases are excluded from weight decay, as is customary."""
+    """Parameter groups: as is customary, weight decay leaves out norms and biases."""
     parameters = trained.values()
     return [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
@@ -236,10 +235,10 @@ def _step_seed(seed: int, step: int) -> int:
 
 
 def _peak_memory() -> int:
-    """The most memory that this process had so far, in bytes: of its GPU, else resident."""
+    """The most memory that this process has had so far, in bytes: on its GPU, else resident."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    # not getrusage's ru_maxrss, which starts with what the parent had
+    # not getrusage's ru_maxrss, which starts at the parent's memory
     status = Path("/proc/self/status").read_text()
     (high,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
     return 1024 * int(high)

@@ -1,9 +1,9 @@
-"""One training in several processes: who computes which rows, and how weights are shared out.
+"""One training in several processes: who computes which rows, and how the model is sharded.
 
-The experiment does not depend on it: a step has the same rows, and the same loss, whether one
-process computes them or eight. "ddp" gives every process the whole model and adds the gradients up
-once a step; "fsdp" shares parameters, gradients and optimiser states out among the processes
-(FSDP2), for models that one GPU cannot hold.
+The experiment does not depend on it: a step has the same rows, and the same loss, whether one process
+computes them or eight. "ddp" replicates the model in every process, and sums gradients once per step.
+"fsdp" shards parameters, gradients and optimiser states among the processes (FSDP2), for models that one
+GPU cannot hold.
 """
 
 import math
@@ -33,7 +33,7 @@ def rank() -> int:
 
 
 def local_rank() -> int:
-    """This process's number on its machine: the GPU that it uses."""
+    """This process's number on its machine, which is the number of its GPU."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
@@ -56,12 +56,11 @@ def accelerator() -> Accelerator:
 def assign(
     step: Sequence[Sequence[int]], processes: int, rank: int
 ) -> list[tuple[Sequence[int], bool]]:
-    """The micro-batches of an optimiser step that process `rank` computes: (rows, do they count).
+    """The micro-batches of an optimiser step that process `rank` computes, as (rows, do they count).
 
     step: tokens.schedule's micro-batches, sorted by length, so that those computed at the same time
-    are of about one length. All processes get equally many, because gradients and shards are
-    exchanged by all of them at once; where there are too few, a process computes one row that
-    counts for nothing.
+    have about the same length. All processes get equally many, because they exchange gradients and
+    shards all at once. Where there are too few, a process computes one row that does not count.
     """
     mine = [(step[i], True) for i in range(rank, len(step), processes)]
     rounds = math.ceil(len(step) / processes)
@@ -69,11 +68,11 @@ def assign(
 
 
 def prepare(objective: nn.Module, accelerator: Accelerator, sharding: Sharding) -> nn.Module:
-    """The objective (AnswerLoss) as this process calls it: on its device, wrapped, or sharded.
+    """The objective (AnswerLoss) as this process calls it: on its device, and wrapped or sharded.
 
-    Sharded, activations are bfloat16 between layers too, where otherwise autocast leaves them
-    float32 if the embeddings are trained; so are the norms' weights when they are used.
-    Raises ValueError for "fsdp" with 4-bit weights, whose scales would not be shared out with them.
+    When sharded, activations between layers are bfloat16 too, where autocast otherwise leaves them
+    float32 if the embeddings are trained. The norms' weights are also used in bfloat16.
+    Raises ValueError for "fsdp" with 4-bit weights, whose scales would not be sharded with them.
     """
     if sharding != "fsdp":
         return accelerator.prepare_model(objective)
@@ -96,22 +95,23 @@ def prepare(objective: nn.Module, accelerator: Accelerator, sharding: Sharding) 
 
 
 def _evenly(parameter: nn.Parameter) -> Shard | None:
-    """Where a parameter is cut: stacked experts across each expert, of which there may be fewer
-    than processes; where that leaves a rest, and everything else, along the first axis."""
+    """The axis along which a parameter is sharded. Stacked experts are cut within each expert, because
+    there may be fewer experts than processes. Where that leaves a remainder, and for everything else,
+    it is the first axis (None)."""
     even = parameter.ndim == 3 and parameter.shape[1] % processes() == 0
     return Shard(1) if even else None
 
 
 def no_sync(objective: nn.Module, accelerator: Accelerator, last: bool) -> AbstractContextManager:
-    """Around a micro-batch's backward pass: replicated processes add gradients up after the step's
-    last one only. Shards are exchanged after each, or a process would hold whole gradients."""
+    """A context for a micro-batch's backward pass: replicated processes sum gradients only after the
+    step's last micro-batch. Sharded ones do so after each, or a process would hold full gradients."""
     if processes() == 1 or last or not isinstance(objective, nn.parallel.DistributedDataParallel):
         return nullcontext()
     return accelerator.no_sync(objective)
 
 
 def any_of(flag: bool) -> bool:
-    """Whether the flag is up in any process: they stop together or not at all."""
+    """Whether the flag is set in any process, so that all of them stop together or none does."""
     if processes() == 1:
         return flag
     votes = torch.tensor(int(flag))
@@ -121,13 +121,13 @@ def any_of(flag: bool) -> bool:
 
 @cache
 def _control() -> dist.ProcessGroup:
-    accelerator()  # starts the processes' group, if nothing did yet
-    # by gloo on the CPU, so that asking never waits for the GPU
+    accelerator()  # starts the processes' group, if it has not been started yet
+    # gloo works on the CPU, so these exchanges never wait for the GPU
     return dist.new_group(backend="gloo")
 
 
 def from_first(decide: Callable[[], T]) -> T:
-    """What the first process decides, in all of them."""
+    """What the first process decides, told to all of them."""
     answer = [decide() if rank() == 0 else None]
     if processes() > 1:
         dist.broadcast_object_list(answer, src=0, group=_control())
@@ -141,6 +141,6 @@ def barrier() -> None:
 
 
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor of which each process holds a shard, put together; others as they are. All
-    processes must ask for it."""
+    """The full tensor where each process holds a shard; other tensors as they are. All processes must
+    call this."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

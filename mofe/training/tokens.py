@@ -1,4 +1,4 @@
-"""Rows as token ids, with the loss on the answer only."""
+"""Training rows as token ids with the loss on the answer only, and how they are cut into batches."""
 
 import itertools
 import math
@@ -12,14 +12,15 @@ import torch
 
 IGNORED = -100  # the label of a token that the loss leaves out
 
-# What starting a forward pass costs, in tokens: padding is cheaper than more passes below that.
+# What starting a forward pass costs, as the number of tokens that take as long: less padding than that
+# is cheaper than one more pass.
 STARTING = {"cuda": 2048, "cpu": 256}
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Tokenised training rows: `ids[i]` are token ids (int64), of which the first `prompt[i]`
-    are the prompt; `dropped` counts rows longer than the limit."""
+    """Tokenised training rows. `ids[i]` are a row's token ids, of which the first `prompt[i]` are the
+    prompt. `dropped` counts rows longer than the limit."""
 
     ids: list[list[int]]
     prompt: list[int]
@@ -34,12 +35,12 @@ class Rows:
 
     @property
     def answers(self) -> list[int]:
-        """Number of tokens under the loss, by row."""
+        """The number of tokens per row that the loss counts."""
         return [len(i) - p for i, p in zip(self.ids, self.prompt, strict=True)]
 
 
 def read(files: Iterable[str | Path]) -> list[tuple[str, str]]:
-    """(prompt, answer) of prepared training sets (mofe/stages/prepare.py), one after the other."""
+    """The (prompt, answer) pairs of prepared training sets (mofe/stages/prepare.py), in order."""
     tables = [pq.read_table(file) for file in files]
     return [
         pair
@@ -51,20 +52,21 @@ def read(files: Iterable[str | Path]) -> list[tuple[str, str]]:
 def tokenize(pairs: Sequence[tuple[str, str]], tokenizer, max_length: int) -> Rows:
     """Tokenise (prompt, answer) pairs; raw text has an empty prompt.
 
-    A row is the tokens of prompt + answer, split where the prompt's own tokens end, as lm-eval
-    splits a question from its continuation. A row longer than `max_length` tokens is dropped and
-    counted, so that no answer is ever cut; raw text is cut into pieces instead.
+    A row is the tokens of prompt + answer. The answer begins where the prompt's own tokens end, as
+    lm-eval splits a question from its continuation. A row longer than `max_length` tokens is dropped
+    and counted, so that no answer is ever cut; raw text is cut into pieces instead.
     Raises ValueError where no row is left.
     """
     prompts = [prompt for prompt, _ in pairs]
-    whole = tokenizer([prompt + answer for prompt, answer in pairs])["input_ids"]
+    texts = tokenizer([prompt + answer for prompt, answer in pairs])["input_ids"]
     heads = tokenizer(prompts)["input_ids"]
     ids, starts, dropped = [], [], 0
-    for prompt, head, row in zip(prompts, heads, whole, strict=True):
+    for prompt, head, row in zip(prompts, heads, texts, strict=True):
         if not prompt:
             pieces = [row[i : i + max_length] for i in range(0, len(row), max_length)]
-            ids += [p for p in pieces if len(p) > 1]
-            starts += [1 for p in pieces if len(p) > 1]  # the first token has nothing before it
+            pieces = [piece for piece in pieces if len(piece) > 1]
+            ids += pieces
+            starts += [1] * len(pieces)  # nothing precedes the first token, so nothing predicts it
         elif len(row) > max_length:
             dropped += 1
         else:
@@ -81,18 +83,18 @@ def tokenize(pairs: Sequence[tuple[str, str]], tokenizer, max_length: int) -> Ro
 def collate(
     rows: Rows, indices: Sequence[int], pad: int, counts: bool = True
 ) -> dict[str, torch.Tensor]:
-    """A right-padded batch: `input_ids`, `attention_mask` and `labels`, int64 (rows, length);
-    labels are -100 outside the answer, and everywhere where the rows do not count."""
+    """A right-padded batch: `input_ids`, `attention_mask` and `labels`, each int64 (rows, length).
+    Labels are -100 outside the answer, and everywhere if the rows do not count."""
     length = max(len(rows.ids[i]) for i in indices)
     ids = torch.full((len(indices), length), pad)
     mask = torch.zeros((len(indices), length), dtype=torch.int64)
     labels = torch.full((len(indices), length), IGNORED)
-    for at, index in enumerate(indices):
+    for number, index in enumerate(indices):
         row, start = torch.tensor(rows.ids[index]), rows.prompt[index]
-        ids[at, : len(row)] = row
-        mask[at, : len(row)] = 1
+        ids[number, : len(row)] = row
+        mask[number, : len(row)] = 1
         if counts:
-            labels[at, start : len(row)] = row[start:]
+            labels[number, start : len(row)] = row[start:]
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
@@ -107,32 +109,37 @@ def schedule(
 ) -> Iterator[list[list[int]]]:
     """The micro-batches of every optimiser step, as row indices.
 
-    Each epoch visits every row once in an order that `seed` gives, `global_batch` rows a step (the
-    epoch's last step may have fewer). Within a step rows are cut into micro-batches by length, of
-    `most_tokens` tokens with padding (or one longer row); `processes`, `starting`: as in shared_out.
-    That saves padding and time, and changes nothing else: the step's gradient is that of all its rows.
+    Each epoch visits every row once, in an order that `seed` gives, `global_batch` rows per step (the
+    epoch's last step may have fewer). Within a step, rows are sorted by length and cut into
+    micro-batches; most_tokens, processes, starting: as in balanced_batches. Sorting saves padding and
+    time, and changes nothing else: the step's gradient is that of all its rows.
     """
     random = np.random.default_rng(seed)
     for _ in range(epochs):
         order = random.permutation(len(lengths)).tolist()
         for start in range(0, len(order), global_batch):
             step = sorted(order[start : start + global_batch], key=lengths.__getitem__)
-            yield shared_out(step, lengths, most_tokens, processes, starting)
+            yield balanced_batches(step, lengths, most_tokens, processes, starting)
 
 
-def shared_out(
+def balanced_batches(
     step: Sequence[int], lengths: Sequence[int], most_tokens: int, processes: int, starting: int = 0
 ) -> list[list[int]]:
-    """A step's rows, in order of length, in micro_batches for so many processes: they compute theirs
-    at the same time, in rounds, so the batches are made small enough that the last round is as full as
-    the others, and no larger."""
+    """A step's rows, sorted by length, in micro_batches that keep all processes busy.
+
+    The processes compute one batch each per round, so the last round should be as full as the others.
+    Tried are the fewest rounds first, and for each number of rounds batches of its even share of the
+    tokens, with more and more allowance for padding, until there are enough batches for the rounds and
+    no more.
+    """
     if processes == 1:
         return micro_batches(step, lengths, most_tokens, starting)
     total = sum(lengths[row] for row in step)
-    for rounds in itertools.count(max(1, math.ceil(total / (processes * most_tokens)))):
+    fewest_rounds = max(1, math.ceil(total / (processes * most_tokens)))
+    for rounds in itertools.count(fewest_rounds):
         for padding in (1.0, 1.05, 1.1, 1.2, 1.4):
-            even = math.ceil(padding * total / (processes * rounds))
-            batches = micro_batches(step, lengths, min(even, most_tokens), starting)
+            even_share = math.ceil(padding * total / (processes * rounds))
+            batches = micro_batches(step, lengths, min(even_share, most_tokens), starting)
             if len(batches) <= processes * rounds:
                 return batches
 
@@ -140,21 +147,31 @@ def shared_out(
 def micro_batches(
     step: Sequence[int], lengths: Sequence[int], most_tokens: int, starting: int = 0
 ) -> list[list[int]]:
-    """Rows in order of length, cut into batches that take the least time: of at most `most_tokens`
-    tokens with padding (or one longer row), where a batch costs its tokens and `starting` more."""
-    long = np.array([lengths[row] for row in step])
-    least, begins = np.zeros(len(step) + 1), np.zeros(len(step) + 1, dtype=int)
-    for end in range(1, len(step) + 1):  # the best way to cut the first `end` rows
-        longest = long[end - 1]
-        first = min(max(0, end - most_tokens // longest), end - 1)
-        rows = np.arange(end - first, 0, -1)
-        costs = least[first:end] + rows * longest + starting
-        begins[end] = first + costs.argmin()
-        least[end] = costs.min()
+    """Rows, sorted by length, cut into batches that take the least time together.
+
+    A batch has at most `most_tokens` tokens with padding, or one longer row. It costs these tokens, and
+    `starting` more. The best cut is found by dynamic programming over the number of rows: with
+    cost[0] = 0, the first `end` rows cost
+
+        cost[end] = min over begin of cost[begin] + (end - begin) * length[end - 1] + starting
+
+    where the last batch holds the rows from `begin` on, and the longest row, `end - 1`, sets its width.
+    """
+    length = np.array([lengths[row] for row in step])
+    cost = np.zeros(len(step) + 1)
+    begin_of = np.zeros(len(step) + 1, dtype=int)  # where the best last batch of `end` rows begins
+    for end in range(1, len(step) + 1):
+        width = length[end - 1]
+        lowest = min(max(0, end - most_tokens // width), end - 1)  # an earlier begin is too large
+        rows = np.arange(end - lowest, 0, -1)
+        costs = cost[lowest:end] + rows * width + starting
+        begin_of[end] = lowest + costs.argmin()
+        cost[end] = costs.min()
     batches, end = [], len(step)
     while end:
-        batches.append(list(step[begins[end] : end]))
-        end = begins[end]
+        begin = begin_of[end]
+        batches.append(list(step[begin:end]))
+        end = begin
     return batches[::-1]
 
 
