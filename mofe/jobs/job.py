@@ -1,7 +1,7 @@
 """Running a job: one call of a function of this package, with its log and its errors.
 
-Every script in scripts/ calls `run`. Only the standard library is imported, so that handing a job to a
-warm parent (mofe/jobs/warm.py) costs no more than starting Python.
+Every script in scripts/ calls `run`. Only the standard library is imported, so that handing a job
+to a warm parent (mofe/jobs/warm.py) costs no more than starting Python.
 """
 
 import contextlib
@@ -18,8 +18,9 @@ from typing import Any
 from mofe.jobs import launch, warm
 from mofe.study import hardware
 
-# Jobs read folders, never the hub: a node without internet would wait for time-outs, and a branch that
-# has moved would change results. huggingface_hub, datasets and transformers read these on import.
+# Jobs read folders, never the hub: a node without internet would wait for time-outs, and a branch
+# that has moved would change results. huggingface_hub, datasets and transformers read these on
+# import.
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
@@ -75,9 +76,9 @@ def run(
 ) -> None:
     """Make the call for a Snakemake job, here or in the warm parent, and exit with its code.
 
-    several: make the call in one process per GPU that the job was given (resource `gpu` is their total
-    number, on `nodes` machines). light: the call imports little, so it is made here, without waiting for
-    a warm parent that may still be importing.
+    several: make the call in one process per GPU that the job was given (resource `gpu` is their
+    total number, on `nodes` machines). light: the call imports little, so it is made here, without
+    waiting for a warm parent that may still be importing.
     """
     names = "/".join(snakemake.wildcards)
     job = Job(
@@ -96,8 +97,8 @@ def run(
 
 
 def sharding(snakemake) -> str:
-    """How this job's processes share the model: what the plan declared (resource `sharding`), adapted to
-    the number of GPUs that the job was given (resource `gpu`)."""
+    """How this job's processes share the model: what the plan declared (resource `sharding`),
+    adapted to the number of GPUs that the job was given (resource `gpu`)."""
     given = snakemake.resources.get
     return hardware.sharding(given("sharding", "none"), given("gpu", 1))
 
@@ -105,9 +106,9 @@ def sharding(snakemake) -> str:
 def execute(job: Job) -> int:
     """Make the call in this process. Returns 0, or 1 after an error.
 
-    What the call prints goes to the job's log. The line that it returns, or an error's sentence, goes to
-    the terminal. The log ends with an error's traceback, or with a JSON line: the seconds that it took to
-    start (processes and imports) and to compute (benchmarks/study.py adds them up).
+    What the call prints goes to the job's log. The line that it returns, or an error's sentence,
+    goes to the terminal. The log ends with an error's traceback, or with a JSON line: the seconds
+    that it took to start (processes and imports) and to compute (benchmarks/study.py adds them up).
     """
     module, name = job.function.split(":")
     with contextlib.ExitStack() as stack:
@@ -118,8 +119,8 @@ def execute(job: Job) -> int:
             stack.enter_context(contextlib.redirect_stderr(log))
         try:
             call = getattr(importlib.import_module(module), name)
-            # Objects that imports made stay. Searching them for garbage, which in a fork copies their
-            # pages, took a fifth of an evaluation.
+            # Objects that imports made stay. Searching them for garbage, which in a fork copies
+            # their pages, took a fifth of an evaluation.
             gc.freeze()
             if torch := sys.modules.get("torch"):  # tables and figures do not import it
                 # The same seed gives the same bits only for the same number of threads.

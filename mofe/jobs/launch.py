@@ -19,9 +19,9 @@ def start(job, processes: int, nodes: int = 1) -> int:
     """Run a job (mofe.jobs.job.Job) in several processes. Returns 0 if all of them succeed, else 1.
 
     processes: their number, spread evenly over `nodes`, the machines of this Slurm job. What the
-    processes and their launcher print goes to `{log}.processes`; their lines about the job also go to
-    the terminal. SIGTERM and SIGUSR1 are passed on.
-    Raises ValueError where the processes cannot be spread evenly.
+    processes and their launcher print goes to `{log}.processes`; their lines about the job also go
+    to the terminal. SIGTERM and SIGUSR1 are passed on. Raises ValueError where the processes cannot
+    be spread evenly.
     """
     if processes % nodes:
         raise ValueError(
@@ -82,15 +82,16 @@ def _everywhere(nodes: int, command: list[str]) -> list[str]:
 
 
 def _on_this_machine(command: list[str]) -> None:
-    """Replace this process by the command, with this machine's number in the Slurm job filled in."""
+    """Replace this process by the command, with this machine's number in the Slurm job filled
+    in."""
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     machine = os.environ["SLURM_NODEID"]
     os.execv(command[0], [machine if word == "{machine}" else word for word in command])
 
 
 def _work(file: str) -> int:
-    """Make the job's call in one of the processes. The first one writes the job's log, each other one a
-    log of its own beside it."""
+    """Make the job's call in one of the processes. The first one writes the job's log, each other
+    one a log of its own beside it."""
     from mofe.jobs.job import execute
 
     job, number = pickle.loads(Path(file).read_bytes()), int(os.environ["RANK"])

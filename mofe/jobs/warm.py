@@ -1,9 +1,9 @@
 """The warm parent: jobs start as forks of a process that has already imported what they need.
 
 Importing torch, transformers, peft and lm-eval takes longer than most jobs of the mini study. So a
-workflow that runs its jobs on this machine starts one process that imports them once. Scripts send it
-their job through a socket, and it makes a fork for each. It ends with the workflow. Without a warm parent,
-as on a cluster's nodes, a script does its work itself.
+workflow that runs its jobs on this machine starts one process that imports them once. Scripts send
+it their job through a socket, and it makes a fork for each. It ends with the workflow. Without a
+warm parent, as on a cluster's nodes, a script does its work itself.
 """
 
 import os
@@ -32,8 +32,8 @@ PRELOAD = [
     "scipy.io",  # which datasets imports when it reads
 ]
 
-# glibc returns large blocks to the system after each use. Where page faults are slow, getting them again
-# costs more than the computation: training steps took up to ten times as long.
+# glibc returns large blocks to the system after each use. Where page faults are slow, getting them
+# again costs more than the computation: training steps took up to ten times as long.
 KEEP_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 36),
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
@@ -71,7 +71,8 @@ def call(path: str, job) -> int:
 
 
 def _connect(connection: socket.socket, path: str) -> None:
-    # The parent binds its socket before it imports anything, so this waits only for Python to start.
+    # The parent binds its socket before it imports anything, so this waits only for Python to
+    # start.
     for _ in range(600):
         if os.path.exists(path):
             connection.connect(path)

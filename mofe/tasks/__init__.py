@@ -1,6 +1,7 @@
 """Benchmarks: lm-eval's own tasks and ours, which read the sources that the study names.
 
-The same task objects render training rows, so training prompts equal evaluation prompts by construction.
+The same task objects render training rows, so training prompts equal evaluation prompts by
+construction.
 """
 
 import logging
@@ -39,9 +40,9 @@ lm_eval.utils.env.from_string = cache(lm_eval.utils.env.from_string)
 def build(params: dict[str, Any]) -> dict[str, ConfigurableTask]:
     """The lm-eval task objects of one of the study's tasks, by lm-eval name.
 
-    params: Plan.params.task. A group such as `mmlu` becomes its leaf tasks.
-    Raises ValueError for a task name that neither lm-eval nor mofe/tasks has, for kinds of questions
-    that have no score in common, and for a source without a row to ask.
+    params: Plan.params.task. A group such as `mmlu` becomes its leaf tasks. Raises ValueError for a
+    task name that neither lm-eval nor mofe/tasks has, for kinds of questions that have no score in
+    common, and for a source without a row to ask.
     """
     leaves = [config for name in params["harness"] for config in _leaves(name)]
     if len({config["output_type"] for config in leaves}) > 1:
@@ -63,9 +64,10 @@ def answer_scores(params: dict[str, Any]) -> dict[str, Callable[..., dict[str, f
 def training_rows(params: dict[str, Any], rows: Dataset) -> Iterator[tuple[str, str]]:
     """(prompt, answer) of every labelled row, as the task would ask and score it.
 
-    rows: a training split in the task's schema, or the only split, whose training part is taken. Rows
-    without a question or with label -1 are left out. The answer is the option that the task scores, after
-    the task's delimiter. Raises ValueError where a row does not fit the task's schema.
+    rows: a training split in the task's schema, or the only split, whose training part is taken.
+    Rows without a question or with label -1 are left out. The answer is the option that the task
+    scores, after the task's delimiter. Raises ValueError where a row does not fit the task's
+    schema.
     """
     yield from render(params, training_part(params, complete(params, rows)))
 
@@ -76,8 +78,8 @@ def complete(params: dict[str, Any], rows: Dataset) -> Dataset:
 
 
 def training_part(params: dict[str, Any], rows: Dataset) -> Dataset:
-    """The rows that may be trained on: all of a training split, or all but the test part of the only
-    split. Raises ValueError where a row does not fit the task's schema."""
+    """The rows that may be trained on: all of a training split, or all but the test part of the
+    only split. Raises ValueError where a row does not fit the task's schema."""
     config = _first(params)
     if config["task"] == mcq.NAME:
         return mcq.training_rows(params, rows)
@@ -143,8 +145,8 @@ def _overridden(config: dict[str, Any], params: dict[str, Any]) -> dict[str, Any
 def _rows(params, config, split: str, only_complete: bool = False) -> Dataset:
     """A split that questions or examples are taken from, checked against the task's schema.
 
-    A split that is divided into train and test loses its incomplete rows first (`only_complete`), for both
-    parts. A benchmark's own test split is asked as it is.
+    A split that is divided into train and test loses its incomplete rows first (`only_complete`),
+    for both parts. A benchmark's own test split is asked as it is.
     """
     rows = sources.load(params["source"], config.get("dataset_name"), split, params["mirror"])
     rows = complete(params, rows) if only_complete else rows

@@ -1,8 +1,8 @@
 """Sujet-Finance-Instruct-177k as two benchmarks: a 9:1 split by seed (section 4.4.1).
 
 The data set has one split. Rows of closed task types (sentiment, yes/no, topic) are multiple choice
-among the labels that occur in their source; in the test part they are the paper's benchmark. Rows of the
-other, open types have free-text answers; in the test part they are a second benchmark.
+among the labels that occur in their source; in the test part they are the paper's benchmark. Rows
+of the other, open types have free-text answers; in the test part they are a second benchmark.
 """
 
 from collections import defaultdict
@@ -20,10 +20,10 @@ Part = Literal["train", "test"]
 def part(rows: Dataset, which: Part, seed: int) -> Dataset:
     """The train part with all its rows, or the closed rows of the test part.
 
-    Each row gains `options` (list of str) and `gold` (int, the answer's index among them). An open row's
-    only option is its answer as one line, with the line's end: training on it teaches where an answer
-    ends, and generation stops there (mofe_finance_open.yaml). Repeated prompts are dropped before the
-    split, so that no test prompt is trained on.
+    Each row gains `options` (list of str) and `gold` (int, the answer's index among them). An open
+    row's only option is its answer as one line, with the line's end: training on it teaches where
+    an answer ends, and generation stops there (mofe_finance_open.yaml). Repeated prompts are
+    dropped before the split, so that no test prompt is trained on.
     """
     kinds = _kinds(rows)
     answers = [
@@ -42,7 +42,8 @@ def part(rows: Dataset, which: Part, seed: int) -> Dataset:
 
 
 def open_part(rows: Dataset, which: Part, seed: int) -> Dataset:
-    """The open rows of the train or the test part. Each gains `reference`, its answer as one line."""
+    """The open rows of the train or the test part. Each gains `reference`, its answer as one
+    line."""
     kinds, answers = _kinds(rows), rows["answer"][:]
     chosen = [i for i in _split(rows, which, seed) if not _closed(kinds[i])]
     return rows.select(chosen).add_column("reference", [one_line(answers[i]) for i in chosen])
@@ -62,7 +63,8 @@ def _closed(kind: tuple[str, str]) -> bool:
 
 
 def _split(rows: Dataset, which: Part, seed: int) -> list[int]:
-    """The indices of a part's rows, in order. Of rows with the same prompt only the first is used."""
+    """The indices of a part's rows, in order. Of rows with the same prompt only the first is
+    used."""
     prompts = [(i, text.strip()) for i, text in enumerate(rows["inputs"][:])]
     first = list({prompt: i for i, prompt in reversed(prompts)}.values())
     first.reverse()

@@ -52,8 +52,8 @@ def training_rows(params: Mapping[str, Any], rows: Dataset) -> Dataset:
 
 
 def part(params: Mapping[str, Any], rows: Dataset, which: str) -> Dataset:
-    """The "train" or "test" part of a data set with only one split, or all rows without `test_share`.
-    Rows with the same question go to the same part, whatever their options."""
+    """The "train" or "test" part of a data set with only one split, or all rows without
+    `test_share`. Rows with the same question go to the same part, whatever their options."""
     share = params["mcq"]["test_share"]
     if share is None:
         return rows
@@ -82,8 +82,8 @@ def _convert(rows: Dataset, params: Mapping[str, Any], split: str) -> Dataset:
             key, gold = "answer", _gold(answers[number], options)
             if gold is None:
                 problem = (
-                    f"has the answer {answers[number]!r}, which is not one index from 0, one letter "
-                    f"or one text of the options {options}"
+                    f"has the answer {answers[number]!r}, which is not one index from 0, one "
+                    f"letter or one text of the options {options}"
                 )
         if problem:
             raise ValueError(
