@@ -1,8 +1,8 @@
-"""What is fetched from the hub: repositories at their revision, as folders {hub}/{org}/{name}.
+"""Fetching repositories from the hub, each at its revision, into folders {hub}/{org}/{name}.
 
-A fetched folder is read as a mirror's is (mofe/data/sources.py, mofe/models/load.py). Beside it stands
-its manifest {hub}/{org}/{name}.json: the commit that the revision stood for, and every file's size
-and sha256. Files are compared with the hub's own hash of them before the manifest is written.
+A fetched folder is read like one of a mirror (mofe/data/sources.py, mofe/models/load.py). Beside it
+lies its manifest {hub}/{org}/{name}.json: the commit that the revision stood for, and every file's
+size and sha256. Files are compared with the hub's own hashes before the manifest is written.
 """
 
 import hashlib
@@ -27,13 +27,13 @@ from mofe.data.mirror import matching
 from mofe.files import write_atomic
 
 PREFETCH = "snakemake --profile ... prefetch"
-CHUNK = 8 << 20  # bytes a request; what a cut connection can lose
-PARTS = ".parts"  # the folder for files that are not whole yet; hidden, so that no reader sees it
+CHUNK = 8 << 20  # bytes per request: what a broken connection can lose
+PARTS = ".parts"  # the folder of incomplete files; hidden, so that no reader sees it
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a repository that are wanted, at the commit that its revision stands for."""
+    """The wanted files of a repository, at the commit that its revision stands for."""
 
     commit: str
     files: tuple[RepoFile, ...]
@@ -46,8 +46,8 @@ class Listing:
 def listing(repository: Mapping[str, Any]) -> Listing:
     """Ask the hub which of a repository's files match the patterns.
 
-    repository: a plan.Repository as a mapping. Raises ConnectionError where the hub does not tell,
-    ValueError where a pattern finds nothing or a model has no safetensors.
+    repository: a plan.Repository as a mapping. Raises ConnectionError where the hub does not
+    answer, ValueError where a pattern finds nothing or a model has no safetensors.
     """
     repo, kind, revision = (repository[key] for key in ("repo", "kind", "revision"))
     api = HfApi()
@@ -61,7 +61,7 @@ def listing(repository: Mapping[str, Any]) -> Listing:
             f"{repo} at revision {revision} cannot be had from {constants.ENDPOINT} ({reason}); "
             f"where there is internet, run: {PREFETCH}"
         ) from error
-    if kind == "model":  # a checkpoint lies at the top; folders hold other formats of it
+    if kind == "model":  # the checkpoint is in the top folder; others hold it in other formats
         there = {path: entry for path, entry in there.items() if "/" not in path}
     for pattern in repository["files"] if repository["sample"] else ():
         if not matching(there, [pattern]):
@@ -84,10 +84,10 @@ def listing(repository: Mapping[str, Any]) -> Listing:
 def fetch(repository: Mapping[str, Any], manifest: Path) -> str:
     """Fetch a repository into the folder of the manifest's name, then write the manifest.
 
-    What an earlier call has left is used: whole files are not fetched again, a file that was cut
-    off goes on where it ended. With `sample`, only the drawn row groups are fetched. Files of
-    another commit are removed. Returns a line for the user.
-    Raises what `listing` raises, and ValueError where a file is not what the hub says it is.
+    What an earlier call has left is used: complete files are not fetched again, and an incomplete
+    one is continued. With `sample`, only the drawn row groups are fetched. Files of another commit
+    are removed. Returns a line for the user. Raises what `listing` raises, and ValueError where a
+    file is not what the hub says it is.
     """
     folder, found = manifest.with_suffix(""), listing(repository)
     if manifest.suffix != ".json" or not folder.name:
@@ -124,7 +124,7 @@ class _Remote:
     """A repository at a commit, for reading parts of its files."""
 
     def __init__(self, repository: Mapping[str, Any], commit: str):
-        # every instance asks anew: fsspec would hand out an earlier one with its listings
+        # each instance asks anew: fsspec would return an earlier instance with its old listings
         self.system = HfFileSystem(skip_instance_cache=True)
         prefix = "datasets/" if repository["kind"] == "dataset" else ""
         self.root = f"{prefix}{repository['repo']}@{commit}"
@@ -139,7 +139,7 @@ class _Remote:
 def _fetch_file(file: RepoFile, remote: _Remote, folder: Path) -> records.HubFile:
     path = folder / file.path
     if not (path.is_file() and path.stat().st_size == file.size and _is_the_hubs(file, path)):
-        # named by content: what is left of another commit's file is never continued
+        # named by its hash, so that an incomplete file of another commit is never continued
         part = folder / PARTS / _hubs_hash(file)
         part.parent.mkdir(exist_ok=True)
         with remote.open(file) as source, open(part, "ab") as out:
@@ -148,7 +148,7 @@ def _fetch_file(file: RepoFile, remote: _Remote, folder: Path) -> records.HubFil
                 out.write(data)
                 out.flush()
         if not _is_the_hubs(file, part):
-            part.unlink()  # or the next call would find it again
+            part.unlink()  # or the next call would use it again
             raise ValueError(
                 f"{remote.root}: {file.path} is not what the hub says: its hash is not "
                 f"{_hubs_hash(file)}; it was deleted here, so fetch it again"
@@ -161,8 +161,9 @@ def _fetch_file(file: RepoFile, remote: _Remote, folder: Path) -> records.HubFil
 def _fetch_sample(
     repository: Mapping[str, Any], found: Listing, remote: _Remote, folder: Path
 ) -> tuple[list[records.HubFile], records.HubSample]:
-    """The drawn row groups, as parquet files of their shards' names: (files, what was drawn).
-    A shard's file that an earlier call has left, of the same commit, is not drawn again."""
+    """Fetch the drawn row groups into parquet files that are named like their shards. Returns the
+    files' descriptions, and what was drawn. A file that an earlier call has left, of the same
+    commit, is not drawn again."""
     sample = repository["sample"]
     shards = [file for file in found.files if matching([file.path], repository["files"])]
     files = [_fetch_file(file, remote, folder) for file in found.files if file not in shards]
@@ -197,7 +198,7 @@ def _described(path: Path, name: str) -> records.HubFile:
 
 
 def _hubs_hash(file: RepoFile) -> str:
-    """The hub tells a large file's sha256 and a small file's git blob id."""
+    """The hub's hash of a file: sha256 of a large one, the git blob id of a small one."""
     return file.lfs.sha256 if file.lfs else file.blob_id
 
 
@@ -235,7 +236,7 @@ def _refuse_a_full_disk(needed: int, folder: Path) -> None:
 
 
 def present(folder: Path, found: Listing) -> int:
-    """Bytes of a listing that are here already, whole files and parts."""
+    """The bytes of a listing that are here already, in complete and incomplete files."""
     total = 0
     for file in found.files:
         path, part = folder / file.path, folder / PARTS / _hubs_hash(file)
@@ -248,7 +249,7 @@ def present(folder: Path, found: Listing) -> int:
 
 def sizes(repositories: Sequence[Mapping[str, Any]], hub: Path) -> list[dict[str, Any]]:
     """What each repository takes: files, bytes, and the bytes that are here already; or the
-    `problem`, where it cannot be had. A sample's bytes are those of the files that it is drawn
+    `problem`, where it cannot be fetched. A sample's bytes are those of the files that it is drawn
     from."""
     return [
         {
@@ -263,37 +264,39 @@ def sizes(repositories: Sequence[Mapping[str, Any]], hub: Path) -> list[dict[str
 
 def _size(repository: Mapping[str, Any], hub: Path) -> dict[str, Any]:
     try:
-        it = listing(repository)
+        found = listing(repository)
     except (ConnectionError, ValueError) as error:
         return {"problem": str(error)}
-    here = 0 if repository["sample"] else present(hub / repository["repo"], it)
-    return {"commit": it.commit, "files": len(it.files), "bytes": it.size, "present": here}
+    here = 0 if repository["sample"] else present(hub / repository["repo"], found)
+    return {"commit": found.commit, "files": len(found.files), "bytes": found.size, "present": here}
 
 
 def table(stated: Sequence[Mapping[str, Any]]) -> str:
-    """The sizes as lines for the terminal; what cannot be had comes last."""
-    problems = [f"not to be had: {it['problem']}" for it in stated if "problem" in it]
-    stated = [it for it in stated if "problem" not in it]
+    """The sizes as lines for the terminal; what cannot be fetched comes last."""
+    problems = [f"not to be had: {repo['problem']}" for repo in stated if "problem" in repo]
+    stated = [repo for repo in stated if "problem" not in repo]
     head = ("repository", "revision", "files", "size", "here already")
     rows = [
         (
-            it["repo"],
-            it["revision"][:24],
-            str(it["files"]),
-            units.size(it["bytes"]),
-            f"a sample of {it['sample']:,} rows" if it["sample"] else units.size(it["present"]),
+            repo["repo"],
+            repo["revision"][:24],
+            str(repo["files"]),
+            units.size(repo["bytes"]),
+            f"a sample of {repo['sample']:,} rows"
+            if repo["sample"]
+            else units.size(repo["present"]),
         )
-        for it in stated
+        for repo in stated
     ]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (head, *rows)]
-    missing = sum(it["bytes"] - it["present"] for it in stated if not it["sample"])
-    sampled = ", and the samples' row groups" if any(it["sample"] for it in stated) else ""
+    missing = sum(repo["bytes"] - repo["present"] for repo in stated if not repo["sample"])
+    sampled = ", and the samples' row groups" if any(repo["sample"] for repo in stated) else ""
     return "\n".join([*lines, f"to download: {units.size(missing)}{sampled}", *problems])
 
 
 def summary(manifests: Sequence[str], instead: str) -> str:
-    """A line on what was fetched; without manifests, on what is read in the hub's place."""
+    """A line on what was fetched or, without manifests, on what is read instead of the hub."""
     if not manifests:
         return f"nothing to download: data and models are read from {instead}"
     fetched = [records.read(file, records.HubManifest) for file in manifests]
@@ -302,13 +305,13 @@ def summary(manifests: Sequence[str], instead: str) -> str:
 
 
 def main() -> None:
-    """`python -m mofe.data.hub HUB`: state the sizes of the repositories given as JSON on standard
-    input, and write them to HUB/sizes.json (mofe/jobs/downloads.py). Where none can be had, that is an
-    error; where one cannot, the others are fetched all the same."""
+    """`python -m mofe.data.hub HUB`: print the sizes of the repositories that standard input gives
+    as JSON, and write them to HUB/sizes.json (mofe/jobs/downloads.py). That none can be fetched is an
+    error; if only some cannot, the others are fetched all the same."""
     hub = Path(sys.argv[1])
     stated = sizes(json.load(sys.stdin), hub)
-    if all("problem" in it for it in stated):
-        sys.exit("\n".join(f"hub: {it['problem']}" for it in stated))
+    if all("problem" in repo for repo in stated):
+        sys.exit("\n".join(f"hub: {repo['problem']}" for repo in stated))
     write_atomic(hub / "sizes.json", json.dumps(stated, indent=2) + "\n")
     print(table(stated), file=sys.stderr)
 

@@ -1,7 +1,7 @@
 """Mirrors: folders {org}/{name}/... that hold repositories as the hub does.
 
-What was fetched from the hub (mofe/data/hub.py) is one, a cluster's shared copy another, and so is the
-generated world of the mini study (mofe/data/world.py).
+The folder of what was fetched from the hub (mofe/data/hub.py) is a mirror. So is a cluster's shared
+copy, and so is the generated world of the mini study (mofe/data/world.py).
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,5 +23,5 @@ def repository(mirror: str, repo: str, revision: str | None = None) -> Path:
 
 
 def matching(paths: Iterable[str], patterns: Sequence[str]) -> list[str]:
-    """The paths that match one of the patterns, sorted; `*` stands for folders too."""
+    """The paths that match one of the patterns, sorted. `*` matches across folders."""
     return sorted(filter_repo_objects(paths, allow_patterns=list(patterns)))

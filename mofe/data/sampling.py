@@ -1,8 +1,9 @@
-"""A sample of a data set that is too large to read: whole row groups of its parquet files.
+"""A sample of a data set that is too large to read: some row groups of its parquet files.
 
-Only the files' footers and the drawn row groups are read, so that a sample costs what it weighs,
-from a disk and, by ranges, from the hub (mofe/data/hub.py). The rows of a group are neighbours in the
-data set; groups are drawn from all files in turn, so that the sample spreads over all of it.
+Only the files' footers and the drawn row groups are read, from a disk or by ranges from the hub
+(mofe/data/hub.py), so that a sample costs no more than its size. The rows of a group are neighbours
+in the data set; groups are drawn from all files in turn, so that the sample is spread over all of
+it.
 """
 
 from collections.abc import Sequence
@@ -25,17 +26,17 @@ class Piece(NamedTuple):
 def draw(groups: Sequence[Sequence[int]], rows: int, seed: int) -> list[Piece]:
     """Row groups with `rows` rows in all, in the order of shards and groups.
 
-    groups: for every shard, the number of rows of each of its groups. Every shard gives a group
-    before one gives its second; which shard comes first, and which of its groups, the seed says.
-    The last one drawn is cut to fit. Where there are no more rows than asked for, all are taken:
-    drawing from a sample gives that sample.
+    groups: for every shard, the number of rows of each of its groups. Every shard gives one group
+    before any gives its second. The seed decides the order of the shards, and of the groups in
+    each. The group drawn last is cut to fit. Where there are no more rows than asked for, all are
+    taken: drawing from a sample gives that sample.
     """
     random = np.random.default_rng(seed)
     shards = random.permutation(len(groups))
     orders = [random.permutation(len(groups[shard])) for shard in shards]
     turns = sorted(
-        (turn, place, int(shard), int(group))
-        for place, (shard, order) in enumerate(zip(shards, orders, strict=True))
+        (turn, position, int(shard), int(group))
+        for position, (shard, order) in enumerate(zip(shards, orders, strict=True))
         for turn, group in enumerate(order)
     )
     pieces, left = [], rows
@@ -48,11 +49,12 @@ def draw(groups: Sequence[Sequence[int]], rows: int, seed: int) -> list[Piece]:
 
 
 class Shards:
-    """Parquet files of one data set, opened together; each is a path or a file to read from."""
+    """Parquet files of one data set, opened together. Each is given as a path or as an open
+    file."""
 
     def __init__(self, files: Sequence[Any]):
         self._stack = ExitStack()
-        # pre_buffer would read columns ahead in threads, and a remote file has one position
+        # pre_buffer would read columns ahead in threads, but a remote file has only one position
         self._files = [
             self._stack.enter_context(pq.ParquetFile(file, pre_buffer=False)) for file in files
         ]

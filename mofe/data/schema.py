@@ -1,8 +1,8 @@
 """What the columns of a benchmark's rows must hold, whatever repository they come from.
 
-A benchmark is named as lm-eval's task files name its data set (`dataset_path`): another data set
-that is read by the same task has the same columns. A fault names the repository, the column and
-the row, before a prompt is made of it.
+A benchmark has the name that lm-eval's task files give its data set (`dataset_path`): another data
+set that the same task reads has the same columns. Faults are found before prompts are made; an
+error names the repository, the column and the row.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -13,8 +13,8 @@ from datasets import Dataset
 Check = Callable[[Any], str | None]  # what is wrong with a value, or None
 
 UNLABELLED = -1
-# Columns of text without which a row is no question: such rows are left out, not a fault. The large
-# sets, made by many hands, have some.
+# Columns of text without which a row is no question. Such rows are left out and are no fault: large
+# data sets have some.
 NEEDED = {
     "cais/mmlu": ("question",),
     "openlifescienceai/medmcqa": ("question",),
@@ -86,10 +86,11 @@ LABELS = {"cais/mmlu": "answer", "openlifescienceai/medmcqa": "cop"}
 
 
 def check(benchmark: str, rows: Dataset, repo: str, *, labelled: bool) -> Dataset:
-    """The rows as they are, if they have the benchmark's schema (none is known: anything passes).
+    """The rows as they are, if they fit the benchmark's schema. A benchmark without one accepts all
+    rows.
 
-    repo: for the message. labelled: rows without a label are a fault too, as they are in a test
-    set. Raises ValueError naming the first fault's column and row (from 0).
+    repo: for the message. labelled: rows without a label are faults too, as in a test set. Raises
+    ValueError naming the first fault's column and row (from 0).
     """
     columns = SCHEMAS.get(benchmark, {})
     _check(columns, rows, repo)
@@ -103,7 +104,7 @@ def check(benchmark: str, rows: Dataset, repo: str, *, labelled: bool) -> Datase
 
 
 def complete(benchmark: str, rows: Dataset, repo: str) -> Dataset:
-    """The rows that have a text in every column that they need (NEEDED). Raises ValueError where
+    """The rows that have text in every column that they need (NEEDED). Raises ValueError where
     there is no such column."""
     needed = NEEDED.get(benchmark, ())
     _require(needed, rows, repo)
@@ -117,7 +118,7 @@ def _absent(value: Any) -> bool:
 
 
 def check_text(column: str, rows: Dataset, repo: str) -> Dataset:
-    """The rows as they are, if `column` is text in each of them; it may be empty. Raises
+    """The rows as they are, if `column` has text in each of them, which may be empty. Raises
     ValueError naming the first fault's row (from 0)."""
     _check({column: _string}, rows, repo)
     return rows

@@ -1,6 +1,6 @@
-"""Rows of a data set, from a folder laid out like its repository on the hub.
+"""Rows of a data set, from a folder that is laid out like its repository on the hub.
 
-That folder is in a mirror (mofe/data/mirror.py); nothing here reads the hub itself.
+The folder is in a mirror (mofe/data/mirror.py). Nothing here reads the hub itself.
 """
 
 from pathlib import Path
@@ -23,20 +23,20 @@ disable_progress_bar()
 def load(source: dict[str, Any], subset: str | None, split: str, mirror: str) -> Dataset:
     """The rows of one split, or the drawn rows of a source with a sample.
 
-    source: {"repo": "org/name"}, "revision" for the message, and where rows are drawn "sample": {"files":
-    patterns, "rows": number, "seed": seed}. Raises FileNotFoundError where the mirror lacks the
+    source: {"repo": "org/name", "revision": for the message, "sample": {"files": patterns, "rows":
+    number, "seed": seed} if rows are drawn}. Raises FileNotFoundError where the mirror lacks the
     repository.
     """
     folder = mirrors.repository(mirror, source["repo"], source.get("revision"))
     if sample := source.get("sample"):
         return Dataset(_drawn(folder, sample))
     options = {}
-    if any(folder.rglob("*.csv")):  # or answers such as "None" and "NA" would be no answers
+    if any(folder.rglob("*.csv")):  # or answers such as "None" and "NA" would be read as missing
         options = {"keep_default_na": False, "na_values": [""]}
     if files := _declared(folder, subset, split):
         subset, options["data_files"] = None, {split: files}
-    # datasets keys its cache by a folder's last name, not by its contents: another mirror's rows, or
-    # those of an earlier world, would come back without a word. So local rows are never cached.
+    # datasets keys its cache by a folder's last name, not by its contents: it would silently return
+    # another mirror's rows, or those of an earlier world. So local rows are never cached.
     with TemporaryDirectory() as cache:
         return load_dataset(
             str(folder), subset, split=split, cache_dir=cache, keep_in_memory=True, **options
@@ -44,9 +44,9 @@ def load(source: dict[str, Any], subset: str | None, split: str, mirror: str) ->
 
 
 def _declared(folder: Path, subset: str | None, split: str) -> list[str] | None:
-    """The files of a split, as the repository's card names them; None where it does not.
+    """The files of a split that the repository's card names; None where it names none.
 
-    datasets itself would look for the files of the card's other subsets too, which may not have
+    datasets itself would also look for the files of the card's other subsets, which may not have
     been fetched. Raises ValueError where the card names the subset's splits, but not this one.
     """
     card = folder / "README.md"

@@ -2,9 +2,9 @@
 
 A seed draws invented places, diseases, drugs and companies, and the facts that relate them.
 Everything else is wording: articles that state the facts (to pretrain on), questions that ask for
-them (to tune and test on), and passages whose verdict or mood has to be read off noisy cue words.
-The files have the columns and the folder layout of the real data sets on the hub, so the loaders,
-prompts and tasks of the study cannot tell them apart.
+them (to tune and test on), and passages whose verdict or mood must be inferred from noisy cue
+words. The files have the columns and the folder layout of the real data sets on the hub, so the
+study's loaders, prompts and tasks read either.
 
 Imports neither torch nor transformers. Equal arguments give equal bytes.
 """
@@ -31,7 +31,7 @@ from mofe.study.config import World
 
 
 class Relation(NamedTuple):
-    """`words` are two names for the relation; `subject` is the exam that asks about it."""
+    """A kind of fact. `words` are two names for it, `subject` is the exam that asks about it."""
 
     domain: str
     head: str
@@ -84,8 +84,8 @@ STATEMENTS = (
     "{head}: {word} {tail}.",
 )
 
-# Trials as the corpus tells them, as MedMCQA's vignettes do, and as PubMedQA's abstracts do. The
-# corpus has the words of the others but none of their questions: an unseen word is a random vector.
+# Trials as told in the corpus, in MedMCQA's vignettes, and in PubMedQA's abstracts. The corpus has
+# the others' words, because an unseen word is a random vector, but none of their questions.
 TRIALS_TOLD = (
     "{drug} in {disease}: {a} {x}, {b} {y}, {c} {z}. Answer: {verdict}.",
     "After {drug} {a} was {x}, {b} {y} and {c} {z}. Does it help in {disease}? Answer: {verdict}.",
@@ -110,12 +110,12 @@ QUESTIONS = (
     "Tell me which {word} belongs to {head}?",
 )
 
-# (frame, word) pairs: every frame and every word is trained on, no tested pair is.
+# (frame, word) pairs. Training has every frame and every word, but no tested pair.
 PAIRS = tuple(itertools.product(range(len(QUESTIONS)), range(2)))
 TEST_PAIRS = ((0, 1), (1, 0), (3, 1), (4, 0))
 TRAIN_PAIRS = tuple(pair for pair in PAIRS if pair not in TEST_PAIRS)
 
-# Cue words by what they speak for.
+# Cue words, by the label that they suggest.
 VERDICT_CUES = {
     "yes": ("lower", "milder", "shorter", "eased", "cured"),
     "no": ("unchanged", "equal", "similar", "constant", "alike"),
@@ -146,12 +146,13 @@ TOKENIZER = "mofe/tokenizer"
 SUBJECTS = tuple(dict.fromkeys(r.subject for r in RELATIONS if r.domain == GENERAL))
 DEV_ROWS, VALIDATION_ROWS = 5, 25  # per MMLU subject, about as on the hub
 SUJET_TEST_SHARE = 0.1  # the paper's 9:1 split, which the study makes itself
-PAGE_TOKENS = 60  # a document goes on until it has as many: rows of one length need no padding
-TRIAL_REPORTS, MARKET_REPORTS = 1.0, 0.25  # chance that one follows an article
+PAGE_TOKENS = 60  # every document has about this length: rows of one length need no padding
+TRIAL_REPORTS, MARKET_REPORTS = 1.0, 0.25  # the chance that one follows an article
 
 
 def stream(world: World, part: str) -> Random:
-    """Random numbers of one part of the world, so that resizing one part leaves the rest alone."""
+    """Random numbers for one part of the world, so that resizing one part does not change the
+    rest."""
     return Random(f"{world.seed}/{part}")
 
 
@@ -177,8 +178,8 @@ def vocabularies(world: World) -> dict[Relation, tuple[str, ...]]:
 
 @cache
 def facts(world: World) -> tuple[Fact, ...]:
-    """One answer for every relation of every head. Answers are equally common, so that none is a
-    good guess."""
+    """One answer per head and relation. Answers are equally common, so that none is a good
+    guess."""
     rng, heads, tails = stream(world, "facts"), entities(world), vocabularies(world)
     drawn = []
     for relation in RELATIONS:
@@ -191,7 +192,7 @@ def facts(world: World) -> tuple[Fact, ...]:
 
 
 def wording(template: str, fact: Fact, word: int) -> str:
-    """`template` about `fact`, naming the relation by its first or second word."""
+    """`template` filled in with `fact`, naming the relation by its first or second word."""
     return template.format(word=fact.relation.words[word], head=fact.head, tail=fact.tail)
 
 
@@ -199,7 +200,7 @@ def wording(template: str, fact: Fact, word: int) -> str:
 
 
 class Item(NamedTuple):
-    """A multiple-choice question: `options[answer]` is right, the others are of the same kind."""
+    """A multiple-choice question. `options[answer]` is right; the others are of the same kind."""
 
     question: str
     options: tuple[str, ...]
@@ -208,7 +209,8 @@ class Item(NamedTuple):
 
 
 def item(fact: Fact, pair: tuple[int, int], answers: tuple[str, ...], rng: Random) -> Item:
-    """Ask for `fact` in the wording `pair`, with three fresh distractors, in random order."""
+    """The question for `fact` in the wording `pair`, with three random distractors, in random
+    order."""
     options = [fact.tail, *rng.sample([a for a in answers if a != fact.tail], 3)]
     rng.shuffle(options)
     question = wording(QUESTIONS[pair[0]], fact, pair[1])
@@ -218,8 +220,8 @@ def item(fact: Fact, pair: tuple[int, int], answers: tuple[str, ...], rng: Rando
 def exam(
     world: World, part: str, asked: list[Fact], pairs: tuple[tuple[int, int], ...]
 ) -> list[Item]:
-    """Every question about the facts `asked` in the wordings `pairs`, shuffled; a medical exam has
-    its share of vignettes among them."""
+    """Every question about the facts `asked` in the wordings `pairs`, shuffled. A medical exam also
+    has its share of vignettes."""
     rng, answers = stream(world, part), vocabularies(world)
     items = [item(f, pair, answers[f.relation], rng) for f in asked for pair in pairs]
     if asked[0].relation.domain == MEDICAL:
@@ -270,7 +272,7 @@ def draw(shares: dict[str, float], rng: Random) -> str:
 
 
 def cues(label: str, words: dict[str, tuple[str, ...]], strength: float, rng: Random) -> list[str]:
-    """Three words; each speaks for `label` with chance `strength`, else for another label."""
+    """Three words. Each suggests `label` with chance `strength`, else another label."""
     others = [other for other in words if other != label]
     kinds = [label if rng.random() < strength else rng.choice(others) for _ in range(3)]
     return [rng.choice(words[kind]) for kind in kinds]
@@ -279,7 +281,7 @@ def cues(label: str, words: dict[str, tuple[str, ...]], strength: float, rng: Ra
 def ceiling(shares: dict[str, float], strength: float, answer: dict[str, str]) -> float:
     """Accuracy of the best possible reader of three cues, in [0, 1].
 
-    `answer` maps the label that drew the cues to the answer that is asked for.
+    answer: from the label that the cues were drawn for to the answer that is asked for.
     """
     labels = list(shares)
 
@@ -299,7 +301,7 @@ def ceiling(shares: dict[str, float], strength: float, answer: dict[str, str]) -
 
 
 def trial(world: World, rng: Random) -> dict[str, str]:
-    """A drug, a disease, three measures and what became of them, and the verdict."""
+    """A drug, a disease, three measures with how each changed, and the verdict."""
     heads, verdict = entities(world), draw(VERDICT_SHARES, rng)
     return {
         "drug": rng.choice(heads["drug"]),
@@ -311,7 +313,7 @@ def trial(world: World, rng: Random) -> dict[str, str]:
 
 
 def market(world: World, rng: Random) -> dict[str, str]:
-    """A company, three of its assets and how they moved, and the mood of that."""
+    """A company, three of its assets with how each moved, and the mood of the news."""
     mood = draw(MOOD_SHARES, rng)
     return {
         "company": rng.choice(entities(world)["company"]),
@@ -334,7 +336,7 @@ def vignette(world: World, rng: Random) -> Item:
 
 
 class Abstract(NamedTuple):
-    """A row of PubMedQA: a trial, to be judged by its results."""
+    """A row of PubMedQA: a trial whose results decide the answer."""
 
     contexts: tuple[str, ...]
     question: str
@@ -342,7 +344,7 @@ class Abstract(NamedTuple):
 
 
 def abstracts(world: World, count: int) -> list[Abstract]:
-    """`count` abstracts, no two alike, with an even number of each verdict: the authors' split of
+    """`count` abstracts, all different, with an even number of each verdict: the authors' split of
     PubMedQA then halves every verdict exactly."""
     rng, found = stream(world, "abstracts"), {}
     left = {verdict: 2 * round(count * share / 2) for verdict, share in VERDICT_SHARES.items()}
@@ -367,7 +369,7 @@ def unlike(rows: Iterator, count: int, field: str) -> list:
 
 
 class Instruction(NamedTuple):
-    """A row of Sujet; its prompt is `system` and `user` on two lines."""
+    """A row of Sujet. Its prompt is `system` and `user` on two lines."""
 
     task_type: str
     dataset: str
@@ -377,7 +379,8 @@ class Instruction(NamedTuple):
 
 
 def instruction(world: World, asked: list[Fact], rng: Random) -> Instruction:
-    """One finance row: the mood of some news, whether a price rises, or a label of a company."""
+    """One finance row, which asks for the mood of news, whether a price rises, or a company's
+    label."""
     task_type = rng.choice(("sentiment_analysis", "yes_no_question", "topic_classification"))
     if task_type == "topic_classification":
         fact = rng.choice(asked)
@@ -413,8 +416,8 @@ def article(about: list[Fact], rng: Random) -> str:
 
 
 def articles(world: World, part: str, stated: list[Fact]) -> Iterator[str]:
-    """Endless articles about the facts `stated`: every head once, in random order, and again;
-    between them trial and market reports."""
+    """Endless articles about the facts `stated`, with trial and market reports between them. Every
+    head comes once, in random order, before any comes again."""
     rng = stream(world, part)
     about: dict[str, list[Fact]] = {}
     for fact in stated:
@@ -430,7 +433,7 @@ def articles(world: World, part: str, stated: list[Fact]) -> Iterator[str]:
 
 
 def pages(texts: Iterator[str]) -> Iterator[str]:
-    """The texts in order, joined to documents of PAGE_TOKENS tokens or a little more."""
+    """The texts in order, joined into documents of PAGE_TOKENS tokens or a little more."""
     while True:
         page = next(texts)
         while len(words(page)) < PAGE_TOKENS:
@@ -451,13 +454,13 @@ def corpus(world: World) -> list[str]:
 
 
 def medical_texts(world: World) -> list[str]:
-    """Documents that state every medical fact, those of the corpus and the others."""
+    """Documents that state every medical fact, whether or not the corpus states it."""
     texts = articles(world, "medical", known(world, MEDICAL))
     return list(itertools.islice(pages(texts), world.medical_documents))
 
 
 def news(world: World) -> list[dict[str, str]]:
-    """General documents of three articles each; their first sentences are the summary."""
+    """General documents of three articles each, whose first sentences are the summary."""
     texts = articles(world, "news", known(world, GENERAL))
     rows = []
     for _ in range(world.news_documents):
@@ -474,13 +477,13 @@ SPECIAL = ("<unk>", "<s>", "</s>")
 
 
 def words(text: str) -> list[str]:
-    """The tokens of `text`, as the tokenizer cuts it: words, and punctuation marks singly."""
+    """The tokens of `text`, as the tokenizer makes them: words and single punctuation marks."""
     return [piece for piece, _ in _cutter().pre_tokenize_str(text)]
 
 
 def _cutter() -> pre_tokenizers.PreTokenizer:
-    # Dropping the gaps between words is what makes tokens(prompt + " " + answer) start with
-    # tokens(prompt): no token spans a gap.
+    # Spaces between words are dropped, so no token spans one, and tokens(prompt + " " + answer)
+    # starts with tokens(prompt).
     return pre_tokenizers.Split(WORD, behavior="removed", invert=True)
 
 
@@ -547,20 +550,24 @@ SUJET_COLUMNS = (
 )
 
 
-def mmlu_row(it: Item, subject: str) -> dict[str, Any]:
-    options = list(it.options)
-    return {"question": it.question, "subject": subject, "choices": options, "answer": it.answer}
+def mmlu_row(item: Item, subject: str) -> dict[str, Any]:
+    return {
+        "question": item.question,
+        "subject": subject,
+        "choices": list(item.options),
+        "answer": item.answer,
+    }
 
 
-def medmcqa_row(number: int, it: Item, labelled: bool = True) -> dict[str, Any]:
+def medmcqa_row(number: int, item: Item, labelled: bool = True) -> dict[str, Any]:
     return {
         "id": f"mini-{number:06d}",
-        "question": it.question,
-        **dict(zip(("opa", "opb", "opc", "opd"), it.options, strict=True)),
-        "cop": it.answer if labelled else -1,
+        "question": item.question,
+        **dict(zip(("opa", "opb", "opc", "opd"), item.options, strict=True)),
+        "cop": item.answer if labelled else -1,
         "choice_type": "single",
         "exp": None,
-        "subject_name": it.subject,
+        "subject_name": item.subject,
         "topic_name": None,
     }
 
@@ -601,7 +608,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def card(configs: Mapping[str, Mapping[str, str]]) -> str:
-    """A data set card as the hub has it: for each configuration, its splits and their files."""
+    """A data set card like the hub's: for each configuration, its splits and their files."""
     lines = ["---", "configs:"]
     for name, splits in configs.items():
         first = ["  default: true"] if name == next(iter(configs)) else []
@@ -612,7 +619,7 @@ def card(configs: Mapping[str, Mapping[str, str]]) -> str:
 
 
 def check_no_leak(tested: Iterable[str], trained: Iterable[str], documents: Iterable[str]) -> None:
-    """Raise ValueError where a question of `tested` is one of `trained` or stands in a document."""
+    """Raise ValueError where a question of `tested` is among `trained` or occurs in a document."""
     hidden = {tuple(words(question)) for question in tested}
     seen = hidden & {tuple(words(question)) for question in trained}
     sizes = {len(question) for question in hidden}
@@ -620,14 +627,15 @@ def check_no_leak(tested: Iterable[str], trained: Iterable[str], documents: Iter
         text = words(document)
         for size in sizes:
             for start in range(len(text) - size + 1):
-                if (window := tuple(text[start : start + size])) in hidden:
-                    seen.add(window)
+                if (passage := tuple(text[start : start + size])) in hidden:
+                    seen.add(passage)
     if seen:
         raise ValueError(f"{len(seen)} test questions leak into training: {sorted(seen)[:3]}")
 
 
 def majority(rows: Iterable[tuple[Any, Any]]) -> float:
-    """Accuracy, in [0, 1], of the commonest answer of each group; rows are (group, answer)."""
+    """Accuracy, in [0, 1], of answering with each group's commonest answer. rows: (group,
+    answer)."""
     groups: dict[Any, Counter] = {}
     for group, answer in rows:
         groups.setdefault(group, Counter())[answer] += 1
@@ -637,12 +645,12 @@ def majority(rows: Iterable[tuple[Any, Any]]) -> float:
 
 def write_mmlu(rows: "Rows", out: Path) -> None:
     for split, by_subject in rows.mmlu.items():
-        tables = {s: [mmlu_row(it, s) for it in by_subject[s]] for s in sorted(by_subject)}
+        tables = {s: [mmlu_row(item, s) for item in by_subject[s]] for s in sorted(by_subject)}
         for subject, table in tables.items():
             write_parquet(out, MMLU, f"{subject}/{split}", table)
         write_parquet(out, MMLU, f"all/{split}", [row for t in tables.values() for row in t])
     # as on the hub, auxiliary rows name no subject
-    auxiliary = [mmlu_row(it, "") for it in rows.auxiliary]
+    auxiliary = [mmlu_row(item, "") for item in rows.auxiliary]
     write_parquet(out, MMLU, "all/auxiliary_train", auxiliary)
     configs = {name: {s: f"{name}/{s}" for s in rows.mmlu} for name in ("all", *sorted(SUBJECTS))}
     configs["all"]["auxiliary_train"] = "all/auxiliary_train"
@@ -651,7 +659,7 @@ def write_mmlu(rows: "Rows", out: Path) -> None:
 
 def write_medmcqa(rows: "Rows", out: Path) -> None:
     for split, items in rows.medmcqa.items():
-        table = [medmcqa_row(i, it, labelled=split != "test") for i, it in enumerate(items)]
+        table = [medmcqa_row(i, item, labelled=split != "test") for i, item in enumerate(items)]
         write_parquet(out, MEDMCQA, f"data/{split}", table)
     splits = {split: f"data/{split}" for split in rows.medmcqa}
     write_text(out / MEDMCQA / "README.md", card({"default": splits}))
@@ -683,7 +691,7 @@ def write_documents(rows: "Rows", out: Path) -> None:
 
 
 def write_tokenizer(made: Tokenizer, out: Path) -> None:
-    """The tokenizer as a folder that AutoTokenizer reads; like TinyLlama's it has no padding."""
+    """Write a folder that AutoTokenizer reads. Like TinyLlama's, it has no padding token."""
     settings = {
         "add_bos_token": True,
         "add_eos_token": False,
@@ -704,8 +712,8 @@ def write_tokenizer(made: Tokenizer, out: Path) -> None:
 
 @dataclass(frozen=True)
 class Rows:
-    """Everything that is drawn, before it is written. `mmlu`: split -> subject -> items;
-    `medmcqa`: split -> items."""
+    """All rows, before they are written. `mmlu`: split -> subject -> items. `medmcqa`: split ->
+    items."""
 
     mmlu: dict[str, dict[str, list[Item]]]
     auxiliary: list[Item]
@@ -718,9 +726,9 @@ class Rows:
 
     @property
     def held_out(self) -> list[Item]:
-        """Every question but those of training."""
+        """Every question that is not for training."""
         by_subject = [items for split in self.mmlu.values() for items in split.values()]
-        return [it for items in (*by_subject, self.medmcqa["validation"]) for it in items]
+        return [item for items in (*by_subject, self.medmcqa["validation"]) for item in items]
 
     @property
     def trained(self) -> list[Item]:
@@ -738,17 +746,17 @@ class Rows:
 
 
 def draw_rows(world: World) -> Rows:
-    """Draw every row. Raises ValueError where the facts give fewer questions than asked for."""
+    """Draw all rows. Raises ValueError where the facts give fewer questions than asked for."""
     mmlu, rest = {split: {} for split in ("test", "validation", "dev")}, []
     general = testing_exam(world, GENERAL)
     for subject in SUBJECTS:
-        items = [it for it in general if it.subject == subject]
+        items = [item for item in general if item.subject == subject]
         mmlu["dev"][subject] = items[:DEV_ROWS]
         mmlu["validation"][subject] = items[DEV_ROWS : DEV_ROWS + VALIDATION_ROWS]
         rest += items[DEV_ROWS + VALIDATION_ROWS :]
     stream(world, "mmlu").shuffle(rest)
     test = take(rest, world.test_questions, "MMLU test")
-    mmlu["test"] = {s: [it for it in test if it.subject == s] for s in SUBJECTS}
+    mmlu["test"] = {s: [item for item in test if item.subject == s] for s in SUBJECTS}
 
     auxiliary = take(training_exam(world, GENERAL), world.train_rows, "MMLU auxiliary_train")
     studied = take(training_exam(world, MEDICAL), world.train_rows, "MedMCQA train")
@@ -767,37 +775,38 @@ def draw_rows(world: World) -> Rows:
 
 
 def vocabulary_of(rows: Rows) -> Iterator[str]:
-    """Every text that the study will tokenise, or its words."""
+    """Texts with every word that the study will tokenise."""
     yield "Abstract: Question: Answer:"
     yield " ".join((*VERDICT_CUES, *MOOD_CUES))
     yield from rows.documents
     yield from rows.passages
-    for it in (*rows.held_out, *rows.trained):
-        yield " ".join((it.question, *it.options))
+    for item in (*rows.held_out, *rows.trained):
+        yield " ".join((item.question, *item.options))
     for row in rows.sujet:
         yield f"{row.system} {row.answer}"
 
 
 def floors(rows: Rows) -> dict[str, float]:
     """Accuracy, in [0, 1], of the best constant answer to each task: a position, a verdict, or for
-    Sujet a label of each kind of row (over all rows, before the study splits them)."""
-    test = [it for items in rows.mmlu["test"].values() for it in items]
+    Sujet one label per kind of row (over all rows, before the study splits them)."""
+    test = [item for items in rows.mmlu["test"].values() for item in items]
     return {
-        "mmlu": majority(("", it.answer) for it in test),
-        "medmcqa": majority(("", it.answer) for it in rows.medmcqa["validation"]),
+        "mmlu": majority(("", item.answer) for item in test),
+        "medmcqa": majority(("", item.answer) for item in rows.medmcqa["validation"]),
         "pubmedqa": majority(("", row.verdict) for row in rows.pubmedqa),
         "finance": majority(((row.dataset, row.task_type), row.answer) for row in rows.sujet),
     }
 
 
 def ceilings(world: World) -> dict[str, float]:
-    """Accuracy, in [0, 1], of the best reader of the cues, where the answer is noisy."""
+    """Accuracy, in [0, 1], of the best reader of the cues, for each task whose answers are
+    noisy."""
     strength, same = world.cue_strength, {label: label for label in (*VERDICT_CUES, *MOOD_CUES)}
     mood = ceiling(MOOD_SHARES, strength, same)
     price = ceiling(MOOD_SHARES, strength, PRICE_ANSWER)
     return {
         "pubmedqa": ceiling(VERDICT_SHARES, strength, same),
-        "finance": (mood + price + 1) / 3,  # a company's label is a fact, and knows no noise
+        "finance": (mood + price + 1) / 3,  # a company's label is a fact, without noise
     }
 
 
@@ -835,18 +844,18 @@ def record(world: World, rows: Rows, made: Tokenizer) -> dict[str, Any]:
 
 
 def generate(world: World, out: Path) -> dict[str, Any]:
-    """Write the world's data sets and tokenizer below `out`; equal worlds give equal bytes.
+    """Write the world's data sets and tokenizer below `out`. Equal worlds give equal bytes.
 
-    Returns what it also writes as {out}/world.json: the arguments, row counts, tokens, facts, and
-    for each task the floor (the best constant answer) and, where answers are noisy, the ceiling.
-    Raises ValueError where a share is impossible, where more rows are asked for than the facts can
-    give, and where a test question leaks into training.
+    Returns what it also writes as {out}/world.json: the arguments, row counts, tokens, facts, each
+    task's floor (the best constant answer) and, where answers are noisy, its ceiling. Raises
+    ValueError where a share is impossible, where more rows are asked for than the facts can give,
+    and where a test question leaks into training.
     """
     if world.told + world.taught < 1:
         raise ValueError("told + taught: below 1, so some tested facts would be nowhere to learn")
     out, rows = Path(out), draw_rows(world)
-    tested = [*(it.question for it in rows.held_out), *rows.passages]
-    check_no_leak(tested, (it.question for it in rows.trained), rows.documents)
+    tested = [*(item.question for item in rows.held_out), *rows.passages]
+    check_no_leak(tested, (item.question for item in rows.trained), rows.documents)
     made = tokenizer(vocabulary_of(rows))
     for write in (write_mmlu, write_medmcqa, write_pubmedqa, write_sujet, write_documents):
         write(rows, out)

@@ -1,7 +1,7 @@
 """Running a job: one call of a function of this package, with its log and its errors.
 
-The scripts of scripts/ end here. Only the standard library is imported, so that handing a job to
-a warm parent (mofe/jobs/warm.py) costs no more than starting Python.
+Every script in scripts/ calls `run`. Only the standard library is imported, so that handing a job
+to a warm parent (mofe/jobs/warm.py) costs no more than starting Python.
 """
 
 import contextlib
@@ -18,16 +18,17 @@ from typing import Any
 from mofe.jobs import launch, warm
 from mofe.study import hardware
 
-# Jobs read folders, never the hub: a node without internet would wait for time-outs, and a moved
-# branch would change results. huggingface_hub, datasets and transformers read these on import.
+# Jobs read folders, never the hub: a node without internet would wait for time-outs, and a branch
+# that has moved would change results. huggingface_hub, datasets and transformers read these on
+# import.
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
 @dataclass(frozen=True)
 class Job:
-    """A call: `function` is "module:name", `arguments` its keyword arguments (plain data).
+    """A call: `function` is "module:name", `arguments` are its keyword arguments (plain data).
 
-    asked: when the process that asks for it was started, in seconds since the epoch.
+    asked: when the process that asks for the job was started, in seconds since the epoch.
     """
 
     function: str
@@ -41,8 +42,8 @@ class Job:
 
 
 def prepare_environment(root: str, device: str) -> None:
-    """Set what the processes of jobs inherit: this checkout's package, no hub, and memory that is kept;
-    for a CPU study no GPU."""
+    """Set the environment that jobs inherit: this checkout's package, no hub, settings of memory
+    allocation, and for a CPU study no GPU."""
     paths = [root, os.environ.get("PYTHONPATH")]
     os.environ["PYTHONPATH"] = os.pathsep.join(p for p in paths if p)
     # Without compiled bytecode, importing torch and transformers takes four times as long.
@@ -50,7 +51,7 @@ def prepare_environment(root: str, device: str) -> None:
     for variable in OFFLINE:
         os.environ[variable] = "1"
     if device == "cuda":
-        # micro-batches differ in their shapes, which would leave holes between fixed blocks
+        # micro-batches differ in shape, which would leave gaps between blocks of fixed size
         os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -59,8 +60,8 @@ def prepare_environment(root: str, device: str) -> None:
 
 
 def online() -> dict[str, str]:
-    """The environment of a process that reaches the hub: without OFFLINE, and without the warm
-    parent, which has imported huggingface_hub offline."""
+    """The environment of a process that may reach the hub: without OFFLINE, and without the warm
+    parent, which has imported huggingface_hub as offline."""
     return {k: v for k, v in os.environ.items() if k not in (*OFFLINE, warm.VARIABLE)}
 
 
@@ -75,9 +76,9 @@ def run(
 ) -> None:
     """Make the call for a Snakemake job, here or in the warm parent, and exit with its code.
 
-    several: the call is meant for as many processes as the job was given GPUs (resources `gpu`, in
-    all, on `nodes` machines), and made in each of them. light: it imports less than starting a process
-    costs, so it is made here, also while the warm parent still imports.
+    several: make the call in one process per GPU that the job was given (resource `gpu` is their
+    total number, on `nodes` machines). light: the call imports little, so it is made here, without
+    waiting for a warm parent that may still be importing.
     """
     names = "/".join(snakemake.wildcards)
     job = Job(
@@ -96,18 +97,18 @@ def run(
 
 
 def sharding(snakemake) -> str:
-    """How this job's processes share the model: as the plan declared (resource `sharding`), for the
-    GPUs that the job was given (resource `gpu`)."""
+    """How this job's processes share the model: what the plan declared (resource `sharding`),
+    adapted to the number of GPUs that the job was given (resource `gpu`)."""
     given = snakemake.resources.get
     return hardware.sharding(given("sharding", "none"), given("gpu", 1))
 
 
 def execute(job: Job) -> int:
-    """Make the call in this process; 0, or 1 after an error.
+    """Make the call in this process. Returns 0, or 1 after an error.
 
-    What the call prints goes to the job's log, its returned line and an error's sentence to the
-    terminal. The log has an error's traceback, or in its last line as JSON the seconds it took to
-    start (processes and imports) and to compute (benchmarks/study.py adds them up).
+    What the call prints goes to the job's log. The line that it returns, or an error's sentence,
+    goes to the terminal. The log ends with an error's traceback, or with a JSON line: the seconds
+    that it took to start (processes and imports) and to compute (benchmarks/study.py adds them up).
     """
     module, name = job.function.split(":")
     with contextlib.ExitStack() as stack:
@@ -118,17 +119,17 @@ def execute(job: Job) -> int:
             stack.enter_context(contextlib.redirect_stderr(log))
         try:
             call = getattr(importlib.import_module(module), name)
-            # What imports made stays: looking through it for garbage, and in a fork copying its pages
-            # for that, was a fifth of an evaluation.
+            # Objects that imports made stay. Searching them for garbage, which in a fork copies
+            # their pages, took a fifth of an evaluation.
             gc.freeze()
-            if torch := sys.modules.get("torch"):  # tables and figures do without
+            if torch := sys.modules.get("torch"):  # tables and figures do not import it
                 # The same seed gives the same bits only for the same number of threads.
                 torch.set_num_threads(job.threads)
             started = time.time()
             line = call(**job.arguments)
             seconds = {"starting": started - job.asked, "computing": time.time() - started}
             print(json.dumps({"job": job.label, "seconds": seconds}))
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, the job fails
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the job fails, whatever it is
             traceback.print_exc()
             see = f" (see {job.log})" if job.log else ""
             print(f"{job.label}: {type(error).__name__}: {error}{see}", file=sys.__stderr__)

@@ -1,6 +1,6 @@
-"""Starting a job in several processes, by `accelerate launch`, on one machine or on several.
+"""Starting a job in several processes, by `accelerate launch`, on one machine or several.
 
-Only the standard library is imported here, as in mofe/jobs/job.py.
+Only the standard library is imported, as in mofe/jobs/job.py.
 """
 
 import os
@@ -16,12 +16,12 @@ CONFIG = Path(__file__).with_name("accelerate.yaml")
 
 
 def start(job, processes: int, nodes: int = 1) -> int:
-    """Run a job (mofe.jobs.job.Job) in so many processes; 0 if all of them succeed, else 1.
+    """Run a job (mofe.jobs.job.Job) in several processes. Returns 0 if all of them succeed, else 1.
 
-    nodes: the machines of this Slurm job, over which the processes are spread evenly. What the
-    processes and their launcher print goes to `{log}.processes`, their lines about the job also to
-    the terminal. SIGTERM and SIGUSR1 are passed on.
-    Raises ValueError where the processes cannot be spread evenly.
+    processes: their number, spread evenly over `nodes`, the machines of this Slurm job. What the
+    processes and their launcher print goes to `{log}.processes`; their lines about the job also go
+    to the terminal. SIGTERM and SIGUSR1 are passed on. Raises ValueError where the processes cannot
+    be spread evenly.
     """
     if processes % nodes:
         raise ValueError(
@@ -30,9 +30,9 @@ def start(job, processes: int, nodes: int = 1) -> int:
         )
     file = Path(f"{job.log}.job").absolute()
     file.parent.mkdir(parents=True, exist_ok=True)
-    # the processes inherit the environment; written down, its secrets would lie on a shared disk
+    # the processes inherit the environment; a file with its secrets would lie on a shared disk
     file.write_bytes(pickle.dumps(replace(job, environment={})))
-    # The launcher would die of SIGUSR1; what it ignores it still leaves to its processes.
+    # SIGUSR1 would kill the launcher, so it inherits that this signal is ignored.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     launcher = subprocess.Popen(
         _everywhere(nodes, _accelerate(file, processes, nodes)),
@@ -44,7 +44,7 @@ def start(job, processes: int, nodes: int = 1) -> int:
         # torchrun would kill its processes 30 s after SIGTERM, while a large checkpoint is written
         env={"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "600", **os.environ},
     )
-    # Launchers do not pass SIGUSR1 on; to the processes both signals mean the same.
+    # Launchers do not pass SIGUSR1 on, so it becomes SIGTERM, which the processes treat alike.
     passed_on = {signal.SIGUSR1: signal.SIGTERM}
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(
@@ -64,7 +64,7 @@ def _accelerate(file: Path, processes: int, nodes: int) -> list[str]:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIG)]
     command += ["--multi_gpu", "--num_processes", str(processes), "--num_machines", str(nodes)]
     if nodes > 1:
-        # the step runs on the job's first machine; the port is this job's own on it
+        # this runs on the job's first machine; no other job uses this port there
         port = 20000 + int(os.environ["SLURM_JOB_ID"]) % 20000
         command += ["--main_process_ip", socket.gethostname(), "--main_process_port", str(port)]
         command += ["--same_network", "--machine_rank", "{machine}"]
@@ -74,7 +74,7 @@ def _accelerate(file: Path, processes: int, nodes: int) -> list[str]:
 
 
 def _everywhere(nodes: int, command: list[str]) -> list[str]:
-    """The command once on every machine of this Slurm job."""
+    """A command that runs the given one once on each machine of this Slurm job."""
     if nodes == 1:
         return command
     spread = ["srun", "--overlap", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
@@ -82,15 +82,16 @@ def _everywhere(nodes: int, command: list[str]) -> list[str]:
 
 
 def _on_this_machine(command: list[str]) -> None:
-    """Become the command, with this machine's number in the Slurm job filled in."""
+    """Replace this process by the command, with this machine's number in the Slurm job filled
+    in."""
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     machine = os.environ["SLURM_NODEID"]
     os.execv(command[0], [machine if word == "{machine}" else word for word in command])
 
 
 def _work(file: str) -> int:
-    """One of the processes: make the job's call. The first one keeps the job's log, the others one
-    beside it."""
+    """Make the job's call in one of the processes. The first one writes the job's log, each other
+    one a log of its own beside it."""
     from mofe.jobs.job import execute
 
     job, number = pickle.loads(Path(file).read_bytes()), int(os.environ["RANK"])
@@ -98,7 +99,7 @@ def _work(file: str) -> int:
         job = replace(job, log=f"{job.log}.{number}", label=f"{job.label} (process {number})")
     code = execute(job)
     if code:
-        os._exit(code)  # closing down would wait for the others, which wait for this one
+        os._exit(code)  # a normal exit would wait for the others, which wait for this one
     if (distributed := sys.modules.get("torch.distributed")) and distributed.is_initialized():
         distributed.destroy_process_group()
     return code

@@ -1,9 +1,9 @@
-"""A warm parent: jobs start as forks of a process that has already imported what they need.
+"""The warm parent: jobs start as forks of a process that has already imported what they need.
 
-Importing torch, transformers, peft and lm-eval takes longer than most jobs of the mini study run.
-A workflow that runs its jobs on this machine therefore starts one process that imports them once;
-scripts hand it their job through a socket, and it forks for each. It ends with the workflow. Where
-there is no warm parent (on a cluster's nodes, say) scripts do their work themselves.
+Importing torch, transformers, peft and lm-eval takes longer than most jobs of the mini study. So a
+workflow that runs its jobs on this machine starts one process that imports them once. Scripts send
+it their job through a socket, and it makes a fork for each. It ends with the workflow. Without a
+warm parent, as on a cluster's nodes, a script does its work itself.
 """
 
 import os
@@ -32,8 +32,8 @@ PRELOAD = [
     "scipy.io",  # which datasets imports when it reads
 ]
 
-# glibc gives large blocks back to the system after each use, and getting them again costs more
-# than the computing where page faults are slow: training steps took up to ten times as long.
+# glibc returns large blocks to the system after each use. Where page faults are slow, getting them
+# again costs more than the computation: training steps took up to ten times as long.
 KEEP_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 36),
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
@@ -42,9 +42,9 @@ KEEP_MEMORY = {
 
 
 def start() -> subprocess.Popen:
-    """Start the warm parent and name its socket in this process's environment.
+    """Start the warm parent, and put its socket's path into this process's environment.
 
-    It serves until its standard input closes, which it does when this process ends.
+    It serves until its standard input closes, which happens when this process ends.
     """
     path = Path(tempfile.mkdtemp(prefix="mofe-")) / "socket"
     server = subprocess.Popen(
@@ -55,8 +55,8 @@ def start() -> subprocess.Popen:
 
 
 def call(path: str, job) -> int:
-    """Have the warm parent at `path` run a job; its exit code. Output comes to our own stdout and
-    stderr. Raises ConnectionError where the parent is gone."""
+    """Have the warm parent at `path` run a job, and return its exit code. The job prints to this
+    process's stdout and stderr. Raises ConnectionError where the parent is gone."""
     with socket.socket(socket.AF_UNIX) as connection:
         _connect(connection, path)
         data = pickle.dumps(job)
@@ -71,7 +71,8 @@ def call(path: str, job) -> int:
 
 
 def _connect(connection: socket.socket, path: str) -> None:
-    # The parent binds its socket before it imports anything, so this waits for Python to start.
+    # The parent binds its socket before it imports anything, so this waits only for Python to
+    # start.
     for _ in range(600):
         if os.path.exists(path):
             connection.connect(path)
@@ -81,7 +82,7 @@ def _connect(connection: socket.socket, path: str) -> None:
 
 
 def serve(path: str) -> None:
-    """Import, then fork for every job until standard input closes."""
+    """Import what jobs need, then fork for every job until standard input closes."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path + ".new")
     listener.listen(64)
@@ -116,7 +117,7 @@ def _preload() -> None:
 
 
 def _work(connection: socket.socket) -> int:
-    """In the fork: receive a job, run it with the caller's streams, report its code."""
+    """In a fork: receive a job, run it with the caller's streams, and report its exit code."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     header, streams, _, _ = socket.recv_fds(connection, 8, 2)

@@ -1,8 +1,9 @@
 """Continuations of one context, read in one forward pass.
 
 A question's options share its context, which is computed once. The options' tokens follow it, one
-option after the other. Each option has the positions that follow the context, and sees only the context
-and itself. An option of one token needs no computation of its own: the context's logits score it.
+option after the other. Each option has the positions that follow the context, and sees only the
+context and itself. An option of one token needs no computation of its own: the context's logits
+score it.
 """
 
 from collections.abc import Sequence
@@ -18,10 +19,10 @@ PADDING = -1  # the branch of padding
 class Tree:
     """A context with its continuations, each of at least one token.
 
-    One entry per token in `ids`; in `positions`, where the token stands in its text; and in `branches`, 0
-    for the context, else the number of the continuation, from 1. A continuation's last token is left out:
-    its logits would score nothing. `read[c]`: where the logits that score continuation c's tokens are,
-    counted from the context's last token.
+    One entry per token in `ids`; in `positions`, where the token stands in its text; and in
+    `branches`, 0 for the context, else the number of the continuation, from 1. A continuation's
+    last token is left out: its logits would score nothing. `read[c]`: where the logits that score
+    continuation c's tokens are, counted from the context's last token.
     """
 
     context: Sequence[int]
@@ -50,9 +51,10 @@ def collate(
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """The inputs of a causal language model of transformers, and where its logits are needed.
 
-    The inputs are input_ids (rows, length) int64, padded on the right. Where there are branches, there
-    are also position_ids of that shape and attention_mask (rows, 1, length, length) bool: who sees whom.
-    The second result (rows, length) bool is true from each context's last token to the row's end.
+    The inputs are input_ids (rows, length) int64, padded on the right. Where there are branches,
+    there are also position_ids of that shape and attention_mask (rows, 1, length, length) bool: who
+    sees whom. The second result (rows, length) bool is true from each context's last token to the
+    row's end.
     """
 
     def padded(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:

@@ -1,9 +1,10 @@
-"""DoRA with the norms of its weights computed once per optimiser step, and fewer passes over outputs.
+"""DoRA with the norms of its weights computed once per optimiser step, and fewer passes over
+outputs.
 
-DoRA divides by the norms of the adapted weight's rows, which it treats as constants (section 4.3 of its
-paper). That weight changes only when the optimiser steps, but peft computes the norms anew for every
-micro-batch. peft also adds a second term of the output's size to the layer's output, where one product
-is enough: (plain output + adapter's output) * magnitude / norm.
+DoRA divides by the norms of the adapted weight's rows, which it treats as constants (section 4.3 of
+its paper). That weight changes only when the optimiser steps, but peft computes the norms anew for
+every micro-batch. peft also adds a second term of the output's size to the layer's output, where
+one product is enough: (plain output + adapter's output) * magnitude / norm.
 """
 
 import torch

@@ -1,10 +1,11 @@
 """A mixture's experts, computed so that each costs only what its training needs.
 
-A layer's experts are held in stacks, frozen and trained ones apart: a packed tensor cannot be frozen
-in part, because masking its gradient still computes it, and weight decay still moves the masked slice.
-`GatedFfn` computes all stacks. Its backward pass computes no gradient of a frozen weight, and keeps no
-activation that only such a gradient would need. Equal frozen experts can be held, and computed, once
-(`fold_duplicates`). That is exact: the router's weights of a token's experts are added up.
+A layer's experts are held in stacks, frozen and trained ones apart: a packed tensor cannot be
+frozen in part, because masking its gradient still computes it, and weight decay still moves the
+masked slice. `GatedFfn` computes all stacks. Its backward pass computes no gradient of a frozen
+weight, and keeps no activation that only such a gradient would need. Equal frozen experts can be
+held, and computed, once (`fold_duplicates`). That is exact: the router's weights of a token's
+experts are added up.
 
 Shapes. Where a shape helps the reader, the capitals at the end of a tensor's name are its axes:
 
@@ -36,7 +37,8 @@ GROUPED = "mofe"  # transformers' name for Mixtral's packed experts as this proj
 
 
 class Matrices(Protocol):
-    """One matrix (out, in) per expert of a stack, for products with tokens that are sorted by expert.
+    """One matrix (out, in) per expert of a stack, for products with tokens that are sorted by
+    expert.
 
     `ends_E` (E,) int32: where each expert's tokens end.
     """
@@ -85,8 +87,8 @@ class GatedFfn(torch.autograd.Function):
     """down(silu(gate(x)) * up(x)) * weight, for tokens that are sorted by expert.
 
     For the backward pass frozen experts keep what gate and up gave, and nothing else; trained ones
-    also keep the tokens. The gradient of `weight`, the router's, comes from products that are computed
-    anyway, so the experts' outputs need not be kept either.
+    also keep the tokens. The gradient of `weight`, the router's, comes from products that are
+    computed anyway, so the experts' outputs need not be kept either.
     """
 
     @staticmethod
@@ -133,9 +135,9 @@ class Dispatch:
     """Which tokens each expert computes, as pairs of a token and an expert, sorted by expert.
 
     tokens_P (P,) int64: the token of each pair; None where the pairs are the tokens as they are.
-    pairs_TK (T, K) int64: the pairs of each token; None where tokens differ in their number of pairs.
-    weights_P (P,): the router's weight of each pair.
-    ends_E (E,) int32: where each expert's pairs end.
+    pairs_TK (T, K) int64: the pairs of each token; None where tokens differ in their number of
+    pairs. weights_P (P,): the router's weight of each pair. ends_E (E,) int32: where each expert's
+    pairs end.
     """
 
     tokens_P: torch.Tensor | None
@@ -249,7 +251,8 @@ def _combine(
     return F.embedding_bag(pairs_TK, y_PD.contiguous(), mode="sum")
 
 
-# --------------------------------------------------------------------------------- stacks of experts
+# --------------------------------------------------------------------------------- stacks of
+# experts
 
 
 class Stack(nn.Module):

@@ -1,7 +1,7 @@
 """GPU kernels of the expert layer, in Triton, which torch brings along on machines with GPUs.
 
-In torch SwiGLU and its gradients are a dozen passes over tensors of (tokens, ffn), which together take
-as long as the experts' products.
+In torch SwiGLU and its gradients are a dozen passes over tensors of (tokens, ffn), which together
+take as long as the experts' products.
 """
 
 import torch

@@ -1,4 +1,5 @@
-"""Layers with NF4 weights, by bitsandbytes: making one, expanding it, and its dtype for products."""
+"""Layers with NF4 weights, by bitsandbytes: making one, expanding it, and its dtype for
+products."""
 
 import torch
 from torch import nn
@@ -7,8 +8,8 @@ from torch import nn
 def nf4(weight: torch.Tensor, bias: torch.Tensor | None = None) -> nn.Module:
     """A frozen bitsandbytes NF4 layer with `weight` (out, in), and with `bias` (out) unquantised.
 
-    The weight is quantised when the layer is moved to its device. Products are computed in the weight's
-    dtype.
+    The weight is quantised when the layer is moved to its device. Products are computed in the
+    weight's dtype.
     """
     import bitsandbytes as bnb  # costs seconds to import, and only QLoRA needs it
 
@@ -19,8 +20,8 @@ def nf4(weight: torch.Tensor, bias: torch.Tensor | None = None) -> nn.Module:
         layer = bnb.nn.Linear4bit(
             in_features, out_features, bias=False, compute_dtype=weight.dtype, quant_type="nf4"
         )
-    # On some CPUs bitsandbytes switches to a bfloat16 kernel when a model is in eval mode: the model
-    # evaluated would not be the model trained.
+    # On some CPUs bitsandbytes switches to a bfloat16 kernel when a model is in eval mode: the
+    # model evaluated would not be the model trained.
     layer.support_avx512bf16_for_cpu = False
     layer.weight = bnb.nn.Params4bit(
         weight.clone(), requires_grad=False, quant_type="nf4", module=layer
@@ -31,8 +32,8 @@ def nf4(weight: torch.Tensor, bias: torch.Tensor | None = None) -> nn.Module:
 
 
 def expanded(layer: nn.Module, out: torch.Tensor | None = None) -> torch.Tensor:
-    """An NF4 layer's weight (out, in), in the dtype of its products; written to `out` if it is given,
-    which works on GPUs only."""
+    """An NF4 layer's weight (out, in), in the dtype of its products; written to `out` if it is
+    given, which works on GPUs only."""
     import bitsandbytes as bnb
 
     return bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state, out=out)

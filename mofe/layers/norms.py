@@ -34,8 +34,8 @@ class FusedNorm(nn.Module):
 
 
 def fuse(model: nn.Module) -> None:
-    """Replace the norms of a model's decoder layers, in place; parameters keep their names. The norm
-    after the last layer stays: evaluation needs its float32 output for the logits."""
+    """Replace the norms of a model's decoder layers, in place; parameters keep their names. The
+    norm after the last layer stays: evaluation needs its float32 output for the logits."""
     for layer in model.modules():
         if not hasattr(layer, "self_attn"):
             continue

@@ -1,5 +1,5 @@
-"""SwiGLU, silu(gate) * up, and its gradients, in as few passes over memory as a device allows: on GPUs
-one kernel each way (mofe/layers/kernels.py), elsewhere torch, in place where possible."""
+"""SwiGLU, silu(gate) * up, and its gradients, in as few passes over memory as a device allows: on
+GPUs one kernel each way (mofe/layers/kernels.py), elsewhere torch, in place where possible."""
 
 import warnings
 from functools import cache
@@ -23,8 +23,8 @@ def backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """The gradients of act * weight, where act (tokens, ffn) = forward(gate_up), weight (tokens,).
 
-    grad_act (tokens, ffn): the gradient of act * weight; it is overwritten. Returns the gradients of
-    `gate_up` and of `weight`, and act if `keep_act`, else None.
+    grad_act (tokens, ffn): the gradient of act * weight; it is overwritten. Returns the gradients
+    of `gate_up` and of `weight`, and act if `keep_act`, else None.
     """
     if fused(gate_up):
         from mofe.layers import kernels
@@ -54,8 +54,8 @@ def fused(tensor: torch.Tensor) -> bool:
 
 @cache
 def _compiles() -> bool:
-    """Whether this machine can build the kernels: Triton needs a C compiler. Without them results are
-    the same up to rounding, and training takes longer."""
+    """Whether this machine can build the kernels: Triton needs a C compiler. Without them results
+    are the same up to rounding, and training takes longer."""
     try:
         from mofe.layers import kernels
 

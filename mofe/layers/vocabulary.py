@@ -1,8 +1,8 @@
 """Gradients of embeddings and output layer, accumulated in place.
 
-A micro-batch's gradient of the embeddings has only the rows of its tokens, and that of the output layer
-is one product with a few rows. For each, autograd makes a matrix of the vocabulary's size, mostly zeros,
-and adds it to the gradient: on a CPU this takes a tenth of a training step.
+A micro-batch's gradient of the embeddings has only the rows of its tokens, and that of the output
+layer is one product with a few rows. For each, autograd makes a matrix of the vocabulary's size,
+mostly zeros, and adds it to the gradient: on a CPU this takes a tenth of a training step.
 """
 
 from collections.abc import Iterator
@@ -17,11 +17,11 @@ from torch.autograd.function import once_differentiable
 
 @contextmanager
 def summed_in_place(model: nn.Module) -> Iterator[None]:
-    """Within this context, backward adds directly to `grad` of the embeddings' and the output layer's
-    weights, if these are trained. The gradients are autograd's up to rounding.
+    """Within this context, backward adds directly to `grad` of the embeddings' and the output
+    layer's weights, if these are trained. The gradients are autograd's up to rounding.
 
-    Only for one process on a CPU: several processes wait for autograd's gradients, and a GPU would add
-    up tokens in an order that changes. model: a causal language model of transformers.
+    Only for one process on a CPU: several processes wait for autograd's gradients, and a GPU would
+    add up tokens in an order that changes. model: a causal language model of transformers.
     """
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     forwards = {embeddings: partial(_embed, embeddings), head: partial(_project, head)}

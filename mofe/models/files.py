@@ -21,8 +21,8 @@ class IncompatibleModels(ValueError):
 
 
 def weight_files(folder: Path, name: str) -> list[Path]:
-    """The checkpoint's safetensors files, as its index lists them. Raises IncompatibleModels where one
-    is missing; the sentence begins with `name`."""
+    """The checkpoint's safetensors files, as its index lists them. Raises IncompatibleModels where
+    one is missing; the sentence begins with `name`."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         listed = sorted(set(json.loads(index.read_text())["weight_map"].values()))

@@ -26,8 +26,8 @@ logging.disable_progress_bar()
 def checkpoint(folder: str | Path) -> nn.Module:
     """A dense checkpoint, or the Mixtral that a merge's folder describes, in float32 on the CPU.
 
-    Raises ValueError where weights are missing, which transformers would draw at random, and where a
-    merge's sources have changed since they were merged.
+    Raises ValueError where weights are missing, which transformers would draw at random, and where
+    a merge's sources have changed since they were merged.
     """
     options = {"dtype": torch.float32, "output_loading_info": True}
     if manifest.exists(folder):
@@ -47,12 +47,12 @@ def checkpoint(folder: str | Path) -> nn.Module:
 
 
 def tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """The checkpoint's tokenizer, padding on the right. Without a padding token it pads with the end of
-    text; no loss ever sees padding.
+    """The checkpoint's tokenizer, padding on the right. Without a padding token it pads with the
+    end of text; no loss ever sees padding.
 
-    A tokenizer.json is used as it is, as transformers did when the paper was written. transformers 5
-    would build a tokenizer of the class that tokenizer_config.json names, and its LlamaTokenizer treats
-    leading and double spaces differently.
+    A tokenizer.json is used as it is, as transformers did when the paper was written. transformers
+    5 would build a tokenizer of the class that tokenizer_config.json names, and its LlamaTokenizer
+    treats leading and double spaces differently.
     """
     complete = (Path(folder) / "tokenizer.json").exists()
     kind = PreTrainedTokenizerFast if complete else AutoTokenizer
@@ -65,8 +65,8 @@ def tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
 def variant(merge: str | Path, chain: Sequence[Method], trained: Sequence[str | Path]) -> nn.Module:
     """A merge with the parameters that its stages trained, first stage first.
 
-    chain: the stages' methods, one per file of `trained`. The last stage keeps the form that its method
-    gave the model, so that it is evaluated exactly as it was trained.
+    chain: the stages' methods, one per file of `trained`. The last stage keeps the form that its
+    method gave the model, so that it is evaluated exactly as it was trained.
     """
     model = checkpoint(merge)
     if not chain:
@@ -80,8 +80,8 @@ def variant(merge: str | Path, chain: Sequence[Method], trained: Sequence[str | 
 
 
 def copy_trained(model: nn.Module, file: str | Path) -> None:
-    """Copy a file's tensors into the model's trained parameters. Raises ValueError, naming the first
-    difference, where the two have other names or shapes."""
+    """Copy a file's tensors into the model's trained parameters. Raises ValueError, naming the
+    first difference, where the two have other names or shapes."""
     stored, wanted = load_file(file), parameters.trained(model)
     if different := stored.keys() ^ wanted.keys():
         raise ValueError(f"{file}: differs from the model's trained part in {min(different)}")

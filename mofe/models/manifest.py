@@ -1,8 +1,8 @@
 """A merge as it is stored: its router, and the names of the dense checkpoints for everything else.
 
-The router is all that is new in a merged Mixtral. So a merge's folder has the router, and a manifest with
-the dense checkpoints' names, sizes and hashes. The Mixtral is put together each time it is loaded. A full
-checkpoint would store a dense model's weights once per slot that it fills.
+The router is all that is new in a merged Mixtral. So a merge's folder has the router, and a
+manifest with the dense checkpoints' names, sizes and hashes. The Mixtral is put together each time
+it is loaded. A full checkpoint would store a dense model's weights once per slot that it fills.
 """
 
 import hashlib
@@ -28,7 +28,8 @@ FFN = re.compile(r"(model\.layers\.\d+\.mlp)\.(gate|up|down)_proj\.weight")  # o
 def write(params: Mapping[str, Any], out: Path) -> None:
     """Write the manifest of a merge (Plan.params.merge) into its folder `out`, as its last file.
 
-    Folders are relative to `out` where `params` has them relative, so that results can be moved together.
+    Folders are relative to `out` where `params` has them relative, so that results can be moved
+    together.
     """
     slots = [slot["model"] for slot in params["slots"]]
     manifest = records.MergeManifest(
@@ -54,18 +55,18 @@ def exists(folder: str | Path) -> bool:
 
 
 def files(folder: str | Path) -> list[Path]:
-    """The files that a model's weights depend on: its safetensors, and for a merge its manifest, which
-    has the sources' hashes."""
+    """The files that a model's weights depend on: its safetensors, and for a merge its manifest,
+    which has the sources' hashes."""
     folder = Path(folder)
     return [*folder.glob("*.safetensors"), *folder.glob(MANIFEST)]
 
 
 def weights(folder: str | Path) -> dict[str, torch.Tensor]:
-    """The merge's weights under a Mixtral's names, as float32, rounded to the merge's dtype, in which
-    mergekit would have stored them.
+    """The merge's weights under a Mixtral's names, as float32, rounded to the merge's dtype, in
+    which mergekit would have stored them.
 
-    Each source is read once, one tensor at a time, so that besides the result only one source's pages
-    are in memory. Raises ValueError where a source is not the one that was merged.
+    Each source is read once, one tensor at a time, so that besides the result only one source's
+    pages are in memory. Raises ValueError where a source is not the one that was merged.
     """
     folder = Path(folder)
     manifest = _read(folder)
@@ -143,8 +144,8 @@ def _identity(file: Path) -> records.SourceFile:
 
 
 def _is_merged(file: Path, merged: records.SourceFile) -> bool:
-    """Whether a file is the one that was merged. Its content is hashed only where its modification time
-    differs, as a copy's does."""
+    """Whether a file is the one that was merged. Its content is hashed only where its modification
+    time differs, as a copy's does."""
     if not file.is_file() or file.stat().st_size != merged.size:
         return False
     return file.stat().st_mtime_ns == merged.mtime_ns or _sha256(file) == merged.sha256

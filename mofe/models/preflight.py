@@ -1,10 +1,11 @@
 """Whether dense models can be experts of one mixture, before anything is merged or trained.
 
-mergekit-moe compares only `model_type`: it merges experts of other sizes, of another tokenizer or with
-weights that are not numbers, and exits with 0. What matters here is what the merge uses. Attention,
-embeddings and tokenizer come from the base, and an expert gives its FFNs. So these must have the base's
-sizes and have been trained on its kind of hidden states. An expert may differ in its dtype, its longest
-sequence, its generation settings, and in tokens that were added after the base's.
+mergekit-moe compares only `model_type`: it merges experts of other sizes, of another tokenizer or
+with weights that are not numbers, and exits with 0. What matters here is what the merge uses.
+Attention, embeddings and tokenizer come from the base, and an expert gives its FFNs. So these must
+have the base's sizes and have been trained on its kind of hidden states. An expert may differ in
+its dtype, its longest sequence, its generation settings, and in tokens that were added after the
+base's.
 """
 
 import json
@@ -63,10 +64,10 @@ class Checkpoint(NamedTuple):
 def check(pairs: Iterable[tuple[str, str]], names: Mapping[str, str], weights: bool = False) -> str:
     """Refuse models that mergekit would merge into nonsense.
 
-    pairs: (base's folder, expert's folder). names: folder -> the model's name in the study. weights: also
-    look for numbers that are not finite, which reads every file once; without it only configurations,
-    tokenizers and the headers of the weights are read. Returns a line for the user. Raises
-    IncompatibleModels with every fault of every pair.
+    pairs: (base's folder, expert's folder). names: folder -> the model's name in the study.
+    weights: also look for numbers that are not finite, which reads every file once; without it only
+    configurations, tokenizers and the headers of the weights are read. Returns a line for the user.
+    Raises IncompatibleModels with every fault of every pair.
     """
     pairs = [(Path(base), Path(expert)) for base, expert in pairs]
     folders = list(dict.fromkeys(folder for pair in pairs for folder in pair))
@@ -90,8 +91,8 @@ def check(pairs: Iterable[tuple[str, str]], names: Mapping[str, str], weights: b
 
 
 def record(params: Mapping[str, Any], out: Path) -> str:
-    """Check a dense expert's mixtures (Plan.params.preflight) without reading weights, and write to `out`
-    what was checked. Returns a line for the user; raises what `check` raises."""
+    """Check a dense expert's mixtures (Plan.params.preflight) without reading weights, and write to
+    `out` what was checked. Returns a line for the user; raises what `check` raises."""
     line = check(params["pairs"], params["names"])
     write_atomic(out, json.dumps(params, indent=2) + "\n")
     return line
@@ -180,8 +181,8 @@ def _own_problems(model: Checkpoint) -> list[str]:
             )
         if dtype not in FLOATS:
             problems.append(
-                f"{model.name}: {key} is stored as {dtype}, not as one of {', '.join(FLOATS)}; give "
-                "the model that was not quantised"
+                f"{model.name}: {key} is stored as {dtype}, not as one of {', '.join(FLOATS)}; "
+                "give the model that was not quantised"
             )
     token, index = max(model.vocabulary.items(), key=lambda item: item[1])
     if index >= config.vocab_size:
@@ -200,7 +201,8 @@ def _expected(config: PretrainedConfig) -> dict[str, tuple[int, ...]]:
 
 
 def _not_finite(model: Checkpoint) -> list[str]:
-    """One sentence on the tensors that hold NaN or infinity, or none. One tensor at a time is in memory."""
+    """One sentence on the tensors that hold NaN or infinity, or none. One tensor at a time is in
+    memory."""
     found = []
     for file in weight_files(model.folder, model.name):
         with safe_open(file, "pt") as tensors:
@@ -246,7 +248,8 @@ def _comparable(config: PretrainedConfig) -> dict[str, Any]:
 
 
 def _tokens(base: Checkpoint, expert: Checkpoint) -> list[str]:
-    """A sentence on the first token, by id, to which the expert gives another id or none; or nothing."""
+    """A sentence on the first token, by id, to which the expert gives another id or none; or
+    nothing."""
     for token, index in sorted(base.vocabulary.items(), key=lambda item: item[1]):
         theirs = expert.vocabulary.get(token)
         if theirs != index:

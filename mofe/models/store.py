@@ -16,8 +16,8 @@ MATRIX = 1_000_000  # elements of a matrix that is large on disk
 
 
 def trained(model: nn.Module, file: Path) -> None:
-    """Write the trained parameters as safetensors, in float32; on GPUs large matrices in bfloat16. All
-    processes must call this, because they gather their shards; the first one writes."""
+    """Write the trained parameters as safetensors, in float32; on GPUs large matrices in bfloat16.
+    All processes must call this, because they gather their shards; the first one writes."""
     tensors = gathered(model, _stored)
     if parallel.rank() == 0:
         with files.atomic(file) as temporary:
@@ -25,8 +25,8 @@ def trained(model: nn.Module, file: Path) -> None:
 
 
 def _stored(parameter: torch.Tensor) -> torch.dtype:
-    # Norms, routers and adapters take next to no space, and bfloat16 cannot show the small changes that
-    # training makes to a weight near 1.
+    # Norms, routers and adapters take next to no space, and bfloat16 cannot show the small changes
+    # that training makes to a weight near 1.
     large = devices.current().type == "cuda" and parameter.numel() >= MATRIX
     return torch.bfloat16 if large else torch.float32
 
@@ -34,8 +34,8 @@ def _stored(parameter: torch.Tensor) -> torch.dtype:
 def gathered(
     model: nn.Module, dtype: Callable[[torch.Tensor], torch.dtype]
 ) -> dict[str, torch.Tensor]:
-    """The full trained parameters by name, on the CPU, each in the dtype that `dtype` gives for it. Only
-    the first process gets them; for the others the result is empty."""
+    """The full trained parameters by name, on the CPU, each in the dtype that `dtype` gives for it.
+    Only the first process gets them; for the others the result is empty."""
     tensors = {}
     for name, parameter in parameters.trained(model).items():
         tensor = parallel.full_tensor(parameter.detach())
@@ -45,8 +45,8 @@ def gathered(
 
 
 def unsharded(model: nn.Module, make: Callable[[], nn.Module]) -> nn.Module:
-    """An unsharded model with a sharded model's trained parameters. `make` builds the model that training
-    began with. Only the first process gets it; the others get the model as it is."""
+    """An unsharded model with a sharded model's trained parameters. `make` builds the model that
+    training began with. Only the first process gets it; the others get the model as it is."""
     tensors = gathered(model, lambda _: torch.float32)
     if parallel.rank() != 0:
         return model

@@ -1,8 +1,9 @@
 """Evaluation: scores, standard errors, n and per-question records, equal to lm-eval's.
 
-lm-eval makes the questions (mofe/stages/questions.py). `AnswerScorer` answers as lm-eval's own HFLM does
-(tests/test_evaluate.py), but with one forward pass per prompt, whatever the number of its options
-(mofe/layers/branches.py), and with logits only at the answers' positions. Free text is greedy.
+lm-eval makes the questions (mofe/stages/questions.py). `AnswerScorer` answers as lm-eval's own HFLM
+does (tests/test_evaluate.py), but with one forward pass per prompt, whatever the number of its
+options (mofe/layers/branches.py), and with logits only at the answers' positions. Free text is
+greedy.
 """
 
 import gzip
@@ -36,8 +37,8 @@ from mofe.training import tokens
 
 Answer = ChoiceAnswer | WrittenAnswer
 
-# A task's metrics, and the field of an answer that each is the mean of. The first metric is the task's
-# headline.
+# A task's metrics, and the field of an answer that each is the mean of. The first metric is the
+# task's headline.
 CHOSEN = {"acc": "correct"}
 WRITTEN = {"f1": "f1", "exact": "exact"}
 
@@ -48,8 +49,8 @@ class AnswerScorer:
     def __init__(self, model: nn.Module, tokenizer=None):
         self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.model.eval()
-        # Logits are float32, whatever was frozen: bfloat16 ones would have ties, which the first option
-        # would win.
+        # Logits are float32, whatever was frozen: bfloat16 ones would have ties, which the first
+        # option would win.
         self.head = self.model.lm_head.weight.detach().float()
         self.tokenizer = tokenizer
 
@@ -67,9 +68,9 @@ class AnswerScorer:
         """The log-likelihood in nats of each continuation.
 
         asked: pairs of the tokens of context and continuation, and where the continuation starts.
-        Continuations of one context are read together. A context that is too long loses its beginning,
-        as in HFLM. Raises ValueError for a continuation that leaves no room for a context, and where
-        log-likelihoods are not finite.
+        Continuations of one context are read together. A context that is too long loses its
+        beginning, as in HFLM. Raises ValueError for a continuation that leaves no room for a
+        context, and where log-likelihoods are not finite.
         """
         asked = [self._fitted(ids, start) for ids, start in asked]
         sharing: dict[tuple[int, ...], list[int]] = defaultdict(list)  # numbers by their context
@@ -109,14 +110,14 @@ class AnswerScorer:
         cut = tokens_lost(ids, self.room + 1)  # the last token is not read
         if cut >= start:
             raise ValueError(
-                f"tasks: an answer of {len(ids) - start} tokens leaves the model's {self.room} no room "
-                "for a question"
+                f"tasks: an answer of {len(ids) - start} tokens leaves the model's {self.room} "
+                "no room for a question"
             )
         return ids[cut:], start - cut
 
     def _logits(self, trees: Sequence[Tree]) -> torch.Tensor:
-        """The float32 logits (positions, vocabulary) of each tree from its context's last token on, tree
-        after tree."""
+        """The float32 logits (positions, vocabulary) of each tree from its context's last token on,
+        tree after tree."""
         inputs, read = collate(trees, self.device)
         with self._precision(), only_at(self.model.model, read):
             hidden = self.model.model(**inputs, use_cache=False).last_hidden_state
@@ -136,16 +137,17 @@ class AnswerScorer:
     def generate(
         self, prompts: Sequence[Sequence[int]], stops: Sequence[str], length: int
     ) -> list[str]:
-        """The greedy continuation of every prompt (token ids), until a stop string, the end of text or
-        `length` tokens.
+        """The greedy continuation of every prompt (token ids), until a stop string, the end of text
+        or `length` tokens.
 
-        A prompt that leaves no room for `length` more tokens loses its beginning, as in HFLM. Raises
-        ValueError where `length` leaves no room for any prompt, and for logits that are not finite.
+        A prompt that leaves no room for `length` more tokens loses its beginning, as in HFLM.
+        Raises ValueError where `length` leaves no room for any prompt, and for logits that are not
+        finite.
         """
         if length >= self.room:
             raise ValueError(
-                f"tasks: an answer of {length} tokens (max_gen_toks) leaves the model's {self.room} no "
-                "room for a question; lower it"
+                f"tasks: an answer of {length} tokens (max_gen_toks) leaves the model's "
+                f"{self.room} no room for a question; lower it"
             )
         sharing: dict[tuple[int, ...], list[int]] = defaultdict(list)  # numbers by their prompt
         for number, ids in enumerate(prompts):
@@ -192,15 +194,17 @@ class _Finite(LogitsProcessor):
 
 
 class _Stopped(StoppingCriteria):
-    """Ends each text at a stop string. transformers' own `stop_strings` fail for tokenizers whose tokens
-    are whole words. A stop string that is missed here costs only time: texts are cut afterwards.
+    """Ends each text at a stop string. transformers' own `stop_strings` fail for tokenizers whose
+    tokens are whole words. A stop string that is missed here costs only time: texts are cut
+    afterwards.
 
     start: the number of tokens before the text.
     """
 
     def __init__(self, tokenizer, stops: Sequence[str], start: int):
         self.tokenizer, self.stops, self.start = tokenizer, stops, start
-        # a token is at least one byte, so a stop string that has just ended begins in these last tokens
+        # a token is at least one byte, so a stop string that has just ended begins in these last
+        # tokens
         self.tail = max((len(stop.encode()) for stop in stops), default=0) + 1
 
     def __call__(self, input_ids: torch.Tensor, scores, **_) -> torch.Tensor:
@@ -222,8 +226,8 @@ def score(
 ) -> list[Answer]:
     """The answer to every question of a task, with its scores.
 
-    questions: those that mofe.stages.questions built with `params`, Plan.params.task. tokenizer: needed where
-    answers are free text.
+    questions: built by mofe.stages.questions with `params` (Plan.params.task). tokenizer: only free
+    text needs it.
     """
     scorer = AnswerScorer(model, tokenizer)
     if questions[0].in_words:
@@ -277,9 +281,10 @@ def _written(
 def summarise(answers: Sequence[Answer]) -> Scores:
     """The number of answers n, the task's metrics, which of them is the headline, and the floor.
 
-    A metric is a mean with lm-eval's closed-form standard error: the sample's standard deviation divided
-    by the root of n. The floor is what the best constant answer reaches; free text has none, because its
-    questions have no answer in common. Raises ValueError where there are fewer than two questions.
+    A metric is a mean with lm-eval's closed-form standard error: the sample's standard deviation
+    divided by the root of n. The floor is what the best constant answer reaches; free text has
+    none, because its questions have no answer in common. Raises ValueError where there are fewer
+    than two questions.
     """
     n = len(answers)
     if n < 2:
@@ -305,8 +310,9 @@ def _mean(values: Sequence[float]) -> Metric:
 def floor(answers: Sequence[ChoiceAnswer]) -> Floor:
     """The share of questions that the best constant answer gets right.
 
-    Where questions share closed sets of options (on average at least 20 questions per set), it is the
-    commonest label of each set. Where each question has its own options, it is the best position.
+    Where questions share closed sets of options (on average at least 20 questions per set), it is
+    the commonest label of each set. Where each question has its own options, it is the best
+    position.
     """
     sets = Counter(answer.options for answer in answers)
     closed = len(answers) >= 20 * len(sets)
@@ -335,11 +341,12 @@ def evaluate_variant(
     record: Path,
     questions: Path,
 ) -> str:
-    """Evaluate a variant on one task; write its JSON and, compressed, its questions with the answers.
+    """Evaluate a variant on one task; write its JSON and, compressed, its questions with the
+    answers.
 
-    merge, trained, chain as in train_variant; asked: the file of the questions (mofe.stages.questions), which
-    were made with `params` (Plan.params.task); names: `moe`, `stages` and `seed`, for the record.
-    Returns a line for the user.
+    merge, trained, chain as in train_variant; asked: the file of the questions
+    (mofe.stages.questions), which were made with `params` (Plan.params.task); names: `moe`,
+    `stages` and `seed`, for the record. Returns a line for the user.
     """
     started = time.perf_counter()
     built = asking.read(asked)

@@ -1,7 +1,7 @@
-"""Benchmarks: lm-eval's own tasks and ours, reading the sources that the study names.
+"""Benchmarks: lm-eval's own tasks and ours, which read the sources that the study names.
 
-Training rows are rendered by the same task objects, so that a training prompt is the evaluation's
-prompt by construction.
+The same task objects render training rows, so training prompts equal evaluation prompts by
+construction.
 """
 
 import logging
@@ -25,7 +25,7 @@ from mofe.tasks import finance, mcq, pubmedqa
 HERE = Path(__file__).parent
 STOCK = Path(lm_eval.tasks.__file__).parent
 
-# Data sets that come as one split, and the function that parts it into train and test.
+# For data sets with only one split: the function that divides it into train and test, by task.
 PARTS: dict[str, Callable[[Dataset, str, int], Dataset]] = {
     "mofe_pubmedqa": pubmedqa.part,
     "mofe_finance": finance.part,
@@ -33,16 +33,16 @@ PARTS: dict[str, Callable[[Dataset, str, int], Dataset]] = {
 }
 
 logging.getLogger("lm_eval").setLevel(logging.ERROR)
-# lm-eval compiles a prompt's template anew for every question, which takes longer than asking it.
+# lm-eval compiles a prompt's template anew for every question, which takes longer than the answer.
 lm_eval.utils.env.from_string = cache(lm_eval.utils.env.from_string)
 
 
 def build(params: dict[str, Any]) -> dict[str, ConfigurableTask]:
     """The lm-eval task objects of one of the study's tasks, by lm-eval name.
 
-    params: Plan.params.task. A group such as `mmlu` becomes its leaf tasks.
-    Raises ValueError for a task name that neither lm-eval nor mofe/tasks has, for kinds of
-    questions that no score joins, and for a source without a row to ask.
+    params: Plan.params.task. A group such as `mmlu` becomes its leaf tasks. Raises ValueError for a
+    task name that neither lm-eval nor mofe/tasks has, for kinds of questions that have no score in
+    common, and for a source without a row to ask.
     """
     leaves = [config for name in params["harness"] for config in _leaves(name)]
     if len({config["output_type"] for config in leaves}) > 1:
@@ -56,7 +56,7 @@ def build(params: dict[str, Any]) -> dict[str, ConfigurableTask]:
 
 
 def answer_scores(params: dict[str, Any]) -> dict[str, Callable[..., dict[str, float]]]:
-    """The function that scores an answer in words, of (row, [answer]), by lm-eval name."""
+    """By lm-eval name, the function of (row, [answer]) that scores a free-text answer."""
     leaves = [config for name in params["harness"] for config in _leaves(name)]
     return {config["task"]: config["process_results"] for config in leaves}
 
@@ -64,22 +64,22 @@ def answer_scores(params: dict[str, Any]) -> dict[str, Callable[..., dict[str, f
 def training_rows(params: dict[str, Any], rows: Dataset) -> Iterator[tuple[str, str]]:
     """(prompt, answer) of every labelled row, as the task would ask and score it.
 
-    rows: a training split in the task's schema; of a set that is parted, its training part is
-    taken. Rows without a question or a label (-1) are left out. The answer is the option the task
-    scores, with the task's delimiter in front. Raises ValueError where a row is not of the task's
+    rows: a training split in the task's schema, or the only split, whose training part is taken.
+    Rows without a question or with label -1 are left out. The answer is the option that the task
+    scores, after the task's delimiter. Raises ValueError where a row does not fit the task's
     schema.
     """
     yield from render(params, training_part(params, complete(params, rows)))
 
 
 def complete(params: dict[str, Any], rows: Dataset) -> Dataset:
-    """The rows of a source that have all that a question needs."""
+    """The rows of a source that have everything that a question needs."""
     return schema.complete(_first(params)["dataset_path"], rows, params["source"]["repo"])
 
 
 def training_part(params: dict[str, Any], rows: Dataset) -> Dataset:
-    """The rows that may be trained on: all of a training split, or, of a set that comes as one
-    split, what is not its test part. Raises ValueError where a row is not of the task's schema."""
+    """The rows that may be trained on: all of a training split, or all but the test part of the
+    only split. Raises ValueError where a row does not fit the task's schema."""
     config = _first(params)
     if config["task"] == mcq.NAME:
         return mcq.training_rows(params, rows)
@@ -91,7 +91,7 @@ def training_part(params: dict[str, Any], rows: Dataset) -> Dataset:
 def render(params: dict[str, Any], rows: Dataset) -> Iterator[tuple[str, str]]:
     """(prompt, answer) of every labelled row of a training part."""
     config = _first(params)
-    # the rows go in as the test split: lm-eval reads prompt, options and target off its documents
+    # given as the test split, because lm-eval takes prompt, options and target from its documents
     config = _overridden(config, {**params, "shots": 0})
     config |= {"custom_dataset": lambda **_: {"rows": rows}}
     task = ConfigurableTask(config=config | {"test_split": "rows", "validation_split": None})
@@ -105,12 +105,12 @@ def render(params: dict[str, Any], rows: Dataset) -> Iterator[tuple[str, str]]:
 
 
 def _first(params: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of a task's first leaf; a group's leaves read their rows alike."""
+    """The configuration of a task's first leaf. All leaves of a group read their rows alike."""
     return next(c for name in params["harness"] for c in _leaves(name))
 
 
 def _configure(config: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
-    """A leaf task's configuration, reading the study's source and parting it as it should."""
+    """A leaf task's configuration, reading the study's source and dividing it where needed."""
     part, shots = PARTS.get(config["task"]), params["shots"]
     asked = config.get("test_split") or config["validation_split"]
     examples = config.get("fewshot_split") or config.get("training_split")
@@ -132,7 +132,7 @@ def _configure(config: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]
 
 
 def _overridden(config: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
-    """The configuration under the study's scoring and number of shots."""
+    """The configuration with the study's scoring and number of shots."""
     config = {**config, "num_fewshot": params["shots"], "training_split": None, "metadata": {}}
     config["fewshot_split"] = None
     if params["scoring"] == "text":
@@ -143,9 +143,11 @@ def _overridden(config: dict[str, Any], params: dict[str, Any]) -> dict[str, Any
 
 
 def _rows(params, config, split: str, only_complete: bool = False) -> Dataset:
-    """A split that questions or examples are taken from, in the task's schema. A set that is parted
-    is so without its incomplete rows, for training and for the test; a benchmark's own test split
-    is asked as it is."""
+    """A split that questions or examples are taken from, checked against the task's schema.
+
+    A split that is divided into train and test loses its incomplete rows first (`only_complete`),
+    for both parts. A benchmark's own test split is asked as it is.
+    """
     rows = sources.load(params["source"], config.get("dataset_name"), split, params["mirror"])
     rows = complete(params, rows) if only_complete else rows
     return schema.check(config["dataset_path"], rows, params["source"]["repo"], labelled=True)
@@ -169,7 +171,7 @@ def _parts(part, params, config, split, **_) -> dict[str, Dataset]:
 
 @cache
 def _manager(everything: bool) -> TaskManager:
-    # Indexing all of lm-eval's files costs seconds, so the study's own families come first.
+    # Indexing all of lm-eval's files takes seconds, so the study's own families are tried first.
     folders = [STOCK / "mmlu" / "default", STOCK / "medmcqa", HERE]
     return TaskManager(include_path=folders, include_defaults=everything)
 

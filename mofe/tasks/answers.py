@@ -1,7 +1,7 @@
-"""SQuAD's scores of a written answer, as its official evaluation script (version 2.0) has them.
+"""SQuAD's scores of a free-text answer, as its official evaluation script (version 2.0) has them.
 
-transformers dropped its copy (data/metrics/squad_metrics.py) in version 5, and the `evaluate`
-package would fetch one from the hub in the middle of an evaluation.
+transformers 5 no longer has its copy (data/metrics/squad_metrics.py), and the `evaluate` package
+would fetch one from the hub in the middle of an evaluation.
 """
 
 import re
@@ -29,7 +29,7 @@ def exact(reference: str, answer: str) -> float:
 
 def f1(reference: str, answer: str) -> float:
     """The harmonic mean of precision and recall over the words of the normalised answers, 0 to 1.
-    Where one has no word, it is 1.0 if neither has."""
+    Where one of the two is empty, it is 1.0 if both are, else 0.0."""
     theirs, ours = normalise(reference).split(), normalise(answer).split()
     if not theirs or not ours:
         return float(theirs == ours)

@@ -1,9 +1,8 @@
 """Sujet-Finance-Instruct-177k as two benchmarks: a 9:1 split by seed (section 4.4.1).
 
-The data set has one split. Rows of closed task types (sentiment, yes/no, topic) are multiple
-choice among the labels that occur in their source; those of the test part are the paper's
-benchmark. Rows of the other, open types are answered in words; those of the test part are a
-benchmark beside it.
+The data set has one split. Rows of closed task types (sentiment, yes/no, topic) are multiple choice
+among the labels that occur in their source; in the test part they are the paper's benchmark. Rows
+of the other, open types have free-text answers; in the test part they are a second benchmark.
 """
 
 from collections import defaultdict
@@ -22,9 +21,9 @@ def part(rows: Dataset, which: Part, seed: int) -> Dataset:
     """The train part with all its rows, or the closed rows of the test part.
 
     Each row gains `options` (list of str) and `gold` (int, the answer's index among them). An open
-    row's only option is its answer in one line and that line's end: training on it teaches where an
-    answer ends, and there generation stops (mofe_finance_open.yaml). Repeated prompts are dropped
-    before the split, so that no test prompt is trained on.
+    row's only option is its answer as one line, with the line's end: training on it teaches where
+    an answer ends, and generation stops there (mofe_finance_open.yaml). Repeated prompts are
+    dropped before the split, so that no test prompt is trained on.
     """
     kinds = _kinds(rows)
     answers = [
@@ -43,7 +42,7 @@ def part(rows: Dataset, which: Part, seed: int) -> Dataset:
 
 
 def open_part(rows: Dataset, which: Part, seed: int) -> Dataset:
-    """The open rows of the train or the test part; each gains `reference`, its answer in one
+    """The open rows of the train or the test part. Each gains `reference`, its answer as one
     line."""
     kinds, answers = _kinds(rows), rows["answer"][:]
     chosen = [i for i in _split(rows, which, seed) if not _closed(kinds[i])]
@@ -51,7 +50,7 @@ def open_part(rows: Dataset, which: Part, seed: int) -> Dataset:
 
 
 def one_line(text: str) -> str:
-    """The text with every run of white space as one space, which no score of ours can tell."""
+    """The text with every run of white space as one space, which changes no score of ours."""
     return " ".join(text.split())
 
 
@@ -64,7 +63,8 @@ def _closed(kind: tuple[str, str]) -> bool:
 
 
 def _split(rows: Dataset, which: Part, seed: int) -> list[int]:
-    """The rows of a part, in their own order; of rows with one prompt the first alone."""
+    """The indices of a part's rows, in order. Of rows with the same prompt only the first is
+    used."""
     prompts = [(i, text.strip()) for i, text in enumerate(rows["inputs"][:])]
     first = list({prompt: i for i, prompt in reversed(prompts)}.values())
     first.reverse()

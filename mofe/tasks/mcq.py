@@ -1,7 +1,7 @@
 """Any data set of multiple-choice questions as a benchmark, by the names of its columns.
 
-The task `mofe_mcq` asks in MMLU's form, the options under letters. A row's options are a list or
-several columns, its answer an index from 0, a letter, or the option's text.
+The task `mofe_mcq` asks in MMLU's form, with letters for the options. A row's options are a list or
+several columns. Its answer is an index from 0, a letter, or the option's text.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,35 +25,35 @@ FEATURES = Features(
 
 
 def splits(params: Mapping[str, Any], **_) -> dict[str, Dataset]:
-    """The rows that are asked ("test") and, with shots, those that are shown ("train").
+    """The rows that are asked ("test") and, with shots, those shown as examples ("train").
 
     params: Plan.params.task. Raises ValueError for a row that is not a question with an answer.
     """
-    it = params["mcq"]
-    rows = sources.load(params["source"], it["subset"], it["split"], params["mirror"])
-    found = {"test": _convert(part(params, rows, "test"), params, it["split"])}
+    mcq = params["mcq"]
+    rows = sources.load(params["source"], mcq["subset"], mcq["split"], params["mirror"])
+    found = {"test": _convert(part(params, rows, "test"), params, mcq["split"])}
     if params["shots"]:
-        split = it["split"] if it["test_share"] else it["examples"]
-        if not it["test_share"]:
-            rows = sources.load(params["source"], it["subset"], split, params["mirror"])
+        split = mcq["split"] if mcq["test_share"] else mcq["examples"]
+        if not mcq["test_share"]:
+            rows = sources.load(params["source"], mcq["subset"], split, params["mirror"])
         shown = _convert(part(params, rows, "train"), params, split)
         found["train"] = shown.filter(lambda row: row["gold"] >= 0)
     if -1 in found["test"]["gold"]:
         raise ValueError(
             f"tasks.{params['name']}.columns.answer: row {found['test']['gold'].index(-1)} of "
-            f"{params['source']['repo']} ({it['split']}) has no answer; ask a split that has"
+            f"{params['source']['repo']} ({mcq['split']}) has no answer; ask a split that has"
         )
     return found
 
 
 def training_rows(params: Mapping[str, Any], rows: Dataset) -> Dataset:
-    """Rows to train on; `gold` is -1 where there is no answer."""
+    """Rows to train on. `gold` is -1 where there is no answer."""
     return _convert(part(params, rows, "train"), params, "training split")
 
 
 def part(params: Mapping[str, Any], rows: Dataset, which: str) -> Dataset:
-    """The "train" or "test" part of a data set that has one split; all rows where there is no
-    `test_share`. Rows of one question are never parted, whatever their options."""
+    """The "train" or "test" part of a data set with only one split, or all rows without
+    `test_share`. Rows with the same question go to the same part, whatever their options."""
     share = params["mcq"]["test_share"]
     if share is None:
         return rows
@@ -82,8 +82,8 @@ def _convert(rows: Dataset, params: Mapping[str, Any], split: str) -> Dataset:
             key, gold = "answer", _gold(answers[number], options)
             if gold is None:
                 problem = (
-                    f"has the answer {answers[number]!r}, which is not one index from 0, one letter "
-                    f"or one text of the options {options}"
+                    f"has the answer {answers[number]!r}, which is not one index from 0, one "
+                    f"letter or one text of the options {options}"
                 )
         if problem:
             raise ValueError(
@@ -98,8 +98,8 @@ def _convert(rows: Dataset, params: Mapping[str, Any], split: str) -> Dataset:
 
 
 def _gold(answer: Any, options: list[str]) -> int | None:
-    """The index of the right option, -1 for a row without an answer, None where the answer can be
-    read in no way or in two."""
+    """The index of the right option; -1 for a row without an answer; None where the answer means no
+    option, or could mean two."""
     if answer is None or answer == -1:
         return -1
     if isinstance(answer, bool):
@@ -130,7 +130,7 @@ def _options(rows: Dataset, params: Mapping[str, Any], split: str) -> Iterator[l
 def _column(
     rows: Dataset, key: str, params: Mapping[str, Any], split: str, name: str | None = None
 ) -> list:
-    """A column's values; a dot leads into a column of mappings, as in `choices.text`."""
+    """A column's values. A dot leads into a column of mappings, as in `choices.text`."""
     path = name or params["mcq"]["columns"][key]
     first, *inner = [path] if path in rows.column_names else path.split(".")
     fields: Any = rows.features.get(first)

@@ -1,8 +1,8 @@
 """PubMedQA's official test questions.
 
-The labelled set (PQA-L) comes as one split of 1,000 rows; the authors' preprocess/split_dataset.py
-takes 500 of them as the test set: within each answer, shuffled with seed 0, the second half. Doing
-as they did yields exactly their published list (tests/test_tasks.py).
+The labelled set (PQA-L) has one split of 1,000 rows. The authors' preprocess/split_dataset.py takes
+500 of them as the test set: it shuffles the rows of each answer with seed 0, and takes the second
+half. The same steps give exactly their published list (tests/test_tasks.py).
 """
 
 import math
@@ -11,11 +11,12 @@ from typing import Literal
 
 from datasets import Dataset
 
-ANSWERS = ("yes", "no", "maybe")  # in the authors' order: one generator shuffles all three
+ANSWERS = ("yes", "no", "maybe")  # the authors' order matters: one generator shuffles all three
 
 
 def part(rows: Dataset, which: Literal["train", "test"], seed: int) -> Dataset:
-    """One half of PQA-L in its own order. `seed` is not used: the split is the authors'."""
+    """One half of PQA-L, in its own order. `seed` is not used, because the split is the
+    authors'."""
     random, chosen = Random(0), []
     decisions = rows[:]["final_decision"]
     for answer in ANSWERS:

@@ -1,9 +1,9 @@
 """Checkpoints of an unfinished training: all that it needs to go on as if it had never stopped.
 
 A checkpoint holds the trained parameters, their Adam moments, and how far the training is. Frozen
-parameters are read from the merge again. The checkpoint lies in a folder that Snakemake does not know of,
-because Snakemake deletes the outputs of a failed job. torch.distributed.checkpoint writes it, so that a
-training may go on with another number of GPUs.
+parameters are read from the merge again. The checkpoint lies in a folder that Snakemake does not
+know of, because Snakemake deletes the outputs of a failed job. torch.distributed.checkpoint writes
+it, so that a training may go on with another number of GPUs.
 """
 
 import contextlib
@@ -38,8 +38,8 @@ class Interrupted(Exception):
 @dataclass(frozen=True)
 class Progress:
     """How far a training is: optimiser steps, tokens and answer tokens seen, and seconds by its own
-    clock. device_seconds: the seconds of all processes together. resumed: how often it went on from a
-    checkpoint."""
+    clock. device_seconds: the seconds of all processes together. resumed: how often it went on from
+    a checkpoint."""
 
     step: int = 0
     tokens: int = 0
@@ -52,8 +52,8 @@ class Progress:
 class Checkpoint:
     """The newest state of one training in `folder`, which belongs to it alone.
 
-    key: identifies the training (its parameters and inputs). A checkpoint with another key belongs to
-    another training: it is removed, never continued.
+    key: identifies the training (its parameters and inputs). A checkpoint with another key belongs
+    to another training: it is removed, never continued.
     """
 
     def __init__(self, folder: Path, key: str):
@@ -85,8 +85,8 @@ class Checkpoint:
     ) -> Progress:
         """Load the saved state into parameters and optimiser; without one, return Progress().
 
-        The log is cut back to the steps that the state has. Raises OSError for a damaged checkpoint: a
-        training never goes on from an incomplete state.
+        The log is cut back to the steps that the state has. Raises OSError for a damaged
+        checkpoint: a training never goes on from an incomplete state.
         """
         # only one process looks: a shared disk could show each of them other folders
         saved = parallel.from_first(self._usable)
@@ -129,9 +129,9 @@ class Checkpoint:
     ) -> None:
         """Store the state after `progress.step` steps, then remove the previous one.
 
-        All processes must call this. Parameters and moments change only in an optimiser step, so the
-        state may be saved at any time before the next one. Before the first step there is nothing to
-        save.
+        All processes must call this. Parameters and moments change only in an optimiser step, so
+        the state may be saved at any time before the next one. Before the first step there is
+        nothing to save.
         """
         if progress.step in (0, self._step):
             return
@@ -160,7 +160,8 @@ class Checkpoint:
             shutil.rmtree(self.folder)
 
     def _usable(self) -> Path | None:
-        """The newest complete state, if it belongs to this training. Incomplete ones are removed."""
+        """The newest complete state, if it belongs to this training. Incomplete ones are
+        removed."""
         for cut_off in self.folder.glob("partial-*"):
             shutil.rmtree(cut_off)
         complete = sorted(self.folder.glob("step-*"), key=lambda p: int(p.name.split("-")[1]))

@@ -1,8 +1,8 @@
 """Training: one loop for every method and scale, to be read in one sitting.
 
-AdamW with linear decay minimises the mean loss over the answer tokens of the global batch (section 4.1).
-The loop is ours, on accelerate, because the Trainer of transformers loses a Mixtral's experts when it
-resumes, and ends with exit code 0 when the loss is not a number.
+AdamW with linear decay minimises the mean loss over the answer tokens of the global batch (section
+4.1). The loop is ours, on accelerate, because the Trainer of transformers loses a Mixtral's experts
+when it resumes, and ends with exit code 0 when the loss is not a number.
 """
 
 import math
@@ -30,8 +30,8 @@ from mofe.training.checkpoint import Checkpoint, Interrupted, Signals
 class AnswerLoss(nn.Module):
     """A causal language model's summed cross-entropy over the labelled tokens.
 
-    Logits and the last layer's FFN are computed at the labelled positions only: a multiple-choice row
-    has one or two.
+    Logits and the last layer's FFN are computed at the labelled positions only: a multiple-choice
+    row has one or two.
     """
 
     def __init__(self, model: nn.Module, router_aux_loss: float = 0.0):
@@ -48,8 +48,8 @@ class AnswerLoss(nn.Module):
     ) -> torch.Tensor:
         """Three int64 (rows, length) -> a float32 scalar. Labels are -100 where there is no loss.
 
-        Rows are padded on the right and attention is causal, so no row's tokens see padding: the mask
-        only keeps padding out of the router's auxiliary loss.
+        Rows are padded on the right and attention is causal, so no row's tokens see padding: the
+        mask only keeps padding out of the router's auxiliary loss.
 
         That auxiliary loss is a mean over tokens. It is added once per labelled token, because the
         caller divides the sum by the number of labelled tokens.
@@ -91,13 +91,12 @@ def fit(
 ) -> records.Run:
     """Train the parameters that require gradients, in place, in all processes of this job.
 
-    training: the resolved `training` keys, with micro_batch a number. checkpoint: the state to go on
-    from; the loop saves to it from time to time, and on SIGTERM or SIGUSR1. Its log gets one LossStep
-    per optimiser step. sharding: how several processes share the work. It changes neither the rows of a
-    step nor the loss.
-    Returns what it measured (seconds by its own clock) and counted. Raises FloatingPointError where the
-    loss or the gradient's norm is not finite, ValueError where warm-up takes every step, Interrupted
-    after a signal.
+    training: the resolved `training` keys, with micro_batch a number. checkpoint: the state to go
+    on from; the loop saves to it from time to time, and on SIGTERM or SIGUSR1. Its log gets one
+    LossStep per optimiser step. sharding: how several processes share the work. It changes neither
+    the rows of a step nor the loss. Returns what it measured (seconds by its own clock) and
+    counted. Raises FloatingPointError where the loss or the gradient's norm is not finite,
+    ValueError where warm-up takes every step, Interrupted after a signal.
     """
     accelerator = parallel.accelerator()
     steps = tokens.count_steps(len(rows), training["epochs"], training["global_batch"])
@@ -155,8 +154,8 @@ def fit(
             norm = parallel.full_tensor(norm).item()
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise FloatingPointError(
-                    f"training.learning_rate: at step {number} the loss is {loss} and the gradient's "
-                    f"norm {norm:g} with {training['learning_rate']}; lower it"
+                    f"training.learning_rate: at step {number} the loss is {loss} and the "
+                    f"gradient's norm {norm:g} with {training['learning_rate']}; lower it"
                 )
             for group in optimizer.param_groups:
                 group["lr"] = rate(number - 1)

@@ -1,9 +1,9 @@
 """One training in several processes: who computes which rows, and how the model is sharded.
 
-The experiment does not depend on it: a step has the same rows, and the same loss, whether one process
-computes them or eight. "ddp" replicates the model in every process, and sums gradients once per step.
-"fsdp" shards parameters, gradients and optimiser states among the processes (FSDP2), for models that one
-GPU cannot hold.
+The experiment does not depend on it: a step has the same rows, and the same loss, whether one
+process computes them or eight. "ddp" replicates the model in every process, and sums gradients once
+per step. "fsdp" shards parameters, gradients and optimiser states among the processes (FSDP2), for
+models that one GPU cannot hold.
 """
 
 import math
@@ -56,7 +56,8 @@ def accelerator() -> Accelerator:
 def assign(
     step: Sequence[Sequence[int]], processes: int, rank: int
 ) -> list[tuple[Sequence[int], bool]]:
-    """The micro-batches of an optimiser step that process `rank` computes, as (rows, do they count).
+    """The micro-batches of an optimiser step that process `rank` computes, as (rows, do they
+    count).
 
     step: tokens.schedule's micro-batches, sorted by length, so that those computed at the same time
     have about the same length. All processes get equally many, because they exchange gradients and
@@ -95,16 +96,17 @@ def prepare(objective: nn.Module, accelerator: Accelerator, sharding: Sharding) 
 
 
 def _evenly(parameter: nn.Parameter) -> Shard | None:
-    """The axis along which a parameter is sharded. Stacked experts are cut within each expert, because
-    there may be fewer experts than processes. Where that leaves a remainder, and for everything else,
-    it is the first axis (None)."""
+    """The axis along which a parameter is sharded. Stacked experts are cut within each expert,
+    because there may be fewer experts than processes. Where that leaves a remainder, and for
+    everything else, it is the first axis (None)."""
     even = parameter.ndim == 3 and parameter.shape[1] % processes() == 0
     return Shard(1) if even else None
 
 
 def no_sync(objective: nn.Module, accelerator: Accelerator, last: bool) -> AbstractContextManager:
-    """A context for a micro-batch's backward pass: replicated processes sum gradients only after the
-    step's last micro-batch. Sharded ones do so after each, or a process would hold full gradients."""
+    """A context for a micro-batch's backward pass: replicated processes sum gradients only after
+    the step's last micro-batch. Sharded ones do so after each, or a process would hold full
+    gradients."""
     if processes() == 1 or last or not isinstance(objective, nn.parallel.DistributedDataParallel):
         return nullcontext()
     return accelerator.no_sync(objective)
@@ -141,6 +143,6 @@ def barrier() -> None:
 
 
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """The full tensor where each process holds a shard; other tensors as they are. All processes must
-    call this."""
+    """The full tensor where each process holds a shard; other tensors as they are. All processes
+    must call this."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

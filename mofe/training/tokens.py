@@ -1,4 +1,5 @@
-"""Training rows as token ids with the loss on the answer only, and how they are cut into batches."""
+"""Training rows as token ids with the loss on the answer only, and how they are cut into
+batches."""
 
 import itertools
 import math
@@ -12,15 +13,15 @@ import torch
 
 IGNORED = -100  # the label of a token that the loss leaves out
 
-# What starting a forward pass costs, as the number of tokens that take as long: less padding than that
-# is cheaper than one more pass.
+# What starting a forward pass costs, as the number of tokens that take as long: less padding than
+# that is cheaper than one more pass.
 STARTING = {"cuda": 2048, "cpu": 256}
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Tokenised training rows. `ids[i]` are a row's token ids, of which the first `prompt[i]` are the
-    prompt. `dropped` counts rows longer than the limit."""
+    """Tokenised training rows. `ids[i]` are a row's token ids, of which the first `prompt[i]` are
+    the prompt. `dropped` counts rows longer than the limit."""
 
     ids: list[list[int]]
     prompt: list[int]
@@ -53,9 +54,9 @@ def tokenize(pairs: Sequence[tuple[str, str]], tokenizer, max_length: int) -> Ro
     """Tokenise (prompt, answer) pairs; raw text has an empty prompt.
 
     A row is the tokens of prompt + answer. The answer begins where the prompt's own tokens end, as
-    lm-eval splits a question from its continuation. A row longer than `max_length` tokens is dropped
-    and counted, so that no answer is ever cut; raw text is cut into pieces instead.
-    Raises ValueError where no row is left.
+    lm-eval splits a question from its continuation. A row longer than `max_length` tokens is
+    dropped and counted, so that no answer is ever cut; raw text is cut into pieces instead. Raises
+    ValueError where no row is left.
     """
     prompts = [prompt for prompt, _ in pairs]
     texts = tokenizer([prompt + answer for prompt, answer in pairs])["input_ids"]
@@ -109,10 +110,10 @@ def schedule(
 ) -> Iterator[list[list[int]]]:
     """The micro-batches of every optimiser step, as row indices.
 
-    Each epoch visits every row once, in an order that `seed` gives, `global_batch` rows per step (the
-    epoch's last step may have fewer). Within a step, rows are sorted by length and cut into
-    micro-batches; most_tokens, processes, starting: as in balanced_batches. Sorting saves padding and
-    time, and changes nothing else: the step's gradient is that of all its rows.
+    Each epoch visits every row once, in an order that `seed` gives, `global_batch` rows per step
+    (the epoch's last step may have fewer). Within a step, rows are sorted by length and cut into
+    micro-batches; most_tokens, processes, starting: as in balanced_batches. Sorting saves padding
+    and time, and changes nothing else: the step's gradient is that of all its rows.
     """
     random = np.random.default_rng(seed)
     for _ in range(epochs):
@@ -127,10 +128,10 @@ def balanced_batches(
 ) -> list[list[int]]:
     """A step's rows, sorted by length, in micro_batches that keep all processes busy.
 
-    The processes compute one batch each per round, so the last round should be as full as the others.
-    Tried are the fewest rounds first, and for each number of rounds batches of its even share of the
-    tokens, with more and more allowance for padding, until there are enough batches for the rounds and
-    no more.
+    The processes compute one batch each per round, so the last round should be as full as the
+    others. Tried are the fewest rounds first, and for each number of rounds batches of its even
+    share of the tokens, with more and more allowance for padding, until there are enough batches
+    for the rounds and no more.
     """
     if processes == 1:
         return micro_batches(step, lengths, most_tokens, starting)
@@ -149,13 +150,14 @@ def micro_batches(
 ) -> list[list[int]]:
     """Rows, sorted by length, cut into batches that take the least time together.
 
-    A batch has at most `most_tokens` tokens with padding, or one longer row. It costs these tokens, and
-    `starting` more. The best cut is found by dynamic programming over the number of rows: with
+    A batch has at most `most_tokens` tokens with padding, or one longer row. It costs these tokens,
+    and `starting` more. The best cut is found by dynamic programming over the number of rows: with
     cost[0] = 0, the first `end` rows cost
 
         cost[end] = min over begin of cost[begin] + (end - begin) * length[end - 1] + starting
 
-    where the last batch holds the rows from `begin` on, and the longest row, `end - 1`, sets its width.
+    where the last batch holds the rows from `begin` on, and the longest row, `end - 1`, sets its
+    width.
     """
     length = np.array([lengths[row] for row in step])
     cost = np.zeros(len(step) + 1)
