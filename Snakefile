@@ -18,5 +18,5 @@ rule all:
     default_target: True
     input:
         TABLES,
-        FIGURES,
+        FIGURE_FILES,
         f"{ROOT}/report.html",

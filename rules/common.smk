@@ -15,7 +15,10 @@ from mofe.jobs import job, warm
 from mofe.study.values import ConfigError
 from mofe.study.load import load_study
 from mofe.estimate.cost import LIGHT, Costs
+from mofe.report import figures
+from mofe.report.sources import RECORDS
 from mofe.study.plan import Plan
+from mofe.study.tables import bare, files
 
 # Snakemake lists the command line's files first; what is laid over what is the other way round.
 CONFIG_FILES = dict.fromkeys(
@@ -38,6 +41,7 @@ for model in PLAN.models:
 
 job.prepare_environment(workflow.basedir, STUDY.device)
 ROOT = PLAN.root
+FIGURES = figures.of(PLAN)
 COSTS = Costs(PLAN)
 
 
@@ -54,13 +58,14 @@ def variant(wildcards):
     return PLAN.variants[wildcards.variant]
 
 
-def caption(figure):
-    return Path(workflow.basedir, "docs", "captions", f"{figure}.rst").read_text()
+def table_key(wildcards):
+    """A table's key, as the configuration has it: a number or a word."""
+    return next(key for key in PLAN.tables if str(key) == wildcards.number)
 
 
 def named(wildcards):
     """What a record says of the variant that it belongs to."""
-    return {"moe": variant(wildcards).moe.name, "stages": variant(wildcards).name}
+    return {"moe": variant(wildcards).origin.name, "stages": variant(wildcards).name}
 
 
 def to_push(wildcards):

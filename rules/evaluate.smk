@@ -26,8 +26,8 @@ rule questions:
 rule evaluate:
     input:
         asked=lambda w: PLAN.paths.questions(variant(w), w.task),
-        merge=lambda w: PLAN.paths.moe_dir(variant(w).moe.name),
-        dense=lambda w: PLAN.merge_input(variant(w).moe.name),
+        merge=lambda w: PLAN.paths.origin_dir(variant(w)),
+        dense=lambda w: PLAN.dense_input(variant(w)),
         trained=lambda w: PLAN.trained_files(variant(w), w.seed),
     output:
         record=f"{ROOT}/evals/{{variant}}/s{{seed}}/{{task}}.json",

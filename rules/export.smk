@@ -3,8 +3,8 @@
 
 rule export:
     input:
-        merge=lambda w: PLAN.paths.moe_dir(variant(w).moe.name),
-        dense=lambda w: PLAN.merge_input(variant(w).moe.name),
+        merge=lambda w: PLAN.paths.origin_dir(variant(w)),
+        dense=lambda w: PLAN.dense_input(variant(w)),
         trained=lambda w: PLAN.trained_files(variant(w), w.seed),
         trainings=lambda w: PLAN.params.export(variant(w), w.seed)["trainings"],
     output:

@@ -4,15 +4,15 @@ TABLE_FORMATS = ["tex", "md", "csv"]
 TABLES = expand(
     f"{ROOT}/table{{number}}.{{format}}", number=PLAN.tables, format=TABLE_FORMATS
 )
-FIGURES = expand(
-    f"{ROOT}/figures/{{figure}}.{{format}}", figure=PLAN.figures, format=["pdf", "png"]
+FIGURE_FILES = expand(
+    f"{ROOT}/figures/{{figure}}.{{format}}", figure=FIGURES, format=["pdf", "png"]
 )
 
 
 rule table:
     input:
-        lambda w: PLAN.table_input(int(w.number)),
         PUBLISHED,
+        cells=lambda w: PLAN.table_input(table_key(w)),
     output:
         tex=f"{ROOT}/table{{number}}.tex",
         md=f"{ROOT}/table{{number}}.md",
@@ -30,7 +30,8 @@ rule table:
     resources:
         **asks(LIGHT),
     params:
-        table=lambda w: PLAN.tables[int(w.number)],
+        table=lambda w: bare([PLAN.tables[table_key(w)]])[0],
+        seeds=len(STUDY.seeds),
         unit=STUDY.time_unit,
     script:
         "../scripts/table.py"
@@ -38,8 +39,8 @@ rule table:
 
 rule figure:
     input:
-        lambda w: PLAN.figure_input(w.figure),
         PUBLISHED,
+        files=lambda w: FIGURES[w.figure].source.files(PLAN),
     output:
         pdf=f"{ROOT}/figures/{{figure}}.pdf",
         png=report(
@@ -51,15 +52,16 @@ rule figure:
     log:
         f"{ROOT}/logs/figures/{{figure}}.log",
     wildcard_constraints:
-        figure=names(PLAN.figures),
+        figure=names(FIGURES),
     conda:
         "../envs/mofe.yaml"
     threads: cpus(LIGHT)
     resources:
         **asks(LIGHT),
     params:
-        tables=lambda w: [PLAN.tables[n] for n in PLAN.figures[w.figure]],
-        curves=lambda w: PLAN.curves if w.figure == "loss_curves" else [],
+        spec=lambda w: FIGURES[w.figure].source.spec(PLAN),
+        caption=lambda w: FIGURES[w.figure].caption,
+        seeds=len(STUDY.seeds),
         unit=STUDY.time_unit,
     script:
         "../scripts/figure.py"
@@ -68,9 +70,9 @@ rule figure:
 rule report:
     input:
         PUBLISHED,
-        trainings=PLAN.train_jsons,
-        evaluations=PLAN.eval_jsons,
-        figures=expand(f"{ROOT}/figures/{{figure}}.png", figure=PLAN.figures),
+        trainings=RECORDS.files(PLAN),
+        figures=expand(f"{ROOT}/figures/{{figure}}.png", figure=FIGURES),
+        cells=files(PLAN.tables.values()),
         data=[PLAN.paths.data_counts(d) for d in PLAN.datasets],
     output:
         report(
@@ -86,10 +88,12 @@ rule report:
     resources:
         **asks(LIGHT),
     params:
-        tables=list(PLAN.tables.values()),
-        captions=[caption(figure) for figure in PLAN.figures],
+        tables=bare(PLAN.tables.values()),
+        seeds=len(STUDY.seeds),
+        captions=[figure.caption for figure in FIGURES.values()],
         assumptions=PLAN.params.assumptions(),
         datasets=list(PLAN.datasets),
+        trainings=RECORDS.spec(PLAN),
         mixes=PLAN.mixes,
         study=STUDY.study,
         unit=STUDY.time_unit,

@@ -4,8 +4,8 @@
 
 rule train:
     input:
-        merge=lambda w: PLAN.paths.moe_dir(variant(w).moe.name),
-        dense=lambda w: PLAN.merge_input(variant(w).moe.name),
+        merge=lambda w: PLAN.paths.origin_dir(variant(w)),
+        dense=lambda w: PLAN.dense_input(variant(w)),
         parents=lambda w: PLAN.trained_files(variant(w), w.seed)[:-1],
         data=lambda w: PLAN.stage_data(variant(w).stages[-1].mix),
     output:

@@ -18,6 +18,7 @@ from mofe.study.plan import Plan
 from mofe.study.values import ConfigError
 
 NAMES = {"moe": "tinyllama_2tinyllama", "stages": "none", "seed": 0}
+MERGE = {"dtype": "float32", "gate_mode": "hidden", "experts_per_token": 2}
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +87,11 @@ def test_the_card_is_filled_from_the_records(tiny, plan, tmp_path, data):
     (tmp_path / "mmlu.json").write_text(json.dumps(score))
     paper = Plan(read_study(CONFIG))
     variant = paper.variants["tinyllama_2tinyllama/mmlu_medmcqa_mofe"]
-    given = paper.export_params(variant, 0) | {
+    given = paper.params.export(variant, 0) | {
         "trainings": [str(tmp_path / "train.json")],
         "evaluations": [str(tmp_path / "mmlu.json"), str(tmp_path / "absent.json")],
     }
-    card = export.card(given, NAMES, 123456)
+    card = export.card(given, NAMES, 123456, MERGE)
     assert front(card)["base_model"] == ["TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T"]
     assert front(card)["datasets"] == ["cais/mmlu", "openlifescienceai/medmcqa"]
     assert front(card)["license"] == "unknown" and "has not checked them" in card
@@ -113,7 +114,7 @@ def test_the_card_is_filled_from_the_records(tiny, plan, tmp_path, data):
 def test_generated_rows_are_not_called_the_real_data_sets(plan, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where this study has no results
     variant = plan.variants["tinyllama_2tinyllama/none"]
-    card = export.card(plan.params.export(variant, 0), NAMES, 1)
+    card = export.card(plan.params.export(variant, 0), NAMES, 1, MERGE)
     assert "datasets" not in front(card) and "Not evaluated" in card
     assert "None: this is the merge as it is." in card
 
@@ -121,7 +122,7 @@ def test_generated_rows_are_not_called_the_real_data_sets(plan, tmp_path, monkey
 def test_a_stated_licence_is_the_exporters(plan):
     stated = read_study(CONFIG, export={"license": "apache-2.0"})
     variant = plan.variants["tinyllama_2tinyllama/none"]
-    card = export.card(Plan(stated).export_params(variant, 0), NAMES, 1)
+    card = export.card(Plan(stated).params.export(variant, 0), NAMES, 1, MERGE)
     assert front(card)["license"] == "apache-2.0" and "who exported it: apache-2.0" in card
 
 
@@ -134,7 +135,7 @@ def test_nothing_is_pushed_without_a_token(tmp_path, monkeypatch):
 
 def test_a_repository_has_a_name_for_every_variant(plan):
     pushed = Plan(read_study(CONFIG, export={"push": "me/mofe"}))
-    repos = [pushed.push_repo(v, 0) for v in pushed.variants.values()]
+    repos = [pushed.params.push_repo(v, 0) for v in pushed.variants.values()]
     assert "me/mofe-tinyllama_2tinyllama-mmlu_medmcqa_mofe-s0" in repos
     assert len(set(repos)) == len(repos)
     with pytest.raises(ConfigError, match="export.push is null"):

@@ -20,7 +20,7 @@ from mofe.study.hardware import GIB, GPUS, sharding
 from mofe.study.plan import Plan
 from mofe.study.shapes import Shape
 from mofe.study.values import ConfigError
-from mofe.study.variants import Stage, Variant
+from mofe.study.variants import Dense, Stage, Variant
 
 MB = 1_000_000
 
@@ -170,7 +170,13 @@ class Costs:
 
     def moe_shape(self, moe: str) -> Shape:
         it = self.plan.moes[moe]
-        return self.shape(it.base).mixture(len(it.experts), self.study.merge.experts_per_token)
+        top_k = it.experts_per_token or self.study.merge.experts_per_token
+        return self.shape(it.base).mixture(len(it.experts), top_k)
+
+    def variant_shape(self, variant: Variant) -> Shape:
+        """The shape of a variant's merge, or of its dense model."""
+        it = variant.origin
+        return self.shape(it.base) if isinstance(it, Dense) else self.moe_shape(it.name)
 
     def rows(self, dataset: str) -> int:
         """The rows of a training set: counted once it is prepared, else as configured."""
@@ -246,7 +252,7 @@ class Costs:
 
     def export(self, variant: Variant) -> Estimate:
         """A trained model as one checkpoint, held in float32, an expanded 4-bit one twice."""
-        shape = self.moe_shape(variant.moe.name)
+        shape = self.variant_shape(variant)
         quantised = any(s.get("quantize") for s in self.plan.params.chain(variant))
         resident = memory.PROCESS + memory.loading_bytes(shape) + 4 * shape.parameters * quantised
         disk = self._stored * shape.parameters
@@ -260,7 +266,7 @@ class Costs:
 
     def train(self, variant: Variant) -> Estimate:
         """One stage of a variant's fine-tuning: its last."""
-        shape, stage = self.moe_shape(variant.moe.name), variant.stages[-1]
+        shape, stage = self.variant_shape(variant), variant.stages[-1]
         settings = self.plan.params.method(stage)
         # float32, but large matrices trained on a GPU; adapters are small
         width = 4 if self.on_cpu or settings["method"] == "lora" else 2
@@ -280,7 +286,7 @@ class Costs:
 
     def evaluate(self, variant: Variant, task: str) -> Estimate:
         """A variant on one task, on one GPU, which holds what was trained in float32."""
-        shape, spec = self.moe_shape(variant.moe.name), self.study.tasks[task]
+        shape, spec = self.variant_shape(variant), self.study.tasks[task]
         settings = self.plan.params.method(variant.stages[-1]) if variant.stages else UNTRAINED
         computed = self._computed(shape, variant, folded=True)
         questions = spec.questions or GUESSED_QUESTIONS
@@ -399,7 +405,7 @@ class Costs:
         """A mixture as far as its products go: with one expert a token where all are equal, stay so
         and are folded into one (mofe/layers/experts.py)."""
         stages = [self.plan.params.method(stage) for stage in variant.stages]
-        equal = len(set(variant.moe.experts)) == 1
+        equal = len(set(variant.origin.experts)) == 1
         still = all(
             s["method"] == "lora" or shape.frozen_experts(s) == shape.num_local_experts
             for s in stages

@@ -130,7 +130,7 @@ def _other_bases(costs: Costs) -> dict[str, list[dict[str, Any]]]:
         found[base] = [
             {
                 "label": v.key,
-                "experts": len(v.moe.experts),
+                "experts": len(v.origin.experts),
                 "recipe": v.stages[-1].recipe,
                 **_other(other.train(v)),
             }

@@ -17,7 +17,7 @@ class Job:
     label: str
     after: tuple[str, ...]
     estimate: Estimate
-    tables: tuple[int, ...] = ()
+    tables: tuple[int | str, ...] = ()
 
     @property
     def gpus(self) -> int:
@@ -52,7 +52,7 @@ def jobs(costs: Costs) -> dict[str, Job]:
         estimate, data = costs.train(variant), plan.stage_data(variant.stages[-1].mix)
         for seed in plan.seeds(variant):
             parents = [plan.paths.train_json(v, seed) for v in variant.parents]
-            after = (plan.paths.moe_dir(variant.moe.name), *data, *parents)
+            after = (plan.paths.origin_dir(variant), *data, *parents)
             label = f"{variant.key}/s{seed}"
             made[plan.paths.train_json(variant, seed)] = Job("train", label, after, estimate)
     for key, tasks in plan.tasks.items():
@@ -66,7 +66,7 @@ def jobs(costs: Costs) -> dict[str, Job]:
                 own = [plan.paths.train_json(variant, seed)] if variant.stages else []
                 after = (
                     plan.paths.questions(variant, task),
-                    plan.paths.moe_dir(variant.moe.name),
+                    plan.paths.origin_dir(variant),
                     *own,
                 )
                 made[plan.paths.eval_json(variant, seed, task)] = Job(
@@ -76,7 +76,7 @@ def jobs(costs: Costs) -> dict[str, Job]:
         after = tuple(plan.table_input(number))
         made[f"{plan.root}/table{number}"] = Job("table", str(number), after, LIGHT)
     made = {n: _waiting_for(job, made) for n, job in made.items()}
-    return _marked(made)
+    return _marked(made, list(plan.tables))
 
 
 def _waiting_for(job: Job, made: Mapping[str, Job]) -> Job:
@@ -85,15 +85,18 @@ def _waiting_for(job: Job, made: Mapping[str, Job]) -> Job:
     return replace(job, after=after)
 
 
-def _marked(made: dict[str, Job]) -> dict[str, Job]:
-    """The jobs with the tables that need them."""
-    needed: dict[str, set[int]] = {name: set() for name in made}
+def _marked(made: dict[str, Job], tables: list[int | str]) -> dict[str, Job]:
+    """The jobs with the tables that need them, in the order of `tables`."""
+    needed: dict[str, set[str]] = {name: set() for name in made}
     for name, job in reversed(made.items()):
         if job.rule == "table":
-            needed[name].add(int(job.label))
+            needed[name].add(job.label)
         for before in job.after:
             needed[before] |= needed[name]
-    return {name: replace(job, tables=tuple(sorted(needed[name]))) for name, job in made.items()}
+    return {
+        name: replace(job, tables=tuple(key for key in tables if str(key) in needed[name]))
+        for name, job in made.items()
+    }
 
 
 def critical_path(made: Mapping[str, Job]) -> list[str]:

@@ -22,6 +22,7 @@ from mofe.models.files import weight_files
 
 FORMAT = 1
 MANIFEST, ROUTER = "merge.json", "router.safetensors"
+SETTINGS = ("dtype", "gate_mode", "experts_per_token")
 FFN = re.compile(r"(model\.layers\.\d+\.mlp)\.(gate|up|down)_proj\.weight")  # of a dense model
 
 
@@ -33,7 +34,7 @@ def write(params: Mapping[str, Any], out: Path) -> None:
     where `params` has them relative, so that the whole can be moved.
     """
     slots = [slot["model"] for slot in params["slots"]]
-    kept = {key: params[key] for key in ("dtype", "gate_mode", "experts_per_token")}
+    kept = {key: params[key] for key in SETTINGS}
     manifest = {
         "format": FORMAT,
         **kept,
@@ -116,6 +117,12 @@ def _tensors(
         with safe_open(file, "pt") as stored:
             for key in stored.keys():  # noqa: SIM118 - it is no dictionary
                 yield key, stored.get_tensor(key)
+
+
+def settings(folder: str | Path) -> dict[str, Any]:
+    """What a merge was made with: its dtype, gate_mode and experts_per_token."""
+    manifest = _read(Path(folder))
+    return {key: manifest[key] for key in SETTINGS}
 
 
 def _read(folder: Path) -> dict[str, Any]:

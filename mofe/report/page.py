@@ -35,7 +35,10 @@ _COUNTED = (
     ("sampled", "Sampled"),
     ("characters", "Characters"),
 )
-_METRICS = {"exact": "the share of exact matches"}
+_METRICS = {
+    "exact": "the share of exact matches",
+    "acc_norm": "accuracy by log-likelihood per character (acc_norm)",
+}
 _MINUS = "\u2212"
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -271,7 +274,7 @@ def others(table) -> list[str]:
     found: dict[tuple[str, str], list[float]] = {}
     for cell in _scored(table):
         for record in map(frames.read_eval, cell.files):
-            for metric in record["metrics"].keys() - {record["headline"]}:
+            for metric in sorted(record["metrics"].keys() - {cell.metric or record["headline"]}):
                 value = record["metrics"][metric]["value"]
                 found.setdefault((cell.column, metric), []).append(value)
     return [

@@ -269,10 +269,19 @@ def _written(scorer: AnswerScorer, questions: Sequence[Mapping[str, Any]], score
         }
 
 
-def summarise(questions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def normed(question: Mapping[str, Any]) -> int:
+    """1 where the target is the likeliest option by its log-likelihood per character, else 0:
+    lm-eval's `acc_norm`."""
+    pairs = zip(question["loglikelihoods"], question["options"], strict=True)
+    likelihoods = [likely / len(option) if option else -math.inf for likely, option in pairs]
+    return int(likelihoods.index(max(likelihoods)) == question["target"])
+
+
+def summarise(questions: Sequence[Mapping[str, Any]], has_norm: bool = False) -> dict[str, Any]:
     """The number of questions, the task's metrics (means with lm-eval's closed-form standard error,
     the sample's standard deviation by the root of n), which of them is the headline, and the floor
     that a constant answer reaches; answers in words have none, as no answer is common to them.
+    has_norm: whether `acc_norm` is one of the metrics.
 
     Raises ValueError where there are fewer than two questions.
     """
@@ -280,11 +289,14 @@ def summarise(questions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if n < 2:
         raise ValueError(f"tasks: {n} question(s) are too few for a standard error")
     written = "generated" in questions[0]
-    metrics = WRITTEN if written else CHOSEN
+    fields = WRITTEN if written else CHOSEN
+    metrics = {m: _mean([q[field] for q in questions]) for m, field in fields.items()}
+    if has_norm:
+        metrics["acc_norm"] = _mean([normed(q) for q in questions])
     return {
         "n": n,
         "headline": next(iter(metrics)),
-        "metrics": {m: _mean([q[field] for q in questions]) for m, field in metrics.items()},
+        "metrics": metrics,
         "floor": None if written else floor(questions),
     }
 
@@ -345,7 +357,7 @@ def evaluate_variant(
     lines = "".join(json.dumps(q) + "\n" for q in answered)
     # no time stamp in the header: equal records are equal files
     write_atomic(questions, gzip.compress(lines.encode(), mtime=0))
-    summary = summarise(answered)
+    summary = summarise(answered, asking.has_norm(asked))
     result = {
         "task": params["name"],
         **names,

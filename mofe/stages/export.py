@@ -1,4 +1,4 @@
-"""A trained variant as a standard Mixtral checkpoint that others can load, and its model card."""
+"""A trained variant as a standard checkpoint that others can load, and its model card."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from mofe import provenance
 from mofe.files import write_atomic
 from mofe.layers.experts import QuantizedStack, SplitExperts
 from mofe.layers.nf4 import expanded
-from mofe.models import load, methods
+from mofe.models import load, manifest, methods
 from mofe.models.files import TOKENIZER_FILES
 
 SHARD_SIZE = "5GB"
@@ -44,7 +44,7 @@ def export(
     names: Mapping[str, Any],
     out: Path,
 ) -> str:
-    """Write a variant as a Mixtral checkpoint: sharded safetensors, configuration, tokenizer, card.
+    """Write a variant as a Mixtral, or a dense model, checkpoint: sharded safetensors, configuration, tokenizer, card.
 
     merge, trained as in evaluate_variant; params: Plan.params.export; names: of merge, stages and
     seed. Weights are stored in the merge's dtype. Returns a line for the user.
@@ -56,7 +56,8 @@ def export(
     for name in TOKENIZER_FILES:
         if (file := Path(merge) / name).exists():
             shutil.copy(file, out / name)
-    write_atomic(out / "README.md", card(params, names, total))
+    settings = manifest.settings(merge) if manifest.exists(merge) else None
+    write_atomic(out / "README.md", card(params, names, total, settings))
     return f"{total:,} parameters in {params['dtype']}"
 
 
@@ -116,10 +117,16 @@ def _filled(config, weights: Mapping[str, torch.Tensor]) -> nn.Module:
 # --------------------------------------------------------------------------------- model card
 
 
-def card(params: Mapping[str, Any], names: Mapping[str, Any], total: int) -> str:
+def card(
+    params: Mapping[str, Any],
+    names: Mapping[str, Any],
+    total: int,
+    merge: Mapping[str, Any] | None,
+) -> str:
     """The model card (README.md), from the records of the trainings and evaluations that exist.
 
-    params: Plan.params.export; total: number of parameters.
+    params: Plan.params.export; total: number of parameters; merge: what its merge was made with
+    (mofe.models.manifest.settings), None for a dense model.
     """
     trainings = [json.loads(Path(file).read_text()) for file in params["trainings"]]
     scores = [json.loads(Path(f).read_text()) for f in params["evaluations"] if Path(f).exists()]
@@ -128,14 +135,21 @@ def card(params: Mapping[str, Any], names: Mapping[str, Any], total: int) -> str
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "license": params["license"] or "unknown",
-        "tags": ["mixtral", "moe", "mofe"],
+        "tags": ["mixtral", "moe", "mofe"] if merge else ["mofe"],
         "base_model": list(dict.fromkeys(m["hub"] for m in dense.values() if m.get("hub"))),
         # the generated world bears the names of the real data sets
         "datasets": list(dict.fromkeys(data["source"]["repo"] for data in params["data"]))
         if params["read_from"] != "world"
         else [],
     }
-    slots = ", ".join(f"{n} x {expert}" for expert, n in params["experts"].items())
+    kind, made_from = "dense model", f"Dense model: {params['base']}."
+    if merge:
+        slots = ", ".join(f"{n} x {expert}" for expert, n in params["experts"].items())
+        kind = "mixture of experts"
+        made_from = (
+            f"Base: {params['base']}. Experts: {slots}. Router: {merge['gate_mode']} gates, "
+            f"{merge['experts_per_token']} experts a token."
+        )
     lines = [
         "---",
         yaml.safe_dump({k: v for k, v in front.items() if v}, sort_keys=False).strip(),
@@ -143,7 +157,7 @@ def card(params: Mapping[str, Any], names: Mapping[str, Any], total: int) -> str
         f"# {names['moe']}, {names['stages']}, seed {names['seed']}",
         "",
         (
-            f"A mixture of experts of the study `{params['study']}` of [MoFE: Mixture of Frozen Experts]"
+            f"A {kind} of the study `{params['study']}` of [MoFE: Mixture of Frozen Experts]"
             "(https://arxiv.org/abs/2503.06491), reproduced. "
             f"{total:,} parameters, stored in {params['dtype']}."
         ),
@@ -155,10 +169,7 @@ def card(params: Mapping[str, Any], names: Mapping[str, Any], total: int) -> str
         ),
         "## Made from",
         "",
-        (
-            f"Base: {params['base']}. Experts: {slots}. Router: {params['gate_mode']} gates, "
-            f"{params['experts_per_token']} experts a token."
-        ),
+        made_from,
         "",
         *_table(["Model", "Origin"], [[name, _origin(it, commits)] for name, it in dense.items()]),
         "",
@@ -167,7 +178,7 @@ def card(params: Mapping[str, Any], names: Mapping[str, Any], total: int) -> str
         *(
             _stages(params, trainings, commits)
             if trainings
-            else ["None: this is the merge as it is."]
+            else [f"None: this is the {'merge' if merge else 'model'} as it is."]
         ),
         "",
         "## Scores",

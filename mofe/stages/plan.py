@@ -64,8 +64,7 @@ def check_counts(costs: Costs) -> int:
     """
     plan = costs.plan
     kinds = [
-        (costs.moe_shape(v.moe.name), plan.params.method(v.stages[-1]))
-        for v in plan.trained.values()
+        (costs.variant_shape(v), plan.params.method(v.stages[-1])) for v in plan.trained.values()
     ]
     for model in plan.models:
         for mix, recipe in (costs.study.models[model].train or {}).items():

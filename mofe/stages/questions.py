@@ -40,6 +40,8 @@ COLUMNS = pa.schema(
         "starts": pa.list_(pa.int32()),
     }
 )
+# The file's metadata where lm-eval scores the task by `acc_norm` too.
+NORMED = {b"acc_norm": b"true"}
 
 
 def make(*, params: Mapping[str, Any], tokenizer: str, out: Path) -> str:
@@ -47,7 +49,8 @@ def make(*, params: Mapping[str, Any], tokenizer: str, out: Path) -> str:
     line for the user. Raises as `build` does."""
     found = build(params, load.tokenizer(tokenizer))
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(found, COLUMNS), sink, compression="zstd")
+    schema = COLUMNS.with_metadata(NORMED) if tasks.has_norm(params) else COLUMNS
+    pq.write_table(pa.Table.from_pylist(found, schema), sink, compression="zstd")
     write_atomic(out, sink.getvalue().to_pybytes())
     return f"{len(found)} questions"
 
@@ -55,6 +58,11 @@ def make(*, params: Mapping[str, Any], tokenizer: str, out: Path) -> str:
 def read(file: str | Path) -> list[dict[str, Any]]:
     """The questions as `build` gave them."""
     return pq.read_table(file).to_pylist()
+
+
+def has_norm(file: str | Path) -> bool:
+    """Whether the task is scored by `acc_norm` too."""
+    return NORMED.items() <= (pq.read_schema(file).metadata or {}).items()
 
 
 def build(params: Mapping[str, Any], tokenizer) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 from mofe.study import checks
 from mofe.study.hardware import GPUS
 from mofe.study.values import (
+    LABEL_SEPARATOR,
     Amount,
     Count,
     DataName,
@@ -21,11 +22,14 @@ from mofe.study.values import (
     ModelName,
     Name,
     Part,
+    RowName,
+    Scored,
     Seed,
     Share,
     Shown,
     SourceName,
     Stages,
+    TableKey,
     TaskName,
     count_or,
     exactly_one,
@@ -302,11 +306,22 @@ class Merge(Part):
     dtype: Literal["float32", "bfloat16"]
 
 
+class MixtureMerge(Part):
+    """What a mixture may set differently from `merge`."""
+
+    gate_mode: Literal["hidden", "cheap_embed", "random"] | None = None
+    experts_per_token: Count | None = None
+
+
 class Mixture(Part):
-    """A mixture of experts: the base and how many copies of which expert."""
+    """A mixture of experts: the base and how many copies of which expert.
+
+    merge: settings of `merge` that differ; they are part of the merge's name.
+    """
 
     base: ModelName
     experts: Annotated[dict[ModelName, Count], Field(min_length=1)]
+    merge: MixtureMerge = MixtureMerge()
 
 
 class Recipe(Part):
@@ -349,24 +364,37 @@ class Recipe(Part):
         return self.model_dump(exclude={"method", "training"})
 
 
-class TableRow(Part):
-    """A row: labels as the paper prints them, a mixture, and its training, stage after stage."""
+def _kept(value: Any) -> Any:
+    """Tables, or a table's rows, without those that an overlay sets to null: they are left out."""
+    if isinstance(value, Mapping):
+        return {name: part for name, part in value.items() if part is not None}
+    return value
 
-    labels: list[str]
-    mixture: MixtureName
+
+class TableRow(Part):
+    """A row: a mixture or a dense model, and its training, stage after stage."""
+
+    mixture: MixtureName | None = None
+    model: ModelName | None = None
     train: Stages = {}
+
+    @model_validator(mode="after")
+    def _one_origin(self):
+        return exactly_one(self, "mixture", "model")
 
 
 class TableSpec(Part):
     """A table: `columns` maps the paper's headings to what they show, `beside` headings of our own
-    to tasks that the paper's table lacks."""
+    to tasks that the paper's table lacks. `rows` have their labels for a name, as the paper prints
+    them, joined by " | "; null leaves one out.
+    """
 
     caption: str
     labels: list[str]
     header: list[tuple[str, Count]] | None = None
     columns: Annotated[dict[str, Shown], Field(min_length=1)]
-    beside: dict[str, TaskName] | None = None
-    rows: Annotated[list[TableRow], Field(min_length=1)]
+    beside: dict[str, Scored] | None = None
+    rows: Annotated[dict[RowName, TableRow], Field(min_length=1), BeforeValidator(_kept)]
 
     @model_validator(mode="before")
     @classmethod
@@ -377,12 +405,12 @@ class TableSpec(Part):
 
     @model_validator(mode="after")
     def _labels_fit(self):
-        for number, row in enumerate(self.rows, 1):
-            if len(row.labels) != len(self.labels):
+        for name in self.rows:
+            if (count := len(name.split(LABEL_SEPARATOR))) != len(self.labels):
                 raise PydanticCustomError(
                     "labels",
                     "row {row} has {n} labels for {m} label headings",
-                    {"row": number, "n": len(row.labels), "m": len(self.labels)},
+                    {"row": repr(name), "n": count, "m": len(self.labels)},
                 )
         return self
 
@@ -401,13 +429,6 @@ class Assumption(Part):
     item: str
     key: str
     evidence: str
-
-
-def _kept(value: Any) -> Any:
-    """Tables without those that an overlay sets to null: they are left out of the study."""
-    if isinstance(value, Mapping):
-        return {number: table for number, table in value.items() if table is not None}
-    return value
 
 
 def _listed(value: Any) -> Any:
@@ -442,7 +463,7 @@ class Study(Part):
     mixtures: dict[Name, Mixture]
     training: Training
     recipes: dict[Name, Recipe]
-    tables: Annotated[dict[Count, TableSpec], Field(min_length=1), BeforeValidator(_kept)]
+    tables: Annotated[dict[TableKey, TableSpec], Field(min_length=1), BeforeValidator(_kept)]
     assumptions: list[Assumption]
     export: Export = Export()
 
@@ -454,6 +475,11 @@ class Study(Part):
                 "study", "{problems}", {"problems": "\n".join(problems), "list": problems}
             )
         return self
+
+    def merged_by(self, mixture: str) -> Merge:
+        """The merge's settings of a mixture: `merge`, and what the mixture sets differently."""
+        own = self.mixtures[mixture].merge.model_dump(exclude_none=True)
+        return self.merge.model_copy(update=own)
 
     def lineage(self, model: str) -> list[str]:
         """The models that a dense model is fine-tuned from, the first one first, and itself."""

@@ -9,11 +9,21 @@ import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WrapValidator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WrapValidator,
+)
 from pydantic_core import PydanticCustomError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SHOWS = ("trainable", "time")  # what a table's column can show besides a task
+METRICS = ("acc", "acc_norm", "f1", "exact")  # what a task's column can show: task.metric
+LABEL_SEPARATOR = " | "  # joins a row's labels to its name
 
 
 class ConfigError(ValueError):
@@ -35,24 +45,24 @@ def suggest(word: Any, known: Iterable[str]) -> str:
     return f"; known are {', '.join(known)}" if known else ""
 
 
-def _known(sections: str, extra: tuple[str, ...] = ()):
-    """A validator: the value is a name declared in one of the `sections` (or in `extra`)."""
+def _known(sections: str):
+    """A validator: the value is a name declared in one of the `sections`."""
 
     def check(value: str, info):
-        declared = [n for s in sections.split("|") for n in info.context.get(s, ())] + list(extra)
+        declared = [n for s in sections.split("|") for n in info.context.get(s, ())]
         if value not in declared:
-            raise PydanticCustomError(
-                "unknown_name",
-                "{value} is not declared under {sections}{hint}",
-                {
-                    "value": repr(value),
-                    "sections": " or ".join(sections.split("|")),
-                    "hint": suggest(value, declared),
-                },
-            )
+            raise _undeclared(value, " or ".join(sections.split("|")), declared)
         return value
 
     return AfterValidator(check)
+
+
+def _undeclared(value: str, sections: str, known: Iterable[str]) -> PydanticCustomError:
+    return PydanticCustomError(
+        "unknown_name",
+        "{value} is not declared under {sections}{hint}",
+        {"value": repr(value), "sections": sections, "hint": suggest(value, known)},
+    )
 
 
 def _is_name(value: str) -> str:
@@ -66,7 +76,51 @@ def _is_name(value: str) -> str:
     return value
 
 
+def _scored(*extra: str):
+    """A validator: the value is a declared task, one of its metrics, or one of `extra`."""
+
+    def check(value: str, info):
+        declared = list(info.context.get("tasks", ()))
+        task, metric = task_metric(value, declared)
+        if metric is not None and metric not in METRICS:
+            raise PydanticCustomError(
+                "unknown_name",
+                "{value} names no metric of a task{hint}",
+                {"value": repr(value), "hint": suggest(metric, METRICS)},
+            )
+        if task not in (*declared, *extra):
+            raise _undeclared(task, "tasks", [*declared, *extra])
+        return value
+
+    return AfterValidator(check)
+
+
+def task_metric(shown: str, tasks: Iterable[str]) -> tuple[str, str | None]:
+    """The task and the metric that a column shows; None stands for the task's headline. A task's
+    name may have dots, so what is declared is a task."""
+    task, _, metric = shown.rpartition(".")
+    return (task, metric) if shown not in tasks and task in tasks else (shown, None)
+
+
+def _table_key(value: Any) -> int | str:
+    """A number from 1, or a word that can be a name; a number in quotes is a number."""
+    if isinstance(value, str) and value.isdecimal():
+        value = int(value)
+    if isinstance(value, str):
+        return _is_name(value)
+    if type(value) is not int or value < 1:
+        raise PydanticCustomError("table_key", "a table's key is a number from 1 or a name")
+    return value
+
+
+def _row_name(value: Any) -> str:
+    """The row's labels in one text. YAML reads the label of "8: {...}" as a number."""
+    return str(value) if type(value) is int else value
+
+
 Name = Annotated[str, AfterValidator(_is_name)]
+TableKey = Annotated[int | str, WrapValidator(lambda value, _: _table_key(value))]
+RowName = Annotated[str, BeforeValidator(_row_name)]
 ModelName = Annotated[str, _known("models")]
 SourceName = Annotated[str, _known("sources")]
 DataName = Annotated[str, _known("data")]
@@ -74,7 +128,8 @@ MixName = Annotated[str, _known("mixes|data")]
 TaskName = Annotated[str, _known("tasks")]
 RecipeName = Annotated[str, _known("recipes")]
 MixtureName = Annotated[str, _known("mixtures")]
-Shown = Annotated[str, _known("tasks", SHOWS)]
+Scored = Annotated[str, _scored()]
+Shown = Annotated[str, _scored(*SHOWS)]
 Stages = dict[MixName, RecipeName]  # in order: trained on this mix by this recipe, then ...
 Count = Annotated[int, Field(ge=1)]
 
