@@ -38,7 +38,7 @@ class Own:
             name: {"positive": [[words[200 + n]]], "negative": [words[300]]}
             for n, name in enumerate(GATES)
         }
-        row = {"mixture": "mine", "labels": ["untuned"]}
+        row = {"mixture": "mine"}
         self.overlay = {
             "study": "own",
             "device": "cpu",
@@ -77,7 +77,7 @@ class Own:
                     "caption": "Experts of our own.",
                     "labels": ["Tuning"],
                     "columns": {"Quiz": "quiz", "Trained": "trainable"},
-                    "rows": [row, {**row, "labels": ["MoFE"], "train": {"quiz": "mofe"}}],
+                    "rows": {"none": row, "MoFE": {**row, "train": {"quiz": "mofe"}}},
                 },
             },
         }
@@ -121,7 +121,9 @@ def test_the_exported_model_is_the_trained_one(own):
     plan = Plan(read_study(CONFIG, own.root / "own.yaml"))
     variant = plan.variants["ours_1code-1law-1tuned/quiz_mofe"]
     deltas = plan.trained_files(variant, 0)
-    trained = load.variant(plan.paths.moe_dir(variant.moe.name), plan.params.chain(variant), deltas)
+    trained = load.variant(
+        plan.paths.moe_dir(variant.origin.name), plan.params.chain(variant), deltas
+    )
     exported = AutoModelForCausalLM.from_pretrained(own.exported)
     ids = torch.arange(3, 43)[None]
     with torch.inference_mode():
