@@ -77,7 +77,7 @@ class Own:
                     "caption": "Experts of our own.",
                     "labels": ["Tuning"],
                     "columns": {"Quiz": "quiz", "Trained": "trainable"},
-                    "rows": {"none": row, "MoFE": {**row, "train": {"quiz": "mofe"}}},
+                    "rows": {"untuned": row, "MoFE": {**row, "train": {"quiz": "mofe"}}},
                 },
             },
         }
@@ -85,7 +85,7 @@ class Own:
     def run(self, *targets: str, check: bool = True, **models):
         overlay = {**self.overlay, "models": {**self.overlay["models"], **models}}
         file = self.root / "own.yaml"
-        file.write_text(yaml.safe_dump(overlay))
+        file.write_text(yaml.safe_dump(overlay, sort_keys=False))
         files = ["--configfile", str(CONFIG), str(file)]
         return snakemake("--cores", "1", *files, "--", *targets, check=check)
 

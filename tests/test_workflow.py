@@ -162,7 +162,7 @@ class Reduced:
         files = [str(CONFIG), str(MINI), str(REDUCED)]
         if overlay is not None:
             file = self.overlays / "overlay.yaml"
-            file.write_text(yaml.safe_dump(overlay))
+            file.write_text(yaml.safe_dump(overlay, sort_keys=False))
             files.append(str(file))
         return ["--configfile", *files, "--config", f"results={self.results}", "--", *targets]
 
