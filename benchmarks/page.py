@@ -178,20 +178,19 @@ def hours(record: dict[str, Any]) -> Iterator[str]:
     rows = []
     for number in (1, 2):
         taken, printed = {}, {}
-        specs = [spec for spec in study.tables[number].rows if spec.train]
-        for spec in specs:
+        specs = {name: spec for name, spec in study.tables[number].rows.items() if spec.train}
+        for label, spec in specs.items():
             ((mix, recipe),) = spec.train.items()
             tokens = sum(study.data[d].rows * study.data[d].tokens for d in plan.mix(mix))
             it = entries(size, spec.mixture).get(("mofe", recipe), {})
             if "tokens_per_second" in it:
                 seconds = study.training.epochs * tokens / speed(it)
                 taken[spec.mixture, recipe] = seconds / 3600
-            label = paper.LABEL_SEPARATOR.join(spec.labels)
             theirs = paper.printed(number, label, "Training Time(hr)")
             printed[spec.mixture, recipe] = float(theirs) if theirs else None
-        for spec in specs:
+        for label, spec in specs.items():
             (recipe,) = spec.train.values()
-            row = [f"Table {number}: {', '.join(spec.labels)}"]
+            row = [f"Table {number}: {label.replace(paper.LABEL_SEPARATOR, ', ')}"]
             for its, digits in ((taken, 2), (printed, 0)):
                 one, mofe = its.get((spec.mixture, recipe)), its.get((spec.mixture, "mofe"))
                 row.append("not measured" if one is None else f"{one:.{digits}f}")

@@ -291,7 +291,7 @@ class Scores(Record):
         description="The metric that tables show: `acc` of multiple choice, `f1` of free text."
     )
     metrics: dict[str, Metric] = Field(
-        description="Every metric by name. `acc`: the share answered right. `f1` and `exact`: SQuAD's F1 "
+        description="Every metric by name. `acc`: the share answered right. `acc_norm`, where lm-eval's task has it: the same by log-likelihood per character. `f1` and `exact`: SQuAD's F1 "
         "over the words of an answer, and the share of exact matches."
     )
     floor: Floor | None = Field(

@@ -15,7 +15,10 @@ from mofe.estimate.cost import Costs
 from mofe.jobs import checks, downloads, job, resources, warm
 from mofe.study.graph import Graph
 from mofe.study.load import load_study
+from mofe.report import figures
+from mofe.report.sources import RECORDS
 from mofe.study.plan import Plan
+from mofe.study.tables import bare
 from mofe.study.values import ConfigError
 
 # Snakemake lists the command line's files first; what is laid over what is the other way round.
@@ -38,7 +41,8 @@ refuse(checks.missing_folders(PLAN, os.path.isdir))
 
 job.prepare_environment(workflow.basedir, STUDY.device)
 ROOT = PLAN.root
-GRAPH = Graph(PLAN)
+FIGURES = figures.of(PLAN)
+GRAPH = Graph(PLAN, figures.inputs(PLAN))
 COSTS = Costs(PLAN)
 
 # A rule's `threads` and `resources`, by its name.
@@ -62,11 +66,7 @@ def variant(wildcards):
 
 def named(wildcards):
     """What a record says of the variant that it belongs to."""
-    return {"moe": variant(wildcards).moe.name, "stages": variant(wildcards).name}
-
-
-def caption(figure):
-    return Path(workflow.basedir, "docs", "captions", f"{figure}.rst").read_text()
+    return {"moe": variant(wildcards).origin.name, "stages": variant(wildcards).name}
 
 
 wildcard_constraints:

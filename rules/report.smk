@@ -26,7 +26,8 @@ rule table:
     resources:
         **asks("table"),
     params:
-        table=lambda w: PLAN.tables[int(w.number)],
+        table=lambda w: bare([PLAN.tables[PLAN.table_key(w.number)]])[0],
+        seeds=len(STUDY.seeds),
         unit=STUDY.time_unit,
         published=PUBLISHED,
     script:
@@ -47,18 +48,18 @@ rule figure:
     log:
         f"{ROOT}/logs/figures/{{figure}}.log",
     wildcard_constraints:
-        figure=names(PLAN.figures),
+        figure=names(FIGURES),
     conda:
         "../envs/mofe.yaml"
     threads: cpus("figure")
     resources:
         **asks("figure"),
     params:
-        tables=lambda w: [PLAN.tables[n] for n in PLAN.figures[w.figure]],
-        curves=lambda w: PLAN.curves if w.figure == "loss_curves" else [],
+        spec=lambda w: FIGURES[w.figure].source.spec(PLAN),
+        caption=lambda w: FIGURES[w.figure].caption,
+        seeds=len(STUDY.seeds),
         unit=STUDY.time_unit,
         published=PUBLISHED,
-        caption=lambda w: caption(w.figure),
     script:
         "../scripts/figure.py"
 
@@ -80,10 +81,12 @@ rule report:
     resources:
         **asks("report"),
     params:
-        tables=list(PLAN.tables.values()),
-        captions=[caption(figure) for figure in PLAN.figures],
+        tables=bare(PLAN.tables.values()),
+        seeds=len(STUDY.seeds),
+        captions=[figure.caption for figure in FIGURES.values()],
         assumptions=PLAN.params.assumptions(),
         datasets=list(PLAN.datasets),
+        trainings=RECORDS.spec(PLAN),
         mixes=PLAN.mixes,
         study=STUDY.study,
         unit=STUDY.time_unit,

@@ -2,10 +2,13 @@
 
 from mofe.jobs.job import run
 
-figure, outputs = snakemake.wildcards.figure, list(snakemake.output)
-drawn_from = (
-    {"curves": snakemake.params.curves}
-    if figure == "loss_curves"
-    else {"tables": snakemake.params.tables, "unit": snakemake.params.unit}
+run(
+    "mofe.report.figures:draw",
+    snakemake,
+    name=snakemake.wildcards.figure,
+    spec=snakemake.params.spec,
+    files=list(snakemake.input.files),
+    seeds=snakemake.params.seeds,
+    unit=snakemake.params.unit,
+    outputs=list(snakemake.output),
 )
-run(f"mofe.report.figures:{figure}", snakemake, **drawn_from, outputs=outputs)

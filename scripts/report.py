@@ -1,17 +1,23 @@
 """The report, one self-contained page (rules/report.smk)."""
 
 from mofe.jobs.job import run
+from mofe.report import sources
+from mofe.study import tables
 
+seeds = snakemake.params.seeds
+shown = tables.filled(snakemake.params.tables, snakemake.input.cells, seeds)
+trainings = list(snakemake.input.trainings)
+runs = sources.RECORDS.filled(snakemake.params.trainings, trainings, seeds)
 run(
     "mofe.report.page:write",
     snakemake,
-    tables=snakemake.params.tables,
+    tables=shown,
     figures=list(zip(snakemake.input.figures, snakemake.params.captions, strict=True)),
     assumptions=snakemake.params.assumptions,
     data=dict(zip(snakemake.params.datasets, snakemake.input.data, strict=True)),
-    mixes=snakemake.params.mixes,
-    trainings=list(snakemake.input.trainings),
-    evaluations=list(snakemake.input.evaluations),
+    mixes=sources.by_mix(snakemake.params.mixes, runs),
+    trainings=trainings,
+    evaluations=tables.evaluations(shown),
     study=snakemake.params.study,
     unit=snakemake.params.unit,
     notes=snakemake.params.notes,

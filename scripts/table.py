@@ -1,11 +1,13 @@
 """A table of the paper as LaTeX, Markdown and CSV (rules/report.smk)."""
 
 from mofe.jobs.job import run
+from mofe.study.tables import filled
 
+(table,) = filled([snakemake.params.table], snakemake.input.cells, snakemake.params.seeds)
 run(
     "mofe.report.tables:write",
     snakemake,
-    table=snakemake.params.table,
+    table=table,
     unit=snakemake.params.unit,
     tex=snakemake.output.tex,
     md=snakemake.output.md,

@@ -6,6 +6,7 @@ from conftest import CONFIG, MINI
 from mofe.estimate.cost import Costs
 from mofe.jobs import checks, downloads, resources
 from mofe.jobs.checks import Waiting
+from mofe.report.figures import inputs
 from mofe.study.graph import Graph
 from mofe.study.load import read_study
 from mofe.study.plan import Plan
@@ -162,7 +163,7 @@ def test_a_rule_without_wildcards_asks_for_little(costs):
 
 
 def test_a_training_on_several_nodes_starts_its_own_processes(paper_plan, costs):
-    jobs = Graph(paper_plan).jobs
+    jobs = Graph(paper_plan, inputs(paper_plan)).jobs
     assert resources.spread(costs, "train", jobs) == {}
     narrow = Costs(paper_plan, gpu="a100-80gb", gpus_per_node=1)
     assert resources.spread(narrow, "train", jobs) == {"mpi": "srun", "tasks_per_node": 2}
@@ -171,4 +172,4 @@ def test_a_training_on_several_nodes_starts_its_own_processes(paper_plan, costs)
 
 def test_before_a_download_tells_sizes_no_job_is_spread(tmp_path):
     plan = Plan(read_study(CONFIG, models={"tinyllama": {"shape": None}}, results=str(tmp_path)))
-    assert resources.spread(Costs(plan), "train", Graph(plan).jobs) == {}
+    assert resources.spread(Costs(plan), "train", Graph(plan, inputs(plan)).jobs) == {}

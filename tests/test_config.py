@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mofe.study.checks import value_at
+from mofe.study.config import Study
 from mofe.study.load import load_study, overlay, read_study
 from mofe.study.methods import Ia3
+from mofe.study.plan import Plan
 from mofe.study.values import NAME, ConfigError
 
 
@@ -47,9 +49,9 @@ FAULTS = {
     "unknown key": (("training", "epochz"), 3, "training.epochz", "'epochs'"),
     "unknown key of a recipe": (("recipes", "lora", "rnak"), 4, "recipes.lora.rnak", "'rank'"),
     "unknown key of a row": (
-        ("tables", 1, "rows", 0, "mixtrue"),
+        ("tables", 1, "rows", "Small | X", "mixtrue"),
         "small",
-        "tables.1.rows.0.mixtrue",
+        "tables.1.rows.Small | X.mixtrue",
         "'mixture'",
     ),
     "unknown key of an override": (
@@ -60,15 +62,15 @@ FAULTS = {
     ),
     "unknown section": (("trainin",), {}, "trainin", "'training'"),
     "unknown mixture": (
-        ("tables", 1, "rows", 0, "mixture"),
+        ("tables", 1, "rows", "Small | X", "mixture"),
         "smal",
-        "tables.1.rows.0.mixture",
+        "tables.1.rows.Small | X.mixture",
         "'small'",
     ),
     "unknown recipe": (
-        ("tables", 7, "rows", 0, "train"),
+        ("tables", 7, "rows", "4 | 0", "train"),
         {"medmcqa": "moffe"},
-        "tables.7.rows.0.train.medmcqa",
+        "tables.7.rows.4 | 0.train.medmcqa",
         "'mofe'",
     ),
     "unknown expert": (
@@ -184,7 +186,12 @@ FAULTS = {
         "mixtures.medical_4.experts.medical",
         "add 4 more list(s) of prompts",
     ),
-    "too many frozen": (("recipes", "freeze3", "frozen"), 5, "tables.7.rows.1.train", "freezes 5"),
+    "too many frozen": (
+        ("recipes", "freeze3", "frozen"),
+        5,
+        "tables.7.rows.3 | 1.train",
+        "freezes 5",
+    ),
     "a circle of models": (("models", "general", "from"), "general", "models.general", "circle"),
     "an assumption without its key": (
         ("assumptions", 0, "key"),
@@ -206,18 +213,73 @@ FAULTS = {
         "dense",
     ),
     "a stage after a quantised one": (
-        ("tables", 7, "rows", 0, "train"),
+        ("tables", 7, "rows", "4 | 0", "train"),
         {"mmlu": "qlora", "medmcqa": "mofe"},
-        "tables.7.rows.0.train",
+        "tables.7.rows.4 | 0.train",
         "make it the last",
     ),
     "results with wildcards": (("results",), "{x}", "results", "{x}"),
     "a seed twice": (("seeds",), [1, 1], "seeds", "twice"),
     "labels that do not fit": (
-        ("tables", 7, "rows", 0, "labels"),
-        ["4"],
+        ("tables", 7, "rows", "4"),
+        {"mixture": "medium"},
         "tables.7",
-        "1 labels for 2",
+        "row '4' has 1 labels for 2",
+    ),
+    "a row of nothing": (
+        ("tables", 7, "rows", "4 | 0"),
+        {"train": {"medmcqa": "mofe"}},
+        "tables.7.rows.4 | 0",
+        "exactly one of mixture, model, has none",
+    ),
+    "a row of two models": (
+        ("tables", 7, "rows", "4 | 0", "model"),
+        "tinyllama",
+        "tables.7.rows.4 | 0",
+        "exactly one of mixture, model",
+    ),
+    "unknown model of a row": (
+        ("tables", 7, "rows", "5 | 0"),
+        {"model": "tinylama"},
+        "tables.7.rows.5 | 0.model",
+        "'tinyllama'",
+    ),
+    "a dense row with frozen experts": (
+        ("tables", 7, "rows", "4 | 0"),
+        {"model": "tinyllama", "train": {"medmcqa": "mofe"}},
+        "tables.7.rows.4 | 0.train",
+        "'mofe' freezes experts, but the model 'tinyllama' is dense; name a mixture",
+    ),
+    "unknown metric": (
+        ("tables", 6, "columns"),
+        {"MedMCQA": "medmcqa.acc_nrom"},
+        "tables.6.columns.MedMCQA",
+        "did you mean 'acc_norm'?",
+    ),
+    "a metric of an unknown task": (
+        ("tables", 4, "beside"),
+        {"F1": "finance_opn.f1"},
+        "tables.4.beside.F1",
+        "is not declared under tasks",
+    ),
+    "a table whose key is no name": (
+        ("tables", "../x"),
+        {},
+        "tables.../x",
+        "cannot be a name",
+    ),
+    "a table without a number": (("tables", 0), {}, "tables.0", "a number from 1 or a name"),
+    "more experts a token than a mixture has": (
+        ("mixtures", "small", "merge"),
+        {"experts_per_token": 3},
+        "mixtures.small.experts",
+        "merge.experts_per_token is 3",
+    ),
+    "an unknown setting of a mixture's merge": (
+        ("mixtures", "small", "merge"),
+        {"gate": "random"},
+        "mixtures.small.merge.gate",
+        "'gate_mode'",
     ),
 }
 
@@ -286,6 +348,69 @@ def test_line_numbers_and_keys_written_twice(tmp_path, config):
     told = problems(yaml.safe_load(file.read_text()), [file])
     assert any(p.startswith(f"training.learning_rate ({file}:{line})") for p in told)
     assert any(p.startswith("seeds (") and "stands twice" in p for p in told)
+
+
+def study_of(tmp_path, *overlays: str) -> Study:
+    """config.yaml under overlays, which are read as Snakemake reads them."""
+    files = [tmp_path / f"{number}.yaml" for number in range(len(overlays))]
+    for file, text in zip(files, overlays, strict=True):
+        file.write_text(text)
+    return read_study(CONFIG, *files)
+
+
+ADDED = """
+recipes: {lora2: {method: lora, rank: 2, alpha: 4, targets: [q_proj]}}
+tables:
+  2: {rows: {Small | LoRA 2: {mixture: small, train: {mmlu_medmcqa: lora2}}, Small | DoRA: null}}
+"""
+
+
+def test_an_overlay_adds_a_row_and_leaves_one_out(tmp_path, paper_plan):
+    theirs = paper_plan.study.tables[2].rows
+    rows = study_of(tmp_path, ADDED).tables[2].rows
+    assert list(rows) == [name for name in theirs if name != "Small | DoRA"] + ["Small | LoRA 2"]
+    assert all(rows[name] == theirs[name] for name in theirs.keys() & rows.keys())
+
+
+def test_overlays_of_rows_add_up(tmp_path):
+    again = """
+    tables:
+      2:
+        rows:
+          Small | LoRA 2: null
+          Small | LoRA: {train: {mmlu_medmcqa: mofe}}
+          Tiny | X: {model: tinyllama}
+    """
+    rows = study_of(tmp_path, ADDED, again).tables[2].rows
+    assert "Small | LoRA 2" not in rows and "Small | DoRA" not in rows
+    assert rows["Small | LoRA"].train == {"mmlu_medmcqa": "mofe"}
+    assert rows["Small | LoRA"].mixture == "small", "a row's keys are merged too"
+    assert list(rows)[-1] == "Tiny | X"
+
+
+def test_a_row_or_table_that_is_not_there_cannot_be_left_out(tmp_path):
+    misspelt, near = "Small | LORA", "Small | LoRA"
+    with pytest.raises(ConfigError) as raised:
+        study_of(tmp_path, f"tables:\n  12: null\n  2: {{rows: {{{misspelt}: null}}}}\n")
+    assert sorted(raised.value.problems) == [
+        f"tables.12 ({tmp_path}/0.yaml:2): is not there; did you mean '2'?",
+        f"tables.2.rows.{misspelt} ({tmp_path}/0.yaml:3): is not there; did you mean '{near}'?",
+    ]
+
+
+def test_tables_are_numbers_or_words(tmp_path):
+    table = "{caption: x, labels: [a], columns: {T: time}, rows: {8: {mixture: small}}}"
+    tables = study_of(tmp_path, f"tables: {{C1: {table}, '9': {table}, routing: {table}}}").tables
+    assert list(tables) == [*range(1, 8), "C1", 9, "routing"]
+    assert list(tables["C1"].rows) == ["8"], "YAML reads a label of digits as a number"
+
+
+def test_a_tasks_name_with_a_dot_is_no_metric(config):
+    config["tasks"]["mmlu.acc"] = config["tasks"]["mmlu"]
+    config["tables"][1]["columns"] = {"A": "mmlu.acc", "B": "mmlu.acc_norm"}
+    shown = {c.column: c for c in Plan(load_study(config)).tables[1].rows[0].cells}
+    assert (shown["A"].task, shown["A"].metric) == ("mmlu.acc", None)
+    assert (shown["B"].task, shown["B"].metric) == ("mmlu", "acc_norm")
 
 
 @pytest.mark.parametrize("given, seeds", [(0, [0]), ("0,1,2", [0, 1, 2]), ([4], [4])])

@@ -17,6 +17,7 @@ from mofe.estimate.cost import Costs, place, sharding
 from mofe.estimate.forecast import forecast
 from mofe.estimate.page import markdown
 from mofe.estimate.schedule import critical_path, jobs, makespan
+from mofe.report.figures import inputs
 from mofe.stages.plan import check_counts, count_on_modules
 from mofe.study.hardware import GPUS
 from mofe.study.load import read_study
@@ -287,7 +288,7 @@ def test_a_job_that_cannot_fit_is_told_what_would(costs):
 
 
 def test_schedules_are_between_their_bounds(costs):
-    made = jobs(costs)
+    made = jobs(costs, inputs(costs.plan))
     longest = sum(made[n].estimate.hours for n in critical_path(made))
     work = sum(job.estimate.gpu_hours for job in made.values())
     assert makespan(made, 1) is None, "full training of the large model has two GPUs"
@@ -300,7 +301,7 @@ def test_schedules_are_between_their_bounds(costs):
 
 
 def test_the_page_says_what_the_forecast_holds(costs):
-    found = forecast(costs)
+    found = forecast(costs, inputs(costs.plan))
     page = markdown(found)
     assert found.totals.trainings == 34
     assert all(f"Table {n} " in page for n in range(1, 8))
@@ -316,7 +317,7 @@ def test_the_page_says_what_the_forecast_holds(costs):
 @pytest.mark.parametrize("overlays", [[], [MINI]], ids=["GPU", "CPU"])
 def test_every_table_of_the_page_has_its_columns(overlays, tmp_path):
     plan = Plan(read_study(CONFIG, *overlays, results=str(tmp_path)))
-    page = markdown(forecast(Costs(plan)))
+    page = markdown(forecast(Costs(plan), inputs(plan)))
     tables = re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE)
     assert len(tables) == (6 if overlays else 9)
     for table in tables:

@@ -49,12 +49,16 @@ def test_scores_are_lm_evals(tiny, plan, task, scoring):
         expected = [response[0] for response in sample["filtered_resps"]]
         assert question.loglikelihoods == pytest.approx(expected, abs=2e-4)
         assert question.correct == sample["acc"]
+        assert tasks.has_norm(params) == ("acc_norm" in sample) == (task == "medmcqa")
+        assert evaluate.normed(question) == sample.get("acc_norm", evaluate.normed(question))
         assert question.prompt_sha256 == sample["prompt_hash"]
     if len(theirs["results"]) == 1:
         (result,) = theirs["results"].values()
-        summary = evaluate.summarise(ours).metrics["acc"]
-        assert summary.value == pytest.approx(result["acc,none"])
-        assert summary.stderr == pytest.approx(result["acc_stderr,none"])
+        metrics = evaluate.summarise(ours, tasks.has_norm(params)).metrics
+        assert list(metrics) == [m for m in ("acc", "acc_norm") if f"{m},none" in result]
+        for metric, summary in metrics.items():
+            assert summary.value == pytest.approx(result[f"{metric},none"])
+            assert summary.stderr == pytest.approx(result[f"{metric}_stderr,none"])
 
 
 def asked(prompts, **settings) -> list[Instance]:

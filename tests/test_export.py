@@ -15,6 +15,7 @@ from test_train import run as train_run
 from transformers import AutoModelForCausalLM, AutoTokenizer, MixtralForCausalLM
 
 from mofe.models import load, methods, store
+from mofe.records import MergeManifest
 from mofe.stages import export
 from mofe.stages.card import card as write_card
 from mofe.study.load import read_study
@@ -22,6 +23,15 @@ from mofe.study.plan import Plan
 from mofe.study.values import ConfigError
 
 NAMES = {"moe": "tinyllama_2tinyllama", "stages": "none", "seed": 0}
+MERGE = MergeManifest(
+    format=1,
+    dtype="float32",
+    gate_mode="hidden",
+    experts_per_token=2,
+    base="../../experts/a",
+    slots=["../../experts/a"] * 2,
+    sources={},
+)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +106,7 @@ def test_the_card_is_filled_from_the_records(tiny, plan, tmp_path, data):
         "trainings": [str(tmp_path / "train.json")],
         "evaluations": [str(tmp_path / "mmlu.json"), str(tmp_path / "absent.json")],
     }
-    card = write_card(params, NAMES, 123456)
+    card = write_card(params, NAMES, 123456, MERGE)
     assert front(card)["base_model"] == ["TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T"]
     assert front(card)["datasets"] == ["cais/mmlu", "openlifescienceai/medmcqa"]
     assert front(card)["license"] == "unknown" and "has not checked them" in card
@@ -119,7 +129,7 @@ def test_the_card_is_filled_from_the_records(tiny, plan, tmp_path, data):
 def test_generated_rows_are_not_called_the_real_data_sets(plan, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where this study has no results
     variant = plan.variants["tinyllama_2tinyllama/none"]
-    card = write_card(plan.params.export(variant, 0), NAMES, 1)
+    card = write_card(plan.params.export(variant, 0), NAMES, 1, MERGE)
     assert "datasets" not in front(card) and "Not evaluated" in card
     assert "None: this is the merge as it is." in card
 
@@ -127,14 +137,14 @@ def test_generated_rows_are_not_called_the_real_data_sets(plan, tmp_path, monkey
 def test_a_stated_licence_is_the_exporters(plan):
     stated = read_study(CONFIG, export={"license": "apache-2.0"})
     variant = plan.variants["tinyllama_2tinyllama/none"]
-    card = write_card(Plan(stated).params.export(variant, 0), NAMES, 1)
+    card = write_card(Plan(stated).params.export(variant, 0), NAMES, 1, MERGE)
     assert front(card)["license"] == "apache-2.0" and "who exported it: apache-2.0" in card
 
 
 @given(licence=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_any_licence_leaves_the_front_matter_right(plan, licence):
     params = plan.params.export(plan.variants["tinyllama_2tinyllama/none"], 0)
-    card = write_card(params | {"license": licence}, NAMES, 1)
+    card = write_card(params | {"license": licence}, NAMES, 1, MERGE)
     assert front(card)["license"] == licence
 
 

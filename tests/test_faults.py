@@ -38,7 +38,7 @@ FAULTS = (
     (("tasks", NAME, "columns", ADD), 3),
     (("mixtures", NAME, "experts", NAME), "2"),
     (("tables", 1, "columns", NAME), "no-such-task"),
-    (("tables", 1, "rows", 0, "train", NAME), "full"),
+    (("tables", 1, "rows", "a", "train", NAME), "full"),
     (("tables", 1, "header", 0, 1), "2"),
     (("training", "epochs"), 1.5),
     (("training", ADD), 1),
@@ -64,7 +64,7 @@ TABLE = {
     "labels": ["Row"],
     "header": [["", 1], ["Score", 1]],
     "columns": {"MMLU": "mmlu"},
-    "rows": [{"labels": ["a"], "mixture": "small", "train": {}}],
+    "rows": {"a": {"mixture": "small", "train": {}}},
 }
 
 

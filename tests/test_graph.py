@@ -13,6 +13,7 @@ from test_workflow import jobs as printed
 from mofe.estimate.cost import Costs
 from mofe.estimate.forecast import forecast
 from mofe.estimate.schedule import jobs
+from mofe.report.figures import inputs
 from mofe.study.graph import ALL, Graph
 from mofe.study.load import read_study
 from mofe.study.plan import Plan
@@ -31,8 +32,8 @@ PROFILES = {
 def rules(study) -> Counter:
     """The plan's jobs by rule."""
     costs = Costs(Plan(study))
-    made = jobs(costs)
-    assert forecast(costs)["totals"]["jobs"] == len(made)
+    made = jobs(costs, inputs(costs.plan))
+    assert forecast(costs, inputs(costs.plan)).totals.jobs == len(made)
     return Counter(job.rule for job in made.values())
 
 
@@ -47,13 +48,13 @@ def test_the_plan_counts_the_jobs_that_a_dry_run_counts(profile, tmp_path):
 def overlays(folder) -> dict[str, tuple[list, dict]]:
     """By name: the files of a study, and an overlay's content."""
     own = {"hub": None, "revision": None, "path": str(folder)}
-    row = {"mixture": "small", "labels": ["a"], "train": {"posttrain": "mofe", "medmcqa": "lora"}}
+    row = {"mixture": "small", "train": {"posttrain": "mofe", "medmcqa": "lora"}}
     table = {"caption": "Ours.", "labels": ["Tuning"], "columns": {"Q": "mmlu", "Time": "time"}}
     return {
         "a mirror": ([], {"mirror": str(folder)}),
         "two seeds and a table of one's own": (
             [MINI, REDUCED],
-            {"seeds": [0, 1], "tables": {2: None, 3: None, 8: {**table, "rows": [row]}}},
+            {"seeds": [0, 1], "tables": {2: None, 3: None, 8: {**table, "rows": {"a": row}}}},
         ),
         "a base of one's own": (
             [],
@@ -75,16 +76,16 @@ def test_so_it_does_for_an_overlay(name, tiny, tmp_path):
 
 @pytest.mark.parametrize("number", PAPER_SCALE)
 def test_a_table_alone_counts_what_its_dry_run_counts(number, paper_plan):
-    made = jobs(Costs(paper_plan)).values()
+    made = jobs(Costs(paper_plan), inputs(paper_plan)).values()
     needed = Counter(job.rule for job in made if number in job.tables)
     assert needed == {**PAPER_SCALE[number], "table": 1}
-    graph = Graph(paper_plan).needed(paper_plan.paths.table(number, "tex"))
+    graph = Graph(paper_plan, inputs(paper_plan)).needed(paper_plan.paths.table(number, "tex"))
     assert Counter(node.rule for node in graph) == needed
 
 
 @pytest.fixture(scope="module")
 def graph(paper_plan) -> Graph:
-    return Graph(paper_plan)
+    return Graph(paper_plan, inputs(paper_plan))
 
 
 def test_every_job_is_needed_by_all_and_every_input_is_made(graph):
@@ -112,7 +113,8 @@ def test_an_outside_model_comes_before_the_preflight_that_reads_it(tmp_path):
     hub = {"hub": "lab/law", "revision": "main", "gates": gates}
     mixture = {"base": "general", "experts": {"medical": 1, "law": 1}}
     change = {"models": {"law": hub}, "mixtures": {"small": mixture}, "results": str(tmp_path)}
-    order = [n.outputs[0] for n in Graph(Plan(read_study(CONFIG, **change))).needed(ALL)]
+    plan = Plan(read_study(CONFIG, **change))
+    order = [node.outputs[0] for node in Graph(plan, inputs(plan)).needed(ALL)]
     preflight = order.index(f"{tmp_path}/preflight/general.json")
     assert order.index(f"{tmp_path}/experts/law") < preflight
 
@@ -120,6 +122,8 @@ def test_an_outside_model_comes_before_the_preflight_that_reads_it(tmp_path):
 def test_pushing_to_nowhere_is_refused_before_anything_is_trained(paper_plan):
     key = "tinyllama_4tinyllama/medmcqa_mofe"
     with pytest.raises(ConfigError, match=r"export.push is null.*set it to org/name"):
-        Graph(paper_plan).push(variant=key, seed="0")
+        Graph(paper_plan, inputs(paper_plan)).push(variant=key, seed="0")
     named = Plan(read_study(CONFIG, export={"push": "org/name"}))
-    assert Graph(named).push(variant=key, seed="0") == {"model": f"results/models/{key}/s0"}
+    assert Graph(named, inputs(named)).push(variant=key, seed="0") == {
+        "model": f"results/models/{key}/s0"
+    }

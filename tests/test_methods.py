@@ -12,6 +12,7 @@ from mofe.estimate import memory
 from mofe.estimate.cost import Costs
 from mofe.estimate.schedule import jobs
 from mofe.models.methods import APPLY
+from mofe.report.figures import inputs
 from mofe.study import methods
 from mofe.study.load import read_study
 from mofe.study.methods import Full, Ia3, Lora, RsLora, Untuned, parse
@@ -142,14 +143,18 @@ def test_a_study_with_the_new_methods_is_planned_and_asked_for(tmp_path):
         "caption": "",
         "labels": ["Method"],
         "columns": {"MMLU": "mmlu"},
-        "rows": [
-            {"labels": [name], "mixture": "medium", "train": {"mmlu_medmcqa": name}}
+        "rows": {
+            name: {"mixture": "medium", "train": {"mmlu_medmcqa": name}}
             for name in (*recipes, "lora", "mofe")
-        ],
+        },
     }
     study = read_study(CONFIG, recipes=recipes, tables={8: table}, results=str(tmp_path))
     costs = Costs(Plan(study))
-    made = {job.label: job.estimate for job in jobs(costs).values() if job.rule == "train"}
+    made = {
+        job.label: job.estimate
+        for job in jobs(costs, inputs(costs.plan)).values()
+        if job.rule == "train"
+    }
     of = {
         name: made[f"tinyllama_4tinyllama/mmlu_medmcqa_{name}/s0"]
         for name in (*recipes, "lora", "mofe")

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from mofe.models import load
 from mofe.study.load import read_study
+from mofe.study.methods import parse
 from mofe.study.plan import Plan
 from mofe.study.values import ConfigError
 
@@ -38,7 +39,7 @@ class Own:
             name: {"positive": [[words[200 + n]]], "negative": [words[300]]}
             for n, name in enumerate(GATES)
         }
-        row = {"mixture": "mine", "labels": ["untuned"]}
+        row = {"mixture": "mine"}
         self.overlay = {
             "study": "own",
             "device": "cpu",
@@ -77,7 +78,7 @@ class Own:
                     "caption": "Experts of our own.",
                     "labels": ["Tuning"],
                     "columns": {"Quiz": "quiz", "Trained": "trainable"},
-                    "rows": [row, {**row, "labels": ["MoFE"], "train": {"quiz": "mofe"}}],
+                    "rows": {"untuned": row, "MoFE": {**row, "train": {"quiz": "mofe"}}},
                 },
             },
         }
@@ -85,7 +86,7 @@ class Own:
     def run(self, *targets: str, check: bool = True, **models):
         overlay = {**self.overlay, "models": {**self.overlay["models"], **models}}
         file = self.root / "own.yaml"
-        file.write_text(yaml.safe_dump(overlay))
+        file.write_text(yaml.safe_dump(overlay, sort_keys=False))
         files = ["--configfile", str(CONFIG), str(file)]
         return snakemake("--cores", "1", *files, "--", *targets, check=check)
 
@@ -120,8 +121,9 @@ def test_the_merge_is_of_ones_own_models(own):
 def test_the_exported_model_is_the_trained_one(own):
     plan = Plan(read_study(CONFIG, own.root / "own.yaml"))
     variant = plan.variants["ours_1code-1law-1tuned/quiz_mofe"]
-    deltas = plan.trained_files(variant, 0)
-    trained = load.variant(plan.paths.moe_dir(variant.moe.name), plan.params.chain(variant), deltas)
+    chain = [parse(stage) for stage in plan.params.chain(variant)]
+    files = plan.trained_files(variant, 0)
+    trained = load.variant(plan.paths.origin_dir(variant), chain, files)
     exported = AutoModelForCausalLM.from_pretrained(own.exported)
     ids = torch.arange(3, 43)[None]
     with torch.inference_mode():

@@ -10,7 +10,11 @@ from conftest import CONFIG, MINI, ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mofe.report import paper
+from mofe.estimate.cost import Costs
+from mofe.estimate.schedule import jobs
+from mofe.report import figures, paper, sources
+from mofe.report.figures import inputs
+from mofe.study import tables
 from mofe.study.load import load_study, read_study
 from mofe.study.plan import Plan
 from mofe.study.values import ConfigError
@@ -75,16 +79,114 @@ def test_columns_beside_the_papers_are_evaluated_and_stay_out_of_its_columns(pap
             own = [file for cell in row.beside for file in cell.files]
             assert own == [f for f in own if f.endswith("/s0/finance_open.json")]
             assert set(own) <= set(paper_plan.table_input(number)) & set(paper_plan.eval_jsons)
-            assert not set(own) & set(paper_plan.figure_input("medical_experts"))
+            assert not set(own) & set(figures.FIGURES["medical_experts"].source.files(paper_plan))
     general, two_two = paper_plan.tables[5].rows[0], paper_plan.tables[4].rows[4]
     assert general.beside == two_two.beside
 
 
 def test_mixes_hold_every_training_once(paper_plan):
-    runs = [run for mix in paper_plan.mixes.values() for run in mix["trainings"]]
+    source = sources.RECORDS
+    trainings = source.filled(source.spec(paper_plan), source.files(paper_plan), seeds=1)
+    mixes = sources.by_mix(paper_plan.mixes, trainings)
+    runs = [run for mix in mixes.values() for run in mix["trainings"]]
     assert sorted(runs) == sorted(paper_plan.train_jsons)
-    assert paper_plan.mixes["posttrain"]["data"] == ["medical_corpus", "multi_news"]
-    assert paper_plan.mixes["medmcqa"]["data"] == ["medmcqa"]
+    assert mixes["posttrain"]["data"] == ["medical_corpus", "multi_news"]
+    assert mixes["medmcqa"]["data"] == ["medmcqa"]
+
+
+@pytest.mark.parametrize("seeds", [[0], [0, 1, 2]])
+def test_tables_lose_their_files_and_get_them_back(seeds):
+    dense = {2: {"rows": {"T | X": {"model": "general"}}}}
+    plan, once = (Plan(read_study(CONFIG, seeds=s, tables=dense)) for s in (seeds, [0]))
+    whole = list(plan.tables.values())
+    bare, files = tables.bare(whole), tables.files(whole)
+    assert tables.filled(bare, files, len(seeds)) == whole
+    assert bare == tables.bare(once.tables.values()), "whatever the seeds"
+    assert "/" not in str(bare)
+    assert sorted(tables.evaluations(whole)) == sorted(plan.eval_jsons)
+    with pytest.raises(ValueError, match="lacks its file"):
+        tables.filled(bare, files[:-1], len(seeds))
+    with pytest.raises(ValueError, match="belongs to no cell"):
+        tables.filled(bare, [*files, "more.json"], len(seeds))
+
+
+def test_a_study_has_the_figures_that_it_can_draw(paper_plan):
+    every = ["time_accuracy", "medical_experts", "frozen_experts", "loss_curves"]
+    assert list(figures.of(paper_plan)) == list(figures.FIGURES) == every
+    few = Plan(read_study(CONFIG, tables=dict.fromkeys((1, 2, 7))))
+    assert list(figures.of(few)) == ["medical_experts", "loss_curves"]
+    rows = {"rows": {"Small": {"mixture": "small"}}}
+    alone = {**dict.fromkeys(range(1, 8)), "C1": {**UNTUNED, **rows}}
+    untuned = Plan(read_study(CONFIG, tables=alone))
+    assert list(figures.of(untuned)) == []
+
+
+UNTUNED = {
+    "caption": "As merged.",
+    "labels": ["Model"],
+    "columns": {"MedMCQA": "medmcqa", "Trained": "trainable"},
+    "rows": {
+        "Dense": {"model": "tinyllama"},
+        "Small": {"mixture": "small"},
+        "Routed": {"mixture": "routed"},
+    },
+}
+
+
+def test_a_mixtures_own_merge_enters_its_name_where_it_differs(paper_plan):
+    def merged(**merge) -> Plan:
+        routed = {"base": "tinyllama", "experts": {"tinyllama": 2}, "merge": merge}
+        return Plan(read_study(CONFIG, mixtures={"routed": routed}, tables={"C1": UNTUNED}))
+
+    assert set(merged(gate_mode="hidden").moes) == set(paper_plan.moes)
+    plan = merged(gate_mode="random", experts_per_token=1)
+    (name,) = plan.moes.keys() - paper_plan.moes.keys()
+    assert name == "tinyllama_2tinyllama_random_top1"
+    params = plan.params.merge(name)
+    assert (params["gate_mode"], params["experts_per_token"]) == ("random", 1)
+    assert plan.params.merge("tinyllama_2tinyllama") == paper_plan.params.merge(
+        "tinyllama_2tinyllama"
+    )
+    costs = Costs(plan)
+    assert costs.moe_shape(name).active == 1
+    assert costs.moe_shape("tinyllama_2tinyllama").active == 2
+
+
+def test_a_dense_row_is_the_model_itself(paper_plan):
+    table = {
+        **UNTUNED,
+        "rows": {
+            "D": {"model": "general"},
+            "T": {"model": "general", "train": {"medmcqa": "lora"}},
+        },
+    }
+    plan = Plan(read_study(CONFIG, tables={**dict.fromkeys(range(1, 8)), "C1": table}))
+    assert not plan.moes and plan.models == ("tinyllama", "general")
+    untuned, tuned = plan.variants.values()
+    assert [v.key for v in (untuned, tuned)] == ["general/none", "general/medmcqa_lora"]
+    assert plan.paths.origin_dir(tuned) == "results/experts/general"
+    assert plan.dense_input(tuned) == []
+    untuned_row, tuned_row = plan.tables["C1"].rows
+    assert (untuned_row.experts, tuned_row.frozen) == ((), None)
+    assert not untuned_row.cells[1].files and tuned_row.cells[1].files
+    costs = Costs(plan)
+    trained = costs.train(tuned)
+    assert trained.parameters - trained.trainable == costs.shape("general").parameters
+    assert trained.trainable == 2_252_800
+    assert costs.evaluate(untuned, "medmcqa").parameters == costs.shape("general").parameters
+    made = jobs(costs, inputs(costs.plan))
+    assert made[plan.paths.eval_json(untuned, 0, "medmcqa")].tables == ("C1",)
+    assert plan.paths.model_dir("general") in made[plan.paths.train_json(tuned, 0)].after
+
+
+def test_a_dense_row_shares_no_name_with_a_merge():
+    row = {"mixture": "medium"}
+    study = {
+        "models": {"tinyllama_4tinyllama": {"path": "x"}},
+        "tables": {7: {"rows": {"8 | 9": row, "9 | 9": {"model": "tinyllama_4tinyllama"}}}},
+    }
+    with pytest.raises(ConfigError, match="both be stored as tinyllama_4tinyllama/none"):
+        Plan(read_study(CONFIG, **study))
 
 
 def test_seeds_are_finetunings(paper_plan):
@@ -99,8 +201,10 @@ def test_seeds_are_finetunings(paper_plan):
 def test_planning_imports_neither_torch_nor_transformers():
     code = (
         "import sys; from mofe.study.load import read_study; from mofe.study.plan import Plan;"
-        f"Plan(read_study({str(CONFIG)!r})).eval_jsons;"
-        "sys.exit(bool({'torch', 'transformers', 'pandas', 'datasets'} & set(sys.modules)))"
+        "from mofe.report import figures;"
+        f"plan = Plan(read_study({str(CONFIG)!r})); plan.eval_jsons; figures.of(plan);"
+        "heavy = {'torch', 'transformers', 'pandas', 'datasets', 'matplotlib'};"
+        "sys.exit(bool(heavy & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
@@ -146,11 +250,13 @@ def test_experts_are_stored_in_the_merges_dtype_where_that_loses_nothing(paper_p
 
 
 def test_an_artefact_that_a_row_only_starts_from_shares_no_name_either():
-    row = {"labels": ["9", "9"], "mixture": "medium", "train": {"a_b": "c"}}
+    row = {"mixture": "medium", "train": {"a_b": "c"}}
     study = {
         "mixes": {"a_b": {"data": ["mmlu"]}, "a": {"data": ["medmcqa"]}},
         "recipes": {"c": {"method": "full"}, "b_c": {"method": "full"}},
-        "tables": {7: {"rows": [row, {**row, "train": {"a": "b_c", "medmcqa": "mofe"}}]}},
+        "tables": {
+            7: {"rows": {"8 | 9": row, "9 | 9": {**row, "train": {"a": "b_c", "medmcqa": "mofe"}}}}
+        },
     }
     with pytest.raises(ConfigError, match="would both be stored as"):
         Plan(read_study(CONFIG, **study))
@@ -163,11 +269,11 @@ def test_examples_shown_in_evaluation_do_not_change_the_training(paper_plan):
 
 
 def test_two_artefacts_never_share_a_name():
-    row = {"labels": ["9", "9"], "mixture": "medium", "train": {"a_b": "c"}}
+    row = {"mixture": "medium", "train": {"a_b": "c"}}
     study = {
         "mixes": {"a_b": {"data": ["mmlu"]}, "a": {"data": ["medmcqa"]}},
         "recipes": {"c": {"method": "full"}, "b_c": {"method": "full"}},
-        "tables": {7: {"rows": [row, {**row, "train": {"a": "b_c"}}]}},
+        "tables": {7: {"rows": {"8 | 9": row, "9 | 9": {**row, "train": {"a": "b_c"}}}}},
     }
     with pytest.raises(ConfigError, match="would both be stored as"):
         Plan(read_study(CONFIG, **study))

@@ -16,12 +16,17 @@ from types import SimpleNamespace
 import matplotlib.image
 import pandas as pd
 import pytest
+from conftest import CONFIG, MINI
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mofe import files, records, templates, units
 from mofe.records import EvalRecord, TrainRecord
-from mofe.report import figures, frames, page, paper, tables
+from mofe.report import drawing, figures, frames, page, paper, tables
+from mofe.report.sources import FromTrainings, Trainings
+from mofe.study.load import read_study
+from mofe.study.plan import Plan
+from mofe.study.tables import Cell
 
 SEEDS = (0, 1, 2)
 FLOORS = {"mmlu": 0.262, "medmcqa": 0.281, "pubmedqa": 0.552, "finance": 0.405}
@@ -232,8 +237,8 @@ def _row(number, labels, columns, folder, seeds, rng) -> SimpleNamespace:
     )
 
 
-def cell(kind, column, files, task=None) -> SimpleNamespace:
-    return SimpleNamespace(kind=kind, column=column, files=files, task=task)
+def cell(kind, column, files, task=None, metric=None) -> Cell:
+    return Cell(column, kind, files, task, metric)
 
 
 def _beside(folder, seeds, rng) -> SimpleNamespace:
@@ -272,7 +277,7 @@ def _eval(folder, variant, task, seed, score, rng) -> str:
     return str(path)
 
 
-def curves(tables) -> list[figures.Curve]:
+def curves(tables) -> list[Trainings]:
     """A curve for each trained row; a row trained in two stages has one for each."""
     found = {}
     for row in (row for table in tables for row in table.rows if row.recipe):
@@ -280,7 +285,7 @@ def curves(tables) -> list[figures.Curve]:
             last = stage[0].split("/")[-3].split(".")[-1]
             data = "post-pretraining" if last == "posttrain_mofe" else "MMLU + MedMCQA"
             logs = tuple(path.replace("train.json", "log.jsonl") for path in stage)
-            found[logs] = figures.Curve(data, row.recipe, logs)
+            found[logs] = Trainings(data, row.recipe, logs)
     return list(found.values())
 
 
@@ -725,16 +730,21 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
 # --- figures ----------------------------------------------------------------------------------
 
 
+def save(figure, drawn_from, unit, outputs) -> None:
+    with drawing.style():
+        drawing.save(figure(drawn_from, unit), outputs)
+
+
 def draw(tables_, unit, folder) -> dict[str, list]:
     """Every figure, by name, as [PDF, PNG]."""
     paths = {
         name: [folder / f"{name}.{kind}" for kind in ("pdf", "png")]
         for name in ("time_accuracy", "medical_experts", "frozen_experts", "loss_curves")
     }
-    figures.time_accuracy(tables_[:2], unit, paths["time_accuracy"])
-    figures.medical_experts(tables_[2:4], unit, paths["medical_experts"])
-    figures.frozen_experts(tables_[6:], unit, paths["frozen_experts"])
-    figures.loss_curves(curves(tables_), paths["loss_curves"])
+    save(figures.time_accuracy, tables_[:2], unit, paths["time_accuracy"])
+    save(figures.medical_experts, tables_[2:4], unit, paths["medical_experts"])
+    save(figures.frozen_experts, tables_[6:], unit, paths["frozen_experts"])
+    save(figures.loss_curves, curves(tables_), unit, paths["loss_curves"])
     return paths
 
 
@@ -750,20 +760,24 @@ def test_figures_are_pictures_and_the_same_twice(results, tmp_path):
 
 def test_a_model_shown_by_two_tables_is_one_point(results):
     """Nine rows of Table 1 and fifteen of Table 2 are eighteen models; Table 3 is in Table 4."""
-    points = figures._by_task(results[1][:2], "hours")
+    points = drawing.by_task(results[1][:2], "hours")
     assert {task: len(found) for task, found in points.items()} == {"mmlu": 18, "medmcqa": 18}
-    points = figures._by_task(results[1][2:4], "hours")
+    points = drawing.by_task(results[1][2:4], "hours")
     assert {task: len(found) for task, found in points.items()} == {"medmcqa": 6, "finance": 6}
 
 
 def test_the_paper_is_drawn_at_its_own_scale_only(results):
-    hours = figures._by_task(results[1][:1], "hours")["mmlu"][1]
+    hours = drawing.by_task(results[1][:1], "hours")["mmlu"][1]
     assert (hours.paper, hours.hours) == (0.3331, 14)
-    seconds = figures._by_task(results[1][:1], "seconds")["mmlu"][1]
+    seconds = drawing.by_task(results[1][:1], "seconds")["mmlu"][1]
     assert (seconds.paper, seconds.hours) == (None, None)
 
 
 STEP = {"step": 1, "loss": 2.0, "learning_rate": 1e-3, "tokens": 3000, "seconds": 0.2}
+
+
+def with_rows(table, rows) -> SimpleNamespace:
+    return SimpleNamespace(**vars(table) | {"rows": rows})
 
 
 def log(path, losses) -> str:
@@ -775,8 +789,8 @@ def log(path, losses) -> str:
 
 def test_a_loss_curve_is_the_mean_over_runs_with_their_deviation(tmp_path):
     logs = [log(tmp_path / "a.jsonl", (2.0, 1.0)), log(tmp_path / "b.jsonl", (2.0, 2.0))]
-    assert figures._mean_loss(logs) == ([1, 2], [2.0, 1.5], [0.0, pytest.approx(math.sqrt(0.5))])
-    assert figures._mean_loss(logs[:1]) == ([1, 2], [2.0, 1.0], [0.0, 0.0])
+    assert drawing.mean_loss(logs) == ([1, 2], [2.0, 1.5], [0.0, pytest.approx(math.sqrt(0.5))])
+    assert drawing.mean_loss(logs[:1]) == ([1, 2], [2.0, 1.0], [0.0, 0.0])
 
 
 @pytest.mark.parametrize(
@@ -792,18 +806,77 @@ def test_a_broken_log_is_refused(tmp_path, text, message):
     path = tmp_path / "log.jsonl"
     path.write_text(text)
     with pytest.raises(ValueError, match=f"{re.escape(str(path))}: {message}"):
-        figures.loss_curves([figures.Curve("MMLU", "mofe", (str(path),))], [tmp_path / "x.png"])
+        figures.loss_curves([Trainings("MMLU", "mofe", (str(path),))], "hours")
 
 
 def test_runs_of_other_lengths_are_no_curve(tmp_path):
     logs = (log(tmp_path / "a.jsonl", (2.0, 1.0)), log(tmp_path / "b.jsonl", (2.0,)))
     with pytest.raises(ValueError, match=r"b\.jsonl: other steps than .*a\.jsonl"):
-        figures.loss_curves([figures.Curve("MMLU", "mofe", logs)], [tmp_path / "x.png"])
+        figures.loss_curves([Trainings("MMLU", "mofe", logs)], "hours")
 
 
 def test_nothing_to_draw_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="nothing to draw"):
-        figures.frozen_experts([], "hours", [tmp_path / "x.png"])
+        figures.draw("frozen_experts", [], [], 1, "hours", [tmp_path / "x.png"])
+
+
+def test_a_dense_model_is_no_mixture_of_no_experts(results):
+    """Beside mixtures in Tables 3 and 4 it is no point at zero medical experts."""
+    table = results[1][2]
+    dense = SimpleNamespace(**vars(table.rows[1]) | {"experts": ()})
+    drawn = figures.medical_experts([with_rows(table, (table.rows[0], dense))], "seconds")
+    (axis,) = drawn.axes
+    (ours,) = [container.lines[0] for container in axis.containers]
+    assert list(ours.get_xdata()) == [0]
+
+
+def test_a_figure_of_our_own_is_one_function(results, tmp_path):
+    """Declared, drawn from what it names, and the report's like the others."""
+    name, found = "final_loss", []
+
+    @figures.figure(FromTrainings("train_json"), "Final losses.")
+    def final_loss(trainings, unit):
+        found.extend(trainings)
+        drawn, _ = drawing.panels(1, width=3, height=3)
+        return drawn
+
+    try:
+        plan = Plan(read_study(CONFIG, MINI))
+        it = figures.of(plan)[name]
+        spec, files_ = it.source.spec(plan), it.source.files(plan)
+        figures.draw(name, spec, files_, 3, "hours", [tmp_path / "x.png"])
+    finally:
+        del figures.FIGURES[name]
+    assert (tmp_path / "x.png").stat().st_size > 1000 and it.caption == "Final losses."
+    assert [file for run in found for file in run.files] == plan.train_jsons
+    assert all(len(run.files) == 3 for run in found)
+    assert "/" not in str(spec)
+
+
+def test_a_column_shows_the_metric_that_it_names(tmp_path):
+    metrics = {"acc": {"value": 0.4, "stderr": 0.01}, "acc_norm": {"value": 0.6, "stderr": 0.02}}
+    file = put(tmp_path / "arc.json", eval_record(task="arc", metrics=metrics))
+    shown = cell("task", "ARC", (file,), "arc"), cell("task", "Norm", (file,), "arc", "acc_norm")
+    table = one_row("C1", ("Small", "MoFE"), *shown)
+    frame = frames.tidy(table, "hours").set_index("column")
+    assert frame["value"].to_dict() == {"ARC": 0.4, "Norm": 0.6}
+    assert frame["stderr"].to_dict() == {"ARC": 0.01, "Norm": 0.02}
+    assert page.others(table) == [
+        "ARC: accuracy by log-likelihood per character (acc_norm) is 0.6000.",
+        "Norm: acc is 0.4000.",
+    ]
+    absent = cell("task", "F1", (file,), "arc", "f1")
+    with pytest.raises(ValueError, match=r"arc.json: has no f1, only acc, acc_norm"):
+        frames.measure(absent, "hours")
+    assert set(drawing.by_task([table], "hours")) == {"arc", "arc.acc_norm"}
+
+
+def test_a_table_may_have_a_word_for_its_number(tmp_path):
+    files_ = scores(tmp_path, (0.5,))
+    table = one_row("routing", ("Small", "MoFE"), cell("task", "MMLU", files_, "mmlu"))
+    tex, md, csv = render(table, "hours", tmp_path)
+    assert r"\label{tab:mofe-routing}" in tex and "**Table routing.**" in md
+    assert csv.splitlines()[1].startswith("1,Small | MoFE,MMLU,,0.5,"), "not the paper's table"
 
 
 # --- the page ---------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from conftest import CONFIG, MINI, REDUCED, ROOT, snakemake
+from transformers import AutoModelForCausalLM
 
 from mofe import records
 from mofe.stages import train
@@ -166,7 +167,7 @@ class Reduced:
         files = [str(CONFIG), str(MINI), str(REDUCED)]
         if overlay is not None:
             file = self.overlays / "overlay.yaml"
-            file.write_text(yaml.safe_dump(overlay))
+            file.write_text(yaml.safe_dump(overlay, sort_keys=False))
             files.append(str(file))
         return ["--configfile", *files, "--config", f"results={self.results}", "--", *targets]
 
@@ -307,18 +308,84 @@ def test_a_dense_model_that_is_gone_is_made_again_for_what_loads_its_merges(redu
 
 
 def test_adding_a_row_trains_only_what_is_new(reduced):
-    rows = yaml.safe_load(CONFIG.read_text())["tables"][7]["rows"]
-    new = {"labels": ["2", "0"], "mixture": "small", "train": {"medmcqa": "mofe"}}
-    output = reduced.dry({"tables": {7: {"rows": [*rows, new]}}}, f"{reduced.results}/table7.tex")
+    new = {"2 | 0": {"mixture": "small", "train": {"medmcqa": "mofe"}}}
+    output = reduced.dry({"tables": {7: {"rows": new}}}, f"{reduced.results}/table7.tex")
     assert jobs(output) == {"train": 1, "evaluate": 1, "table": 1}
 
 
+def test_more_seeds_change_no_long_parameter(reduced):
+    """What a dry run prints of parameters that changed holds no file name."""
+    output = reduced.dry({"seeds": [0, 1, 2]}, "all")
+    assert {jobs(output)[rule] for rule in ("table", "figure", "report")} == {7, 4, 1}
+    told = re.findall(r"Params have changed[^;\n]*", output)
+    assert told and all(len(text) < 200 and "/" not in text for text in told), max(told, key=len)
+
+
+OWN = {
+    "mixtures": {
+        "routed": {
+            "base": "tinyllama",
+            "experts": {"tinyllama": 2},
+            "merge": {"gate_mode": "random", "experts_per_token": 1},
+        }
+    },
+    "tables": {
+        7: {"rows": {"2 | 0": {"mixture": "small", "train": {"medmcqa": "mofe"}}, "0 | 4": None}},
+        "routing": {
+            "caption": "A dense model and a random router.",
+            "labels": ["Model"],
+            "columns": {
+                "MedMCQA": "medmcqa",
+                "Normed": "medmcqa.acc_norm",
+                "Trained": "trainable",
+                "Time": "time",
+            },
+            "rows": {
+                "Dense": {"model": "tinyllama"},
+                "Dense, tuned": {"model": "medical", "train": {"medmcqa": "lora"}},
+                "Random": {"mixture": "routed"},
+                "Random, tuned": {"mixture": "routed", "train": {"medmcqa": "mofe"}},
+            },
+        },
+    },
+}
+
+
+def test_a_table_of_our_own_with_dense_rows_and_a_random_router(reduced):
+    root = reduced.results
+    random, dense = "tinyllama_2tinyllama_random_top1", "medical/medmcqa_lora"
+    exported = [f"{root}/models/{name}/s0" for name in (f"{random}/none", dense)]
+    targets = [f"{root}/tablerouting.csv", f"{root}/table7.csv", f"{root}/tablerouting.tex"]
+    reduced.run(*targets, *exported, overlay=OWN)
+    frame = pd.read_csv(root / "tablerouting.csv")
+    assert frame["label"].drop_duplicates().tolist() == list(OWN["tables"]["routing"]["rows"])
+    assert frame["paper"].isna().all()
+    cells = frame.set_index(["label", "column"])["value"]
+    assert ("Dense", "Trained") not in cells and cells["Dense, tuned", "Time(s)"] > 0
+    assert cells["Dense, tuned", "Trained"] < cells["Random, tuned", "Trained"]
+    (record,) = reduced.records("evals/tinyllama/none/s0/medmcqa.json")
+    assert (record["moe"], record["stages"]) == ("tinyllama", "none")
+    assert record["metrics"]["acc"]["value"] == cells["Dense", "MedMCQA"]
+    assert record["metrics"]["acc_norm"]["value"] == cells["Dense", "Normed"]
+    # a dense model and the merge of its copies are one function, whatever the router
+    assert cells["Random", "MedMCQA"] == pytest.approx(cells["Dense", "MedMCQA"], abs=0.03)
+    (merge,) = reduced.records(f"moe/{random}/merge.json")
+    assert (merge["gate_mode"], merge["experts_per_token"]) == ("random", 1)
+    cards = [Path(folder, "README.md").read_text() for folder in exported]
+    assert "Router: random gates, 1 experts a token." in cards[0]
+    assert "A dense model of the study" in cards[1] and "Dense model: medical." in cards[1]
+    assert AutoModelForCausalLM.from_pretrained(exported[1]).config.model_type == "llama"
+    assert r"\label{tab:mofe-routing}" in (root / "tablerouting.tex").read_text()
+    labels = pd.read_csv(root / "table7.csv")["label"].tolist()
+    assert labels == ["4 | 0", "3 | 1", "2 | 2", "1 | 3", "2 | 0"]
+    reduced.run(f"{root}/table7.csv")  # as it was, for the other tests
+
+
 def test_a_new_method_of_a_known_kind_is_one_line(reduced):
-    rows = yaml.safe_load(CONFIG.read_text())["tables"][7]["rows"]
-    new = {"labels": ["r", "2"], "mixture": "medium", "train": {"medmcqa": "lora2"}}
+    new = {"r | 2": {"mixture": "medium", "train": {"medmcqa": "lora2"}}}
     overlay = {
         "recipes": {"lora2": {"method": "lora", "rank": 2, "alpha": 4, "targets": ["q_proj"]}},
-        "tables": {7: {"rows": [*rows, new]}},
+        "tables": {7: {"rows": new}},
     }
     before = (reduced.results / "table1.csv").read_bytes()
     reduced.run(f"{reduced.results}/table7.csv", overlay=overlay)
@@ -357,12 +424,12 @@ def test_a_job_of_the_warm_parent_is_the_job_done_here(reduced, tmp_path):
     plan = Plan(read_study(CONFIG, MINI, REDUCED, results=str(reduced.results)))
     variant = plan.variants["general_2finance-2medical/medmcqa_sujet_mofe"]
     train.train_variant(
-        merge=plan.paths.moe_dir(variant.moe.name),
+        merge=plan.paths.moe_dir(variant.origin.name),
         data=plan.stage_data(variant.stages[-1].mix),
         parents=[],
         chain=[],
         params=plan.params.stage(variant.stages[-1]),
-        names={"moe": variant.moe.name, "stages": variant.name},
+        names={"moe": variant.origin.name, "stages": variant.name},
         seed=0,
         trained=tmp_path / "trained.safetensors",
         record=tmp_path / "train.json",

@@ -22,7 +22,7 @@ from mofe.study.methods import Full, Method
 from mofe.study.plan import Plan
 from mofe.study.shapes import Shape
 from mofe.study.values import ConfigError
-from mofe.study.variants import Stage, Variant
+from mofe.study.variants import Dense, Stage, Variant
 from mofe.units import gib
 
 MB = 1_000_000
@@ -171,7 +171,13 @@ class Costs:
 
     def moe_shape(self, moe: str) -> Shape:
         it = self.plan.moes[moe]
-        return self.shape(it.base).mixture(len(it.experts), self.study.merge.experts_per_token)
+        top_k = it.experts_per_token or self.study.merge.experts_per_token
+        return self.shape(it.base).mixture(len(it.experts), top_k)
+
+    def variant_shape(self, variant: Variant) -> Shape:
+        """The shape of a variant's merge, or of its dense model."""
+        it = variant.origin
+        return self.shape(it.base) if isinstance(it, Dense) else self.moe_shape(it.name)
 
     def rows(self, dataset: str) -> int:
         """The rows of a training set: counted once it is prepared, else as configured."""
@@ -247,7 +253,7 @@ class Costs:
 
     def export(self, variant: Variant) -> Estimate:
         """A trained model as one checkpoint, held in float32, an expanded 4-bit one twice."""
-        shape = self.moe_shape(variant.moe.name)
+        shape = self.variant_shape(variant)
         expanded = 4 * shape.parameters if self.plan.method(variant).is_quantized else 0
         resident = memory.PROCESS + memory.loading_bytes(shape) + expanded
         disk = self._stored * shape.parameters
@@ -261,7 +267,7 @@ class Costs:
 
     def train(self, variant: Variant) -> Estimate:
         """One stage of a variant's fine-tuning: its last."""
-        shape, stage = self.moe_shape(variant.moe.name), variant.stages[-1]
+        shape, stage = self.variant_shape(variant), variant.stages[-1]
         method = self.plan.method(variant)
         # float32, but large matrices trained on a GPU; adapters are small
         width = 2 if method.trains_base and not self.on_cpu else 4
@@ -281,7 +287,7 @@ class Costs:
 
     def evaluate(self, variant: Variant, task: str) -> Estimate:
         """A variant on one task, on one GPU, which holds what was trained in float32."""
-        shape, spec = self.moe_shape(variant.moe.name), self.study.tasks[task]
+        shape, spec = self.variant_shape(variant), self.study.tasks[task]
         method = self.plan.method(variant)
         computed = self._computed(shape, variant, folded=True)
         questions = spec.questions or GUESSED_QUESTIONS
@@ -400,7 +406,7 @@ class Costs:
         """A mixture as far as its products go: with one expert a token where all are equal, stay so
         and are folded into one (mofe/layers/experts.py)."""
         trained = (self.study.recipes[stage.recipe].trained_ffns(shape) for stage in variant.stages)
-        equal, still = len(set(variant.moe.experts)) == 1, not any(trained)
+        equal, still = len(set(variant.origin.experts)) == 1, not any(trained)
         return replace(shape, num_experts_per_tok=1) if folded and equal and still else shape
 
     def _pretrain(self, shape: Shape, model: str) -> Estimate:

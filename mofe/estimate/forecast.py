@@ -4,7 +4,7 @@
 mofe/estimate/page.py puts it into words.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 from mofe import records
@@ -28,10 +28,12 @@ OTHER_BASES = {
 # ----------------------------------------------------------------------------------- gathering
 
 
-def forecast(costs: Costs, counted_models: int = 0) -> records.PlanRecord:
-    """Everything that the plan says: hours, bytes, counts. counted_models: kinds of trained models
-    whose parameters were counted on the real modules."""
-    study, made = costs.study, jobs(costs)
+def forecast(
+    costs: Costs, figures: Mapping[str, Sequence[str]], counted_models: int = 0
+) -> records.PlanRecord:
+    """Everything that the plan says: hours, bytes, counts. figures: as in Graph; counted_models: kinds
+    of trained models whose parameters were counted on the real modules."""
+    study, made = costs.study, jobs(costs, figures)
     path = critical_path(made)
     kept = sum(job.estimate.disk for job in made.values())
     scratch = max((job.estimate.scratch for job in made.values()), default=0)
@@ -55,7 +57,7 @@ def forecast(costs: Costs, counted_models: int = 0) -> records.PlanRecord:
             records.PlanStep(rule=made[n].rule, label=made[n].label, hours=made[n].estimate.hours)
             for n in path
         ),
-        machines=_machines(costs),
+        machines=_machines(costs, figures),
         other_bases={} if costs.on_cpu else _other_bases(costs),
         measured=records.PlanMeasured(
             epoch_tokens=dict(costs.measured.epoch_tokens), speed=dict(costs.measured.speed)
@@ -113,12 +115,12 @@ def _by_rule(made: Iterable[Job]) -> dict[str, float]:
     return disk
 
 
-def _machines(costs: Costs) -> dict[str, records.PlanMachine]:
+def _machines(costs: Costs, figures: Mapping[str, Sequence[str]]) -> dict[str, records.PlanMachine]:
     """Hours in all and makespans, by kind of GPU (of a CPU study for this machine alone)."""
     kinds = [costs.study.hardware.gpu] if costs.on_cpu else list(GPUS)
     machines = {}
     for kind in kinds:
-        made = jobs(Costs(costs.plan, gpu=kind))
+        made = jobs(Costs(costs.plan, gpu=kind), figures)
         machines[kind] = records.PlanMachine(
             gpu_hours=gpu_hours(made.values()),
             most_gpus=max(job.gpus for job in made.values()),
@@ -141,7 +143,7 @@ def _other_bases(costs: Costs) -> dict[str, tuple[records.PlanOther, ...]]:
 def _other(variant: Variant, estimate: Estimate) -> records.PlanOther:
     return records.PlanOther(
         label=variant.key,
-        experts=len(variant.moe.experts),
+        experts=len(variant.origin.experts),
         recipe=variant.stages[-1].recipe,
         micro_batch=estimate.micro_batch,
         parameters=estimate.parameters,

@@ -2,7 +2,7 @@
 how long all of it takes on so many GPUs."""
 
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mofe.estimate.cost import LIGHT, Costs, Estimate, Needs
@@ -20,7 +20,7 @@ class Job:
     label: str
     after: tuple[str, ...]
     estimate: Estimate
-    tables: tuple[int, ...] = ()
+    tables: tuple[int | str, ...] = ()
 
     @property
     def gpus(self) -> int:
@@ -53,32 +53,37 @@ def estimate(costs: Costs, rule: str, wildcards: Mapping[str, str]) -> Estimate:
             return LIGHT
 
 
-def jobs(costs: Costs) -> dict[str, Job]:
-    """Every distinct job of the study, by the first file or folder that it makes, inputs first."""
-    needed = Graph(costs.plan).needed(ALL)
+def jobs(costs: Costs, figures: Mapping[str, Sequence[str]]) -> dict[str, Job]:
+    """Every distinct job of the study, by the first file or folder that it makes, inputs first.
+
+    figures: as in Graph.
+    """
+    needed = Graph(costs.plan, figures).needed(ALL)
     maker = {output: node.outputs[0] for node in needed for output in node.outputs}
-    return _marked(
-        {
-            node.outputs[0]: Job(
-                node.rule,
-                node.label or costs.study.study,
-                tuple(dict.fromkeys(maker[name] for name in node.inputs if name in maker)),
-                estimate(costs, node.rule, node.wildcards),
-            )
-            for node in needed
-        }
-    )
+    made = {
+        node.outputs[0]: Job(
+            node.rule,
+            node.label or costs.study.study,
+            tuple(dict.fromkeys(maker[name] for name in node.inputs if name in maker)),
+            estimate(costs, node.rule, node.wildcards),
+        )
+        for node in needed
+    }
+    return _marked(made, list(costs.plan.tables))
 
 
-def _marked(made: dict[str, Job]) -> dict[str, Job]:
-    """The jobs with the tables that need them."""
-    needed: dict[str, set[int]] = {name: set() for name in made}
+def _marked(made: dict[str, Job], tables: list[int | str]) -> dict[str, Job]:
+    """The jobs with the tables that need them, in the order of `tables`."""
+    needed: dict[str, set[str]] = {name: set() for name in made}
     for name, job in reversed(made.items()):
         if job.rule == "table":
-            needed[name].add(int(job.label))
+            needed[name].add(job.label)
         for before in job.after:
             needed[before] |= needed[name]
-    return {name: replace(job, tables=tuple(sorted(needed[name]))) for name, job in made.items()}
+    return {
+        name: replace(job, tables=tuple(key for key in tables if str(key) in needed[name]))
+        for name, job in made.items()
+    }
 
 
 def critical_path(made: Mapping[str, Job]) -> list[str]:

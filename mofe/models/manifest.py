@@ -69,7 +69,7 @@ def weights(folder: str | Path) -> dict[str, torch.Tensor]:
     pages are in memory. Raises ValueError where a source is not the one that was merged.
     """
     folder = Path(folder)
-    manifest = _read(folder)
+    manifest = read(folder)
     base, slots, dtype = manifest.base, manifest.slots, getattr(torch, manifest.dtype)
     mixtral: dict[str, torch.Tensor] = {}
     for source in dict.fromkeys((base, *slots)):
@@ -118,7 +118,9 @@ def _tensors(
                 yield key, stored.get_tensor(key)
 
 
-def _read(folder: Path) -> records.MergeManifest:
+def read(folder: str | Path) -> records.MergeManifest:
+    """The manifest of a merge. Raises ValueError for one of another format."""
+    folder = Path(folder)
     # first of all its format: the keys of another one may be others
     found = json.loads((folder / MANIFEST).read_text())["format"]
     if found != FORMAT:

@@ -130,9 +130,16 @@ def _score(cell, unit: Unit) -> Measured:
             raise ValueError(
                 f"{cell.files[0]}: {key} differs between seeds: {', '.join(map(str, sorted(found)))}"
             )
-    headlines = [record.metrics[record.headline] for record in evals]
-    scores = [headline.value for headline in headlines]
-    squares = [headline.stderr**2 for headline in headlines]
+    metric = cell.metric or evals[0].headline
+    for path, record in zip(cell.files, evals, strict=True):
+        if metric not in record.metrics:
+            raise ValueError(
+                f"{path}: has no {metric}, only {', '.join(record.metrics)}; let the column show one "
+                f"of those, or evaluate again where lm-eval's task has {metric}"
+            )
+    measured = [record.metrics[metric] for record in evals]
+    scores = [it.value for it in measured]
+    squares = [it.stderr**2 for it in measured]
     stderr = math.sqrt(statistics.fmean(squares))
     return Measured(statistics.fmean(scores), _sd(scores), stderr, evals[0].n, len(scores))
 

@@ -38,7 +38,10 @@ _COUNTED = (
     ("sampled", "Sampled"),
     ("characters", "Characters"),
 )
-_METRICS = {"exact": "the share of exact matches"}
+_METRICS = {
+    "exact": "the share of exact matches",
+    "acc_norm": "accuracy by log-likelihood per character (acc_norm)",
+}
 _MINUS = "\u2212"
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
@@ -269,7 +272,7 @@ def others(table) -> list[str]:
     found: dict[tuple[str, str], list[float]] = {}
     for cell in _scored(table):
         for record in (records.read(file, EvalRecord) for file in cell.files):
-            for metric in record.metrics.keys() - {record.headline}:
+            for metric in sorted(record.metrics.keys() - {cell.metric or record.headline}):
                 value = record.metrics[metric].value
                 found.setdefault((cell.column, metric), []).append(value)
     return [

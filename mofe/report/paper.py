@@ -50,6 +50,6 @@ def _printed_by_cell() -> dict[tuple[int, str, str], str]:
     return dict(zip(keys, cells["printed"], strict=True))
 
 
-def printed(table: int, label: str, column: str) -> str | None:
+def printed(table: int | str, label: str, column: str) -> str | None:
     """What the paper prints in a cell; None where it prints nothing, as in a row users added."""
     return _printed_by_cell().get((table, label, column))

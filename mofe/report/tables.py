@@ -106,7 +106,7 @@ def _entries(table, frame: pd.DataFrame, pairs: list[tuple[str, str]]) -> list[l
     ]
 
 
-def entry(line, kind: str, number: int, label: str) -> Entry:
+def entry(line, kind: str, number: int | str, label: str) -> Entry:
     """The texts of one line of the tidy frame (None: no such line) of table ``number``."""
     if line is None:
         return Entry()

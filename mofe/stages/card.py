@@ -8,17 +8,23 @@ from typing import Any
 import yaml
 
 from mofe import provenance, records
-from mofe.records import EvalRecord, HubManifest, TrainRecord
+from mofe.records import EvalRecord, HubManifest, MergeManifest, TrainRecord
 from mofe.study.methods import parse
 from mofe.templates import render
 
 _TEMPLATE = Path(__file__).with_name("card.md.jinja")
 
 
-def card(params: Mapping[str, Any], names: Mapping[str, Any], total: int) -> str:
+def card(
+    params: Mapping[str, Any],
+    names: Mapping[str, Any],
+    total: int,
+    merge: MergeManifest | None,
+) -> str:
     """The model card (README.md), from the records of the trainings and evaluations that exist.
 
-    params: Plan.params.export; names: of merge, stages and seed; total: number of parameters.
+    params: Plan.params.export; names: of merge, stages and seed; total: number of parameters; merge:
+    the manifest of the merge, None for a dense model.
     """
     trainings = [records.read(file, TrainRecord) for file in params["trainings"]]
     scores = [records.read(f, EvalRecord) for f in params["evaluations"] if Path(f).exists()]
@@ -29,6 +35,7 @@ def card(params: Mapping[str, Any], names: Mapping[str, Any], total: int) -> str
         params=params,
         names=names,
         total=total,
+        merge=merge,
         commits=_commits(params["manifests"]),
         quantized=bool(trainings) and parse(params["chain"][-1]).is_quantized,
         stages=list(stages),  # (method, record, settings of the training), first stage first

@@ -278,8 +278,18 @@ def _written(
         )
 
 
-def summarise(answers: Sequence[Answer]) -> Scores:
+def normed(answer: ChoiceAnswer) -> int:
+    """1 where the target is the likeliest option by its log-likelihood per character, else 0:
+    lm-eval's `acc_norm`."""
+    pairs = zip(answer.loglikelihoods, answer.options, strict=True)
+    likelihoods = [likely / len(option) if option else -math.inf for likely, option in pairs]
+    return int(likelihoods.index(max(likelihoods)) == answer.target)
+
+
+def summarise(answers: Sequence[Answer], has_norm: bool = False) -> Scores:
     """The number of answers n, the task's metrics, which of them is the headline, and the floor.
+    has_norm: whether `acc_norm` is one of the metrics.
+
 
     A metric is a mean with lm-eval's closed-form standard error: the sample's standard deviation
     divided by the root of n. The floor is what the best constant answer reaches; free text has
@@ -290,14 +300,14 @@ def summarise(answers: Sequence[Answer]) -> Scores:
     if n < 2:
         raise ValueError(f"tasks: {n} question(s) are too few for a standard error")
     written = isinstance(answers[0], WrittenAnswer)
-    metrics = WRITTEN if written else CHOSEN
+    fields = WRITTEN if written else CHOSEN
+    metrics = {m: _mean([getattr(a, field) for a in answers]) for m, field in fields.items()}
+    if has_norm:
+        metrics["acc_norm"] = _mean([normed(answer) for answer in answers])
     return Scores(
         n=n,
         headline=next(iter(metrics)),
-        metrics={
-            metric: _mean([getattr(answer, field) for answer in answers])
-            for metric, field in metrics.items()
-        },
+        metrics=metrics,
         floor=None if written else floor(answers),
     )
 
@@ -356,7 +366,7 @@ def evaluate_variant(
     lines = "".join(map(records.line, answered))
     # no time stamp in the header: equal records are equal files
     write_atomic(questions, gzip.compress(lines.encode(), mtime=0))
-    scores = summarise(answered)
+    scores = summarise(answered, asking.has_norm(asked))
     result = records.EvalRecord(
         task=params["name"],
         **names,

@@ -1,4 +1,4 @@
-"""A trained variant as a standard Mixtral checkpoint that others can load."""
+"""A trained variant as a standard checkpoint that others can load."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from mofe import records
 from mofe.files import write_atomic
 from mofe.layers.experts import QuantizedStack, SplitExperts
 from mofe.layers.nf4 import expanded
-from mofe.models import load, methods
+from mofe.models import load, manifest, methods
 from mofe.models.files import TOKENIZER_FILES
 from mofe.stages.card import card
 from mofe.study.methods import Method, parse
@@ -28,7 +28,8 @@ def export(
     names: Mapping[str, Any],
     out: Path,
 ) -> str:
-    """Write a variant as a Mixtral checkpoint: sharded safetensors, configuration, tokenizer, card.
+    """Write a variant as a checkpoint, a Mixtral or a dense model: sharded safetensors, configuration,
+    tokenizer, card.
 
     merge, trained as in evaluate_variant; params: Plan.params.export; names: of merge, stages and
     seed. Weights are stored in the merge's dtype. Returns a line for the user.
@@ -40,12 +41,13 @@ def export(
     for name in TOKENIZER_FILES:
         if (file := Path(merge) / name).exists():
             shutil.copy(file, out / name)
-    write_atomic(out / "README.md", card(params, names, total))
+    merged = manifest.read(merge) if manifest.exists(merge) else None
+    write_atomic(out / "README.md", card(params, names, total, merged))
     return f"{total:,} parameters in {params['dtype']}"
 
 
 def plain(merge: str, chain: Sequence[Method], trained: Sequence[str]) -> nn.Module:
-    """The variant as a Mixtral without adapters or split experts, in float32, on the CPU.
+    """The variant as a plain model, without adapters or split experts, in float32, on the CPU.
 
     A quantised last stage has no plain form of equal weights; its NF4 weights are expanded, which
     changes no value, and what was trained is laid over or merged into those.

@@ -19,6 +19,7 @@ from mofe.estimate.page import markdown, summary
 from mofe.files import write_atomic
 from mofe.layers import parameters
 from mofe.models import methods
+from mofe.report import figures
 from mofe.study.load import load_study
 from mofe.study.methods import Method
 from mofe.study.plan import Plan
@@ -34,7 +35,7 @@ def write(*, config: Mapping[str, Any], markdown_file: Path, json_file: Path) ->
     real modules are not those that were estimated with.
     """
     costs = Costs(Plan(load_study(config)))
-    found = forecast(costs, check_counts(costs))
+    found = forecast(costs, figures.inputs(costs.plan), check_counts(costs))
     records.write(json_file, found)
     write_atomic(markdown_file, markdown(found))
     return summary(found) + f"\n{markdown_file} has the rest"
@@ -63,9 +64,7 @@ def check_counts(costs: Costs) -> int:
     Raises RuntimeError where the modules and mofe/study/methods.py disagree.
     """
     plan, study = costs.plan, costs.study
-    kinds = {
-        (costs.moe_shape(v.moe.name), v.stages[-1].recipe): None for v in plan.trained.values()
-    }
+    kinds = {(costs.variant_shape(v), v.stages[-1].recipe): None for v in plan.trained.values()}
     for model in plan.models:
         for recipe in (study.models[model].train or {}).values():
             kinds[costs.shape(model), recipe] = None

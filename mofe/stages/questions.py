@@ -42,6 +42,8 @@ def _type(annotation: Any) -> Any:
 COLUMNS = pa.schema(
     {name: STORED[_type(field.annotation)] for name, field in AskedQuestion.model_fields.items()}
 )
+# The file's metadata where lm-eval scores the task by `acc_norm` too.
+NORMED = {b"acc_norm": b"true"}
 
 
 def make(*, params: Mapping[str, Any], tokenizer: str, out: Path) -> str:
@@ -49,7 +51,8 @@ def make(*, params: Mapping[str, Any], tokenizer: str, out: Path) -> str:
     line for the user. Raises as `build` does."""
     found = build(params, load.tokenizer(tokenizer))
     sink = pa.BufferOutputStream()
-    table = pa.Table.from_pylist([question.model_dump() for question in found], COLUMNS)
+    schema = COLUMNS.with_metadata(NORMED) if tasks.has_norm(params) else COLUMNS
+    table = pa.Table.from_pylist([question.model_dump() for question in found], schema)
     pq.write_table(table, sink, compression="zstd")
     write_atomic(out, sink.getvalue().to_pybytes())
     return f"{len(found)} questions"
@@ -58,6 +61,11 @@ def make(*, params: Mapping[str, Any], tokenizer: str, out: Path) -> str:
 def read(file: str | Path) -> list[AskedQuestion]:
     """The questions as `build` gave them."""
     return [AskedQuestion(**row) for row in pq.read_table(file).to_pylist()]
+
+
+def has_norm(file: str | Path) -> bool:
+    """Whether the task is scored by `acc_norm` too."""
+    return NORMED.items() <= (pq.read_schema(file).metadata or {}).items()
 
 
 def build(params: Mapping[str, Any], tokenizer) -> list[AskedQuestion]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from mofe.study.config import Study
-from mofe.study.variants import Variant
+from mofe.study.variants import Dense, Variant
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ class Addresses:
     def moe_dir(self, moe: str) -> str:
         return f"{self.root}/moe/{moe}"
 
+    def origin_dir(self, variant: Variant) -> str:
+        """The merge or the dense model that a variant is made of."""
+        name = variant.origin.name
+        return self.model_dir(name) if isinstance(variant.origin, Dense) else self.moe_dir(name)
+
     def data_file(self, dataset: str) -> str:
         return f"{self.root}/data/{dataset}.parquet"
 
@@ -64,7 +69,7 @@ class Addresses:
 
     def questions(self, variant: Variant, task: str) -> str:
         """A task's questions in the tokens of a variant's tokenizer, which is its base's."""
-        return f"{self.root}/questions/{self.study.tokenizer(variant.moe.base)}/{task}.parquet"
+        return f"{self.root}/questions/{self.study.tokenizer(variant.origin.base)}/{task}.parquet"
 
     def export_dir(self, variant: Variant, seed: int | str) -> str:
         return f"{self.root}/models/{variant.key}/s{seed}"

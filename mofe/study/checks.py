@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mofe.study.values import SHOWS
 
 if TYPE_CHECKING:
-    from mofe.study.config import Study
+    from mofe.study.config import Study, TableRow
 
 
 def faults(study: Study) -> Iterator[str]:
@@ -57,14 +57,38 @@ def _origins(study: Study) -> Iterator[str]:
 
 
 def _chains(study: Study) -> Iterator[str]:
-    for number, table in study.tables.items():
-        for index, row in enumerate(table.rows):
-            for recipe in list(row.train.values())[:-1]:
-                if study.recipes[recipe].is_quantized:
-                    yield (
-                        f"tables.{number}.rows.{index}.train: no stage can follow the quantised "
-                        f"recipe '{recipe}'; make it the last"
-                    )
+    for where, row in _rows(study):
+        for recipe in list(row.train.values())[:-1]:
+            if study.recipes[recipe].is_quantized:
+                yield (
+                    f"{where}.train: no stage can follow the quantised recipe '{recipe}'; make it "
+                    "the last"
+                )
+
+
+def _rows(study: Study) -> Iterator[tuple[str, TableRow]]:
+    """Every table's rows, each with its key path."""
+    for key, table in study.tables.items():
+        for name, row in table.rows.items():
+            yield f"tables.{key}.rows.{name}", row
+
+
+def _freezing(study: Study) -> Iterator[str]:
+    """Experts that are frozen must be there."""
+    for where, row in _rows(study):
+        total = sum(study.mixtures[row.mixture].experts.values()) if row.mixture else 0
+        for recipe in row.train.values():
+            method = study.recipes[recipe]
+            if row.model and method.needs_mixture:
+                yield (
+                    f"{where}.train: recipe '{recipe}' freezes experts, but the model "
+                    f"'{row.model}' is dense; name a mixture"
+                )
+            elif (frozen := method.frozen_experts(total)) > total:
+                yield (
+                    f"{where}.train: recipe '{recipe}' freezes {frozen} experts, mixture "
+                    f"'{row.mixture}' has {total}"
+                )
 
 
 def _repositories(study: Study) -> Iterator[str]:
@@ -86,10 +110,11 @@ def _repositories(study: Study) -> Iterator[str]:
 def _slots(study: Study) -> Iterator[str]:
     for name, mixture in study.mixtures.items():
         total = sum(mixture.experts.values())
-        if total < study.merge.experts_per_token:
+        merge = study.merged_by(name)
+        if total < merge.experts_per_token:
             yield (
                 f"mixtures.{name}.experts: {total} expert(s), but merge.experts_per_token is "
-                f"{study.merge.experts_per_token}; add experts"
+                f"{merge.experts_per_token}; add experts"
             )
         for expert, count in mixture.experts.items():
             have = len(study.models[expert].gates.positive)
@@ -106,21 +131,11 @@ def _slots(study: Study) -> Iterator[str]:
         ]
         for number, (where, given) in enumerate(prompts):
             twin = next((w for w, other in prompts[:number] if other == given), None)
-            if twin and study.merge.gate_mode != "random":
+            if twin and merge.gate_mode != "random":
                 yield (
                     f"{where}: the same prompts as {twin}, so mixture '{name}' could not tell these "
                     "experts apart; give each slot prompts that end in words of its own"
                 )
-    for number, table in study.tables.items():
-        for index, row in enumerate(table.rows):
-            total = sum(study.mixtures[row.mixture].experts.values())
-            for recipe in row.train.values():
-                frozen = study.recipes[recipe].frozen_experts(total)
-                if frozen > total:
-                    yield (
-                        f"tables.{number}.rows.{index}.train: recipe '{recipe}' freezes {frozen} "
-                        f"experts, mixture '{row.mixture}' has {total}"
-                    )
 
 
 def _columns(study: Study) -> Iterator[str]:
@@ -176,5 +191,5 @@ def value_at(study: Study, path: str) -> Any:
 
 CHECKS: tuple[Callable[[Study], Iterator[str]], ...] = (
     *(_seeds, _shadowed, _cycles, _slots, _keys, _columns, _origins, _chains, _repositories),
-    _questions,
+    *(_questions, _freezing),
 )

@@ -17,6 +17,7 @@ from mofe.study.hardware import GPUS
 from mofe.study.methods import Recipe
 from mofe.study.training import Training, TrainingOverride
 from mofe.study.values import (
+    LABEL_SEPARATOR,
     Amount,
     Count,
     DataName,
@@ -26,11 +27,14 @@ from mofe.study.values import (
     Name,
     Part,
     Repository,
+    RowName,
+    Scored,
     Seed,
     Share,
     Shown,
     SourceName,
     Stages,
+    TableKey,
     TaskName,
     count_or,
     exactly_one,
@@ -343,30 +347,60 @@ class Merge(Part):
     )
 
 
+class MixtureMerge(Part):
+    """What a mixture may set differently from `merge`."""
+
+    gate_mode: Literal["hidden", "cheap_embed", "random"] | None = Field(
+        None, description="What this mixture's router starts from."
+    )
+    experts_per_token: Count | None = Field(
+        None, description="Experts that its router chooses for each token."
+    )
+
+
 class Mixture(Part):
-    """A mixture of experts: the base and how many copies of which expert."""
+    """A mixture of experts: the base and how many copies of which expert.
+
+    merge: settings of `merge` that differ; they are part of the merge's name.
+    """
 
     base: ModelName = Field(description="The model that gives attention, embeddings and norms.")
     experts: Annotated[dict[ModelName, Count], Field(min_length=1)] = Field(
         description="The expert models, and the number of slots that each one fills."
     )
-
-
-class TableRow(Part):
-    """A row: labels as the paper prints them, a mixture, and its training, stage after stage."""
-
-    labels: list[str] = Field(description="The row's labels, as the paper prints them.")
-    mixture: MixtureName = Field(description="The mixture that the row shows.")
-    train: Stages = Field(
-        {},
-        description="What it is trained on by which recipe, stage after stage: `{mix: recipe, "
-        "...}`. "
-        "Without it the row is untuned.",
+    merge: MixtureMerge = Field(
+        MixtureMerge(),
+        description="Settings of `merge` that differ. They are part of the merge's name.",
     )
 
 
+def _kept(value: Any) -> Any:
+    """Tables, or a table's rows, without those that an overlay sets to null: they are left out."""
+    if isinstance(value, Mapping):
+        return {name: part for name, part in value.items() if part is not None}
+    return value
+
+
+class TableRow(Part):
+    """A row: a mixture or a dense model, and its training, stage after stage."""
+
+    mixture: MixtureName | None = Field(None, description="The mixture that the row shows.")
+    model: ModelName | None = Field(
+        None, description="The dense model that the row shows, in place of a mixture."
+    )
+    train: Stages = Field(
+        {},
+        description="What it is trained on by which recipe, stage after stage: `{mix: recipe, "
+        "...}`. Without it the row is untuned.",
+    )
+
+    @model_validator(mode="after")
+    def _one_origin(self):
+        return exactly_one(self, "mixture", "model")
+
+
 class TableSpec(Part):
-    """A table: what its columns show, and a mixture and its training for each row."""
+    """A table: what its columns show, and a mixture or a dense model and its training per row."""
 
     caption: str = Field(description="The caption, as printed.")
     labels: list[str] = Field(description="Headings of the label columns.")
@@ -374,17 +408,22 @@ class TableSpec(Part):
         None, description="An upper heading: texts and how many columns each one spans."
     )
     columns: Annotated[dict[str, Shown], Field(min_length=1)] = Field(
-        description="The paper's headings, and what each column shows: a task's score, `trainable` "
-        "parameters or the `time` of training."
+        description="The paper's headings, and what each column shows: a task's headline score, "
+        "another metric of a task (`arc_easy.acc_norm`), `trainable` parameters or the `time` of "
+        "training."
     )
-    beside: dict[str, TaskName] | None = Field(
+    beside: dict[str, Scored] | None = Field(
         None,
         description="Columns that the paper's table lacks: our headings, and the tasks that each "
-        "row "
-        "is evaluated on too. They are set apart, and not in the `.tex`.",
+        "row is evaluated on too. They are set apart, and not in the `.tex`.",
     )
-    rows: Annotated[list[TableRow], Field(min_length=1)] = Field(
-        description="The rows, from top to bottom."
+    rows: Annotated[
+        dict[RowName, TableRow],
+        Field(min_length=1),
+        BeforeValidator(_kept, json_schema_input_type=dict[RowName, TableRow | None]),
+    ] = Field(
+        description="The rows from top to bottom, by their labels as the paper prints them, joined "
+        'by " | "; null leaves one out.'
     )
 
     @model_validator(mode="before")
@@ -396,12 +435,12 @@ class TableSpec(Part):
 
     @model_validator(mode="after")
     def _labels_fit(self):
-        for number, row in enumerate(self.rows, 1):
-            if len(row.labels) != len(self.labels):
+        for name in self.rows:
+            if (count := len(name.split(LABEL_SEPARATOR))) != len(self.labels):
                 raise PydanticCustomError(
                     "labels",
                     "row {row} has {n} labels for {m} label headings",
-                    {"row": number, "n": len(row.labels), "m": len(self.labels)},
+                    {"row": repr(name), "n": count, "m": len(self.labels)},
                 )
         return self
 
@@ -426,13 +465,6 @@ class Assumption(Part):
     item: str = Field(description="What the paper leaves open.")
     key: str = Field(description="The path of the key that holds our choice.")
     evidence: str = Field(description="Why we chose so.")
-
-
-def _kept(value: Any) -> Any:
-    """Tables without those that an overlay sets to null: they are left out of the study."""
-    if isinstance(value, Mapping):
-        return {number: table for number, table in value.items() if table is not None}
-    return value
 
 
 def _listed(value: Any) -> Any:
@@ -495,10 +527,13 @@ class Study(Part):
     training: Training = Field(description="AdamW with linear decay to zero.")
     recipes: dict[Name, Recipe] = Field(description="Ways to fine-tune, by name.")
     tables: Annotated[
-        dict[Count, TableSpec],
+        dict[TableKey, TableSpec],
         Field(min_length=1),
-        BeforeValidator(_kept, json_schema_input_type=dict[Count, TableSpec | None]),
-    ] = Field(description="The tables, by number; null leaves one out.")
+        BeforeValidator(_kept, json_schema_input_type=dict[TableKey, TableSpec | None]),
+    ] = Field(
+        description="The tables, the paper's by number, others by any number or word; null leaves "
+        "one out."
+    )
     assumptions: list[Assumption] = Field(
         description="Choices where the paper is silent. The report prints them with the values "
         "that "
@@ -514,6 +549,11 @@ class Study(Part):
                 "study", "{problems}", {"problems": "\n".join(problems), "list": problems}
             )
         return self
+
+    def merged_by(self, mixture: str) -> Merge:
+        """The merge's settings of a mixture: `merge`, and what the mixture sets differently."""
+        own = self.mixtures[mixture].merge.model_dump(exclude_none=True)
+        return self.merge.model_copy(update=own)
 
     def lineage(self, model: str) -> list[str]:
         """The models that a dense model is fine-tuned from, the first one first, and itself."""

@@ -4,10 +4,11 @@ The one description of it. The rules take their inputs from here, and estimates 
 jobs, so that the plan counts the jobs that Snakemake runs.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from mofe.study import tables
 from mofe.study.plan import Plan
 from mofe.study.variants import Variant
 
@@ -39,9 +40,13 @@ class Node:
 @dataclass(frozen=True)
 class Graph:
     """Every job of a plan. The methods named after rules give a job's inputs; their arguments are
-    the rule's wildcards."""
+    the rule's wildcards.
+
+    figures: the files that each figure is drawn from, by its name (mofe.report.figures.inputs).
+    """
 
     plan: Plan
+    figures: Mapping[str, Sequence[str]]
 
     # ----------------------------------------------------------------------------- data and models
 
@@ -84,11 +89,11 @@ class Graph:
 
     def train(self, variant: str, seed: str) -> Inputs:
         """The merge, what the stages before have trained, and the training sets."""
-        it = self.plan.variants[variant]
+        shown = self.plan.variants[variant]
         return {
-            **self._merged(it),
-            "parents": self.plan.trained_files(it, seed)[:-1],
-            "data": self.plan.stage_data(it.stages[-1].mix),
+            **self._origin(shown),
+            "parents": self.plan.trained_files(shown, seed)[:-1],
+            "data": self.plan.stage_data(shown.stages[-1].mix),
         }
 
     def questions(self, model: str, task: str) -> Inputs:
@@ -99,42 +104,42 @@ class Graph:
         }
 
     def evaluate(self, variant: str, seed: str, task: str) -> Inputs:
-        it = self.plan.variants[variant]
-        return {"asked": self.plan.paths.questions(it, task), **self._trained(it, seed)}
+        shown = self.plan.variants[variant]
+        return {"asked": self.plan.paths.questions(shown, task), **self._trained(shown, seed)}
 
     def export(self, variant: str, seed: str) -> Inputs:
-        it = self.plan.variants[variant]
-        trainings = self.plan.params.export(it, seed)["trainings"]
-        return {**self._trained(it, seed), "trainings": trainings}
+        shown = self.plan.variants[variant]
+        trainings = self.plan.params.export(shown, seed)["trainings"]
+        return {**self._trained(shown, seed), "trainings": trainings}
 
     def push(self, variant: str, seed: str) -> Inputs:
         """The exported model. Raises ConfigError where the study names no repository for it, before
         anything is trained."""
-        it = self.plan.variants[variant]
-        self.plan.params.push_repo(it, seed)
-        return {"model": self.plan.paths.export_dir(it, seed)}
+        shown = self.plan.variants[variant]
+        self.plan.params.push_repo(shown, seed)
+        return {"model": self.plan.paths.export_dir(shown, seed)}
 
     # ------------------------------------------------------------------- tables, figures, the page
 
     def table(self, number: str) -> Inputs:
-        return {"records": self.plan.table_input(int(number))}
+        return {"cells": self.plan.table_input(self.plan.table_key(number))}
 
     def figure(self, figure: str) -> Inputs:
-        return {"records": self.plan.figure_input(figure)}
+        return {"files": list(self.figures[figure])}
 
     def report(self) -> Inputs:
         plan = self.plan
         return {
             "trainings": plan.train_jsons,
-            "evaluations": plan.eval_jsons,
-            "figures": [plan.paths.figure(name, "png") for name in plan.figures],
+            "cells": tables.files(plan.tables.values()),
+            "figures": [plan.paths.figure(name, "png") for name in self.figures],
             "data": [plan.paths.data_counts(dataset) for dataset in plan.datasets],
         }
 
     def all(self) -> Inputs:
         return {
             "tables": [f for number in self.plan.tables for f in self._table_files(number)],
-            "figures": [f for name in self.plan.figures for f in self._figure_files(name)],
+            "figures": [f for name in self.figures for f in self._figure_files(name)],
             "report": self.plan.paths.report,
         }
 
@@ -179,7 +184,7 @@ class Graph:
         yield from self._runs()
         for number in plan.tables:
             yield _node(self.table, self._table_files(number), number=str(number))
-        for name in plan.figures:
+        for name in self.figures:
             yield _node(self.figure, self._figure_files(name), figure=name)
         yield _node(self.report, [paths.report])
         yield _node(self.all, [ALL])
@@ -193,7 +198,7 @@ class Graph:
                 files.append(paths.loss_log(it, seed))
                 yield _node(self.train, files, variant=key, seed=str(seed))
         asked = {
-            paths.questions(plan.variants[key], task): (plan.variants[key].moe.base, task)
+            paths.questions(plan.variants[key], task): (plan.variants[key].origin.base, task)
             for key, tasks in plan.tasks.items()
             for task in tasks
         }
@@ -210,16 +215,16 @@ class Graph:
     def _world(self) -> list[str]:
         return [self.plan.paths.world] if self.plan.study.world else []
 
-    def _merged(self, variant: Variant) -> Inputs:
-        """The merge with the dense models that it refers to."""
-        moe = variant.moe.name
-        return {"merge": self.plan.paths.moe_dir(moe), "dense": self.plan.merge_input(moe)}
+    def _origin(self, variant: Variant) -> Inputs:
+        """The merge with the dense models that it refers to, or the dense model itself."""
+        folder = self.plan.paths.origin_dir(variant)
+        return {"merge": folder, "dense": self.plan.dense_input(variant)}
 
     def _trained(self, variant: Variant, seed: str) -> Inputs:
         """Everything that a trained model is loaded from."""
-        return {**self._merged(variant), "trained": self.plan.trained_files(variant, seed)}
+        return {**self._origin(variant), "trained": self.plan.trained_files(variant, seed)}
 
-    def _table_files(self, number: int) -> list[str]:
+    def _table_files(self, number: int | str) -> list[str]:
         return [self.plan.paths.table(number, kind) for kind in ("tex", "md", "csv")]
 
     def _figure_files(self, name: str) -> list[str]:

@@ -4,7 +4,7 @@
 lists every fault with its key path, the offending value and what to write instead.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from mofe.study.config import Study
 from mofe.study.faults import sentence
-from mofe.study.values import ConfigError
+from mofe.study.values import ConfigError, suggest
 
 
 def _scan(files: Iterable[Path]) -> tuple[dict[tuple, str], list[str]]:
@@ -43,6 +43,26 @@ def _scan(files: Iterable[Path]) -> tuple[dict[tuple, str], list[str]]:
     return lines, twice
 
 
+def _dropped_in_vain(files: Iterable[Path], lines: Mapping[tuple, str]) -> Iterator[str]:
+    """A sentence for every table, and every row of a table, that is set to null where no file has
+    it: a misspelt name would leave nothing out."""
+    there: dict[tuple[str, ...], dict[str, bool]] = {}
+    for file in files:
+        tables = (yaml.safe_load(file.read_text()) or {}).get("tables")
+        for key, table in tables.items() if isinstance(tables, Mapping) else ():
+            rows = table.get("rows") if isinstance(table, Mapping) else None
+            parts = {(): {key: table}, (str(key), "rows"): rows}
+            for where, part in parts.items():
+                for name, value in part.items() if isinstance(part, Mapping) else ():
+                    known = there.setdefault(where, {})
+                    known[str(name)] = known.get(str(name), False) or value is not None
+    for where, known in there.items():
+        names = [name for name, given in known.items() if given]
+        for name in known.keys() - set(names):
+            path = ("tables", *where, name)
+            yield f"{'.'.join(path)}{lines.get(path, '')}: is not there{suggest(name, names)}"
+
+
 def load_study(config: Mapping[str, Any], files: Iterable[str | Path] = ()) -> Study:
     """Check a merged configuration and return it as a `Study`.
 
@@ -50,7 +70,9 @@ def load_study(config: Mapping[str, Any], files: Iterable[str | Path] = ()) -> S
     files: the YAML files it came from, for line numbers and keys written twice.
     Raises ConfigError with every fault at once.
     """
-    lines, problems = _scan(Path(f) for f in files)
+    files = [Path(f) for f in files]
+    lines, problems = _scan(files)
+    problems += _dropped_in_vain(files, lines)
     declared = {
         section: list(config[section])
         for section in ("models", "sources", "data", "mixes", "tasks", "recipes", "mixtures")

@@ -95,7 +95,9 @@ class Params:
             )
         names = {self.paths.model_dir(model): model for model in (it.base, *it.experts)}
         base = self.paths.model_dir(it.base)
-        return {**_plain(self.study.merge), "base": base, "slots": slots, "names": names}
+        own = {"gate_mode": it.gate_mode, "experts_per_token": it.experts_per_token}
+        settings = _plain(self.study.merge) | {k: v for k, v in own.items() if v is not None}
+        return {**settings, "base": base, "slots": slots, "names": names}
 
     def stage(self, stage: Stage) -> dict[str, Any]:
         """A stage's resolved recipe: the method, its settings, and the training's."""
@@ -117,8 +119,8 @@ class Params:
 
     def export(self, variant: Variant, seed: int) -> dict[str, Any]:
         """What an exported model's weights and its card depend on."""
-        study, stages = self.study, variant.stages
-        dense = [m for n in (variant.moe.base, *variant.moe.experts) for m in self.study.lineage(n)]
+        study, origin, stages = self.study, variant.origin, variant.stages
+        dense = [m for n in (origin.base, *origin.experts) for m in self.study.lineage(n)]
         mixes = [m for name in dict.fromkeys(dense) for m in study.models[name].train or ()]
         datasets = dict.fromkeys(
             d for m in (*mixes, *(s.mix for s in stages)) for d in self.plan.mix(m)
@@ -127,10 +129,8 @@ class Params:
         return {
             "study": study.study,
             "dtype": study.merge.dtype,
-            "gate_mode": study.merge.gate_mode,
-            "experts_per_token": study.merge.experts_per_token,
-            "base": variant.moe.base,
-            "experts": {e: variant.moe.experts.count(e) for e in variant.moe.experts},
+            "base": origin.base,
+            "experts": {e: origin.experts.count(e) for e in origin.experts},
             "models": {n: _choice(_plain(study.models[n])) for n in dict.fromkeys(dense)},
             "chain": self.chain(variant),
             "training": [self.stage(s)["training"] for s in stages],

@@ -15,9 +15,9 @@ from mofe.study.addresses import Addresses
 from mofe.study.config import Study, TableRow
 from mofe.study.methods import Method, Untuned
 from mofe.study.params import Params
-from mofe.study.tables import FIGURES, Curve, Table
-from mofe.study.values import ConfigError
-from mofe.study.variants import Moe, Stage, Variant
+from mofe.study.tables import Table
+from mofe.study.values import SHOWS, ConfigError, task_metric
+from mofe.study.variants import Dense, Moe, Stage, Variant
 
 # What is fetched of a model: safe weights, configuration and tokenizer; no pickles, no code.
 MODEL_FILES = ("*.safetensors", "*.json", "tokenizer.model")
@@ -62,12 +62,13 @@ class Plan:
     @cached_property
     def moes(self) -> dict[str, Moe]:
         """Every merge that a table needs, by name; equal mixtures are one merge."""
-        return {v.moe.name: v.moe for v in self.variants.values()}
+        origins = {v.origin.name: v.origin for v in self.variants.values()}
+        return {name: it for name, it in origins.items() if isinstance(it, Moe)}
 
     @cached_property
     def variants(self) -> dict[str, Variant]:
         """Every variant that a table shows or starts from, by its key, in table order."""
-        shown = [self.variant(row) for t in self.study.tables.values() for row in t.rows]
+        shown = [self.variant(row) for t in self.study.tables.values() for row in t.rows.values()]
         everything = [v for s in shown for v in (*s.parents, s)]
         return {v.key: v for v in everything}
 
@@ -77,13 +78,10 @@ class Plan:
 
     @cached_property
     def models(self) -> tuple[str, ...]:
-        """Every dense model that a merge needs, directly or as another model's origin."""
-        needed: dict[str, None] = {}
-        for moe in self.moes.values():
-            for name in (moe.base, *moe.experts):
-                for model in self.study.lineage(name):
-                    needed[model] = None
-        return tuple(needed)
+        """Every dense model that a variant needs, directly or as another model's origin."""
+        origins = dict.fromkeys(v.origin for v in self.variants.values())
+        parts = [name for it in origins for name in (it.base, *it.experts)]
+        return tuple(dict.fromkeys(m for name in parts for m in self.study.lineage(name)))
 
     @cached_property
     def datasets(self) -> tuple[str, ...]:
@@ -98,8 +96,8 @@ class Plan:
         found: dict[str, dict[str, None]] = {}
         for table in self.study.tables.values():
             shown = [*table.columns.values(), *(table.beside or {}).values()]
-            tasks = [it for it in shown if it in self.study.tasks]
-            for row in table.rows:
+            tasks = [task_metric(it, self.study.tasks)[0] for it in shown if it not in SHOWS]
+            for row in table.rows.values():
                 found.setdefault(self.variant(row).key, {}).update(dict.fromkeys(tasks))
         return {key: tuple(tasks) for key, tasks in found.items()}
 
@@ -107,16 +105,17 @@ class Plan:
     def tokenizers(self) -> tuple[str, ...]:
         """The models whose tokenizers the variants have."""
         return tuple(
-            dict.fromkeys(self.study.tokenizer(v.moe.base) for v in self.variants.values())
+            dict.fromkeys(self.study.tokenizer(v.origin.base) for v in self.variants.values())
         )
 
     def shown_in(self, *numbers: int) -> list[Variant]:
         """The variants that these tables' rows show, each once."""
-        rows = [row for n in numbers if n in self.study.tables for row in self.study.tables[n].rows]
+        specs = [self.study.tables[n] for n in numbers if n in self.study.tables]
+        rows = [row for spec in specs for row in spec.rows.values()]
         return list(dict.fromkeys(self.variant(row) for row in rows))
 
     @cached_property
-    def tables(self) -> dict[int, Table]:
+    def tables(self) -> dict[int | str, Table]:
         return {n: tables.table(self, n, spec) for n, spec in self.study.tables.items()}
 
     @cached_property
@@ -158,7 +157,7 @@ class Plan:
         return [] if self.study.mirror else [self.paths.manifest(r.repo) for r in repositories]
 
     def seeds(self, variant: Variant) -> tuple[int, ...]:
-        """The seeds a variant exists for. Seeds are fine-tuning's: untuned merges have one."""
+        """The seeds a variant exists for. Seeds are fine-tuning's: what is untuned has one."""
         return tuple(self.study.seeds) if variant.stages else (0,)
 
     def method(self, variant: Variant) -> Method:
@@ -177,57 +176,31 @@ class Plan:
         it = self.moes[moe]
         return [self.paths.model_dir(m) for m in dict.fromkeys((it.base, *it.experts))]
 
+    def dense_input(self, variant: Variant) -> list[str]:
+        """The dense checkpoints that a variant's merge is read from; none where it is dense itself."""
+        it = variant.origin
+        return [] if isinstance(it, Dense) else self.merge_input(it.name)
+
     def stage_data(self, mix: str) -> list[str]:
         return [self.paths.data_file(d) for d in self.mix(mix)]
 
     def trained_files(self, variant: Variant, seed: int | str) -> list[str]:
-        """The trained parameters that make this variant of its merge, first stage first."""
+        """The trained parameters that make this variant of its origin, first stage first."""
         chain = (*variant.parents, variant) if variant.stages else ()
         return [self.paths.trained(v, seed) for v in chain]
 
-    def table_input(self, number: int) -> list[str]:
-        """Every JSON that a table is read from."""
-        rows = self.tables[number].rows
-        return list(dict.fromkeys(_flat(c.files for r in rows for c in (*r.cells, *r.beside))))
+    def table_key(self, text: str) -> int | str:
+        """A table's key, as the configuration has it, by its text in addresses."""
+        return next(key for key in self.tables if str(key) == text)
+
+    def table_input(self, number: int | str) -> list[str]:
+        """Every JSON that a table is read from, cell by cell."""
+        return tables.files([self.tables[number]])
 
     @cached_property
-    def figures(self) -> dict[str, tuple[int, ...]]:
-        """The figures that this study's tables allow, and the tables each is drawn from."""
-        have = {
-            name: tuple(n for n in numbers if n in self.tables) for name, numbers in FIGURES.items()
-        }
-        return {name: numbers for name, numbers in have.items() if numbers} | {"loss_curves": ()}
-
-    def figure_input(self, figure: str) -> list[str]:
-        """Every file that a figure is read from; the loss curves read every run's log."""
-        if figure == "loss_curves":
-            return [log for curve in self.curves for log in curve.logs]
-        rows = [row for number in self.figures[figure] for row in self.tables[number].rows]
-        return list(dict.fromkeys(_flat(cell.files for row in rows for cell in row.cells)))
-
-    @cached_property
-    def curves(self) -> list[Curve]:
-        """The loss curve of every trained variant."""
-        return [
-            Curve(
-                v.stages[-1].mix,
-                v.stages[-1].recipe,
-                tuple(self.paths.loss_log(v, seed) for seed in self.seeds(v)),
-            )
-            for v in self.trained.values()
-        ]
-
-    @cached_property
-    def mixes(self) -> dict[str, dict[str, list[str]]]:
-        """Of every mix that a variant is trained on, its data sets and the runs' train.json."""
-        found: dict[str, dict[str, list[str]]] = {}
-        for variant in self.trained.values():
-            mix = variant.stages[-1].mix
-            entry = found.setdefault(mix, {"data": self.mix(mix), "trainings": []})
-            entry["trainings"] += [
-                self.paths.train_json(variant, seed) for seed in self.seeds(variant)
-            ]
-        return found
+    def mixes(self) -> dict[str, list[str]]:
+        """The data sets of every mix that a variant is trained on."""
+        return {v.stages[-1].mix: self.mix(v.stages[-1].mix) for v in self.trained.values()}
 
     @cached_property
     def train_jsons(self) -> list[str]:
@@ -249,26 +222,23 @@ class Plan:
     def _moe(self, mixture: str) -> Moe:
         it = self.study.mixtures[mixture]
         # A fixed order, so that equal mixtures get equal names and equal slots.
-        return Moe(it.base, tuple(e for e in sorted(it.experts) for _ in range(it.experts[e])))
+        slots = tuple(e for e in sorted(it.experts) for _ in range(it.experts[e]))
+        ours, merge = self.study.merge, self.study.merged_by(mixture)
+        gates = None if merge.gate_mode == ours.gate_mode else merge.gate_mode
+        same = merge.experts_per_token == ours.experts_per_token
+        return Moe(it.base, slots, gates, None if same else merge.experts_per_token)
 
     def variant(self, row: TableRow) -> Variant:
         """The variant that a table's row shows."""
-        return Variant(self._moe(row.mixture), tuple(Stage(m, r) for m, r in row.train.items()))
+        origin = Dense(row.model) if row.model else self._moe(row.mixture)
+        return Variant(origin, tuple(Stage(m, r) for m, r in row.train.items()))
 
     def _refuse_equal_names(self):
         """Names are looked up, never parsed, so two artefacts must not share one."""
-        rows = [row for table in self.study.tables.values() for row in table.rows]
+        rows = [row for table in self.study.tables.values() for row in table.rows.values()]
         seen: dict[str, Variant] = {}
         for shown in (self.variant(row) for row in rows):
             for variant in (*shown.parents, shown):
                 if seen.setdefault(variant.key, variant) != variant:
                     clash = f"tables: two different variants would both be stored as {variant.key}"
                     raise ConfigError([f"{clash}; rename one of their models, mixes or recipes"])
-
-
-def _flat(nested: Iterable) -> Iterable[str]:
-    for item in nested:
-        if isinstance(item, str):
-            yield item
-        else:
-            yield from _flat(item)

@@ -1,18 +1,22 @@
-"""The paper's tables as the report draws them: rows, cells, and the files that each cell is read from."""
+"""Tables as the report draws them: rows, cells, and the files that each cell is read from.
+
+A job gets its tables in two parts: a `bare` table is a parameter and holds no file names, so that it
+stays the same when seeds come or go; the files are the job's inputs, in the order of `files`.
+`filled` puts them together.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from mofe.study.config import TableSpec
+from mofe.study.values import LABEL_SEPARATOR, task_metric
 from mofe.study.variants import Variant
 
 if TYPE_CHECKING:
     from mofe.study.plan import Plan
-
-# The report's figures, and the tables they are drawn from.
-FIGURES = {"time_accuracy": (1, 2), "medical_experts": (3, 4), "frozen_experts": (7,)}
 
 
 @dataclass(frozen=True)
@@ -20,45 +24,44 @@ class Cell:
     """What a table shows in one row and column, and the files it is read from.
 
     files: for a task one eval JSON a seed; for `trainable` and `time` per seed the train.json of
-    every stage; none for an untuned row's `trainable` and `time`.
+    every stage; none for an untuned row's `trainable` and `time`. metric: what is shown of a task;
+    None stands for its headline. read: in place of files in a bare table, where cells that are read
+    from the same files have the same number.
     """
 
     column: str
     kind: str  # "trainable", "time" or "task"
     files: tuple = ()
     task: str | None = None
+    metric: str | None = None
+    read: int | None = None
 
 
 @dataclass(frozen=True)
 class Row:
     """A table's row: its labels as the paper prints them, its cells, and what it varies.
 
-    beside: the cells of the columns that the paper's table lacks.
+    experts: with their numbers of slots; none for a dense model. stages: how many trainings made
+    it. beside: the cells of the columns that the paper's table lacks.
     """
 
     labels: tuple[str, ...]
     cells: tuple[Cell, ...]
-    mixture: str
     recipe: str | None
     experts: tuple[tuple[str, int], ...]
     frozen: int | None
-    data: str | None = None
+    stages: int = 0
     beside: tuple[Cell, ...] = ()
-
-
-class Curve(NamedTuple):
-    """A trained variant's loss: its training data, its recipe, and its log.jsonl for each seed."""
-
-    data: str
-    recipe: str
-    logs: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the paper, as the report draws it; `beside` heads columns that the paper lacks."""
+    """A table of the paper, or of one's own; `beside` heads columns that the paper lacks.
 
-    number: int
+    number: its key in the configuration, a number or a word.
+    """
+
+    number: int | str
     caption: str
     label_headings: tuple[str, ...]
     columns: tuple[str, ...]
@@ -67,23 +70,21 @@ class Table:
     beside: tuple[str, ...] = ()
 
 
-def table(plan: Plan, number: int, spec: TableSpec) -> Table:
+def table(plan: Plan, number: int | str, spec: TableSpec) -> Table:
+    """A table with all its files."""
     rows, beside = [], spec.beside or {}
-    for row in spec.rows:
+    for name, row in spec.rows.items():
         variant = plan.variant(row)
-        last = variant.stages[-1] if variant.stages else None
+        experts = plan.study.mixtures[row.mixture].experts if row.mixture else {}
         rows.append(
             Row(
-                labels=tuple(row.labels),
+                labels=tuple(name.split(LABEL_SEPARATOR)),
                 cells=tuple(_cell(plan, h, shown, variant) for h, shown in spec.columns.items()),
-                mixture=row.mixture,
-                recipe=last.recipe if last else None,
-                experts=tuple(plan.study.mixtures[row.mixture].experts.items()),
-                frozen=plan.method(variant).frozen_experts(len(variant.moe.experts))
-                if last
-                else None,
-                data=last.mix if last else None,
-                beside=tuple(_cell(plan, h, task, variant) for h, task in beside.items()),
+                recipe=variant.stages[-1].recipe if variant.stages else None,
+                experts=tuple(experts.items()),
+                frozen=_frozen(plan, variant),
+                stages=len(variant.stages),
+                beside=tuple(_cell(plan, h, shown, variant) for h, shown in beside.items()),
             )
         )
     width = len(spec.labels) + len(spec.columns)
@@ -98,10 +99,84 @@ def table(plan: Plan, number: int, spec: TableSpec) -> Table:
     )
 
 
+def files(tables: Iterable[Table]) -> list[str]:
+    """The files of all cells, cell by cell; those of cells that are read from the same files once."""
+    distinct = dict.fromkeys(cell.files for _, cell in _cells(tables))
+    runs = [run for files in distinct for run in files]
+    return [file for run in runs for file in ([run] if isinstance(run, str) else run)]
+
+
+def evaluations(tables: Iterable[Table]) -> list[str]:
+    """The JSON files of all evaluations that the tables show, each once."""
+    scored = (cell.files for _, cell in _cells(tables) if cell.kind == "task")
+    return list(dict.fromkeys(file for files in scored for file in files))
+
+
+def bare(tables: Iterable[Table]) -> list[Table]:
+    """The tables without their files. Cells that are read from the same files get the same number
+    (`Cell.read`)."""
+    numbers: dict[tuple, int] = {}
+
+    def number(row: Row, cell: Cell) -> Cell:
+        return replace(cell, files=(), read=numbers.setdefault(cell.files, len(numbers)))
+
+    return [_with_cells(table, number) for table in tables]
+
+
+def filled(tables: Iterable[Table], given: Iterable[str], seeds: int) -> list[Table]:
+    """Bare tables with their files again. given: as `files` lists them; seeds: how many there are.
+
+    Raises ValueError where the files are more or fewer than the cells take.
+    """
+    left, read = iter(given), {}
+
+    def fill(row: Row, cell: Cell) -> Cell:
+        if cell.read not in read:
+            read[cell.read] = _files_of(row, cell, left, seeds)
+        return replace(cell, files=read[cell.read], read=None)
+
+    whole = [_with_cells(table, fill) for table in tables]
+    if more := list(left):
+        raise ValueError(f"tables: {more[0]} belongs to no cell")
+    return whole
+
+
+def _files_of(row: Row, cell: Cell, left: Iterator[str], seeds: int) -> tuple:
+    if cell.kind == "task":
+        return tuple(_take(left, seeds if row.stages else 1))
+    runs = seeds if row.stages else 0
+    return tuple(tuple(_take(left, row.stages)) for _ in range(runs))
+
+
+def _take(left: Iterator[str], count: int) -> Iterator[str]:
+    for _ in range(count):
+        if (file := next(left, None)) is None:
+            raise ValueError("tables: a cell lacks its file")
+        yield file
+
+
+def _cells(tables: Iterable[Table]) -> Iterator[tuple[Row, Cell]]:
+    for table in tables:
+        for row in table.rows:
+            yield from ((row, cell) for cell in (*row.cells, *row.beside))
+
+
+def _with_cells(table: Table, change: Callable[[Row, Cell], Cell]) -> Table:
+    def changed(row: Row, cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
+        return tuple(change(row, cell) for cell in cells)
+
+    rows = (
+        replace(row, cells=changed(row, row.cells), beside=changed(row, row.beside))
+        for row in table.rows
+    )
+    return replace(table, rows=tuple(rows))
+
+
 def _cell(plan: Plan, heading: str, shown: str, variant: Variant) -> Cell:
-    if shown in plan.study.tasks:
-        files = tuple(plan.paths.eval_json(variant, s, shown) for s in plan.seeds(variant))
-        return Cell(heading, "task", files, shown)
+    task, metric = task_metric(shown, plan.study.tasks)
+    if task in plan.study.tasks:
+        evaluations = tuple(plan.paths.eval_json(variant, s, task) for s in plan.seeds(variant))
+        return Cell(heading, "task", evaluations, task, metric)
     if not variant.stages:
         return Cell(heading, shown)
     stages = (*variant.parents, variant)
@@ -110,3 +185,10 @@ def _cell(plan: Plan, heading: str, shown: str, variant: Variant) -> Cell:
         shown,
         tuple(tuple(plan.paths.train_json(v, s) for v in stages) for s in plan.seeds(variant)),
     )
+
+
+def _frozen(plan: Plan, variant: Variant) -> int | None:
+    """How many experts the last stage leaves as they are; None for an untuned or a dense model."""
+    if not variant.stages or not variant.origin.experts:
+        return None
+    return plan.method(variant).frozen_experts(len(variant.origin.experts))

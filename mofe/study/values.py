@@ -10,11 +10,21 @@ import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WrapValidator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WrapValidator,
+)
 from pydantic_core import PydanticCustomError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SHOWS = ("trainable", "time")  # what a table's column can show besides a task
+METRICS = ("acc", "acc_norm", "f1", "exact")  # what a task's column can show: task.metric
+LABEL_SEPARATOR = " | "  # joins a row's labels to its name
 
 
 class ConfigError(ValueError):
@@ -40,25 +50,28 @@ def _text(words: str, **constraints: Any) -> Any:
     return Field(json_schema_extra={"format": words}, **constraints)
 
 
-def _known(*sections: str, extra: tuple[str, ...] = ()):
-    """The type of a name that is declared in one of the `sections`, or is one of `extra`."""
+def _known(*sections: str):
+    """The type of a name that is declared in one of the `sections`."""
 
     def check(value: str, info):
-        declared = [n for s in sections for n in info.context.get(s, ())] + list(extra)
+        declared = [n for s in sections for n in info.context.get(s, ())]
         if value not in declared:
-            raise PydanticCustomError(
-                "unknown_name",
-                "{value} is not declared under {sections}{hint}",
-                {
-                    "value": repr(value),
-                    "sections": " or ".join(sections),
-                    "hint": suggest(value, declared),
-                },
-            )
+            raise _undeclared(value, " or ".join(sections), declared)
         return value
 
-    words = ", ".join([f"name from {' or '.join(sections)}", *extra])
-    return Annotated[str, AfterValidator(check), _text(" or ".join(words.rsplit(", ", 1)))]
+    return Annotated[str, AfterValidator(check), _text(f"name from {' or '.join(sections)}")]
+
+
+def _or(*words: str) -> str:
+    return " or ".join(", ".join(words).rsplit(", ", 1))
+
+
+def _undeclared(value: str, sections: str, known: Iterable[str]) -> PydanticCustomError:
+    return PydanticCustomError(
+        "unknown_name",
+        "{value} is not declared under {sections}{hint}",
+        {"value": repr(value), "sections": sections, "hint": suggest(value, known)},
+    )
 
 
 def _is_name(value: str) -> str:
@@ -72,7 +85,52 @@ def _is_name(value: str) -> str:
     return value
 
 
+def _scored(*extra: str):
+    """The type of what a column shows: a declared task, one of its metrics, or one of `extra`."""
+
+    def check(value: str, info):
+        declared = list(info.context.get("tasks", ()))
+        task, metric = task_metric(value, declared)
+        if metric is not None and metric not in METRICS:
+            raise PydanticCustomError(
+                "unknown_name",
+                "{value} names no metric of a task{hint}",
+                {"value": repr(value), "hint": suggest(metric, METRICS)},
+            )
+        if task not in (*declared, *extra):
+            raise _undeclared(task, "tasks", [*declared, *extra])
+        return value
+
+    words = _or("name from tasks", "task.metric", *extra)
+    return Annotated[str, AfterValidator(check), _text(words)]
+
+
+def task_metric(shown: str, tasks: Iterable[str]) -> tuple[str, str | None]:
+    """The task and the metric that a column shows; None stands for the task's headline. A task's
+    name may have dots, so what is declared is a task."""
+    task, _, metric = shown.rpartition(".")
+    return (task, metric) if shown not in tasks and task in tasks else (shown, None)
+
+
+def _table_key(value: Any) -> int | str:
+    """A number from 1, or a word that can be a name; a number in quotes is a number."""
+    if isinstance(value, str) and value.isdecimal():
+        value = int(value)
+    if isinstance(value, str):
+        return _is_name(value)
+    if type(value) is not int or value < 1:
+        raise PydanticCustomError("table_key", "a table's key is a number from 1 or a name")
+    return value
+
+
+def _row_name(value: Any) -> str:
+    """The row's labels in one text. YAML reads the label of "8: {...}" as a number."""
+    return str(value) if type(value) is int else value
+
+
 Name = Annotated[str, AfterValidator(_is_name), _text("name")]
+TableKey = Annotated[int | str, WrapValidator(lambda value, _: _table_key(value))]
+RowName = Annotated[str, BeforeValidator(_row_name)]
 ModelName = _known("models")
 SourceName = _known("sources")
 DataName = _known("data")
@@ -80,7 +138,8 @@ MixName = _known("mixes", "data")
 TaskName = _known("tasks")
 RecipeName = _known("recipes")
 MixtureName = _known("mixtures")
-Shown = _known("tasks", extra=SHOWS)
+Scored = _scored()
+Shown = _scored(*SHOWS)
 Repository = Annotated[str, _text("org/name", pattern=r"^[\w.-]+/[\w.-]+$")]
 Folder = Annotated[str, _text("folder", pattern=r"^[^{}*?\s]+$")]
 Stages = dict[MixName, RecipeName]  # in order: trained on this mix by this recipe, then ...

@@ -1,4 +1,5 @@
-"""What is trained and evaluated: mixtures after their stages of training, and their names."""
+"""What is trained and evaluated: mixtures and dense models after their stages of training, and
+their names."""
 
 from dataclasses import dataclass
 
@@ -19,22 +20,42 @@ class Stage:
 
 @dataclass(frozen=True)
 class Moe:
-    """A merged mixture: the base model and the expert of every slot, in slot order."""
+    """A merged mixture: the base model and the expert of every slot, in slot order.
+
+    gate_mode, experts_per_token: where they differ from the study's `merge`.
+    """
 
     base: str
     experts: tuple[str, ...]
+    gate_mode: str | None = None
+    experts_per_token: int | None = None
 
     @property
     def name(self) -> str:
         counts = {e: self.experts.count(e) for e in self.experts}
-        return f"{self.base}_" + "-".join(f"{n}{e}" for e, n in counts.items())
+        parts = [self.base, "-".join(f"{n}{e}" for e, n in counts.items())]
+        parts += [self.gate_mode] if self.gate_mode else []
+        parts += [f"top{self.experts_per_token}"] if self.experts_per_token else []
+        return "_".join(parts)
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A dense model as it is, which a table shows beside mixtures."""
+
+    base: str
+    experts: tuple[()] = ()
+
+    @property
+    def name(self) -> str:
+        return self.base
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A mixture after its stages of training; without stages it is the merge itself."""
+    """A mixture or a dense model after its stages of training; without stages it is its origin."""
 
-    moe: Moe
+    origin: Moe | Dense
     stages: tuple[Stage, ...] = ()
 
     @property
@@ -43,10 +64,10 @@ class Variant:
 
     @property
     def key(self) -> str:
-        """Its part of every address: merge/stages."""
-        return f"{self.moe.name}/{self.name}"
+        """Its part of every address: origin/stages."""
+        return f"{self.origin.name}/{self.name}"
 
     @property
     def parents(self) -> tuple["Variant", ...]:
         """The trained variants that this one starts from, first stage first."""
-        return tuple(Variant(self.moe, self.stages[:n]) for n in range(1, len(self.stages)))
+        return tuple(Variant(self.origin, self.stages[:n]) for n in range(1, len(self.stages)))

@@ -61,6 +61,15 @@ def answer_scores(params: dict[str, Any]) -> dict[str, Callable[..., dict[str, f
     return {config["task"]: config["process_results"] for config in leaves}
 
 
+def has_norm(params: dict[str, Any]) -> bool:
+    """Whether lm-eval scores all of a task's questions by `acc_norm` too. Where a task file lists no
+    metrics, lm-eval's defaults hold, of which it is one."""
+    leaves = [config for name in params["harness"] for config in _leaves(name)]
+    listed = [config.get("metric_list") or [{"metric": "acc_norm"}] for config in leaves]
+    choices = all(config["output_type"] == "multiple_choice" for config in leaves)
+    return choices and all("acc_norm" in [it["metric"] for it in metrics] for metrics in listed)
+
+
 def training_rows(params: dict[str, Any], rows: Dataset) -> Iterator[tuple[str, str]]:
     """(prompt, answer) of every labelled row, as the task would ask and score it.
 

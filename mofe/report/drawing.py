@@ -1,0 +1,257 @@
+"""How figures are drawn: points and logs read from results, panels, markers and legends.
+
+Filled markers are ours, with the standard deviation over seeds, or with the evaluation's standard
+error where there is one seed. Hollow markers are the paper's values, drawn only at paper scale
+(training time in hours): beside a smaller study on other questions they would not be comparable.
+Colours are Okabe and Ito's, told apart by colour-blind readers too; what differs in colour also
+differs in position, marker or line.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+import os
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from mofe import records
+from mofe.files import write_atomic
+from mofe.records import LossStep
+from mofe.report import frames, paper
+
+_STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "figure.titlesize": 11,
+    "figure.titleweight": "bold",
+    "pdf.fonttype": 42,
+}
+
+# recipe -> (name as the paper prints it, colour)
+_METHODS = {
+    None: ("untuned", "#777777"),
+    "full": ("Full", "#0072B2"),
+    "mofe": ("MoFE", "#D55E00"),
+    "lora": ("LoRA", "#E69F00"),
+    "qlora": ("QLoRA", "#CC79A7"),
+    "dora": ("DoRA", "#009E73"),
+}
+_OTHER_COLOURS = ("#56B4E9", "#000000", "#8C6D1F", "#4B3B8F", "#7F7F7F")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+LINES = ("-", "--", "-.", ":")
+
+
+class Point(NamedTuple):
+    """One row's score on one task. paper and hours are the paper's, where they are comparable."""
+
+    row: object
+    cell: object
+    score: frames.Measured
+    paper: float | None
+    hours: float | None
+
+
+# --- points -----------------------------------------------------------------------------------
+
+
+def by_task(tables: Sequence, unit: frames.Unit) -> dict[str, list[Point]]:
+    """Task -> the tables' scores on it, each once: tables show some models twice."""
+    panels: dict[str, dict[tuple, Point]] = {}
+    for table in tables:
+        for row in table.rows:
+            for cell in row.cells:
+                if cell.kind == "task":
+                    point = _point(table, row, cell, unit)
+                    shown = f"{cell.task}.{cell.metric}" if cell.metric else cell.task
+                    panels.setdefault(shown, {}).setdefault(tuple(cell.files), point)
+    return {task: list(points.values()) for task, points in panels.items()}
+
+
+def _point(table, row, cell, unit: frames.Unit) -> Point:
+    timed = [_published(table, row, other, unit) for other in row.cells if other.kind == "time"]
+    hours = timed[0] if timed else None
+    return Point(row, cell, frames.measure(cell, unit), _published(table, row, cell, unit), hours)
+
+
+def _published(table, row, cell, unit: frames.Unit) -> float | None:
+    """The paper's value of a cell, at the scale where it is comparable."""
+    printed = paper.printed(table.number, frames.label(row), cell.column)
+    return paper.number(printed) if printed and unit == "hours" else None
+
+
+def task_title(points: list[Point]) -> str:
+    """The task as the paper's tables head it: "MedMCQA / Medicine" where two name it."""
+    return " / ".join(dict.fromkeys(point.cell.column for point in points))
+
+
+def accuracy_label(points: list[Point]) -> str:
+    """The axis says what its error bars are."""
+    several = any(point.score.sd is not None for point in points)
+    return f"accuracy (± {'SD over seeds' if several else 'standard error'})"
+
+
+def _error(measured: frames.Measured) -> float | None:
+    return measured.stderr if measured.sd is None else measured.sd
+
+
+# --- drawing ----------------------------------------------------------------------------------
+
+
+def panels(count: int, width: float, height: float, columns: int | None = None):
+    """A figure with ``count`` panels of so many inches, and its axes."""
+    if count == 0:
+        raise ValueError("there is nothing to draw: no score and no loss was given")
+    columns = columns or count
+    lines = math.ceil(count / columns)
+    # Room for the figure's title and legend, whatever the number of panels.
+    figure = Figure(figsize=(columns * width, lines * height + 0.8), layout="constrained")
+    axes = [figure.add_subplot(lines, columns, at + 1) for at in range(count)]
+    return figure, axes
+
+
+def columns(count: int) -> int:
+    """Panels side by side, so that the last line is full or nearly so."""
+    return 2 if count in (2, 4) else min(3, count)
+
+
+def time_point(axis: Axes, point: Point, unit: frames.Unit, colour: str, marker: str) -> None:
+    """Our point, and the paper's where both its coordinates are comparable."""
+    time = next(cell for cell in point.row.cells if cell.kind == "time")
+    ours = frames.measure(time, unit)
+    axis.errorbar(
+        ours.value,
+        point.score.value,
+        xerr=ours.sd,
+        yerr=_error(point.score),
+        fmt=marker,
+        color=colour,
+        ms=6.5,
+        mec="white",
+        mew=0.6,
+        elinewidth=0.9,
+        capsize=2,
+    )
+    if point.paper is not None and point.hours is not None:
+        axis.plot(point.hours, point.paper, marker, mfc="none", mec=colour, ms=6.5, ls="none")
+
+
+def line(axis: Axes, at: list[int], points: list[Point], colour: str, marker: str) -> None:
+    """Scores over a count, joined in the count's order; the paper's as hollow markers."""
+    order = sorted(range(len(at)), key=at.__getitem__)
+    x = [at[i] for i in order]
+    points = [points[i] for i in order]
+    axis.errorbar(
+        x,
+        [point.score.value for point in points],
+        yerr=[_error(point.score) for point in points],
+        fmt=f"{marker}-",
+        color=colour,
+        lw=1.2,
+        ms=6,
+        mec="white",
+        mew=0.6,
+        elinewidth=0.9,
+        capsize=2.5,
+    )
+    published = [(i, point.paper) for i, point in zip(x, points, strict=True) if point.paper]
+    if published:
+        axis.plot(*zip(*published, strict=True), marker, mfc="none", mec=colour, ls="none", ms=6)
+
+
+def floor_line(axis: Axes, cell) -> None:
+    axis.axhline(frames.floor(cell).value, color="#333333", lw=0.9, ls=":", zorder=1)
+
+
+def key(name: str, **style):
+    """A legend's entry; a marker without a line unless the style says otherwise."""
+    return Line2D([], [], **({"ls": "none", "ms": 6} | style), label=name)
+
+
+def common_keys(unit: frames.Unit) -> list[Line2D]:
+    """What every plot of scores has: the floor, and at paper scale the paper's markers."""
+    keys = [key("floor (no model)", color="#333333", ls=":")]
+    if unit == "hours":
+        keys.append(key("the paper", color="#333333", marker="o", mfc="none"))
+    return keys
+
+
+def legend(figure: Figure, *lines: list[Line2D]) -> None:
+    """One legend below all panels, with the entries line by line."""
+    lines = [line for line in lines if line]
+    blank = key(" ")
+    # matplotlib fills a legend column by column.
+    handles = [key for column in itertools.zip_longest(*lines, fillvalue=blank) for key in column]
+    figure.legend(handles=handles, loc="outside lower center", ncols=max(map(len, lines)))
+
+
+def methods(recipes: Iterable[str | None]) -> dict[str | None, tuple[str, str]]:
+    """recipe -> (name, colour), in the order given; a recipe of the users' own keeps its name."""
+    found, colours = {}, itertools.cycle(_OTHER_COLOURS)
+    for recipe in dict.fromkeys(recipes):
+        found[recipe] = _METHODS.get(recipe) or (recipe, next(colours))
+    return found
+
+
+def style():
+    """The looks of every figure, as a context: text is laid out when a figure is saved."""
+    return matplotlib.rc_context(_STYLE)
+
+
+def whole_numbers(axis: Axes) -> None:
+    """Ticks at whole numbers only, from left to right."""
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def save(figure: Figure, outputs: Iterable[str | os.PathLike]) -> None:
+    """Write the figure in the formats its file names end in, without dates or versions."""
+    for path in outputs:
+        kind = Path(path).suffix.lstrip(".")
+        stamps = {"pdf": {"CreationDate": None}, "png": {"Software": None}}
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, dpi=160, metadata=stamps[kind])
+        write_atomic(path, buffer.getvalue())
+
+
+# --- logs -------------------------------------------------------------------------------------
+
+
+def mean_loss(logs: Sequence[str]) -> tuple[list[int], list[float], list[float]]:
+    """Steps, mean loss over the logs and its standard deviation (0 for one log)."""
+    runs = [_losses(path) for path in logs]
+    steps = list(runs[0])
+    for path, run in zip(logs, runs, strict=True):
+        if list(run) != steps:
+            raise ValueError(f"{path}: other steps than {logs[0]}, with the same data and recipe")
+    columns = [[run[step] for run in runs] for step in steps]
+    sds = [statistics.stdev(values) if len(values) > 1 else 0.0 for values in columns]
+    return steps, [statistics.fmean(values) for values in columns], sds
+
+
+def _losses(path: str | os.PathLike) -> dict[int, float]:
+    """step -> loss of a log.jsonl.
+
+    Raises:
+        ValueError: a line is not whole, or its loss is not a finite number.
+    """
+    losses = {step.step: step.loss for step in records.read_lines(path, LossStep)}
+    if not losses:
+        raise ValueError(f"{path}: holds no step")
+    return losses

@@ -1,0 +1,83 @@
+"""What figures are drawn from: the paper's tables, or files of trainings.
+
+A source says what a job gets as its parameter (`spec`, without file names), which files are the job's
+inputs (`files`, in the order that the spec takes them in), and puts both together (`filled`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from mofe.study import tables
+from mofe.study.tables import Table
+
+if TYPE_CHECKING:
+    from mofe.study.plan import Plan
+
+
+@dataclass(frozen=True)
+class FromTables:
+    """The cells of the paper's columns, of those of these tables that the study has."""
+
+    numbers: tuple[int | str, ...]
+
+    def spec(self, plan: Plan) -> list[Table]:
+        return tables.bare(self._tables(plan))
+
+    def files(self, plan: Plan) -> list[str]:
+        return tables.files(self._tables(plan))
+
+    def filled(self, spec: Sequence[Table], files: Sequence[str], seeds: int) -> list[Table]:
+        return tables.filled(spec, files, seeds)
+
+    def _tables(self, plan: Plan) -> list[Table]:
+        return [_without_beside(plan.tables[n]) for n in self.numbers if n in plan.tables]
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """The trainings of one variant: on which mix, by which recipe, and a file of each seed's."""
+
+    mix: str
+    recipe: str
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FromTrainings:
+    """A file of every training: its loss log or its record."""
+
+    file: Literal["loss_log", "train_json"]  # as mofe.study.addresses.Addresses calls them
+
+    def spec(self, plan: Plan) -> list[tuple[str, str]]:
+        return [(v.stages[-1].mix, v.stages[-1].recipe) for v in plan.trained.values()]
+
+    def files(self, plan: Plan) -> list[str]:
+        address = getattr(plan.paths, self.file)
+        return [address(v, seed) for v in plan.trained.values() for seed in plan.seeds(v)]
+
+    def filled(
+        self, spec: Sequence[tuple[str, str]], files: Sequence[str], seeds: int
+    ) -> list[Trainings]:
+        runs = (tuple(files[at : at + seeds]) for at in range(0, len(files), seeds))
+        return [Trainings(*names, files) for names, files in zip(spec, runs, strict=True)]
+
+
+RECORDS = FromTrainings("train_json")
+
+
+def by_mix(
+    mixes: Mapping[str, Sequence[str]], trainings: Sequence[Trainings]
+) -> dict[str, dict[str, Sequence[str]]]:
+    """Of every mix its `data` sets (Plan.mixes) and the files of its `trainings`."""
+    return {
+        mix: {"data": data, "trainings": [f for it in trainings if it.mix == mix for f in it.files]}
+        for mix, data in mixes.items()
+    }
+
+
+def _without_beside(table: Table) -> Table:
+    rows = tuple(replace(row, beside=()) for row in table.rows)
+    return replace(table, rows=rows, beside=())
