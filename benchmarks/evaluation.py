@@ -12,7 +12,6 @@ lm_eval takes the batch size that is fastest here. Every question's scores are c
 """
 
 import argparse
-import gzip
 import json
 import sys
 import tempfile
@@ -76,7 +75,7 @@ def prepare(name: str, identical: bool, folder: Path, questions: int) -> dict:
     tokenizer.save_pretrained(merge)
 
     file = first_questions(rows, folder / "mirror", questions)
-    params = Plan(study).task_params("medmcqa") | {"mirror": str(folder / "mirror")}
+    params = Plan(study).params.task("medmcqa") | {"mirror": str(folder / "mirror")}
     (folder / "tasks").mkdir()
     task = harness_task(params["scoring"], file)
     (folder / "tasks" / f"{TASK}.yaml").write_text(json.dumps(task))  # JSON is YAML
@@ -123,6 +122,7 @@ def harness_task(scoring: str, file: Path) -> dict:
 def ask_ours(it: dict) -> dict:
     """Making the questions and evaluating one model: seconds of both, of the first alone, and every
     question's (log-likelihoods, whether correct)."""
+    from mofe import records
     from mofe.stages import questions as asking
     from mofe.stages.evaluate import evaluate_variant
 
@@ -137,17 +137,16 @@ def ask_ours(it: dict) -> dict:
             chain=[],
             asked=str(asked),
             params=it["params"],
-            names={},
+            names={"moe": "measured", "stages": "none", "seed": 0},
             record=Path(folder) / "record.json",
             questions=questions,
         )
         seconds = time.perf_counter() - started
-        lines = gzip.decompress(questions.read_bytes()).decode().splitlines()
-    asked = [json.loads(line) for line in lines]
+        answers = records.read_lines(questions, records.ChoiceAnswer)
     return {
         "seconds": seconds,
         "questions_seconds": made,
-        "answers": [(q["loglikelihoods"], q["correct"]) for q in asked],
+        "answers": [(list(it.loglikelihoods), it.correct) for it in answers],
     }
 
 

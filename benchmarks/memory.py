@@ -21,20 +21,26 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # the package of this checkout, installed or not
 
-from mofe import provenance
+from mofe import provenance, records
 from mofe.estimate import memory
 from mofe.files import write_atomic
 from mofe.jobs import warm
+from mofe.study.methods import Freeze, Full, Ia3, Lora, Method, RsLora
 from mofe.study.shapes import Shape
+from mofe.units import mib
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
-METHODS = {
-    "full": {"method": "full"},
-    "mofe": {"method": "freeze", "frozen": "all"},
-    "freeze2": {"method": "freeze", "frozen": 2},
-    "lora": {"method": "lora", "rank": 8, "alpha": 16, "targets": TARGETS},
-    "qlora": {"method": "lora", "rank": 8, "alpha": 16, "targets": TARGETS, "quantize": "nf4"},
-    "dora": {"method": "lora", "rank": 8, "alpha": 16, "targets": TARGETS, "dora": True},
+METHODS = {  # those that benchmarks/training.py compares
+    "full": Full(),
+    "mofe": Freeze(frozen="all"),
+    "freeze2": Freeze(frozen=2),
+    "lora": Lora(rank=8, alpha=16, targets=TARGETS),
+    "qlora": Lora(rank=8, alpha=16, targets=TARGETS, quantize="nf4"),
+    "dora": Lora(rank=8, alpha=16, targets=TARGETS, dora=True),
+}
+MEASURED = METHODS | {
+    "rslora": RsLora(rank=8, alpha=16, targets=TARGETS),
+    "ia3": Ia3(targets=TARGETS, feedforward=["o_proj"]),
 }
 # shape, numbers of experts, rows a forward pass, tokens a row
 SIZES = {
@@ -83,9 +89,10 @@ def make_rows(rows: int, length: int, file: Path) -> None:
     pq.write_table(pa.table({"prompt": [prompt] * rows, "answer": [" yes"] * rows}), file)
 
 
-def measure(merge: Path, rows: Path, settings: dict, training: dict, out: Path) -> dict:
+def measure(merge: Path, rows: Path, method: Method, training: dict, out: Path) -> dict:
     """The peak of one training, in a process of its own: {"bytes": ..., "on": "cuda" or "cpu"}."""
-    call = {"merge": str(merge), "rows": str(rows), "settings": settings, "training": training}
+    call = {"merge": str(merge), "rows": str(rows), "training": training}
+    call["settings"] = method.settings()
     # malloc reads its settings when a process starts; CPU studies set these for their jobs
     process = subprocess.Popen(
         [sys.executable, __file__, "--train", json.dumps(call | {"out": str(out)})],
@@ -96,10 +103,9 @@ def measure(merge: Path, rows: Path, settings: dict, training: dict, out: Path) 
     )
     errors = process.stderr.read()
     if process.wait():
-        raise RuntimeError(f"the training by {settings} failed:\n{errors}")
-    record = json.loads((out / "train.json").read_text())
-    on = "cuda" if record["hardware"]["gpus"] else "cpu"
-    return {"bytes": record["peak_memory_bytes"], "on": on}
+        raise RuntimeError(f"the training by {method} failed:\n{errors}")
+    record = records.read(out / "train.json", records.TrainRecord)
+    return {"bytes": record.peak_memory_bytes, "on": "cuda" if record.hardware.gpus else "cpu"}
 
 
 def train(merge: str, rows: str, settings: dict, training: dict, out: str) -> None:
@@ -116,7 +122,7 @@ def train(merge: str, rows: str, settings: dict, training: dict, out: str) -> No
         parents=[],
         chain=[],
         params={"recipe": "measured", **settings, "training": training},
-        names={},
+        names={"moe": "measured", "stages": "measured"},
         seed=0,
         trained=folder / "trained.safetensors",
         record=folder / "train.json",
@@ -142,14 +148,14 @@ def compare(size: str, methods: list[str]) -> list[dict]:
             merge = Path(folder) / f"moe{experts}"
             make_merge(shape, merge)
             for name in methods:
-                settings = METHODS[name]
+                method = MEASURED[name]
                 out = Path(folder) / f"{experts}{name}"
                 out.mkdir()
-                measured = measure(merge, rows, settings, training, out)
+                measured = measure(merge, rows, method, training, out)
                 if measured["on"] == "cuda":
-                    estimate = memory.on_gpu(shape, settings, training, memory.CHOICES)
+                    estimate = memory.on_gpu(shape, method, training, memory.CHOICES)
                 else:
-                    estimate = memory.on_cpu(shape, settings, training, memory.CHOICES, stored=2)
+                    estimate = memory.on_cpu(shape, method, training, memory.CHOICES, stored=2)
                 found.append(
                     {
                         "size": size,
@@ -167,10 +173,10 @@ def compare(size: str, methods: list[str]) -> list[dict]:
 
 def row(it: dict) -> str:
     """A comparison as one line, in MiB."""
-    estimate, measured = it["estimate"] / 2**20, it["measured"] / 2**20
+    estimate, measured = it["estimate"], it["measured"]
     return (
-        f"{it['size']} {it['experts']} experts {it['method']:8} estimate {estimate:9,.0f} MiB  "
-        f"measured {measured:9,.0f} MiB  {estimate / measured - 1:+.1%}"
+        f"{it['size']} {it['experts']} experts {it['method']:8} estimate {mib(estimate):>9} MiB  "
+        f"measured {mib(measured):>9} MiB  {estimate / measured - 1:+.1%}"
     )
 
 
@@ -182,7 +188,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("sizes", nargs="+", choices=SIZES)
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=MEASURED, default=list(MEASURED))
     parser.add_argument("--out", help="a JSON file for the record")
     arguments = parser.parse_args()
     found = [it for size in arguments.sizes for it in compare(size, arguments.methods)]

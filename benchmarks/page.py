@@ -12,6 +12,7 @@ from typing import Any
 from common import RESULTS, ROOT, write_atomic
 from training import FOLDED, MIXTURES, STOCK
 
+from mofe import markdown, units
 from mofe.report import paper
 from mofe.study.load import read_study
 from mofe.study.plan import Plan
@@ -48,10 +49,7 @@ def read(name: str) -> dict[str, Any] | None:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     """A Markdown table; all columns but the first are numbers."""
-    yield "| " + " | ".join(head) + " |"
-    yield "|---|" + "--:|" * (len(head) - 1)
-    for row in rows:
-        yield "| " + " | ".join(row) + " |"
+    yield markdown.table(head, rows, "l" + "r" * (len(head) - 1), padded=False)
     yield ""
 
 
@@ -133,7 +131,7 @@ def _training_rows(size: dict[str, Any], memory: Sequence[str]) -> Iterator[list
                 f"{speed(it):,.0f}",
                 f"{it['utilisation']:.0%}",
                 str(it["rows_at_once"]),
-                *(f"{it[what] / 2**20:,.0f}" for what in memory),
+                *(units.mib(it[what]) for what in memory),
                 *(_theirs(found, other, method) for other in ("trainer", "trl")),
                 times(it.get("over_mofe")),
                 f"{_by_flops(found, method):.2f}" if method != "mofe" else "",
@@ -222,7 +220,7 @@ def evaluation(record: dict[str, Any]) -> Iterator[str]:
             times(it["call"]["ratio"]),
             times(it["command"]["ratio"]),
             times(it["again"]["ratio"]),
-            *(f"{it['peak_bytes'][side] / 2**20:,.0f}" for side in ("ours", "lm_eval")),
+            *(units.mib(it["peak_bytes"][side]) for side in ("ours", "lm_eval")),
             str(it["judged_otherwise"]),
             f"{it['largest_difference']:.0e}",
         ]
@@ -240,7 +238,7 @@ def merging(record: dict[str, Any]) -> Iterator[str]:
             f"{median(it['call']['ours']):.1f}",
             times(it["call"]["ratio"]),
             times(it["command"]["ratio"]),
-            *(f"{it['peak_bytes'][side] / 2**20:,.0f}" for side in ("ours", "mergekit")),
+            *(units.mib(it["peak_bytes"][side]) for side in ("ours", "mergekit")),
             *(f"{it['bytes_written'][side] / 1e6:,.1f}" for side in ("ours", "mergekit")),
         ]
         for name, it in record["sizes"].items()
@@ -429,7 +427,7 @@ def page() -> Iterator[str]:
             "Everyone trains the same identical experts on the same rows with the same loss; how far the "
             f"first losses differ: {first_losses(record)} (QLoRA's apart: stock 4-bit loading leaves "
             "the experts as they are). Speed counts the rows' own tokens, no padding. "
-            "“Of the ceiling”: FLOPs that the method needs, by mofe/study/shapes.py, over those of a large "
+            "“Of the ceiling”: FLOPs that the method needs, by mofe/estimate/flops.py, over those of a large "
             "matrix product. “Rows at once”: of the greatest length, of shorter ones as many more; "
             "“estimated”: the peak by the plan, if all of them had it. “Cannot”: packed experts cannot be frozen in part."
         )

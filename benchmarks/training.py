@@ -19,7 +19,6 @@ quantises attention).
 """
 
 import argparse
-import json
 import math
 import sys
 import tempfile
@@ -45,7 +44,10 @@ from common import (
 )
 from memory import METHODS, TRAINING
 
+from mofe.estimate import flops as products
+from mofe.study.methods import Lora
 from mofe.study.shapes import Shape
+from mofe.units import mib
 
 MIXTURES = {"small": 2, "medium": 4, "large": 8}  # experts, as in Tables 1 and 2
 PRELOAD = ["transformers:MixtralForCausalLM", "mofe.tasks", "mofe.stages.train"]
@@ -172,6 +174,7 @@ def train_ours(size: Size, shape: Shape, method: str, rows, settings) -> dict:
 
     from mofe.layers import experts
     from mofe.models import devices, methods
+    from mofe.records import LossStep, read_lines
     from mofe.training.checkpoint import Checkpoint
     from mofe.training.loop import fit
 
@@ -187,12 +190,11 @@ def train_ours(size: Size, shape: Shape, method: str, rows, settings) -> dict:
         checkpoint = Checkpoint(Path(folder) / "checkpoint", "benchmark")
         torch.manual_seed(0)
         began = time.process_time()
-        record = fit(model, rows, training, 0, 0, checkpoint)
+        run = fit(model, rows, training, 0, 0, checkpoint)
         cpu = time.process_time() - began
-        steps = [json.loads(line) for line in checkpoint.log.read_text().splitlines()]
-    seconds, losses = ([step[key] for step in steps] for key in ("seconds", "loss"))
-    return measured(size, seconds, cpu, record["tokens"]) | {
-        "losses": losses,
+        steps = read_lines(checkpoint.log, LossStep)
+    return measured(size, [step.seconds for step in steps], cpu, run.tokens) | {
+        "losses": [step.loss for step in steps],
         "rows_at_once": training["micro_batch"],
         "estimated_bytes": sum(parts.values()),
     }
@@ -209,8 +211,8 @@ def at_once(size: Size, shape: Shape, method: str) -> tuple[dict, dict]:
     usable = None
     if torch.cuda.is_available():
         usable = hardware.usable(torch.cuda.get_device_properties(0).total_memory)
-    settings = METHODS["mofe" if method == FOLDED else method]
-    return memory.at_once(shape, settings, size.training, memory.CHOICES, usable)
+    applied = METHODS["mofe" if method == FOLDED else method]
+    return memory.at_once(shape, applied, size.training, memory.CHOICES, usable)
 
 
 def train_trainer(size: Size, shape: Shape, method: str, rows, settings) -> dict:
@@ -270,12 +272,12 @@ def _stock(shape: Shape, method: str):
             layer.mlp.experts.requires_grad_(False)
             if torch.cuda.is_available():  # else their products would be float32's, by autocast too
                 layer.mlp.experts.to(torch.bfloat16)
-    if "rank" in (settings := METHODS[method]):
+    if isinstance(lora := METHODS[method], Lora):
         adapters = LoraConfig(
-            r=settings["rank"],
-            lora_alpha=settings["alpha"],
-            target_modules=settings["targets"],
-            use_dora=settings.get("dora", False),
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            target_modules=lora.targets,
+            use_dora=bool(lora.dora),
             task_type="CAUSAL_LM",
         )
         model = get_peft_model(model, adapters)
@@ -510,7 +512,7 @@ def flops_per_token(shape: Shape, method: str, length: float, answers: float) ->
     """Of this project's step; folded, a token passes through one FFN."""
     if method == FOLDED:
         shape, method = replace(shape, num_experts_per_tok=1), "mofe"
-    return shape.step_flops(METHODS[method], length, answers)
+    return products.step(shape, METHODS[method], length, answers)
 
 
 def lines(size: str, mixture: str, entries: list[dict]):
@@ -533,7 +535,7 @@ def lines(size: str, mixture: str, entries: list[dict]):
         )
         yield (
             f"{begin} {middle:9,.0f} tokens/s  {it['utilisation']:4.0%} of the ceiling "
-            f"{it['peak_bytes'] / 2**20:7,.0f} MiB  loss {it['losses'][0]:.5f}{against}"
+            f"{mib(it['peak_bytes']):>7} MiB  loss {it['losses'][0]:.5f}{against}"
         )
 
 

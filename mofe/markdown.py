@@ -1,36 +1,72 @@
-"""Tables in Markdown: the one helper for pages, model cards and generated documentation."""
+"""Tables in Markdown: the one helper for pages, model cards and generated documentation.
+
+A cell holds Markdown: `code`, **bold**. Text that is to appear as it is goes through `plain` first.
+"""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+# An escaped character is left alone, so that escaping twice changes nothing.
+_BAR = re.compile(r"(\\.)|\|")
+_CELL = re.compile(r"((?:\\.|[^|\\]|\\$)*)\|")
+_RULES = {"": "---", "l": ":--", "r": "--:"}
 
-def escape(text: Any) -> str:
-    """A cell's text: a bar or a line's end would end the cell."""
-    return re.sub(r"\s*\n\s*", " ", str(text)).replace("|", "\\|")
+
+def plain(text: Any) -> str:
+    """Text that Markdown shows as it is."""
+    return re.sub(r"([\\`*_|<\[\]])", r"\\\1", str(text))
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[Any]], align: str = "") -> str:
-    """A table, its columns padded so that it reads as text too.
+def escape(cell: Any) -> str:
+    """A cell's Markdown on one line: a bar or a line's end would end the cell."""
+    return _BAR.sub(lambda found: found[1] or r"\|", re.sub(r"\s*[\r\n]\s*", " ", str(cell)))
+
+
+def row(cells: Iterable[Any]) -> str:
+    """A line of a table."""
+    return f"| {' | '.join(map(escape, cells))} |"
+
+
+def table(
+    headings: Sequence[str], rows: Iterable[Sequence[Any]], align: str = "", padded: bool = True
+) -> str:
+    """A table.
 
     headings: one for each column. rows: cells, in the headings' order. align: "l" or "r" for each
-    column; columns beyond its end are aligned left. Returns lines without a line's end at the last.
+    column; columns beyond its end have no alignment of their own, which shows them left. padded:
+    whether columns are padded so that the table reads as text too. Returns lines without a line's
+    end at the last.
     """
-    cells = [[escape(cell) for cell in row] for row in (headings, *rows)]
-    widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(headings))]
-    right = [align[column : column + 1] == "r" for column in range(len(headings))]
+    rule = [_RULES[align[column : column + 1]] for column in range(len(headings))]
+    lines = "\n".join(map(row, (headings, rule, *rows)))
+    return aligned(lines) if padded else lines
 
-    def line(row: Sequence[str]) -> str:
+
+def aligned(text: str) -> str:
+    """Markdown whose tables have padded columns, as their second lines say; other text stays."""
+    return re.sub(r"(?m)^\|.*\|\n\|[-:| ]+\|(\n\|.*\|)*$", lambda found: _padded(found[0]), text)
+
+
+def _padded(lines: str) -> str:
+    """A table with padded columns; the last one only where it is aligned right."""
+    head, rule, *rows = (_cells(line) for line in lines.split("\n"))
+    widths = [max(3, *map(len, column)) for column in zip(head, *rows, strict=True)]
+    right = [cell.endswith(":") for cell in rule]
+    rule = [
+        cell[0] + "-" * (width - 2) + cell[-1] for cell, width in zip(rule, widths, strict=True)
+    ]
+
+    def line(cells: Sequence[str]) -> str:
         padded = (
             cell.rjust(width) if to_right else cell.ljust(width)
-            for cell, width, to_right in zip(row, widths, right, strict=True)
+            for cell, width, to_right in zip(cells, widths, right, strict=True)
         )
         return f"| {' | '.join(padded).rstrip()} |"
 
-    rule = [
-        "-" * (width - 1) + (":" if to_right else "-")
-        for width, to_right in zip(widths, right, strict=True)
-    ]
-    return "\n".join(
-        [line(cells[0]), f"|{'|'.join(f' {r} ' for r in rule)}|", *map(line, cells[1:])]
-    )
+    return "\n".join([line(head), f"| {' | '.join(rule)} |", *map(line, rows)])
+
+
+def _cells(line: str) -> list[str]:
+    """The cells of a table's line, as they stand in it."""
+    return [cell.strip() for cell in _CELL.findall(line[1:])]

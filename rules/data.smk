@@ -10,7 +10,7 @@ localrules:
 
 rule prefetch:
     input:
-        PLAN.manifests,
+        **GRAPH.prefetch(),
     log:
         f"{ROOT}/logs/prefetch.log",
     conda:
@@ -44,9 +44,9 @@ rule world:
         f"{ROOT}/logs/world.log",
     conda:
         "../envs/mofe.yaml"
-    threads: cpus(LIGHT)
+    threads: cpus("world")
     resources:
-        **asks(LIGHT),
+        **asks("world"),
     params:
         world=STUDY.world.model_dump() if STUDY.world else None,
     script:
@@ -55,7 +55,7 @@ rule world:
 
 rule prepare_data:
     input:
-        lambda w: PLAN.data_input(w.dataset),
+        unpack(lambda w: GRAPH.prepare_data(**w)),
     output:
         rows=f"{ROOT}/data/{{dataset}}.parquet",
         counts=f"{ROOT}/data/{{dataset}}.json",
@@ -63,9 +63,9 @@ rule prepare_data:
         f"{ROOT}/logs/data/{{dataset}}.log",
     conda:
         "../envs/mofe.yaml"
-    threads: cpus(lambda w: COSTS.data(w.dataset))
+    threads: cpus("prepare_data")
     resources:
-        **asks(lambda w: COSTS.data(w.dataset)),
+        **asks("prepare_data"),
     params:
         data=lambda w: PLAN.params.data(w.dataset),
     script:

@@ -4,8 +4,7 @@
 
 rule questions:
     input:
-        lambda w: PLAN.task_input(w.task),
-        tokenizer=lambda w: PLAN.paths.model_dir(w.model),
+        unpack(lambda w: GRAPH.questions(**w)),
     output:
         f"{ROOT}/questions/{{model}}/{{task}}.parquet",
     log:
@@ -14,9 +13,9 @@ rule questions:
         model=names(PLAN.tokenizers),
     conda:
         "../envs/mofe.yaml"
-    threads: cpus(lambda w: COSTS.questions(w.task))
+    threads: cpus("questions")
     resources:
-        **asks(lambda w: COSTS.questions(w.task)),
+        **asks("questions"),
     params:
         task=lambda w: PLAN.params.task(w.task),
     script:
@@ -25,10 +24,7 @@ rule questions:
 
 rule evaluate:
     input:
-        asked=lambda w: PLAN.paths.questions(variant(w), w.task),
-        merge=lambda w: PLAN.paths.moe_dir(variant(w).moe.name),
-        dense=lambda w: PLAN.merge_input(variant(w).moe.name),
-        trained=lambda w: PLAN.trained_files(variant(w), w.seed),
+        unpack(lambda w: GRAPH.evaluate(**w)),
     output:
         record=f"{ROOT}/evals/{{variant}}/s{{seed}}/{{task}}.json",
         questions=f"{ROOT}/evals/{{variant}}/s{{seed}}/{{task}}.questions.jsonl.gz",
@@ -36,9 +32,9 @@ rule evaluate:
         f"{ROOT}/logs/evals/{{variant}}/s{{seed}}/{{task}}.log",
     conda:
         "../envs/mofe.yaml"
-    threads: cpus(lambda w: COSTS.evaluate(variant(w), w.task))
+    threads: cpus("evaluate")
     resources:
-        **asks(lambda w: COSTS.evaluate(variant(w), w.task)),
+        **asks("evaluate"),
     params:
         task=lambda w: PLAN.params.task(w.task),
         chain=lambda w: PLAN.params.chain(variant(w)),

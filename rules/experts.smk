@@ -7,7 +7,7 @@ localrules:
 
 rule fetch_model:
     input:
-        lambda w: PLAN.model_input(w.model),
+        unpack(lambda w: GRAPH.fetch_model(**w)),
     output:
         directory(f"{ROOT}/experts/{{model}}"),
     log:
@@ -16,9 +16,9 @@ rule fetch_model:
         model=models_by("hub"),
     conda:
         "../envs/mofe.yaml"
-    threads: cpus(lambda w: COSTS.fetch(w.model))
+    threads: cpus("fetch_model")
     resources:
-        **asks(lambda w: COSTS.fetch(w.model)),
+        **asks("fetch_model"),
     params:
         model=lambda w: PLAN.params.model(w.model),
     script:
@@ -27,7 +27,7 @@ rule fetch_model:
 
 rule pretrain:
     input:
-        world=PLAN.paths.world,
+        unpack(lambda w: GRAPH.pretrain(**w)),
     output:
         directory(f"{ROOT}/experts/{{model}}"),
     log:
@@ -36,9 +36,9 @@ rule pretrain:
         model=models_by("scratch"),
     conda:
         "../envs/mofe.yaml"
-    threads: cpus(lambda w: COSTS.train_expert(w.model))
+    threads: cpus("pretrain")
     resources:
-        **asks(lambda w: COSTS.train_expert(w.model)),
+        **asks("pretrain"),
     params:
         model=lambda w: PLAN.params.model(w.model),
     script:
@@ -49,7 +49,7 @@ rule preflight:
     # An expert that will not fit is refused before GPU-hours are spent on training others for its
     # mixtures. Headers, configurations and tokenizers are read, no weights.
     input:
-        lambda w: list(PLAN.params.preflight(w.model)["names"]),
+        unpack(lambda w: GRAPH.preflight(**w)),
     output:
         f"{ROOT}/preflight/{{model}}.json",
     log:
@@ -67,9 +67,7 @@ rule preflight:
 
 rule train_expert:
     input:
-        f"{ROOT}/preflight/{{model}}.json",
-        origin=lambda w: PLAN.origin(w.model),
-        data=lambda w: PLAN.expert_data(w.model),
+        unpack(lambda w: GRAPH.train_expert(**w)),
     output:
         directory(f"{ROOT}/experts/{{model}}"),
     log:
@@ -78,10 +76,10 @@ rule train_expert:
         model=models_by("from_"),
     conda:
         "../envs/mofe.yaml"
-    threads: cpus(lambda w: COSTS.train_expert(w.model))
+    threads: cpus("train_expert")
     resources:
-        **asks(lambda w: COSTS.train_expert(w.model)),
-        **spread(COSTS.train_expert, [m for m in PLAN.models if STUDY.models[m].from_]),
+        **asks("train_expert"),
+        **spread("train_expert"),
     params:
         stage=lambda w: PLAN.params.model(w.model),
         seed=STUDY.sampling_seed,

@@ -3,19 +3,16 @@
 
 rule export:
     input:
-        merge=lambda w: PLAN.paths.moe_dir(variant(w).moe.name),
-        dense=lambda w: PLAN.merge_input(variant(w).moe.name),
-        trained=lambda w: PLAN.trained_files(variant(w), w.seed),
-        trainings=lambda w: PLAN.params.export(variant(w), w.seed)["trainings"],
+        unpack(lambda w: GRAPH.export(**w)),
     output:
         directory(f"{ROOT}/models/{{variant}}/s{{seed}}"),
     log:
         f"{ROOT}/logs/models/{{variant}}/s{{seed}}.log",
     conda:
         "../envs/mofe.yaml"
-    threads: cpus(lambda w: COSTS.export(variant(w)))
+    threads: cpus("export")
     resources:
-        **asks(lambda w: COSTS.export(variant(w))),
+        **asks("export"),
     params:
         model=lambda w: PLAN.params.export(variant(w), w.seed),
         names=named,
@@ -25,7 +22,7 @@ rule export:
 
 rule push:
     input:
-        model=to_push,
+        unpack(lambda w: GRAPH.push(**w)),
     output:
         f"{ROOT}/pushed/{{variant}}/s{{seed}}.json",
     log:

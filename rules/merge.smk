@@ -4,16 +4,16 @@
 
 rule merge:
     input:
-        lambda w: PLAN.merge_input(w.moe),
+        unpack(lambda w: GRAPH.merge(**w)),
     output:
         directory(f"{ROOT}/moe/{{moe}}"),
     log:
         f"{ROOT}/logs/moe/{{moe}}.log",
     conda:
         "../envs/mofe.yaml"
-    threads: cpus(lambda w: COSTS.merge(w.moe))
+    threads: cpus("merge")
     resources:
-        **asks(lambda w: COSTS.merge(w.moe)),
+        **asks("merge"),
     params:
         merge=lambda w: PLAN.params.merge(w.moe),
     script:

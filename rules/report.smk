@@ -1,18 +1,14 @@
 # Tables, figures and the report: they read JSON and nothing else.
-PUBLISHED = Path(workflow.basedir, "mofe", "report", "paper.csv")  # the paper's values
-TABLE_FORMATS = ["tex", "md", "csv"]
-TABLES = expand(
-    f"{ROOT}/table{{number}}.{{format}}", number=PLAN.tables, format=TABLE_FORMATS
-)
-FIGURES = expand(
-    f"{ROOT}/figures/{{figure}}.{{format}}", figure=PLAN.figures, format=["pdf", "png"]
-)
+
+# The paper's values by their hash: other values are drawn anew, wherever this checkout lies.
+PUBLISHED = hashlib.sha256(
+    Path(workflow.basedir, "mofe", "report", "paper.csv").read_bytes()
+).hexdigest()
 
 
 rule table:
     input:
-        lambda w: PLAN.table_input(int(w.number)),
-        PUBLISHED,
+        unpack(lambda w: GRAPH.table(**w)),
     output:
         tex=f"{ROOT}/table{{number}}.tex",
         md=f"{ROOT}/table{{number}}.md",
@@ -26,20 +22,20 @@ rule table:
         f"{ROOT}/logs/table{{number}}.log",
     conda:
         "../envs/mofe.yaml"
-    threads: cpus(LIGHT)
+    threads: cpus("table")
     resources:
-        **asks(LIGHT),
+        **asks("table"),
     params:
         table=lambda w: PLAN.tables[int(w.number)],
         unit=STUDY.time_unit,
+        published=PUBLISHED,
     script:
         "../scripts/table.py"
 
 
 rule figure:
     input:
-        lambda w: PLAN.figure_input(w.figure),
-        PUBLISHED,
+        unpack(lambda w: GRAPH.figure(**w)),
     output:
         pdf=f"{ROOT}/figures/{{figure}}.pdf",
         png=report(
@@ -54,24 +50,22 @@ rule figure:
         figure=names(PLAN.figures),
     conda:
         "../envs/mofe.yaml"
-    threads: cpus(LIGHT)
+    threads: cpus("figure")
     resources:
-        **asks(LIGHT),
+        **asks("figure"),
     params:
         tables=lambda w: [PLAN.tables[n] for n in PLAN.figures[w.figure]],
         curves=lambda w: PLAN.curves if w.figure == "loss_curves" else [],
         unit=STUDY.time_unit,
+        published=PUBLISHED,
+        caption=lambda w: caption(w.figure),
     script:
         "../scripts/figure.py"
 
 
 rule report:
     input:
-        PUBLISHED,
-        trainings=PLAN.train_jsons,
-        evaluations=PLAN.eval_jsons,
-        figures=expand(f"{ROOT}/figures/{{figure}}.png", figure=PLAN.figures),
-        data=[PLAN.paths.data_counts(d) for d in PLAN.datasets],
+        **GRAPH.report(),
     output:
         report(
             f"{ROOT}/report.html",
@@ -82,9 +76,9 @@ rule report:
         f"{ROOT}/logs/report.log",
     conda:
         "../envs/mofe.yaml"
-    threads: cpus(LIGHT)
+    threads: cpus("report")
     resources:
-        **asks(LIGHT),
+        **asks("report"),
     params:
         tables=list(PLAN.tables.values()),
         captions=[caption(figure) for figure in PLAN.figures],
@@ -94,5 +88,6 @@ rule report:
         study=STUDY.study,
         unit=STUDY.time_unit,
         notes=list(STUDY.notes),
+        published=PUBLISHED,
     script:
         "../scripts/report.py"

@@ -4,10 +4,7 @@
 
 rule train:
     input:
-        merge=lambda w: PLAN.paths.moe_dir(variant(w).moe.name),
-        dense=lambda w: PLAN.merge_input(variant(w).moe.name),
-        parents=lambda w: PLAN.trained_files(variant(w), w.seed)[:-1],
-        data=lambda w: PLAN.stage_data(variant(w).stages[-1].mix),
+        unpack(lambda w: GRAPH.train(**w)),
     output:
         trained=f"{ROOT}/variants/{{variant}}/s{{seed}}/trained.safetensors",
         record=f"{ROOT}/variants/{{variant}}/s{{seed}}/train.json",
@@ -16,10 +13,10 @@ rule train:
         f"{ROOT}/logs/variants/{{variant}}/s{{seed}}.log",
     conda:
         "../envs/mofe.yaml"
-    threads: cpus(lambda w: COSTS.train(variant(w)))
+    threads: cpus("train")
     resources:
-        **asks(lambda w: COSTS.train(variant(w))),
-        **spread(COSTS.train, PLAN.trained.values()),
+        **asks("train"),
+        **spread("train"),
     params:
         stage=lambda w: PLAN.params.stage(variant(w).stages[-1]),
         chain=lambda w: PLAN.params.chain(variant(w))[:-1],

@@ -24,6 +24,7 @@ SHARED = Path(os.environ.get("MOFE_SHARED", ROOT.parent / "shared"))
 CONFIG = ROOT / "config.yaml"
 MINI = ROOT / "profiles" / "mini" / "study.yaml"
 REDUCED = ROOT / "tests" / "studies" / "reduced.yaml"
+HOLD = ROOT / "tests" / "hold"  # for the PYTHONPATH of trainings that `hold` is to hold
 
 torch.set_num_threads(1)
 # Timing is measured in benchmarks/, never in tests: a busy machine must not fail one.
@@ -123,11 +124,26 @@ def merge_params(root: Path, base: str, slots: str) -> dict:
     }
 
 
-def snakemake(*arguments: str, check: bool = True) -> subprocess.CompletedProcess:
-    """Run Snakemake as a user does, from the checkout's root."""
+def hold(checkpoint: Path, steps: int) -> None:
+    """Have the training with this checkpoint wait after so many steps until a signal comes to it, once.
+    Its process needs HOLD on its PYTHONPATH."""
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.with_name("hold").write_text(str(steps))
+
+
+def logged(checkpoint: Path) -> int:
+    """How many steps the log of an unfinished training has."""
+    log = checkpoint / "log.jsonl"
+    return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+def snakemake(
+    *arguments: str, check: bool = True, folder: Path = ROOT
+) -> subprocess.CompletedProcess:
+    """Run Snakemake as a user does, from a checkout's root."""
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", *arguments],
-        cwd=ROOT,
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,

@@ -62,7 +62,10 @@ ReturnToService=2
 # finished jobs stay in `scontrol show job`: they are the records that tests read
 MinJobAge=7200
 SlurmctldTimeout=10
-SlurmdTimeout=30
+# a slow machine's daemons are not lost ones
+SlurmdTimeout=300
+BatchStartTimeout=300
+MessageTimeout=60
 # at a time limit, seconds between SIGTERM and SIGKILL, as is Slurm's default
 KillWait=30
 {nodes}
@@ -139,7 +142,7 @@ class Slurm:
     def run(self, *command: str) -> str:
         """What one of Slurm's commands prints. Raises CalledProcessError where it fails."""
         return subprocess.run(
-            command, env=self.environment, check=True, capture_output=True, text=True, timeout=60
+            command, env=self.environment, check=True, capture_output=True, text=True, timeout=300
         ).stdout
 
     # ------------------------------------------------------------------------------------------
@@ -236,7 +239,7 @@ class Slurm:
                     os.kill(pid, number)
                 time.sleep(0.2)
 
-    def _wait(self, *command: str, seconds: float = 30) -> None:
+    def _wait(self, *command: str, seconds: float = 300) -> None:
         deadline = time.monotonic() + seconds
         while True:
             done = subprocess.run(

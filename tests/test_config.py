@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mofe.study.checks import value_at
 from mofe.study.load import load_study, overlay, read_study
+from mofe.study.methods import Ia3
 from mofe.study.values import NAME, ConfigError
 
 
@@ -121,7 +122,49 @@ FAULTS = {
         "recipes.../../x",
         "cannot be a name",
     ),
-    "settings of another method": (("recipes", "full", "rank"), 8, "recipes.full", "rank"),
+    "settings of another method": (
+        ("recipes", "full", "rank"),
+        8,
+        "recipes.full.rank",
+        "method 'full' does not take it, lora and rslora do; remove it",
+    ),
+    "a missing setting": (
+        ("recipes", "small"),
+        {"method": "lora", "rank": 4, "targets": ["q_proj"]},
+        "recipes.small.alpha",
+        "this key is missing; add it",
+    ),
+    "a setting that is null": (
+        ("recipes", "lora", "rank"),
+        None,
+        "recipes.lora.rank",
+        "this key is missing; add it",
+    ),
+    "a misspelt method": (
+        ("recipes", "full", "method"),
+        "ful",
+        "recipes.full.method",
+        "'ful' is not one of the choices; did you mean 'full'?",
+    ),
+    "a method that no recipe may name": (
+        ("recipes", "full", "method"),
+        "untuned",
+        "recipes.full.method",
+        "known are freeze, full, ia3, lora, rslora",
+    ),
+    "no method": (("recipes", "small"), {"rank": 4}, "recipes.small.method", "add it"),
+    "a key of a recipe's training": (
+        ("recipes", "lora", "training"),
+        {"epoch": 1},
+        "recipes.lora.training.epoch",
+        "'epochs'",
+    ),
+    "inputs scaled of what is no target": (
+        ("recipes", "small"),
+        {"method": "ia3", "targets": ["k_proj"], "feedforward": ["down_proj"]},
+        "recipes.small",
+        "'feedforward' names down_proj, which 'targets' lacks",
+    ),
     "two origins": (("models", "tinyllama", "path"), "x", "models.tinyllama", "exactly one of"),
     "too few prompts": (
         ("mixtures", "large", "experts"),
@@ -210,6 +253,19 @@ def test_what_is_neither_a_count_nor_its_word_is_told_once(config, path, value):
     config["recipes"]["lora"]["training"] = {}
     put(config, path, value)
     assert len(problems(config)) == 1
+
+
+def test_a_recipe_becomes_another_method_where_an_overlay_takes_its_settings_away(config):
+    settings = {"method": "ia3", "rank": None, "alpha": None}
+    study = load_study(overlay(config, {"recipes": {"lora": settings}}))
+    assert study.recipes["lora"] == Ia3(targets=["q_proj", "k_proj", "v_proj", "o_proj"])
+
+
+def test_every_fault_of_a_recipe_is_told_at_once(config):
+    config["recipes"]["lora"] = {"method": "lora", "rank": 0, "alfa": 1, "frozen": 2, "dora": "no"}
+    where = {sentence.split(":")[0] for sentence in problems(config)}
+    keys = ("rank", "alpha", "alfa", "targets", "frozen", "dora")
+    assert where == {f"recipes.lora.{key}" for key in keys}
 
 
 def test_every_fault_is_told_at_once(config):

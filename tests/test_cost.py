@@ -2,31 +2,40 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 
 import pytest
-from conftest import CONFIG, ROOT, overrides, snakemake
-from hypothesis import given, settings
+from conftest import CONFIG, MINI, ROOT, overrides, snakemake
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from test_report import train_record
 
-from mofe.estimate import memory
+from mofe.estimate import flops, memory
 from mofe.estimate.cost import Costs, place, sharding
-from mofe.estimate.forecast import forecast, markdown
+from mofe.estimate.forecast import forecast
+from mofe.estimate.page import markdown
 from mofe.estimate.schedule import critical_path, jobs, makespan
 from mofe.stages.plan import check_counts, count_on_modules
 from mofe.study.hardware import GPUS
 from mofe.study.load import read_study
+from mofe.study.methods import Freeze, Full, Ia3, Lora, RsLora, Untuned
 from mofe.study.plan import Plan
 from mofe.study.shapes import Shape
 from mofe.study.values import ConfigError
 
 TINYLLAMA = Shape(2048, 5632, 22, 32, 4, 32000)
 QKVO = ["q_proj", "k_proj", "v_proj", "o_proj"]
-FULL, MOFE = {"method": "full"}, {"method": "freeze", "frozen": "all"}
-LORA = {"method": "lora", "rank": 8, "alpha": 16, "targets": QKVO}
-METHODS = [FULL, MOFE, {"method": "freeze", "frozen": 1}, LORA, LORA | {"dora": True}]
-METHODS += [LORA | {"quantize": "nf4"}, LORA | {"targets": ["q_proj", "v_proj"], "rank": 3}]
+FULL, MOFE, LORA = Full(), Freeze(frozen="all"), Lora(rank=8, alpha=16, targets=QKVO)
+IA3 = Ia3(targets=["k_proj", "v_proj", "o_proj"], feedforward=["o_proj"])
+METHODS = [FULL, MOFE, Freeze(frozen=1), LORA, Lora(rank=8, alpha=16, targets=QKVO, dora=True)]
+METHODS += [Lora(rank=8, alpha=16, targets=QKVO, quantize="nf4"), IA3]
+METHODS += [RsLora(rank=3, alpha=16, targets=["q_proj", "v_proj"])]
+IN_DENSE = [  # what adapts an FFN, of which a mixture has none that peft finds
+    Lora(rank=8, alpha=16, targets=["gate_proj", "down_proj"], dora=True),
+    Ia3(targets=["k_proj", "v_proj", "down_proj"], feedforward=["down_proj"]),
+]
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +49,10 @@ def costs(paper_plan) -> Costs:
 )
 def test_the_papers_parameters(experts, total, trained):
     shape = TINYLLAMA.mixture(experts, 2)
-    assert (shape.parameters, shape.trainable(MOFE)) == (total, trained)
-    assert shape.trainable(LORA) == 2_252_800
-    assert shape.trainable(LORA | {"dora": True}) == 2_354_176
+    assert (shape.parameters, MOFE.trainable(shape)) == (total, trained)
+    assert LORA.trainable(shape) == 2_252_800
+    assert METHODS[4].trainable(shape) == 2_354_176, "DoRA"
+    assert IA3.trainable(shape) == 56_320
 
 
 shapes = st.builds(
@@ -64,13 +74,12 @@ shapes = st.builds(
 
 
 @settings(max_examples=20)
-@given(shapes, st.sampled_from([0, 2, 3, 5]), st.sampled_from(METHODS))
+@given(shapes, st.sampled_from([0, 2, 3, 5]), st.sampled_from([*METHODS, *IN_DENSE, Untuned()]))
 def test_counts_are_those_of_the_real_modules(shape, experts, method):
-    if experts:
-        shape = shape.mixture(experts, 2)
-    elif method["method"] == "freeze":
-        method = LORA | {"targets": ["gate_proj", "down_proj"], "dora": True}
-    assert count_on_modules(shape, method) == (shape.total(method), shape.trainable(method))
+    assume(experts or not method.needs_mixture)
+    assume(not experts or method.added(shape.mixture(experts, 2)) or method not in IN_DENSE)
+    shape = shape.mixture(experts, 2) if experts else shape
+    assert count_on_modules(shape, method) == (method.total(shape), method.trainable(shape))
 
 
 @settings(max_examples=10)
@@ -93,10 +102,11 @@ def test_a_mistral_has_the_parameters_of_its_configuration(shape):
 
 
 def test_flops_have_the_known_ratios():
-    full, mofe, lora = (TINYLLAMA.mixture(4, 2).step_flops(m, 512, 1.0) for m in (FULL, MOFE, LORA))
+    shape = TINYLLAMA.mixture(4, 2)
+    full, mofe, lora = (flops.step(shape, method, 512, 1.0) for method in (FULL, MOFE, LORA))
     assert mofe / full == pytest.approx(0.72, abs=0.005)
     assert lora / mofe == pytest.approx(0.93, abs=0.005)
-    assert TINYLLAMA.step_flops(FULL, 512, 1.0) == 3 * TINYLLAMA.forward_flops(512, 1.0)
+    assert flops.step(TINYLLAMA, FULL, 512, 1.0) == 3 * flops.forward(TINYLLAMA, 512, 1.0)
 
 
 def test_every_recipe_of_the_study_counts_as_its_modules(costs):
@@ -154,7 +164,7 @@ def test_a_placement_is_the_fewest_gpus_that_hold_it(method, experts, gpu):
 
 trainings = {
     "shape": st.sampled_from([2, 4, 8]).map(lambda n: TINYLLAMA.mixture(n, 2)),
-    "settings": st.sampled_from(METHODS),
+    "method": st.sampled_from(METHODS),
     "labelled": st.sampled_from([memory.CHOICES, memory.WORDS, memory.TEXT]),
 }
 lengths = st.sampled_from([1, 60, 256, 1000, 1024, 4096, 20000])
@@ -238,12 +248,12 @@ def test_what_estimates_use_changes_no_job(paper_plan):
         "models": {"tinyllama": {"shape": {"hidden_size": 64}}},
     }
     other = Plan(read_study(CONFIG, **change))
-    assert [other.data_params(d) for d in other.datasets] == [
+    assert [other.params.data(d) for d in other.datasets] == [
         paper_plan.params.data(d) for d in paper_plan.datasets
     ]
-    assert other.task_params("mmlu") == paper_plan.params.task("mmlu")
-    assert other.model_params("tinyllama") == paper_plan.params.model("tinyllama")
-    assert other.assumptions() == paper_plan.params.assumptions()
+    assert other.params.task("mmlu") == paper_plan.params.task("mmlu")
+    assert other.params.model("tinyllama") == paper_plan.params.model("tinyllama")
+    assert other.params.assumptions() == paper_plan.params.assumptions()
 
 
 def test_a_downloaded_configuration_must_be_the_stated_shape(tmp_path):
@@ -292,15 +302,27 @@ def test_schedules_are_between_their_bounds(costs):
 def test_the_page_says_what_the_forecast_holds(costs):
     found = forecast(costs)
     page = markdown(found)
-    assert found["totals"]["trainings"] == 34
+    assert found.totals.trainings == 34
     assert all(f"Table {n} " in page for n in range(1, 8))
     assert all(f"### {base}" in page for base in ("Mistral-7B", "Llama-2-7B", "Llama-2-70B"))
-    assert not found["guesses"]
-    disk = found["disk"]
-    assert disk["kept"] < 80e9, "the paper's study"
-    assert disk["by_rule"]["merge"] < 12 * 4e6 and f"**{disk['kept'] / 1e9:.0f} GB**" in page
-    tables = sum(t["gpu_hours"] for t in found["tables"].values())
-    assert found["totals"]["gpu_hours"] < tables, "shared jobs count once"
+    assert not found.guesses
+    disk = found.disk
+    assert disk.kept < 80e9, "the paper's study"
+    assert disk.by_rule["merge"] < 12 * 4e6 and f"**{disk.kept / 1e9:.0f} GB**" in page
+    tables = sum(table.gpu_hours for table in found.tables.values())
+    assert found.totals.gpu_hours < tables, "shared jobs count once"
+
+
+@pytest.mark.parametrize("overlays", [[], [MINI]], ids=["GPU", "CPU"])
+def test_every_table_of_the_page_has_its_columns(overlays, tmp_path):
+    plan = Plan(read_study(CONFIG, *overlays, results=str(tmp_path)))
+    page = markdown(forecast(Costs(plan)))
+    tables = re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE)
+    assert len(tables) == (6 if overlays else 9)
+    for table in tables:
+        assert len({line.count("|") for line in table.splitlines()}) == 1, table
+    assert "\n\n\n" not in page and "e+" not in page
+    assert ("core-hours" in page, "GPU-hours" in page) == (bool(overlays), not overlays)
 
 
 def test_finished_runs_correct_the_estimates(tmp_path):
@@ -310,8 +332,8 @@ def test_finished_runs_correct_the_estimates(tmp_path):
     file = tmp_path / "variants" / variant.key / "s0" / "train.json"
     file.parent.mkdir(parents=True)
     seconds = 2 * before.flops / (312e12 * 0.35)  # half as fast as estimated
-    record = {"tokens": before.tokens, "device_seconds": seconds}
-    record["hardware"] = {"gpus": 4 * ["NVIDIA A100-SXM4-80GB"]}  # that are there, used or not
+    record = train_record(tokens=round(before.tokens), device_seconds=seconds)
+    record["hardware"]["gpus"] = 4 * ["NVIDIA A100-SXM4-80GB"]  # that are there, used or not
     file.write_text(json.dumps(record))
     after = Costs(plan)
     assert after.measured.speed["mofe"] == pytest.approx(0.175)
@@ -322,14 +344,14 @@ def test_finished_runs_correct_the_estimates(tmp_path):
 def test_memory_is_within_15_percent_of_the_measured_peak(tmp_path):
     out = tmp_path / "memory.json"
     command = [sys.executable, "benchmarks/memory.py", "tiny", "--out", str(out), "--methods"]
-    subprocess.run([*command, "mofe"], cwd=ROOT, check=True)
+    subprocess.run([*command, "mofe", "ia3"], cwd=ROOT, check=True)
     recorded = json.loads((ROOT / "benchmarks" / "results" / "memory-cpu.json").read_text())
     spec = importlib.util.spec_from_file_location("benchmark", ROOT / "benchmarks" / "memory.py")
     spec.loader.exec_module(benchmark := importlib.util.module_from_spec(spec))
     for it in json.loads(out.read_text())["trainings"] + recorded["trainings"]:
         dense, _, rows, length = benchmark.SIZES[it["size"]]
         training = {"micro_batch": rows, "max_length": length}
-        shape, method = dense.mixture(it["experts"], 2), benchmark.METHODS[it["method"]]
+        shape, method = dense.mixture(it["experts"], 2), benchmark.MEASURED[it["method"]]
         estimate = memory.total(memory.on_cpu(shape, method, training, memory.CHOICES, stored=2))
         assert estimate == pytest.approx(it["measured"], rel=0.15), (it["size"], it["method"])
 

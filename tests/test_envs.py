@@ -56,3 +56,8 @@ def test_a_conda_environment_has_the_locks_pins(env):
 
 def test_there_is_a_conda_environment():
     assert ENVS
+
+
+def test_the_workflow_asks_for_the_locked_snakemake():
+    (pin,) = pins(ROOT / "requirements.lock")["snakemake"]
+    assert f'min_version("{pin.split("==")[1]}")' in (ROOT / "Snakefile").read_text()

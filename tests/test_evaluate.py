@@ -16,12 +16,12 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate as harness
 from lm_eval.models.huggingface import HFLM
-from test_models import SETTINGS
+from test_models import METHODS
 
-from mofe import tasks
+from mofe import records, tasks
 from mofe.layers import parameters
 from mofe.models import load, methods, store
-from mofe.report import frames
+from mofe.records import AskedQuestion, ChoiceAnswer, EvalRecord, Floor, WrittenAnswer
 from mofe.stages import evaluate, questions
 from mofe.study.load import read_study
 from mofe.study.plan import Plan
@@ -39,7 +39,7 @@ def test_scores_are_lm_evals(tiny, plan, task, scoring):
     """Log-likelihoods and every item's accuracy equal those of lm-eval's own language model."""
     params = {**plan.params.task(task), "scoring": scoring}
     tokenizer = load.tokenizer(tiny / "a")
-    model = methods.apply(load.checkpoint(tiny / "moe2a2b"), SETTINGS["lora"])
+    model = methods.apply(load.checkpoint(tiny / "moe2a2b"), METHODS["lora"])
     ours = evaluate.score(model, tokenizer, questions.build(params, tokenizer), params)
     lm = HFLM(pretrained=model.get_base_model(), tokenizer=tokenizer, batch_size=16, device="cpu")
     theirs = harness(lm, {"tasks": tasks.build(params)}, bootstrap_iters=2)
@@ -47,14 +47,14 @@ def test_scores_are_lm_evals(tiny, plan, task, scoring):
     assert len(ours) == len(samples) >= 50
     for question, sample in zip(ours, samples, strict=True):
         expected = [response[0] for response in sample["filtered_resps"]]
-        assert question["loglikelihoods"] == pytest.approx(expected, abs=2e-4)
-        assert question["correct"] == sample["acc"]
-        assert question["prompt_sha256"] == sample["prompt_hash"]
+        assert question.loglikelihoods == pytest.approx(expected, abs=2e-4)
+        assert question.correct == sample["acc"]
+        assert question.prompt_sha256 == sample["prompt_hash"]
     if len(theirs["results"]) == 1:
         (result,) = theirs["results"].values()
-        summary = evaluate.summarise(ours)["metrics"]["acc"]
-        assert summary["value"] == pytest.approx(result["acc,none"])
-        assert summary["stderr"] == pytest.approx(result["acc_stderr,none"])
+        summary = evaluate.summarise(ours).metrics["acc"]
+        assert summary.value == pytest.approx(result["acc,none"])
+        assert summary.stderr == pytest.approx(result["acc_stderr,none"])
 
 
 def asked(prompts, **settings) -> list[Instance]:
@@ -95,7 +95,7 @@ def test_answers_in_words_are_lm_evals(tiny, plan, method):
     """Greedy texts of prompts of all lengths equal those of lm-eval's own language model."""
     tokenizer = load.tokenizer(tiny / "a")
     torch.manual_seed(0)  # adapters begin at random
-    model = steadied(methods.apply(load.checkpoint(tiny / "moe2a2b"), SETTINGS[method]))
+    model = steadied(methods.apply(load.checkpoint(tiny / "moe2a2b"), METHODS[method]))
     scorer = evaluate.AnswerScorer(model, tokenizer)
     theirs = HFLM(pretrained=scorer.model, tokenizer=tokenizer, batch_size=8, device="cpu")
     (task,) = tasks.build(plan.params.task("medmcqa")).values()
@@ -145,19 +145,19 @@ def test_a_prompt_without_room_for_an_answer_loses_its_beginning(tmp_path, tiny)
     assert generated(scorer, requests) == theirs.generate_until(requests)
     lost = len(tokenizer(long)["input_ids"]) - (24 - 8)
     words = {
-        "options": None,
         "reference": "it",
         "row": '{"reference": "it"}',
         "stops": ["\n"],
         "most": 8,
     }
-    built = [
-        {**row("mofe_finance_open", number), **words, "ids": [tokenizer(prompt)["input_ids"]]}
-        for number, prompt in enumerate((long, "which river"))
-    ]
+    built = []
+    for number, prompt in enumerate((long, "which river")):
+        ids = tokenizer(prompt)["input_ids"]
+        found = {**row("mofe_finance_open", number), **words, "ids": [ids], "starts": [len(ids)]}
+        built.append(AskedQuestion(**found))
     told = evaluate.score(scorer.model, tokenizer, built, {"harness": ["mofe_finance_open"]})
-    assert [answer["prompt_cut"] for answer in told] == [lost, 0] and lost > 0
-    assert [answer["generated"] for answer in told] == theirs.generate_until(requests)
+    assert [answer.prompt_cut for answer in told] == [lost, 0] and lost > 0
+    assert [answer.generated for answer in told] == theirs.generate_until(requests)
     with pytest.raises(
         ValueError, match=r"an answer of 24 tokens .* leaves the model's 24 no room"
     ):
@@ -178,9 +178,10 @@ def test_a_question_without_room_loses_its_beginning(tmp_path, tiny):
     for number in range(2):
         ids, starts = zip(*encoded[2 * number :][:2], strict=True)
         choice = {"options": ["which", "river runs through"], "target": 0}
-        built.append({**row("x", number), **choice, "ids": ids, "starts": starts})
+        tokens = {"ids": list(ids), "starts": list(starts)}
+        built.append(AskedQuestion(**row("x", number), **choice, **tokens))
     told = evaluate.score(scorer.model, tokenizer, built, {})
-    assert [answer["prompt_cut"] for answer in told] == [lost, 0] and lost > 0
+    assert [answer.prompt_cut for answer in told] == [lost, 0] and lost > 0
     with pytest.raises(ValueError, match="leaves the model's 24 no room"):
         scorer.loglikelihoods(questions.encode(tokenizer, [("which", " " + long)]))
 
@@ -222,7 +223,7 @@ def test_a_context_is_computed_once(untrained):
     assert sum(read) == len(context) + sum(len(option) - 1 for option in options)
 
 
-@pytest.mark.parametrize("chain", [[], [{"method": "freeze", "frozen": "all"}]])
+@pytest.mark.parametrize("chain", [[], [METHODS["mofe"]]], ids=["untuned", "mofe"])
 def test_equal_experts_are_computed_once(tiny, tmp_path, chain):
     trained = [tmp_path / f"{number}.safetensors" for number in range(len(chain))]
     for file in trained:
@@ -271,7 +272,7 @@ def words(shared, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def open_questions(words) -> dict:
-    return Plan(read_study(CONFIG, mirror=str(words))).task_params("finance_open")
+    return Plan(read_study(CONFIG, mirror=str(words))).params.task("finance_open")
 
 
 def test_f1_and_exact_match_are_lm_evals(words, open_questions):
@@ -283,18 +284,18 @@ def test_f1_and_exact_match_are_lm_evals(words, open_questions):
     samples, result = theirs["samples"]["mofe_finance_open"], theirs["results"]["mofe_finance_open"]
     assert len(ours) == len(samples) == result["sample_len"] > 10
     for question, sample in zip(ours, samples, strict=True):
-        assert question["generated"] == sample["filtered_resps"][0]
-        assert question["prompt_sha256"] == sample["prompt_hash"]
-        assert (question["f1"], question["exact"]) == (sample["f1"], sample["exact"])
-        assert "\n" not in question["generated"] + question["reference"]
-    assert len({len(question["generated"].split()) for question in ours}) > 3, "new lines end some"
+        assert question.generated == sample["filtered_resps"][0]
+        assert question.prompt_sha256 == sample["prompt_hash"]
+        assert (question.f1, question.exact) == (sample["f1"], sample["exact"])
+        assert "\n" not in question.generated + question.reference
+    assert len({len(question.generated.split()) for question in ours}) > 3, "new lines end some"
     summary = evaluate.summarise(ours)
-    assert (summary["headline"], summary["floor"], summary["n"]) == ("f1", None, len(ours))
+    assert (summary.headline, summary.floor, summary.n) == ("f1", None, len(ours))
     for metric in ("f1", "exact"):
-        value = summary["metrics"][metric]
-        assert value["value"] == pytest.approx(result[f"{metric},none"])
-        assert value["stderr"] == pytest.approx(result[f"{metric}_stderr,none"])
-    assert any(question["prompt_cut"] for question in ours)
+        value = summary.metrics[metric]
+        assert value.value == pytest.approx(result[f"{metric},none"])
+        assert value.stderr == pytest.approx(result[f"{metric}_stderr,none"])
+    assert any(question.prompt_cut for question in ours)
 
 
 def test_the_record_of_answers_in_words(words, open_questions, tmp_path):
@@ -309,13 +310,13 @@ def test_the_record_of_answers_in_words(words, open_questions, tmp_path):
         record=record,
         questions=answered,
     )
-    result = frames.read_eval(record)
-    lines = [json.loads(x) for x in gzip.decompress(answered.read_bytes()).splitlines()]
-    assert result["n"] == len(lines) and result["headline"] == "f1" and result["floor"] is None
-    assert result["metrics"]["f1"]["value"] == statistics.fmean(q["f1"] for q in lines)
-    assert "floor" not in line and f"{result['metrics']['f1']['value']:.4f}" in line
+    result = records.read(record, EvalRecord)
+    lines = records.read_lines(answered, WrittenAnswer)
+    assert result.n == len(lines) and result.headline == "f1" and result.floor is None
+    assert result.metrics["f1"].value == statistics.fmean(q.f1 for q in lines)
+    assert "floor" not in line and f"{result.metrics['f1'].value:.4f}" in line
     for q in lines:
-        assert q["f1"] == answers.f1(q["reference"], q["generated"])
+        assert q.f1 == answers.f1(q.reference, q.generated)
 
 
 def test_the_record_and_its_questions(tiny, plan, tmp_path):
@@ -377,25 +378,26 @@ def test_a_task_that_is_scored_in_another_way_is_refused(tiny, plan, monkeypatch
         questions.build(plan.params.task("medmcqa"), load.tokenizer(tiny / "a"))
 
 
-def question(options, target, correct=0) -> dict:
-    return {"options": list(options), "target": target, "correct": correct}
+def question(options, target, correct=0) -> ChoiceAnswer:
+    scored = {"choice": 0, "loglikelihoods": [-1.0], "correct": correct, "prompt_cut": 0}
+    return ChoiceAnswer(**row("x", 0), options=list(options), target=target, **scored)
 
 
 def test_floors():
     letters = [question("ABCD", t) for t in [0] * 30 + [1] * 50 + [3] * 20]
-    assert evaluate.floor(letters)["value"] == 0.5
+    assert evaluate.floor(letters).value == 0.5
     two_sets = [question(["no", "yes"], t) for t in [0] * 30 + [1] * 20]
     two_sets += [question(["down", "flat", "up"], t) for t in [0] * 10 + [2] * 40]
-    assert evaluate.floor(two_sets)["value"] == 0.7
+    assert evaluate.floor(two_sets).value == 0.7
     own_options = [question([f"a{i}", f"b{i}"], int(i < 60)) for i in range(100)]
-    assert evaluate.floor(own_options) == {"value": 0.6, "how": "always the same position"}
+    assert evaluate.floor(own_options) == Floor(value=0.6, how="always the same position")
 
 
 @given(st.lists(st.integers(0, 1), min_size=2, max_size=60))
 def test_standard_error_is_that_of_a_mean(correct):
-    summary = evaluate.summarise([question("AB", 0, c) for c in correct])["metrics"]["acc"]
-    assert summary["value"] == pytest.approx(statistics.mean(correct))
-    assert summary["stderr"] == pytest.approx(statistics.stdev(correct) / math.sqrt(len(correct)))
+    summary = evaluate.summarise([question("AB", 0, c) for c in correct]).metrics["acc"]
+    assert summary.value == pytest.approx(statistics.mean(correct))
+    assert summary.stderr == pytest.approx(statistics.stdev(correct) / math.sqrt(len(correct)))
 
 
 def test_too_few_questions_are_refused():

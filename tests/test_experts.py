@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_models import SETTINGS
+from test_models import METHODS, QKVO
 from torch import nn
 from transformers import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralExperts
@@ -14,6 +14,7 @@ from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 from mofe.layers import experts, nf4, parameters
 from mofe.models import load, methods
 from mofe.stages import export
+from mofe.study.methods import Full
 from mofe.training import loop, tokens
 
 HIDDEN, FFN = 16, 24
@@ -214,25 +215,25 @@ def batch(tiny):
     return tokens.collate(rows, range(12), tokenizer.pad_token_id)
 
 
-@pytest.mark.parametrize("method", SETTINGS)
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("merge", ["moe4a", "moe2a2b"])
 def test_losses_and_gradients_are_the_plain_hugging_face_paths(tiny, batch, method, merge):
     """Of the whole model, with every method, folded and not."""
     plain = load.checkpoint(tiny / merge)
-    if "quantize" in SETTINGS[method]:  # the plain path has the values that NF4 stands for
-        plain = export._through_nf4(plain, SETTINGS[method])
-    plain = methods.METHODS["full"](plain, {})
+    if METHODS[method].is_quantized:  # the plain path has the values that NF4 stands for
+        plain = export._through_nf4(plain, METHODS[method])
+    plain = methods.apply(plain, Full())
     plain.set_experts_implementation("eager")
     expected = loss_and_gradients(plain, batch)
     for fold in (False, True):
         torch.manual_seed(0)
-        ours = methods.apply(load.checkpoint(tiny / merge), SETTINGS[method])
+        ours = methods.apply(load.checkpoint(tiny / merge), METHODS[method])
         if fold:
             experts.fold_duplicates(ours)
         found = loss_and_gradients(ours, batch)
         assert found[0] == pytest.approx(expected[0], rel=1e-5)
         shared = expected[1].keys() & found[1].keys()
-        assert shared or SETTINGS[method]["method"] == "lora"
+        assert shared or not METHODS[method].trains_base
         for name in shared:
             assert torch.allclose(found[1][name], expected[1][name], atol=1e-5), name
 
@@ -241,6 +242,58 @@ def loss_and_gradients(model, batch) -> tuple[float, dict[str, torch.Tensor]]:
     loss = loop.AnswerLoss(model)(**batch)
     loss.backward()
     return loss.item(), {n: p.grad for n, p in parameters.trained(model).items()}
+
+
+def plain_peft(kind: str, model: nn.Module) -> nn.Module:
+    """The model by peft alone, as its documentation says."""
+    from peft import IA3Config, LoraConfig, get_peft_model
+
+    config = {
+        "lora": LoraConfig(r=8, lora_alpha=16, target_modules=QKVO),
+        "rslora": LoraConfig(r=8, lora_alpha=16, target_modules=QKVO, use_rslora=True),
+        "ia3": IA3Config(
+            target_modules=["k_proj", "v_proj", "o_proj"], feedforward_modules=["o_proj"]
+        ),
+    }[kind]
+    return get_peft_model(model, config)
+
+
+def some_steps(model: nn.Module, batch, loss) -> tuple[list[float], dict[str, torch.Tensor]]:
+    """The losses of six steps of AdamW, and the trained parameters after them by name."""
+    trained = parameters.trained(model)
+    optimizer = torch.optim.AdamW(trained.values(), lr=1e-2)
+    losses = []
+    for _ in range(6):
+        value = loss(model, batch)
+        value.backward()
+        losses.append(value.item())
+        optimizer.step()
+        parameters.stepped(model)
+        optimizer.zero_grad()
+    return losses, {name.split("model.", 1)[1]: p for name, p in trained.items()}
+
+
+@pytest.mark.parametrize("fold", [False, True])
+@pytest.mark.parametrize("method", ["lora", "rslora", "ia3"])
+def test_a_training_by_adapters_is_plain_pefts(tiny, batch, method, fold):
+    """On transformers' own model and loss: every step's loss, and what was trained after six."""
+    theirs = load.checkpoint(tiny / "moe2a2b")
+    theirs.set_experts_implementation("eager")
+    torch.manual_seed(0)
+    theirs = plain_peft(method, theirs)
+    ours = load.checkpoint(tiny / "moe2a2b")
+    torch.manual_seed(0)
+    ours = methods.apply(ours, METHODS[method])
+    if fold:
+        experts.fold_duplicates(ours)
+    answers = (batch["labels"] != tokens.IGNORED).sum()
+    losses, trained = some_steps(ours, batch, lambda m, b: loop.AnswerLoss(m)(**b) / answers)
+    expected, them = some_steps(theirs, batch, lambda m, b: m(**b).loss)
+    assert losses == pytest.approx(expected, rel=1e-4)
+    assert losses[-1] < losses[0]
+    assert trained.keys() == them.keys()
+    for name, parameter in trained.items():
+        assert torch.allclose(parameter, them[name], atol=1e-3), name
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
@@ -254,7 +307,8 @@ def test_dora_is_pefts(tiny, batch, monkeypatch, dropout, bias):
         for layer in model.model.layers if bias else []:
             bias_of = nn.Parameter(torch.randn(layer.self_attn.q_proj.out_features))
             layer.self_attn.q_proj.bias = bias_of
-        model = methods.apply(model, SETTINGS["dora"] | {"dropout": dropout}).train()
+        method = METHODS["dora"].model_copy(update={"dropout": dropout})
+        model = methods.apply(model, method).train()
         for parameter in parameters.trained(model).values():
             parameter.data += 0.05 * torch.randn_like(parameter)
         torch.manual_seed(1)  # what is dropped
@@ -272,7 +326,7 @@ def test_dora_is_pefts(tiny, batch, monkeypatch, dropout, bias):
 def test_doras_norms_are_computed_once_a_step(tiny, batch, monkeypatch):
     from mofe.layers.dora import OncePerStep
 
-    model = methods.apply(load.checkpoint(tiny / "moe2a2b"), SETTINGS["dora"])
+    model = methods.apply(load.checkpoint(tiny / "moe2a2b"), METHODS["dora"])
     counted = []
     norms = OncePerStep.get_weight_norm
     monkeypatch.setattr(

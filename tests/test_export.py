@@ -7,12 +7,16 @@ import pytest
 import torch
 import yaml
 from conftest import CONFIG, MINI
-from test_models import IDS, SETTINGS, logits, moved
+from hypothesis import given
+from hypothesis import strategies as st
+from test_models import IDS, METHODS, SETTINGS, logits, moved
+from test_report import eval_record
 from test_train import run as train_run
 from transformers import AutoModelForCausalLM, AutoTokenizer, MixtralForCausalLM
 
 from mofe.models import load, methods, store
 from mofe.stages import export
+from mofe.stages.card import card as write_card
 from mofe.study.load import read_study
 from mofe.study.plan import Plan
 from mofe.study.values import ConfigError
@@ -44,7 +48,7 @@ def written(tiny: Path, plan: Plan, out: Path, chain: list[dict], trained: list,
 @pytest.mark.parametrize("method", SETTINGS)
 def test_an_export_computes_what_was_trained(tiny, plan, tmp_path, monkeypatch, method):
     monkeypatch.setattr(export, "SHARD_SIZE", "300KB")
-    model = moved(methods.apply(load.checkpoint(tiny / "moe2a2b"), SETTINGS[method]))
+    model = moved(methods.apply(load.checkpoint(tiny / "moe2a2b"), METHODS[method]))
     store.trained(model, tmp_path / "trained.safetensors")
     expected = logits(model, IDS)
     trained = [tmp_path / "trained.safetensors"]
@@ -61,8 +65,9 @@ def test_an_export_computes_what_was_trained(tiny, plan, tmp_path, monkeypatch, 
 def test_stages_are_laid_one_over_the_other_before_a_quantised_last(tiny, plan, tmp_path):
     chain = [SETTINGS["freeze3"], SETTINGS["qlora"]]
     model, trained = load.checkpoint(tiny / "moe2a2b"), []
-    for number, settings in enumerate(chain):
-        model = moved(methods.apply(methods.merge_and_unload(model) if number else model, settings))
+    for number, name in enumerate(("freeze3", "qlora")):
+        plain = methods.merge_and_unload(model) if number else model
+        model = moved(methods.apply(plain, METHODS[name]))
         trained.append(tmp_path / f"{number}.safetensors")
         store.trained(model, trained[-1])
     again = written(tiny, plan, tmp_path / "out", chain, trained)
@@ -82,15 +87,16 @@ def front(card: str) -> dict:
 
 def test_the_card_is_filled_from_the_records(tiny, plan, tmp_path, data):
     record = train_run(tiny, data, tmp_path, "mofe")
-    score = {"task": "mmlu", "n": 1140, "metrics": {"acc": {"value": 0.25, "stderr": 0.0128}}}
+    metrics = {"acc": {"value": 0.25, "stderr": 0.0128}}
+    score = eval_record(task="mmlu", n=1140, metrics=metrics)
     (tmp_path / "mmlu.json").write_text(json.dumps(score))
     paper = Plan(read_study(CONFIG))
     variant = paper.variants["tinyllama_2tinyllama/mmlu_medmcqa_mofe"]
-    given = paper.export_params(variant, 0) | {
+    params = paper.params.export(variant, 0) | {
         "trainings": [str(tmp_path / "train.json")],
         "evaluations": [str(tmp_path / "mmlu.json"), str(tmp_path / "absent.json")],
     }
-    card = export.card(given, NAMES, 123456)
+    card = write_card(params, NAMES, 123456)
     assert front(card)["base_model"] == ["TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T"]
     assert front(card)["datasets"] == ["cais/mmlu", "openlifescienceai/medmcqa"]
     assert front(card)["license"] == "unknown" and "has not checked them" in card
@@ -113,7 +119,7 @@ def test_the_card_is_filled_from_the_records(tiny, plan, tmp_path, data):
 def test_generated_rows_are_not_called_the_real_data_sets(plan, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where this study has no results
     variant = plan.variants["tinyllama_2tinyllama/none"]
-    card = export.card(plan.params.export(variant, 0), NAMES, 1)
+    card = write_card(plan.params.export(variant, 0), NAMES, 1)
     assert "datasets" not in front(card) and "Not evaluated" in card
     assert "None: this is the merge as it is." in card
 
@@ -121,8 +127,15 @@ def test_generated_rows_are_not_called_the_real_data_sets(plan, tmp_path, monkey
 def test_a_stated_licence_is_the_exporters(plan):
     stated = read_study(CONFIG, export={"license": "apache-2.0"})
     variant = plan.variants["tinyllama_2tinyllama/none"]
-    card = export.card(Plan(stated).export_params(variant, 0), NAMES, 1)
+    card = write_card(Plan(stated).params.export(variant, 0), NAMES, 1)
     assert front(card)["license"] == "apache-2.0" and "who exported it: apache-2.0" in card
+
+
+@given(licence=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+def test_any_licence_leaves_the_front_matter_right(plan, licence):
+    params = plan.params.export(plan.variants["tinyllama_2tinyllama/none"], 0)
+    card = write_card(params | {"license": licence}, NAMES, 1)
+    assert front(card)["license"] == licence
 
 
 def test_nothing_is_pushed_without_a_token(tmp_path, monkeypatch):
@@ -134,7 +147,7 @@ def test_nothing_is_pushed_without_a_token(tmp_path, monkeypatch):
 
 def test_a_repository_has_a_name_for_every_variant(plan):
     pushed = Plan(read_study(CONFIG, export={"push": "me/mofe"}))
-    repos = [pushed.push_repo(v, 0) for v in pushed.variants.values()]
+    repos = [pushed.params.push_repo(v, 0) for v in pushed.variants.values()]
     assert "me/mofe-tinyllama_2tinyllama-mmlu_medmcqa_mofe-s0" in repos
     assert len(set(repos)) == len(repos)
     with pytest.raises(ConfigError, match=r"export.push is null"):

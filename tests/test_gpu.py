@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_models import SETTINGS
+from test_models import METHODS
 from test_swiglu import SHAPES, compare
 from test_train import run
 
 from mofe.layers import experts, parameters, swiglu
 from mofe.models import devices, load, methods
 from mofe.stages import evaluate, export
+from mofe.study.methods import Full
 from mofe.training import loop, tokens
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -46,23 +47,23 @@ def apart(found: dict[str, torch.Tensor], exact: dict[str, torch.Tensor], names)
     return (distance / sum(exact[n].float().square().sum().item() for n in names)) ** 0.5
 
 
-@pytest.mark.parametrize("method", SETTINGS)
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("merge", ["moe4a", "moe2a2b"])
 def test_losses_and_gradients_are_no_further_from_float32_than_transformers(
     tiny, batch, method, merge
 ):
     def plain():
         model = load.checkpoint(tiny / merge)
-        if "quantize" in SETTINGS[method]:
-            model = export._through_nf4(model, SETTINGS[method])
-        model = methods.METHODS["full"](model, {})
+        if METHODS[method].is_quantized:
+            model = export._through_nf4(model, METHODS[method])
+        model = methods.apply(model, Full())
         model.set_experts_implementation("eager")
         return model
 
     exact, theirs = gradients(plain(), batch, False), gradients(plain(), batch, True)
     for fold in (False, True):
         torch.manual_seed(0)
-        ours = methods.apply(load.checkpoint(tiny / merge), SETTINGS[method])
+        ours = methods.apply(load.checkpoint(tiny / merge), METHODS[method])
         if fold:
             experts.fold_duplicates(ours)
         found = gradients(devices.to_device(ours), batch, True)
@@ -73,7 +74,7 @@ def test_losses_and_gradients_are_no_further_from_float32_than_transformers(
             assert apart(found[1], exact[1], names) < limit
 
 
-@pytest.mark.parametrize("method", SETTINGS)
+@pytest.mark.parametrize("method", METHODS)
 def test_trainings_run_and_what_is_frozen_stays(tiny, data, tmp_path, method):
     record = train_one(tiny, data, tmp_path, method)
     losses = [json.loads(x)["loss"] for x in (tmp_path / "log.jsonl").read_text().splitlines()]
@@ -117,9 +118,8 @@ def test_the_kernels_are_used():
 def test_a_trained_model_is_evaluated_as_it_was_trained(tiny, data, tmp_path, batch, method):
     """Its loss by what is read back from disk, in evaluation's form, folded."""
     train_one(tiny, data, tmp_path, method)
-    settings = SETTINGS[method]
     tokenizer = load.tokenizer(tiny / "a")
-    model = evaluate.ready(tiny / "moe2a2b", [settings], [tmp_path / "trained.safetensors"])
+    model = evaluate.ready(tiny / "moe2a2b", [METHODS[method]], [tmp_path / "trained.safetensors"])
     scorer = evaluate.AnswerScorer(model, tokenizer)
     rows = tokens.tokenize(tokens.read([data]), tokenizer, 64)
     whole = -sum(scorer.loglikelihoods([(ids, len(ids) - 1) for ids in rows.ids[:12]]))

@@ -127,6 +127,7 @@ def moved(tiny, tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name in "ab":
         shutil.copytree(tiny / name, f"results/experts/{name}")
+        os.utime(f"results/experts/{name}/model.safetensors", (1, 1))  # what is made anew is newer
     params = merge_params(Path("results/experts"), "a", "ab")
     merge.merge(params, Path("results/moe/ab"))
     return tmp_path
@@ -158,7 +159,7 @@ def test_a_source_outside_of_a_linked_results_folder_is_found(moved):
 
 def test_a_copied_source_is_the_one_that_was_merged(moved):
     file = Path("results/experts/b/model.safetensors")
-    os.utime(file, (1, 1))
+    os.utime(file, (2, 2))
     assert load.checkpoint("results/moe/ab")
 
 
@@ -187,6 +188,7 @@ def test_a_manifest_of_another_version_is_refused(moved):
 def test_a_merge_of_other_experts_has_another_fingerprint(moved):
     """By which a checkpoint of a training is told from one of another merge."""
     folder = Path("results/moe/ab")
+    os.utime(folder / "merge.json", (1, 1))
     before = provenance.fingerprint(manifest.files(folder))
     assert before == provenance.fingerprint(manifest.files(folder))
     kept = (folder / "merge.json").read_text()

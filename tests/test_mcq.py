@@ -51,7 +51,7 @@ def test_the_prompt_is_mmlus(shared, tmp_path):
     own = rows.rename_columns({"question": "q", "choices": "c", "answer": "a"})
     put(tmp_path, test=own.to_list())
     columns = {"question": "q", "options": "c", "answer": "a"}
-    (ours,) = tasks.build(study(tmp_path, {"columns": columns}).task_params("mine")).values()
+    (ours,) = tasks.build(study(tmp_path, {"columns": columns}).params.task("mine")).values()
     plan = Plan(read_study(CONFIG, mirror=str(shared / "data")))
     params = plan.params.task("mmlu") | {"harness": ["mmlu_virology"]}
     (theirs,) = tasks.build(params).values()
@@ -84,7 +84,7 @@ def test_few_shot_examples_come_from_their_split(tmp_path):
     context = task.fewshot_context(task.eval_docs[0], 2)
     assert context.count("Answer: B") == 2 and context.endswith("A. a20\nB. b20\nC. c20\nAnswer:")
     with pytest.raises(ValueError, match="has no rows to take 2 examples from"):
-        tasks.build(study(tmp_path, shots=2).task_params("mine"))
+        tasks.build(study(tmp_path, shots=2).params.task("mine"))
 
 
 @settings(max_examples=15)

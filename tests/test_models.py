@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, MixtralConfig, MixtralForCausalLM
 from mofe.layers import norms, parameters
 from mofe.models import load, methods, store
 from mofe.stages import merge
+from mofe.study.methods import parse
 
 TINYLLAMA = {
     "vocab_size": 32000,
@@ -34,7 +35,10 @@ SETTINGS = {
     "dora": {"method": "lora", "rank": 8, "alpha": 16, "targets": QKVO, "dora": True},
     "freeze2_nf4": {"method": "freeze", "frozen": 2, "quantize": "nf4"},
     "qlora": {"method": "lora", "rank": 8, "alpha": 16, "targets": QKVO, "quantize": "nf4"},
+    "rslora": {"method": "rslora", "rank": 8, "alpha": 16, "targets": QKVO},
+    "ia3": {"method": "ia3", "targets": ["k_proj", "v_proj", "o_proj"], "feedforward": ["o_proj"]},
 }
+METHODS = {name: parse(settings) for name, settings in SETTINGS.items()}
 
 
 def test_a_tokenizer_is_read_as_its_file_has_it(shared, tmp_path):
@@ -74,6 +78,8 @@ def count(model: torch.nn.Module) -> int:
         ("dora", 2, 2_354_176),
         ("dora", 4, 2_354_176),
         ("dora", 8, 2_354_176),
+        ("rslora", 8, 2_252_800),
+        ("ia3", 8, 22 * (256 + 256 + 2048)),  # keys, values, and the inputs of o_proj
     ],
 )
 def test_trainable_parameters_at_tinyllamas_shape(method, experts, expected):
@@ -81,14 +87,14 @@ def test_trainable_parameters_at_tinyllamas_shape(method, experts, expected):
         model = MixtralForCausalLM(
             MixtralConfig(num_local_experts=experts, num_experts_per_tok=2, **TINYLLAMA)
         )
-        assert count(methods.apply(model, SETTINGS[method])) == expected
+        assert count(methods.apply(model, METHODS[method])) == expected
 
 
 def test_one_of_four_experts_adds_its_own_parameters():
     with torch.device("meta"):
         config = MixtralConfig(num_local_experts=4, num_experts_per_tok=2, **TINYLLAMA)
-        frozen = count(methods.apply(MixtralForCausalLM(config), SETTINGS["mofe"]))
-        three = count(methods.apply(MixtralForCausalLM(config), SETTINGS["freeze3"]))
+        frozen = count(methods.apply(MixtralForCausalLM(config), METHODS["mofe"]))
+        three = count(methods.apply(MixtralForCausalLM(config), METHODS["freeze3"]))
     assert three - frozen == 22 * 3 * 2048 * 5632
 
 
@@ -155,7 +161,7 @@ IDS = torch.arange(3, 43).reshape(2, 20)
 @pytest.mark.parametrize("method", ["freeze3", "freeze1"])
 def test_split_experts_are_the_packed_ones(tiny, method):
     expected = logits(load.checkpoint(tiny / "moe2a2b"), IDS)
-    split = methods.apply(load.checkpoint(tiny / "moe2a2b"), SETTINGS[method])
+    split = methods.apply(load.checkpoint(tiny / "moe2a2b"), METHODS[method])
     assert torch.allclose(logits(split, IDS), expected, atol=1e-5)
     folded = methods.merge_and_unload(split)
     original = load.checkpoint(tiny / "moe2a2b").state_dict()
@@ -173,16 +179,16 @@ def moved(model: torch.nn.Module) -> torch.nn.Module:
 
 @pytest.mark.parametrize("method", SETTINGS)
 def test_a_delta_laid_over_its_merge_is_the_trained_model(tiny, tmp_path, method):
-    model = moved(methods.apply(load.checkpoint(tiny / "moe2a2b"), SETTINGS[method]))
+    model = moved(methods.apply(load.checkpoint(tiny / "moe2a2b"), METHODS[method]))
     store.trained(model, tmp_path / "trained.safetensors")
-    again = load.variant(tiny / "moe2a2b", [SETTINGS[method]], [tmp_path / "trained.safetensors"])
+    again = load.variant(tiny / "moe2a2b", [METHODS[method]], [tmp_path / "trained.safetensors"])
     assert torch.equal(logits(again, IDS), logits(model, IDS))
     assert not torch.allclose(logits(model, IDS), logits(load.checkpoint(tiny / "moe2a2b"), IDS))
 
 
-@pytest.mark.parametrize("method", [m for m in SETTINGS if "quantize" not in SETTINGS[m]])
+@pytest.mark.parametrize("method", [m for m in METHODS if not METHODS[m].is_quantized])
 def test_a_folded_model_is_a_plain_mixtral_of_the_same_function(tiny, tmp_path, method):
-    model = moved(methods.apply(load.checkpoint(tiny / "moe2a2b"), SETTINGS[method]))
+    model = moved(methods.apply(load.checkpoint(tiny / "moe2a2b"), METHODS[method]))
     expected = logits(model, IDS)
     folded = methods.merge_and_unload(model)
     assert type(folded) is MixtralForCausalLM
@@ -194,7 +200,7 @@ def test_a_folded_model_is_a_plain_mixtral_of_the_same_function(tiny, tmp_path, 
 def test_qlora_quantises_the_experts_too(tiny):
     import bitsandbytes as bnb
 
-    model = methods.apply(load.checkpoint(tiny / "moe2a2b"), SETTINGS["qlora"])
+    model = methods.apply(load.checkpoint(tiny / "moe2a2b"), METHODS["qlora"])
     frozen = parameters.frozen(model)
     four_bit = {n for n, p in frozen.items() if isinstance(p, bnb.nn.Params4bit)}
     assert sum(".experts." in n for n in four_bit) == 2 * 4 * 2, "layers x experts x matrices"
@@ -211,7 +217,7 @@ def test_adapters_start_alike_whatever_the_experts_and_their_precision(tiny):
     for name, method in itertools.product(("moe2a", "moe4a", "moe8a"), ("lora", "qlora")):
         model = load.checkpoint(tiny / name)
         torch.manual_seed(0)
-        trained = parameters.trained(methods.apply(model, SETTINGS[method]))
+        trained = parameters.trained(methods.apply(model, METHODS[method]))
         starts.append(torch.cat([trained[n].flatten() for n in sorted(trained)]))
     assert starts[0].any() and all(torch.equal(starts[0], start) for start in starts)
 
@@ -240,23 +246,23 @@ def test_the_papers_gates_differ_in_their_last_tokens(shared, paper_plan):
 @pytest.mark.parametrize("method", SETTINGS)
 def test_the_model_evaluated_is_the_model_trained(tiny, method):
     """No method computes something else in eval mode or without gradients."""
-    model = moved(methods.apply(load.checkpoint(tiny / "moe2a2b"), SETTINGS[method]))
+    model = moved(methods.apply(load.checkpoint(tiny / "moe2a2b"), METHODS[method]))
     trained = model.train()(input_ids=IDS).logits.detach()
     assert torch.allclose(logits(model, IDS), trained, atol=1e-5)
 
 
 def test_what_cannot_be_is_refused(tiny, tmp_path):
     with pytest.raises(ValueError, match="the model is dense"):
-        methods.apply(load.checkpoint(tiny / "a"), SETTINGS["mofe"])
+        methods.apply(load.checkpoint(tiny / "a"), METHODS["mofe"])
     with pytest.raises(ValueError, match="frozen is 3, the mixture has 2"):
-        methods.apply(load.checkpoint(tiny / "moe2a"), SETTINGS["freeze3"])
+        methods.apply(load.checkpoint(tiny / "moe2a"), METHODS["freeze3"])
     with pytest.raises(ValueError, match="quantised"):
-        methods.merge_and_unload(methods.apply(load.checkpoint(tiny / "moe2a"), SETTINGS["qlora"]))
-    model = methods.apply(load.checkpoint(tiny / "moe2a2b"), SETTINGS["mofe"])
+        methods.merge_and_unload(methods.apply(load.checkpoint(tiny / "moe2a"), METHODS["qlora"]))
+    model = methods.apply(load.checkpoint(tiny / "moe2a2b"), METHODS["mofe"])
     store.trained(model, tmp_path / "trained.safetensors")
     for merged, settings_ in (("moe2a2b", "full"), ("moe2a", "mofe")):
         with pytest.raises(ValueError, match=str(tmp_path / "trained.safetensors")):
-            load.variant(tiny / merged, [SETTINGS[settings_]], [tmp_path / "trained.safetensors"])
+            load.variant(tiny / merged, [METHODS[settings_]], [tmp_path / "trained.safetensors"])
 
 
 def test_missing_weights_are_refused(tiny, tmp_path):

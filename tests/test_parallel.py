@@ -8,25 +8,24 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import ROOT, TRAINING
+from conftest import HOLD, ROOT, TRAINING, hold, logged
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from test_models import SETTINGS
+from test_models import METHODS, SETTINGS
 
 from mofe.jobs.job import Job
 from mofe.layers import experts, parameters
 from mofe.models import load, methods
 from mofe.stages import train
 from mofe.training import loop, parallel, tokens
-from mofe.training.checkpoint import Interrupted
+from mofe.training.checkpoint import Checkpoint, Interrupted
 
 CASES = [
     ("full", "ddp"),
@@ -39,6 +38,8 @@ CASES = [
     ("lora", "fsdp"),
     ("dora", "ddp"),
     ("qlora", "ddp"),
+    ("ia3", "ddp"),
+    ("ia3", "fsdp"),
 ]
 # Small enough a rate that rounding, of which Adam makes steps, does not decide. The router's auxiliary
 # loss balances each micro-batch, and two processes cut a step into others than one does: so a little.
@@ -77,7 +78,7 @@ def start(function: str, processes: int, printed: Path, **given) -> subprocess.P
     """A job in several processes, started as a script does."""
     environment = {
         **os.environ,
-        "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{HOLD}",
         "CUDA_VISIBLE_DEVICES": "",
     }
     code = (
@@ -146,7 +147,7 @@ def apart_little(one: Path, two: Path, tiny: Path, method: str) -> None:
     """The weights are apart by a small part of what they moved: where a gradient is nearly zero,
     Adam turns its rounding into a step."""
     torch.manual_seed(0)
-    start = parameters.trained(methods.apply(load.checkpoint(tiny / "moe2a2b"), SETTINGS[method]))
+    start = parameters.trained(methods.apply(load.checkpoint(tiny / "moe2a2b"), METHODS[method]))
     one, two = load_file(one), load_file(two)
     assert one.keys() == two.keys() == start.keys()
     moved = sum((one[n] - start[n].detach()).abs().sum().item() for n in one)
@@ -182,8 +183,8 @@ def test_rows_that_do_not_count_have_no_loss_and_reach_every_parameter(tiny, dat
     """A process that idles computes a gradient of zero for all that is trained."""
     tokenizer = load.tokenizer(tiny / "a")
     rows = tokens.tokenize(tokens.read([data]), tokenizer, 64)
-    for method in ("full", "mofe", "freeze3", "lora", "dora"):
-        model = methods.apply(load.checkpoint(tiny / "moe2a2b"), SETTINGS[method])
+    for method in ("full", "mofe", "freeze3", "lora", "dora", "ia3"):
+        model = methods.apply(load.checkpoint(tiny / "moe2a2b"), METHODS[method])
         loss = loop.AnswerLoss(model, 0.01)(**tokens.collate(rows, [0], 0, counts=False))
         loss.backward()
         assert loss.item() == 0
@@ -211,38 +212,31 @@ def test_trained_experts_are_multiplied_in_the_precision_of_autocast(tiny):
 
 # ---------------------------------------------------------------------------- interruptions
 
-LONG = {"epochs": 20, "micro_batch": 2}
-
-
-def wait_for(steps: int, call: dict) -> None:
-    lines = call["checkpoint"] / "log.jsonl"
-    deadline = time.monotonic() + 120
-    while not lines.exists() or len(lines.read_text().splitlines()) < steps:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+EPOCHS = {"epochs": 6, "micro_batch": 2}  # 18 steps
 
 
 def interrupt(call: dict, number: signal.Signals, after: int) -> None:
     """Train here until the signal comes, after so many steps."""
+    due = Checkpoint.due
 
-    def send():
-        wait_for(after, call)
-        os.kill(os.getpid(), number)
+    def signalled(self):
+        if logged(call["checkpoint"]) == after:
+            signal.raise_signal(number)
+        return due(self)
 
-    sender = threading.Thread(target=send)
-    sender.start()
-    with pytest.raises(Interrupted, match=f"stopped by {number.name} after step"):
-        train.train_variant(**call)
-    sender.join()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoint, "due", signalled)
+        with pytest.raises(Interrupted, match=f"stopped by {number.name} after step {after} of 18"):
+            train.train_variant(**call)
     assert not call["trained"].exists() and not call["record"].exists()
 
 
-@pytest.mark.parametrize("method", ["full", "freeze3", "lora", "qlora"])
+@pytest.mark.parametrize("method", ["full", "freeze3", "lora", "qlora", "ia3"])
 def test_an_interrupted_training_is_the_uninterrupted_one(tiny, data, tmp_path, method):
     """Bit for bit, dropout included, through SIGTERM and then SIGUSR1."""
     settings = {**SETTINGS[method], **({"dropout": 0.2} if method == "lora" else {})}
     calls = {
-        name: arguments(tiny, data, tmp_path / name, method, "none", **LONG)
+        name: arguments(tiny, data, tmp_path / name, method, "none", **EPOCHS)
         for name in ("whole", "cut")
     }
     for call in calls.values():
@@ -250,7 +244,7 @@ def test_an_interrupted_training_is_the_uninterrupted_one(tiny, data, tmp_path, 
     train.train_variant(**calls["whole"])
     cut = calls["cut"]
     interrupt(cut, signal.SIGTERM, after=5)
-    interrupt(cut, signal.SIGUSR1, after=20)
+    interrupt(cut, signal.SIGUSR1, after=11)
     train.train_variant(**cut)
     assert cut["trained"].read_bytes() == calls["whole"]["trained"].read_bytes()
     whole, record = (json.loads(calls[n]["record"].read_text()) for n in ("whole", "cut"))
@@ -263,7 +257,7 @@ def test_an_interrupted_training_is_the_uninterrupted_one(tiny, data, tmp_path, 
 
 def test_a_training_stopped_in_its_first_step_starts_anew(tiny, data, tmp_path, monkeypatch):
     """There is nothing to go on from yet: what is saved would be no checkpoint."""
-    call = arguments(tiny, data, tmp_path, "mofe", "none", **LONG)
+    call = arguments(tiny, data, tmp_path, "mofe", "none", **EPOCHS)
     forward = loop.AnswerLoss.forward
 
     def signalled(self, *args, **kwargs):
@@ -272,17 +266,17 @@ def test_a_training_stopped_in_its_first_step_starts_anew(tiny, data, tmp_path, 
 
     with monkeypatch.context() as patch:
         patch.setattr(loop.AnswerLoss, "forward", signalled)
-        with pytest.raises(Interrupted, match="stopped by SIGTERM after step 0 of 60"):
+        with pytest.raises(Interrupted, match="stopped by SIGTERM after step 0 of 18"):
             train.train_variant(**call)
     (call["checkpoint"] / "partial-1").mkdir()  # of a save that was cut off
     train.train_variant(**call)
     record = json.loads(call["record"].read_text())
-    assert (record["steps"], record["resumed"]) == (60, 0)
+    assert (record["steps"], record["resumed"]) == (18, 0)
     assert not call["checkpoint"].exists()
 
 
 def test_a_process_that_fails_ends_them_all(tiny, data, tmp_path):
-    call = arguments(tiny, data, tmp_path, "mofe", "ddp", **LONG)
+    call = arguments(tiny, data, tmp_path, "mofe", "ddp", **EPOCHS)
     child = start("test_parallel:fail_in_one", 2, tmp_path / "log", call=call)
     told = child.stderr.read().decode()
     assert child.wait() != 0
@@ -305,14 +299,19 @@ def fail_in_one(call: dict) -> str:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_several_processes_stop_together_and_another_number_goes_on(tiny, data, tmp_path, number):
     """Two processes with shards save on a signal; one process without shards goes on from there."""
-    whole = arguments(tiny, data, tmp_path / "whole", "full", "none", **{**LONG, **GENTLE})
+    whole = arguments(tiny, data, tmp_path / "whole", "full", "none", **{**EPOCHS, **GENTLE})
     train.train_variant(**whole)
-    cut = arguments(tiny, data, tmp_path / "cut", "full", "fsdp", **{**LONG, **GENTLE})
+    cut = arguments(tiny, data, tmp_path / "cut", "full", "fsdp", **{**EPOCHS, **GENTLE})
+    hold(cut["checkpoint"], 5)
     child = start("mofe.stages.train:train_variant", 2, tmp_path / "log", **cut)
-    wait_for(5, cut)
+    hangs = time.monotonic() + 3600
+    while logged(cut["checkpoint"]) < 5:
+        assert time.monotonic() < hangs
+        assert child.poll() is None, child.stderr.read().decode()
+        time.sleep(0.05)
     child.send_signal(number)
     told = child.stderr.read().decode()
-    assert re.search(r"stopped by \w+ .*after step \d+ of 60", told), told
+    assert re.search(r"stopped by \w+ .*after step 5 of 18", told), told
     assert child.wait() != 0
     assert not cut["trained"].exists() and not cut["record"].exists()
     train.train_variant(**{**cut, "sharding": "none"})
@@ -322,10 +321,11 @@ def test_several_processes_stop_together_and_another_number_goes_on(tiny, data, 
 
 
 def test_a_checkpoint_of_another_training_is_not_continued(tiny, data, tmp_path):
-    call = arguments(tiny, data, tmp_path, "mofe", "none", **LONG)
+    call = arguments(tiny, data, tmp_path, "mofe", "none", **EPOCHS)
+    os.utime(data, (1, 1))  # what is made anew is newer
     interrupt(call, signal.SIGTERM, after=3)
     assert list(call["checkpoint"].glob("step-*"))
-    other = arguments(tiny, data, tmp_path, "mofe", "none", **{**LONG, "weight_decay": 0.5})
+    other = arguments(tiny, data, tmp_path, "mofe", "none", **{**EPOCHS, "weight_decay": 0.5})
     train.train_variant(**other)
     assert json.loads(other["record"].read_text())["resumed"] == 0
 
@@ -337,7 +337,7 @@ def test_a_checkpoint_of_another_training_is_not_continued(tiny, data, tmp_path)
 
 
 def test_a_damaged_checkpoint_is_an_error_not_a_fresh_start(tiny, data, tmp_path):
-    call = arguments(tiny, data, tmp_path, "mofe", "none", **LONG)
+    call = arguments(tiny, data, tmp_path, "mofe", "none", **EPOCHS)
     interrupt(call, signal.SIGTERM, after=3)
     (saved,) = call["checkpoint"].glob("step-*")
     for file in saved.glob("*.distcp"):

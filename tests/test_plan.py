@@ -158,8 +158,8 @@ def test_an_artefact_that_a_row_only_starts_from_shares_no_name_either():
 
 def test_examples_shown_in_evaluation_do_not_change_the_training(paper_plan):
     few = Plan(read_study(CONFIG, shots=5))
-    assert few.data_params("medmcqa") == paper_plan.params.data("medmcqa")
-    assert few.task_params("medmcqa") != paper_plan.params.task("medmcqa")
+    assert few.params.data("medmcqa") == paper_plan.params.data("medmcqa")
+    assert few.params.task("medmcqa") != paper_plan.params.task("medmcqa")
 
 
 def test_two_artefacts_never_share_a_name():

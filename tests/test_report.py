@@ -10,6 +10,7 @@ import shutil
 import statistics
 import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib.image
@@ -18,7 +19,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mofe import files
+from mofe import files, records, templates, units
+from mofe.records import EvalRecord, TrainRecord
 from mofe.report import figures, frames, page, paper, tables
 
 SEEDS = (0, 1, 2)
@@ -67,6 +69,7 @@ def train_record(**changes) -> dict:
         "dropped_rows": 12,
         "processes": 1,
         "sharding": "none",
+        "micro_batch": 8,
         "resumed": 0,
         "peak_memory_bytes": 1_000_000_000,
         "final_loss": 0.9,
@@ -93,9 +96,12 @@ def eval_record(**changes) -> dict:
         "headline": "acc",
         "metrics": {"acc": {"value": 0.51, "stderr": 0.011}},
         "floor": {"value": 0.262, "how": "always answering the commonest option"},
+        "questions": "mmlu.questions.jsonl.gz",
         "seconds": 3.0,
+        "config_hash": "abc",
         "versions": VERSIONS,
         "git_revision": "0123456789abcdef0123456789abcdef01234567",
+        "hardware": {"cpu": "A processor", "cores": 2, "gpus": []},
     }
     return record | changes
 
@@ -423,8 +429,9 @@ def test_untuned_rows_have_no_line_for_parameters_or_time(results):
 
 
 WRONG_EVALS = [
-    ({"metrics": {}}, "metrics.acc.value is missing"),
-    ({"metrics": {"acc": 0.5}}, "metrics.acc.value is missing"),
+    ({"metrics": {}}, "metrics.acc is missing"),
+    ({"metrics": {"acc": 0.5}}, "metrics.acc is 0.5, not an object"),
+    ({"metrics": {"acc": {"stderr": 0.1}}}, "metrics.acc.value is missing"),
     ({"metrics": {"acc": {"value": math.nan, "stderr": 0.1}}}, "metrics.acc.value is nan"),
     ({"metrics": {"acc": {"value": 51.0, "stderr": 0.1}}}, "metrics.acc.value is 51.0, outside"),
     ({"metrics": {"acc": {"value": None, "stderr": 0.1}}}, "metrics.acc.value is None"),
@@ -433,10 +440,11 @@ WRONG_EVALS = [
     ({"n": 0}, "n is 0"),
     ({"n": 20.5}, "n is 20.5, not a whole number"),
     ({"floor": {"value": 1.2, "how": "x"}}, "floor.value is 1.2, outside"),
-    ({"headline": "f1"}, "metrics.f1.value is missing"),
+    ({"headline": "f1"}, "metrics.f1 is missing"),
     ({"headline": None}, "headline is None, not a text"),
     ({"floor": {}}, "floor.value is missing"),
     ({"task": 3}, "task is 3, not a text"),
+    ({"speed": 3}, "speed is not a key of such a record"),
 ]
 
 
@@ -444,7 +452,7 @@ WRONG_EVALS = [
 def test_a_wrong_evaluation_is_refused_by_file_and_key(tmp_path, change, message):
     path = put(tmp_path / "mmlu.json", eval_record(**change))
     with pytest.raises(ValueError, match=f"^{re.escape(path)}: {re.escape(message)}"):
-        frames.read_eval(path)
+        records.read(path, EvalRecord)
 
 
 WRONG_TRAININGS = [
@@ -452,11 +460,11 @@ WRONG_TRAININGS = [
     ({"seconds": -1.0}, "seconds is -1.0, outside"),
     ({"final_loss": math.nan}, "final_loss is nan"),
     ({"trainable_parameters": 1.5}, "trainable_parameters is 1.5, not a whole number"),
-    ({"trainable_parameters": "1"}, "trainable_parameters is '1', not a finite number"),
+    ({"trainable_parameters": "1"}, "trainable_parameters is '1', not a whole number"),
     ({"versions": []}, "versions is [], not an object"),
     ({"recipe": None}, "recipe is None, not a text"),
     ({"processes": 1.5}, "processes is 1.5, not a whole number"),
-    ({"sharding": 3}, "sharding is 3, not a text"),
+    ({"sharding": 3}, "sharding is 3, not 'none', 'ddp' or 'fsdp'"),
     ({"dropped_rows": None}, "dropped_rows is None"),
 ]
 
@@ -465,16 +473,16 @@ WRONG_TRAININGS = [
 def test_a_wrong_training_is_refused_by_file_and_key(tmp_path, change, message):
     path = put(tmp_path / "train.json", train_record(**change))
     with pytest.raises(ValueError, match=f"^{re.escape(path)}: {re.escape(message)}"):
-        frames.read_train(path)
+        records.read(path, TrainRecord)
 
 
-@pytest.mark.parametrize("read", [frames.read_train, frames.read_eval])
+@pytest.mark.parametrize("kind", [TrainRecord, EvalRecord])
 @pytest.mark.parametrize("text", ["", '{"task": "mm', "[]", "3"])
-def test_what_is_no_json_object_is_refused(tmp_path, read, text):
+def test_what_is_no_json_object_is_refused(tmp_path, kind, text):
     path = tmp_path / "result.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: (not a complete|holds)"):
-        read(path)
+        records.read(path, kind)
 
 
 @pytest.mark.parametrize("key", sorted(train_record()))
@@ -482,11 +490,8 @@ def test_a_training_lacks_no_key(tmp_path, key):
     record = train_record()
     del record[key]
     path = put(tmp_path / "train.json", record)
-    if key == "config_hash":  # recorded for people; nothing here reads it
-        frames.read_train(path)
-    else:
-        with pytest.raises(ValueError, match=f"{key} is missing"):
-            frames.read_train(path)
+    with pytest.raises(ValueError, match=f"{key} is missing"):
+        records.read(path, TrainRecord)
 
 
 # --- tables -----------------------------------------------------------------------------------
@@ -590,7 +595,7 @@ def test_a_header_that_does_not_span_the_columns_is_refused(results):
     ],
 )
 def test_parameters_are_printed_as_the_paper_prints_them(count, text):
-    assert tables.parameters(count) == text
+    assert units.parameters(count) == text
 
 
 @pytest.mark.parametrize(
@@ -683,7 +688,7 @@ def test_a_result_that_cannot_be_read_leaves_the_tables_in_place(tmp_path):
     broken = table.rows[4].cells[0].files[1]
     put(tmp_path / "broken.json", {})
     shutil.copy(tmp_path / "broken.json", broken)
-    with pytest.raises(ValueError, match=f"{re.escape(broken)}: headline is missing"):
+    with pytest.raises(ValueError, match=f"{re.escape(broken)}: task is missing"):
         render(table, "hours", tmp_path)
     kinds = ("tex", "md", "csv")
     assert before == tuple((tmp_path / f"table7.{kind}").read_text("utf-8") for kind in kinds)
@@ -758,25 +763,28 @@ def test_the_paper_is_drawn_at_its_own_scale_only(results):
     assert (seconds.paper, seconds.hours) == (None, None)
 
 
+STEP = {"step": 1, "loss": 2.0, "learning_rate": 1e-3, "tokens": 3000, "seconds": 0.2}
+
+
 def log(path, losses) -> str:
     path.write_text(
-        "".join(json.dumps({"step": i, "loss": x}) + "\n" for i, x in enumerate(losses))
+        "".join(json.dumps(STEP | {"step": i, "loss": x}) + "\n" for i, x in enumerate(losses, 1))
     )
     return str(path)
 
 
 def test_a_loss_curve_is_the_mean_over_runs_with_their_deviation(tmp_path):
     logs = [log(tmp_path / "a.jsonl", (2.0, 1.0)), log(tmp_path / "b.jsonl", (2.0, 2.0))]
-    assert figures._mean_loss(logs) == ([0, 1], [2.0, 1.5], [0.0, pytest.approx(math.sqrt(0.5))])
-    assert figures._mean_loss(logs[:1]) == ([0, 1], [2.0, 1.0], [0.0, 0.0])
+    assert figures._mean_loss(logs) == ([1, 2], [2.0, 1.5], [0.0, pytest.approx(math.sqrt(0.5))])
+    assert figures._mean_loss(logs[:1]) == ([1, 2], [2.0, 1.0], [0.0, 0.0])
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"step": 1, "loss": 2.0}\n{"step": 2, "lo', "line 2 is no step with its loss"),
-        ('{"step": 1}\n', "line 1 is no step with its loss"),
-        ('{"step": 1, "loss": NaN}\n', "line 1: loss is nan"),
+        (json.dumps(STEP) + '\n{"step": 2, "lo', "line 2: not a complete JSON file"),
+        ('{"step": 1}\n', "line 1: loss is missing"),
+        (json.dumps(STEP | {"loss": math.nan}) + "\n", "line 1: loss is nan"),
         ("", "holds no step"),
     ],
 )
@@ -942,14 +950,14 @@ def test_runs_that_drop_other_rows_are_told_apart(tmp_path):
 @pytest.mark.parametrize("record", [counts_record(), text_record()])
 def test_counts_lack_no_key_and_add_up(tmp_path, record):
     path = put(tmp_path / "counts.json", record)
-    assert frames.read_counts(path) == record
+    assert records.read_counts(path).model_dump() == record
     for key in record.keys() - {"pieces"}:
         put(tmp_path / "counts.json", {k: v for k, v in record.items() if k != key})
         with pytest.raises(ValueError, match=f"{key} is missing"):
-            frames.read_counts(path)
+            records.read_counts(path)
     put(tmp_path / "counts.json", {**record, "duplicate": record["duplicate"] + 1})
     with pytest.raises(ValueError, match=f"usable is {record['usable']}, but .* less what was"):
-        frames.read_counts(path)
+        records.read_counts(path)
 
 
 def test_the_page_escapes_what_users_write(html):
@@ -975,8 +983,10 @@ def test_a_choice_in_words(choice, words):
 
 
 def test_hostile_labels_stay_text_on_the_page(results):
-    shown = page._TEMPLATES.from_string("{{ it.rows[0][0][0] }}").render(
-        it=page.view(hostile(results[1][6]), "hours")
+    shown = (
+        templates.environment(Path(), "html")
+        .from_string("{{ it.rows[0][0][0] }}")
+        .render(it=page.view(hostile(results[1][6]), "hours"))
     )
     assert shown.startswith("&lt;b&gt;50% &amp;")
 
@@ -1020,11 +1030,15 @@ def test_no_order_without_two_rows_to_compare():
 
 def test_provenance_counts_trainings_and_frozen_experts():
     runs = [
-        train_record(),
-        train_record(seed=1, frozen_sha256={"before": "f00d", "after": "bad"}),
-        train_record(recipe="full", frozen_sha256={"before": None, "after": None}),
+        TrainRecord(**train_record(**changes))
+        for changes in (
+            {},
+            {"seed": 1, "frozen_sha256": {"before": "f00d", "after": "bad"}},
+            {"recipe": "full", "frozen_sha256": {"before": None, "after": None}},
+        )
     ]
-    told = page.provenance(runs, [eval_record(versions=VERSIONS | {"torch": "2.14.0"})])
+    scored = EvalRecord(**eval_record(versions=VERSIONS | {"torch": "2.14.0"}))
+    told = page.provenance(runs, [scored])
     assert (told["trainings"], told["evaluations"], told["seeds"]) == (3, 1, ["0", "1"])
     assert (told["frozen"], told["unchanged"]) == (2, 1)
     assert [run["experts"] for run in told["runs"]] == ["unchanged", "changed", "none frozen"]
@@ -1036,7 +1050,9 @@ def test_provenance_counts_trainings_and_frozen_experts():
 def test_provenance_tells_how_trainings_ran():
     alone = {"processes": 1, "sharding": "none", "resumed": 0, "peak_memory_bytes": 5}
     shared = {"processes": 3, "sharding": "fsdp", "resumed": 2, "peak_memory_bytes": 7}
-    told = page.provenance([train_record(**run) for run in (alone, shared, shared)], [])
+    told = page.provenance(
+        [TrainRecord(**train_record(**run)) for run in (alone, shared, shared)], []
+    )
     assert told["processes"] == ["1 training on 1 process", "2 trainings on 3 processes (fsdp)"]
     assert told["resumed"] == "2 of 3 trainings, 4 times in all"
     assert told["memory"] == 7
@@ -1047,4 +1063,4 @@ def test_provenance_tells_how_trainings_ran():
     [(4.25, "4.2 s"), (59.99, "1 min 0 s"), (723, "12 min 3 s"), (12_000, "3 h 20 min")],
 )
 def test_duration(seconds, text):
-    assert page.duration(seconds) == text
+    assert units.duration(seconds) == text

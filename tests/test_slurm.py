@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import slurm
 import yaml
-from conftest import CONFIG, MINI, REDUCED, ROOT
+from conftest import CONFIG, HOLD, MINI, REDUCED, ROOT, hold, logged
 
 from mofe.estimate.cost import Costs
 from mofe.study.load import read_study
@@ -27,13 +27,10 @@ PROFILE = ROOT / "profiles" / "slurm" / "config.yaml"
 EACH = "slurm_extra: \"'--gpus-per-node=a100:1'\""
 TWO_NODES = f"gpu: 2, nodes: 2, mpi: srun, tasks_per_node: 2, {EACH}"  # as docs/slurm.md has it
 LIMITED, CANCELLED = "medmcqa_freeze2", "medmcqa_freeze1"
-# Long enough to be stopped: a minute is Slurm's shortest time limit, and it kills half a minute later.
-LONG = {
-    "recipes": {
-        "freeze2": {"training": {"epochs": 300, "micro_batch": 8}},
-        "freeze1": {"training": {"epochs": 150}},
-    }
-}
+# Both are held after two of their four steps until they are stopped, on machines of any speed.
+EPOCHS, HELD = 2, 2
+STOPPED = {"recipes": {r: {"training": {"epochs": EPOCHS}} for r in ("freeze2", "freeze1")}}
+FOR_EVER = "3600"  # seconds; no test waits for it
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +55,7 @@ class Study:
     def __init__(self, cluster: slurm.Slurm, root: Path):
         self.cluster, self.results, self.root = cluster, root / "results", root
         self.overlay = root / "overlay.yaml"
-        self.overlay.write_text(yaml.safe_dump({"results": str(self.results), **LONG}))
+        self.overlay.write_text(yaml.safe_dump({"results": str(self.results), **STOPPED}))
         self.files = [CONFIG, MINI, REDUCED, self.overlay]
         self.plan = Plan(read_study(*self.files))
         self.before = self.asked()
@@ -98,13 +95,13 @@ class Study:
         profile.write_text(edit(text))
         return subprocess.Popen(
             [
-                *["timeout", "-k", "10", "580", sys.executable, "-m", "snakemake"],
+                *["timeout", "-k", "10", FOR_EVER, sys.executable, "-m", "snakemake"],
                 *["--profile", str(profile.parent), "--configfile", *map(str, self.files)],
                 # a cluster need not be asked as soon
                 *["--slurm-init-seconds-before-status-checks", "3", *arguments],
             ],
             cwd=ROOT,
-            env=self.cluster.environment,
+            env={**self.cluster.environment, "PYTHONPATH": str(HOLD)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -125,11 +122,9 @@ class Study:
     def trainings(self, recipe: str) -> list[dict[str, str]]:
         return [job for job in self.jobs("train") if f"_{recipe}_" in job["Comment"]]
 
-    def steps(self, stages: str) -> int:
-        """How many steps the log of an unfinished training has."""
+    def checkpoint(self, stages: str) -> Path:
         variant = self.plan.variants[f"tinyllama_4tinyllama/{stages}"]
-        log = Path(self.plan.paths.variant_dir(variant, 0), "checkpoint", "log.jsonl")
-        return len(log.read_text().splitlines()) if log.exists() else 0
+        return Path(self.plan.paths.variant_dir(variant, 0), "checkpoint")
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +132,8 @@ def study(cluster, tmp_path_factory) -> Study:
     """Tables 1 and 7. Meanwhile one training gets a time limit that it exceeds, another is
     cancelled."""
     it = Study(cluster, tmp_path_factory.mktemp("slurm"))
+    for stages in (LIMITED, CANCELLED):
+        hold(it.checkpoint(stages), HELD)
     child = it.start("--", *(f"{it.results}/table{n}.tex" for n in (1, 7)))
     told: list[str] = []
     reader = threading.Thread(target=lambda: told.extend(child.stdout))
@@ -148,11 +145,14 @@ def study(cluster, tmp_path_factory) -> Study:
             time.sleep(0.5)
         then()
 
+    def waits(stages: str) -> bool:
+        return logged(it.checkpoint(stages)) == HELD
+
     def job(recipe: str) -> str:
         return it.trainings(recipe)[0]["JobId"]
 
-    when(lambda: it.steps(LIMITED), lambda: cluster.run(*limit(job(LIMITED))))
-    when(lambda: it.steps(CANCELLED) > 20, lambda: cluster.run("scancel", job(CANCELLED)))
+    when(lambda: waits(LIMITED), lambda: cluster.run(*limit(job(LIMITED))))
+    when(lambda: waits(CANCELLED), lambda: cluster.run("scancel", job(CANCELLED)))
     child.wait()
     reader.join()
     assert child.returncode == 0, "".join(told)[-6000:]
@@ -253,7 +253,7 @@ def test_an_unfilled_profile_is_refused_before_anything_is_submitted(cluster, tm
     before = len(cluster.jobs())
     done = subprocess.run(
         [
-            *["timeout", "-k", "10", "60", sys.executable, "-m", "snakemake"],
+            *["timeout", "-k", "10", FOR_EVER, sys.executable, "-m", "snakemake"],
             *["--profile", "profiles/slurm", "--configfile", *map(str, [CONFIG, MINI, REDUCED])],
             *["--config", f"results={tmp_path}", "--", f"{tmp_path}/table7.tex"],
         ],

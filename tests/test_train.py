@@ -13,7 +13,7 @@ from conftest import TRAINING
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from test_models import SETTINGS
+from test_models import METHODS, SETTINGS
 
 from mofe import provenance
 from mofe.estimate import memory
@@ -46,8 +46,8 @@ def test_what_is_frozen_stays_bit_for_bit_and_what_is_trained_moves(tiny, data, 
     assert record["frozen_sha256"]["before"] == record["frozen_sha256"]["after"]
     assert (record["frozen_sha256"]["before"] is None) == (method == "full")
 
-    start = methods.apply(load.checkpoint(tiny / "moe2a2b"), SETTINGS[method])
-    end = load.variant(tiny / "moe2a2b", [SETTINGS[method]], [tmp_path / "trained.safetensors"])
+    start = methods.apply(load.checkpoint(tiny / "moe2a2b"), METHODS[method])
+    end = load.variant(tiny / "moe2a2b", [METHODS[method]], [tmp_path / "trained.safetensors"])
     kept, before = parameters.frozen(end), parameters.frozen(start)
     assert all(torch.equal(kept[n], p) for n, p in before.items())
     stored = load_file(tmp_path / "trained.safetensors")
@@ -61,7 +61,7 @@ def test_what_is_frozen_stays_bit_for_bit_and_what_is_trained_moves(tiny, data, 
 def test_frozen_experts_are_those_of_the_merge(tiny, data, tmp_path):
     """Not only unchanged by the loop: the very weights that were merged, weight decay included."""
     run(tiny, data, tmp_path, "freeze3", weight_decay=1.0)
-    end = load.variant(tiny / "moe2a2b", [SETTINGS["freeze3"]], [tmp_path / "trained.safetensors"])
+    end = load.variant(tiny / "moe2a2b", [METHODS["freeze3"]], [tmp_path / "trained.safetensors"])
     end, merged = (
         methods.merge_and_unload(end).state_dict(),
         load.checkpoint(tiny / "moe2a2b").state_dict(),
@@ -136,15 +136,15 @@ def test_auto_is_the_training_with_the_number_that_it_records(
 
 @pytest.mark.parametrize("method", ["full", "dora"])
 def test_auto_follows_the_gpu_that_a_job_got(tiny, monkeypatch, method):
-    model = methods.apply(load.checkpoint(tiny / "moe2a2b"), SETTINGS[method])
-    params = SETTINGS[method] | {"training": {**TRAINING, "micro_batch": "auto"}}
+    model = methods.apply(load.checkpoint(tiny / "moe2a2b"), METHODS[method])
+    training = {**TRAINING, "micro_batch": "auto"}
     monkeypatch.setattr(devices, "current", lambda: torch.device("cuda", 0))
     for gib, most in ((79.2, 16384 // 64), (0.9, 1024 // 64)):
         gpu = SimpleNamespace(total_memory=gib * 2**30)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _, gpu=gpu: gpu)
         rows = tokens.Rows(ids=[[1, 2]], prompt=[0], dropped=0)
-        chosen = train._at_once(model, params, rows, "none")
-        assert chosen == params["training"] | {"micro_batch": most}
+        chosen = train._at_once(model, METHODS[method], training, rows, "none")
+        assert chosen == training | {"micro_batch": most}
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_stages_follow_each_other(tiny, data, tmp_path):
     run(tiny, data, tmp_path / "first", "mofe")
     first = str(tmp_path / "first" / "trained.safetensors")
     chain = [{"recipe": "mofe", **SETTINGS["mofe"]}]
-    for method in ("lora", "mofe"):
+    for method in ("lora", "ia3", "mofe"):
         out = tmp_path / method
         train.train_variant(
             merge=str(tiny / "moe2a2b"),
@@ -248,7 +248,7 @@ def test_stages_follow_each_other(tiny, data, tmp_path):
                 **SETTINGS[method],
                 "training": {**TRAINING, "learning_rate": 1e-30, "weight_decay": 0.0},
             },
-            names={},
+            names={"moe": "moe2a2b", "stages": f"mofe.{method}"},
             seed=0,
             trained=out / "trained.safetensors",
             record=out / "train.json",
@@ -256,8 +256,8 @@ def test_stages_follow_each_other(tiny, data, tmp_path):
             checkpoint=out / "checkpoint",
         )
         trained = [first, str(out / "trained.safetensors")]
-        both = load.variant(tiny / "moe2a2b", [*chain, SETTINGS[method]], trained)
-        one = load.variant(tiny / "moe2a2b", chain, [first])
+        both = load.variant(tiny / "moe2a2b", [METHODS["mofe"], METHODS[method]], trained)
+        one = load.variant(tiny / "moe2a2b", [METHODS["mofe"]], [first])
         ids = torch.arange(3, 23)[None]
         with torch.inference_mode():
             assert torch.allclose(

@@ -1,16 +1,20 @@
 """The workflow as its users run it: dry runs, the whole reduced study, and what reruns when."""
 
+import gzip
 import json
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
+import jsonschema
 import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import CONFIG, MINI, REDUCED, snakemake
+from conftest import CONFIG, MINI, REDUCED, ROOT, snakemake
 
+from mofe import records
 from mofe.stages import train
 from mofe.study.load import read_study
 from mofe.study.plan import Plan
@@ -154,8 +158,9 @@ class Reduced:
     def run(self, *targets: str, overlay: dict | None = None, check: bool = True):
         return snakemake("--profile", "profiles/mini", *self._study(overlay, targets), check=check)
 
-    def dry(self, overlay: dict | None, *targets: str) -> str:
-        return snakemake("-n", "--cores", "2", *self._study(overlay, targets)).stdout
+    def dry(self, overlay: dict | None, *targets: str, folder: Path = ROOT) -> str:
+        study = self._study(overlay, targets)
+        return snakemake("-n", "--cores", "2", *study, folder=folder).stdout
 
     def _study(self, overlay: dict | None, targets: tuple[str, ...]) -> list[str]:
         files = [str(CONFIG), str(MINI), str(REDUCED)]
@@ -186,6 +191,42 @@ def test_one_command_makes_every_table_figure_and_the_report(reduced):
     page = (reduced.results / "report.html").read_text()
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert all(f"Table {number}" in page for number in range(1, 8))
+
+
+RECORDS = {
+    "variants/*/*/s0/train.json": "train",
+    "variants/*/*/s0/log.jsonl": "log",
+    "experts/*/train.json": "train-dense",
+    "experts/*/log.jsonl": "log",
+    "evals/*/*/s0/*.json": "eval",
+    "evals/*/*/s0/*.jsonl.gz": "answer-choice",
+    "moe/*/merge.json": "merge",
+    "data/mmlu.json": "counts-task",
+    "data/medmcqa.json": "counts-task",
+    "data/sujet.json": "counts-task",
+    "data/*_*.json": "counts-text",
+}
+
+
+@pytest.mark.parametrize("pattern", RECORDS)
+def test_every_record_is_read_as_it_was_written_and_is_of_its_schema(reduced, pattern):
+    name = RECORDS[pattern]
+    kind, schema = records.KINDS[name], ROOT / "docs" / "schemas" / f"{name}.json"
+    validator = jsonschema.Draft202012Validator(json.loads(schema.read_text()))
+    files = sorted(reduced.results.glob(pattern))
+    assert files
+    for file in files:
+        if ".jsonl" in file.name:
+            content = file.read_bytes()
+            content = gzip.decompress(content) if file.suffix == ".gz" else content
+            found = records.read_lines(file, kind)
+            assert "".join(map(records.line, found)).encode() == content
+            written = [json.loads(line) for line in content.splitlines()]
+        else:
+            written = [json.loads(file.read_text())]
+            assert json.loads(records.line(records.read(file, kind))) == written[0]
+        for record in written:
+            validator.validate(record)
 
 
 def test_the_tidy_tables_hold_the_papers_values_beside_ours(reduced):
@@ -321,7 +362,7 @@ def test_a_job_of_the_warm_parent_is_the_job_done_here(reduced, tmp_path):
         parents=[],
         chain=[],
         params=plan.params.stage(variant.stages[-1]),
-        names={},
+        names={"moe": variant.moe.name, "stages": variant.name},
         seed=0,
         trained=tmp_path / "trained.safetensors",
         record=tmp_path / "train.json",
@@ -341,3 +382,36 @@ def test_snakemakes_own_report(reduced, tmp_path):
     )
     text = report.read_text()
     assert "Tables" in text and "Figures" in text and "loss_curves" in text
+    about, described = (
+        json.JSONDecoder().raw_decode(text.split(f'<script id="{name}">')[1].split(" = ", 1)[1])[0]
+        for name in ("workflow-desc", "results")
+    )
+    assert "dense experts are\nfine-tuned from a base model" in about and "reduced" in about
+    captions = {Path(file).name: it["caption"] for file, it in described.items()}
+    assert "Accuracy against the number of frozen experts" in captions["frozen_experts.png"]
+    assert "Accuracy against the number of medical experts" in captions["medical_experts.png"]
+    assert "Training time against accuracy" in captions["time_accuracy.png"]
+    assert "Training loss over optimiser steps" in captions["loss_curves.png"]
+    assert "A table of the paper with our values" in captions["table1.csv"]
+
+
+@pytest.fixture
+def clone(reduced, tmp_path) -> Path:
+    """Another checkout, with what Snakemake knows of the reduced study's files."""
+    reduced.run("all")  # tests before this one remade parts of it
+    kept = ("Snakefile", "config.yaml", "docs", "envs", "mofe", "profiles", "rules", "scripts")
+    for name in kept:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    shutil.copytree(ROOT / ".snakemake" / "metadata", tmp_path / ".snakemake" / "metadata")
+    return tmp_path
+
+
+def test_finished_results_are_due_in_no_other_clone(reduced, clone):
+    def dry() -> str:
+        return reduced.dry(None, "all", folder=clone)
+
+    assert "Nothing to be done" in dry()
+    values = clone / "mofe" / "report" / "paper.csv"
+    values.write_text(values.read_text().replace("0.3331", "0.3332"))
+    assert jobs(dry()) == {"table": 7, "figure": 4, "report": 1, "all": 1}

@@ -13,10 +13,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
+import keys
+import records
+
 # (page, NAME) -> the text between the marks
-PARTS: dict[tuple[str, str], Callable[[], str]] = {}
+PARTS: dict[tuple[str, str], Callable[[], str]] = {**keys.PARTS, **records.PARTS}
 # file -> its text
-FILES: dict[str, Callable[[], str]] = {}
+FILES: dict[str, Callable[[], str]] = {**keys.FILES, **records.FILES}
 
 
 def texts() -> dict[Path, str]:

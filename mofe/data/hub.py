@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from huggingface_hub import HfApi, HfFileSystem, RepoFile, constants
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
+from mofe import records, units
 from mofe.data import sampling
 from mofe.data.mirror import matching
 from mofe.files import write_atomic
@@ -93,27 +94,30 @@ def fetch(repository: Mapping[str, Any], manifest: Path) -> str:
         raise ValueError(f"a manifest is named after its repository, with .json: {manifest}")
     folder.mkdir(parents=True, exist_ok=True)
     remote = _Remote(repository, found.commit)
-    record = {
-        "repo": repository["repo"],
-        "kind": repository["kind"],
-        "revision": repository["revision"],
-        "commit": found.commit,
-    }
+    sample = {}
     try:
         if repository["sample"]:
-            record["files"], record["sample"] = _fetch_sample(repository, found, remote, folder)
+            files, sample["sample"] = _fetch_sample(repository, found, remote, folder)
         else:
             _refuse_a_full_disk(found.size - present(folder, found), folder)
-            record["files"] = [_fetch_file(file, remote, folder) for file in found.files]
+            files = [_fetch_file(file, remote, folder) for file in found.files]
     except (HfHubHTTPError, httpx2.HTTPError) as error:
         raise ConnectionError(
             f"{repository['repo']}: the connection to {constants.ENDPOINT} was cut off ({error}); "
             f"what has come is kept, so run it again: {PREFETCH}"
         ) from error
-    _remove_all_but({file["path"] for file in record["files"]}, folder)
-    write_atomic(manifest, json.dumps(record, indent=2) + "\n")
-    size = sum(file["size"] for file in record["files"])
-    return f"{len(record['files'])} files, {_bytes(size)}, at commit {found.commit}"
+    record = records.HubManifest(
+        repo=repository["repo"],
+        kind=repository["kind"],
+        revision=repository["revision"],
+        commit=found.commit,
+        files=files,
+        **sample,
+    )
+    _remove_all_but({file.path for file in files}, folder)
+    records.write(manifest, record)
+    size = sum(file.size for file in files)
+    return f"{len(files)} files, {units.size(size)}, at commit {found.commit}"
 
 
 class _Remote:
@@ -132,7 +136,7 @@ class _Remote:
         )
 
 
-def _fetch_file(file: RepoFile, remote: _Remote, folder: Path) -> dict[str, Any]:
+def _fetch_file(file: RepoFile, remote: _Remote, folder: Path) -> records.HubFile:
     path = folder / file.path
     if not (path.is_file() and path.stat().st_size == file.size and _is_the_hubs(file, path)):
         # named by its hash, so that an incomplete file of another commit is never continued
@@ -156,7 +160,7 @@ def _fetch_file(file: RepoFile, remote: _Remote, folder: Path) -> dict[str, Any]
 
 def _fetch_sample(
     repository: Mapping[str, Any], found: Listing, remote: _Remote, folder: Path
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+) -> tuple[list[records.HubFile], records.HubSample]:
     """Fetch the drawn row groups into parquet files that are named like their shards. Returns the
     files' descriptions, and what was drawn. A file that an earlier call has left, of the same
     commit, is not drawn again."""
@@ -182,13 +186,15 @@ def _fetch_sample(
             os.replace(parts / path, folder / path)
             files.append(_described(folder / path, path))
         groups = [
-            {"file": shards[p.shard].path, "row_group": p.group, "rows": p.rows} for p in drawn
+            records.RowGroup(file=shards[p.shard].path, row_group=p.group, rows=p.rows)
+            for p in drawn
         ]
-        return files, {**sample, "of_rows": opened.rows, "groups": groups}
+        return files, records.HubSample(**sample, of_rows=opened.rows, groups=groups)
 
 
-def _described(path: Path, name: str) -> dict[str, Any]:
-    return {"path": name, "size": path.stat().st_size, "sha256": _hash(path, hashlib.sha256())}
+def _described(path: Path, name: str) -> records.HubFile:
+    sha256 = _hash(path, hashlib.sha256())
+    return records.HubFile(path=name, size=path.stat().st_size, sha256=sha256)
 
 
 def _hubs_hash(file: RepoFile) -> str:
@@ -221,8 +227,8 @@ def _refuse_a_full_disk(needed: int, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ValueError(
-            f"hub: {folder} needs {_bytes(needed)} more, and the disk has {_bytes(free)} free; "
-            "set 'hub' to a folder on a larger one"
+            f"hub: {folder} needs {units.size(needed)} more, and the disk has {units.size(free)} "
+            "free; set 'hub' to a folder on a larger one"
         )
 
 
@@ -275,8 +281,10 @@ def table(stated: Sequence[Mapping[str, Any]]) -> str:
             repo["repo"],
             repo["revision"][:24],
             str(repo["files"]),
-            _bytes(repo["bytes"]),
-            f"a sample of {repo['sample']:,} rows" if repo["sample"] else _bytes(repo["present"]),
+            units.size(repo["bytes"]),
+            f"a sample of {repo['sample']:,} rows"
+            if repo["sample"]
+            else units.size(repo["present"]),
         )
         for repo in stated
     ]
@@ -284,29 +292,21 @@ def table(stated: Sequence[Mapping[str, Any]]) -> str:
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (head, *rows)]
     missing = sum(repo["bytes"] - repo["present"] for repo in stated if not repo["sample"])
     sampled = ", and the samples' row groups" if any(repo["sample"] for repo in stated) else ""
-    return "\n".join([*lines, f"to download: {_bytes(missing)}{sampled}", *problems])
+    return "\n".join([*lines, f"to download: {units.size(missing)}{sampled}", *problems])
 
 
 def summary(manifests: Sequence[str], instead: str) -> str:
     """A line on what was fetched or, without manifests, on what is read instead of the hub."""
     if not manifests:
         return f"nothing to download: data and models are read from {instead}"
-    records = [json.loads(Path(file).read_text()) for file in manifests]
-    size = sum(file["size"] for record in records for file in record["files"])
-    return f"{len(records)} repositories are here, {_bytes(size)}"
-
-
-def _bytes(number: int) -> str:
-    for unit in ("B", "kB", "MB"):
-        if number < 1000:
-            return f"{number:.4g} {unit}"
-        number /= 1000
-    return f"{number:.2f} GB"
+    fetched = [records.read(file, records.HubManifest) for file in manifests]
+    size = sum(file.size for manifest in fetched for file in manifest.files)
+    return f"{len(fetched)} repositories are here, {units.size(size)}"
 
 
 def main() -> None:
     """`python -m mofe.data.hub HUB`: print the sizes of the repositories that standard input gives
-    as JSON, and write them to HUB/sizes.json (rules/common.smk). That none can be fetched is an
+    as JSON, and write them to HUB/sizes.json (mofe/jobs/downloads.py). That none can be fetched is an
     error; if only some cannot, the others are fetched all the same."""
     hub = Path(sys.argv[1])
     stated = sizes(json.load(sys.stdin), hub)

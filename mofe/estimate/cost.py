@@ -7,20 +7,23 @@ imports neither torch nor transformers.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+from mofe import records
+from mofe.estimate import flops as products
 from mofe.estimate import memory
 from mofe.estimate.memory import Parts
 from mofe.study.config import HubShape
-from mofe.study.hardware import GIB, GPUS, sharding
+from mofe.study.hardware import GPUS, sharding
+from mofe.study.methods import Full, Method
 from mofe.study.plan import Plan
 from mofe.study.shapes import Shape
 from mofe.study.values import ConfigError
 from mofe.study.variants import Stage, Variant
+from mofe.units import gib
 
 MB = 1_000_000
 
@@ -71,8 +74,8 @@ class Estimate:
     needs: what it asks for. hours: wall-clock. memory: bytes at the peak, on each GPU (of a CPU
     study: resident), by what holds them. disk: bytes that it leaves; scratch: bytes of its
     checkpoint, gone when it ends. micro_batch: rows of a training that are computed at once.
-    request: a training's shape, parameters and labelled share (mofe.estimate.memory). fits: whether any number
-    of these GPUs holds it. measured: whether its speed is that of finished runs.
+    request: a training's shape, method, `training` keys and labelled share (mofe.estimate.memory).
+    fits: whether any number of these GPUs holds it. measured: whether its speed is that of finished runs.
     """
 
     needs: Needs
@@ -87,7 +90,7 @@ class Estimate:
     micro_batch: int = 0
     fits: bool = True
     measured: bool = False
-    request: tuple[Shape, Mapping, float] | None = field(default=None, repr=False)
+    request: tuple[Shape, Method, Mapping, float] | None = field(default=None, repr=False)
 
     @property
     def gpu_hours(self) -> float:
@@ -111,7 +114,7 @@ class Placement:
 
 def place(
     shape: Shape,
-    settings: Mapping,
+    method: Method,
     training: Mapping,
     labelled: float,
     gpu: str,
@@ -124,13 +127,11 @@ def place(
     counts = [(n, 1) for n in range(1, gpus_per_node + 1)]
     counts += [(gpus_per_node, nodes) for nodes in range(2, MAX_NODES + 1)]
     counts = [(n, nodes) for n, nodes in counts if shape.shared_evenly(n * nodes)]
-    if settings.get("quantize"):  # 4-bit weights cannot be sharded
+    if method.is_quantized:  # which cannot be sharded
         counts = [(1, 1)]
     for gpus, nodes in counts:
         how = sharding("fsdp", gpus * nodes)
-        fixed, parts = memory.at_once(
-            shape, settings, training, labelled, usable, gpus * nodes, how
-        )
+        fixed, parts = memory.at_once(shape, method, training, labelled, usable, gpus * nodes, how)
         fits = memory.total(parts) <= usable
         if fits:
             break
@@ -175,15 +176,14 @@ class Costs:
     def rows(self, dataset: str) -> int:
         """The rows of a training set: counted once it is prepared, else as configured."""
         if counts := self._counts(dataset):
-            return counts["sampled"]
+            return counts.sampled
         rows = self.study.data[dataset].rows
         return GUESSED_ROWS if rows == "full" else rows
 
     def row_tokens(self, dataset: str) -> float:
         """Mean tokens of a row: from the prepared rows' characters, else as configured."""
-        counts = self._counts(dataset)
-        if "characters" in counts:
-            return counts["characters"] / counts["sampled"] / self._characters_per_token
+        if counts := self._counts(dataset):
+            return counts.characters / counts.sampled / self._characters_per_token
         return self.study.data[dataset].tokens or GUESSED_TOKENS
 
     def guesses(self) -> list[str]:
@@ -193,7 +193,7 @@ class Costs:
             spec, counts = self.study.data[dataset], self._counts(dataset)
             if spec.rows == "full" and not counts:
                 keys.append(f"data.{dataset}.rows ({GUESSED_ROWS:,} taken for 'full')")
-            if not spec.tokens and "characters" not in counts:
+            if not spec.tokens and not counts:
                 keys.append(f"data.{dataset}.tokens ({GUESSED_TOKENS} taken)")
         for task in {t for tasks in self.plan.tasks.values() for t in tasks}:
             spec = self.study.tasks[task]
@@ -209,9 +209,10 @@ class Costs:
             return self.measured.epoch_tokens[mix]
         return sum(self.rows(d) * self.row_tokens(d) for d in self.plan.mix(mix))
 
-    def _counts(self, dataset: str) -> dict[str, Any]:
-        file = Path(self.plan.paths.data_file(dataset)).with_suffix(".json")
-        return json.loads(file.read_text()) if file.exists() else {}
+    def _counts(self, dataset: str) -> records.TaskCounts | records.TextCounts | None:
+        """The counts of a training set's rows; None before it is prepared."""
+        file = Path(self.plan.paths.data_counts(dataset))
+        return records.read_counts(file) if file.exists() else None
 
     # -------------------------------------------------------------------------------- the jobs
 
@@ -247,8 +248,8 @@ class Costs:
     def export(self, variant: Variant) -> Estimate:
         """A trained model as one checkpoint, held in float32, an expanded 4-bit one twice."""
         shape = self.moe_shape(variant.moe.name)
-        quantised = any(s.get("quantize") for s in self.plan.params.chain(variant))
-        resident = memory.PROCESS + memory.loading_bytes(shape) + 4 * shape.parameters * quantised
+        expanded = 4 * shape.parameters if self.plan.method(variant).is_quantized else 0
+        resident = memory.PROCESS + memory.loading_bytes(shape) + expanded
         disk = self._stored * shape.parameters
         return self._disk_bound(disk, resident, shape.parameters, disk)
 
@@ -261,10 +262,10 @@ class Costs:
     def train(self, variant: Variant) -> Estimate:
         """One stage of a variant's fine-tuning: its last."""
         shape, stage = self.moe_shape(variant.moe.name), variant.stages[-1]
-        settings = self.plan.params.method(stage)
+        method = self.plan.method(variant)
         # float32, but large matrices trained on a GPU; adapters are small
-        width = 4 if self.on_cpu or settings["method"] == "lora" else 2
-        disk = width * shape.trainable(settings)
+        width = 2 if method.trains_base and not self.on_cpu else 4
+        disk = width * method.trainable(shape)
         folded = self.plan.params.stage(stage)["training"]["fold_duplicates"]
         computed = self._computed(shape, variant, folded)
         return self._train(shape, stage, disk, computed)
@@ -281,13 +282,13 @@ class Costs:
     def evaluate(self, variant: Variant, task: str) -> Estimate:
         """A variant on one task, on one GPU, which holds what was trained in float32."""
         shape, spec = self.moe_shape(variant.moe.name), self.study.tasks[task]
-        settings = self.plan.params.method(variant.stages[-1]) if variant.stages else UNTRAINED
+        method = self.plan.method(variant)
         computed = self._computed(shape, variant, folded=True)
         questions = spec.questions or GUESSED_QUESTIONS
         length = spec.tokens or GUESSED_TOKENS
         tokens = questions * length
-        flops = tokens * computed.forward_flops(length, ANSWER_TOKENS / length)
-        parts = memory.evaluating(shape, settings, self.on_cpu)
+        flops = tokens * products.forward(computed, length, ANSWER_TOKENS / length)
+        parts = memory.evaluating(shape, method, self.on_cpu)
         hours = self._hours(flops, None, 1)
         if spec.generated:
             at_once = max(
@@ -303,7 +304,7 @@ class Costs:
                 gpus=1,
             ),
             hours,
-            parameters=shape.total(settings),
+            parameters=method.total(shape),
             tokens=tokens,
             flops=flops,
             memory=parts,
@@ -332,11 +333,10 @@ class Costs:
         """An estimate's memory on another number of GPUs, sharded if it has to be."""
         if estimate.request is None:
             return estimate.memory
-        shape, params, labelled = estimate.request
-        usable = GPUS[self.gpu].usable
-        at_once = partial(memory.at_once, shape, params, params["training"], labelled, usable)
+        usable, (_, method, *_) = GPUS[self.gpu].usable, estimate.request
+        at_once = partial(memory.at_once, *estimate.request, usable)
         _, alone = at_once()
-        if gpus == 1 or params.get("quantize") or memory.total(alone) <= usable:
+        if gpus == 1 or method.is_quantized or memory.total(alone) <= usable:
             return alone
         _, shared = at_once(gpus, "fsdp")
         return shared
@@ -346,22 +346,22 @@ class Costs:
         if estimate.request is None:
             fitting = [k for k, g in GPUS.items() if memory.total(estimate.memory) <= g.usable]
             return f"it fits {', '.join(fitting)}" if fitting else "it fits no GPU that is known"
-        shape, params, labelled = estimate.request
-        if (placed := self.placement(shape, params, labelled)).fits:
+        shape, method, training, labelled = estimate.request
+        if (placed := self.placement(shape, method, training, labelled)).fits:
             where = f"{placed.gpus} GPUs" + (
                 f" on each of {placed.nodes} nodes" if placed.nodes > 1 else ""
             )
             return f"it fits {where} (let the plan choose, or set resources gpu and nodes so)"
         ways = []
         for kind in GPUS:
-            there = place(shape, params, params["training"], labelled, kind, self.gpus_per_node)
+            there = place(shape, method, training, labelled, kind, self.gpus_per_node)
             if there.fits:
                 ways.append(f"hardware.gpu {kind} with {there.gpus * there.nodes} GPU(s)")
-        rows = params["training"]["micro_batch"]
+        rows = training["micro_batch"]
         while rows != "auto" and rows > 1:
             rows //= 2
-            fewer = {**params, "training": {**params["training"], "micro_batch": rows}}
-            if (there := self.placement(shape, fewer, labelled)).fits:
+            fewer = {**training, "micro_batch": rows}
+            if (there := self.placement(shape, method, fewer, labelled)).fits:
                 ways.append(f"training.micro_batch {rows} with {there.gpus * there.nodes} GPU(s)")
                 break
         return f"it would fit: {' or '.join(ways)}" if ways else "no number of known GPUs holds it"
@@ -375,9 +375,9 @@ class Costs:
         disk: float,
         computed: Shape | None = None,
     ) -> Estimate:
-        params = self.plan.params.stage(stage)
+        method = self.study.recipes[stage.recipe]
         labelled = max(map(self._labelled, self.plan.mix(stage.mix)))
-        training = params["training"]
+        training = self.plan.params.stage(stage)["training"]
         per_epoch, rows = (
             self.epoch_tokens(stage.mix),
             sum(map(self.rows, self.plan.mix(stage.mix))),
@@ -385,8 +385,9 @@ class Costs:
         length = min(per_epoch / rows, training["max_length"])
         answers = 1.0 if labelled == memory.TEXT else min(1.0, ANSWER_TOKENS / length)
         tokens = training["epochs"] * per_epoch
-        flops = tokens * (computed or shape).step_flops(params, length, answers)
-        return self._training(shape, params, labelled, tokens, flops, stage.recipe, disk)
+        flops = tokens * products.step(computed or shape, method, length, answers)
+        request = shape, method, training, labelled
+        return self._training(request, tokens, flops, stage.recipe, disk)
 
     def _labelled(self, dataset: str) -> float:
         """The largest share of labelled tokens that its rows are planned with."""
@@ -398,29 +399,26 @@ class Costs:
     def _computed(self, shape: Shape, variant: Variant, folded: bool) -> Shape:
         """A mixture as far as its products go: with one expert a token where all are equal, stay so
         and are folded into one (mofe/layers/experts.py)."""
-        stages = [self.plan.params.method(stage) for stage in variant.stages]
-        equal = len(set(variant.moe.experts)) == 1
-        still = all(
-            s["method"] == "lora" or shape.frozen_experts(s) == shape.num_local_experts
-            for s in stages
-        )
+        trained = (self.study.recipes[stage.recipe].trained_ffns(shape) for stage in variant.stages)
+        equal, still = len(set(variant.moe.experts)) == 1, not any(trained)
         return replace(shape, num_experts_per_tok=1) if folded and equal and still else shape
 
     def _pretrain(self, shape: Shape, model: str) -> Estimate:
-        params = {"method": "full", **self.plan.params.model(model)}
-        tokens = params["training"]["epochs"] * self.study.world.corpus_tokens
-        flops = tokens * shape.step_flops(params, params["training"]["max_length"], 1.0)
-        disk = 4 * shape.parameters
-        return self._training(shape, params, memory.TEXT, tokens, flops, "pretraining", disk)
+        training = self.plan.params.model(model)["training"]
+        tokens = training["epochs"] * self.study.world.corpus_tokens
+        flops = tokens * products.step(shape, Full(), training["max_length"], 1.0)
+        disk, request = 4 * shape.parameters, (shape, Full(), training, memory.TEXT)
+        return self._training(request, tokens, flops, "pretraining", disk)
 
-    def _training(self, shape, params, labelled, tokens, flops, recipe, disk) -> Estimate:
-        training, trainable = params["training"], shape.trainable(params)
+    def _training(self, request, tokens, flops, recipe, disk) -> Estimate:
+        shape, method, *_ = request
+        trainable = method.trainable(shape)
         if self.on_cpu:
-            fixed, parts = memory.at_once(shape, params, training, labelled, usable=None)
+            fixed, parts = memory.at_once(*request, usable=None)
             placed = Placement(1, 1, "none", fixed["micro_batch"], parts, True)
             host = memory.total(parts)
         else:
-            placed = self.placement(shape, params, labelled)
+            placed = self.placement(*request)
             host = placed.gpus * (memory.CUDA_PROCESS + 4 * shape.parameters)
             # all processes read the same pages
             host = max(host + 4 * shape.dense.parameters, 12 * trainable)
@@ -436,7 +434,7 @@ class Costs:
         return Estimate(
             needs,
             hours,
-            parameters=shape.total(params),
+            parameters=method.total(shape),
             trainable=trainable,
             tokens=tokens,
             flops=flops,
@@ -446,12 +444,14 @@ class Costs:
             micro_batch=placed.micro_batch,
             fits=placed.fits,
             measured=recipe in self.measured.speed,
-            request=(shape, params, labelled),
+            request=request,
         )
 
-    def placement(self, shape: Shape, params: Mapping, labelled: float) -> Placement:
-        """Where a training goes on the GPUs of this hardware. params: Plan.params.stage."""
-        return place(shape, params, params["training"], labelled, self.gpu, self.gpus_per_node)
+    def placement(
+        self, shape: Shape, method: Method, training: Mapping, labelled: float
+    ) -> Placement:
+        """Where a training goes on the GPUs of this hardware."""
+        return place(shape, method, training, labelled, self.gpu, self.gpus_per_node)
 
     def _hours(self, flops: float, recipe: str | None, gpus: int) -> float:
         if self.on_cpu:
@@ -477,9 +477,6 @@ class Costs:
         return 500 * math.ceil((LARGER * resident / MB + NODE) / 500)
 
 
-UNTRAINED = {"method": "lora", "rank": 1, "targets": []}  # a merge as it is: nothing is trained
-
-
 @dataclass(frozen=True)
 class Measured:
     """What finished trainings measured.
@@ -502,19 +499,19 @@ class Measured:
                 file = Path(plan.paths.train_json(variant, seed))
                 if not file.exists():
                     continue
-                record, stage = json.loads(file.read_text()), variant.stages[-1]
+                record, stage = records.read(file, records.TrainRecord), variant.stages[-1]
                 epochs = plan.params.stage(stage)["training"]["epochs"]
-                tokens[stage.mix] = record["tokens"] / epochs
+                tokens[stage.mix] = record.tokens / epochs
                 expected = costs.train(variant)
-                flops = expected.flops / expected.tokens * record["tokens"]
-                peak = 1.0 if costs.on_cpu else _peak(record["hardware"]["gpus"])
+                flops = expected.flops / expected.tokens * record.tokens
+                peak = 1.0 if costs.on_cpu else _peak(record.hardware.gpus)
                 if peak:
-                    speed = flops / record["device_seconds"] / peak
+                    speed = flops / record.device_seconds / peak
                     found.setdefault(stage.recipe, []).append(speed)
         return cls(tokens, {recipe: sum(s) / len(s) for recipe, s in found.items()})
 
 
-def _peak(names: list[str]) -> float:
+def _peak(names: Sequence[str]) -> float:
     """FLOP/s of one of these GPUs, by the names that CUDA gives them; 0 where they are of kinds
     that are not in the table."""
     kinds = [kind for kind in ("H200", "H100", "A100") if all(kind in name for name in names)]
@@ -571,8 +568,3 @@ def _world_vocabulary(plan: Plan) -> int:
 
 
 WORLD_VOCABULARY = 841  # words of the mini study's world
-
-
-def gib(amount: float) -> str:
-    """Bytes as GiB."""
-    return f"{amount / GIB:,.1f} GiB" if amount < 100 * GIB else f"{amount / GIB:,.0f} GiB"

@@ -10,7 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from mofe.study.shapes import Shape
+from mofe.study.methods import Method
+from mofe.study.shapes import ROUTER, Shape
 
 NF4 = 0.5 + 4 / 64  # bytes a weight: four bits, and a float32 scale for every 64 weights
 # Resident after importing torch, transformers, accelerate and peft: 900 to 1,108 MB, by what of their
@@ -38,30 +39,31 @@ TRAINING_TOKENS = {"cuda": (16384, 8192, 4096, 2048, 1024), "cpu": (1024,)}
 
 CUDA_PROCESS = 3e9  # main memory of a process that uses a GPU, beside the model
 
-Settings = Mapping[str, Any]
+Training = Mapping[str, Any]  # the resolved `training` keys
 Parts = dict[str, float]  # bytes, by what they hold
 
 
 def on_gpu(
     shape: Shape,
-    settings: Settings,
-    training: Settings,
+    method: Method,
+    training: Training,
     labelled: float,
     gpus: int = 1,
     sharding: str = "none",
 ) -> Parts:
     """The peak on each of `gpus` GPUs, during the backward pass.
 
-    settings: Plan.params.method; training: the resolved `training` keys. labelled: the share of a
-    micro-batch's tokens under the loss. sharding: as in mofe.cost.Needs.
+    training: the resolved `training` keys. labelled: the share of a micro-batch's tokens under the
+    loss. sharding: as in mofe.estimate.cost.Needs.
     """
-    trained, states = shape.trainable(settings), 12 * shape.trainable(settings)
-    weights = 4 * trained + _frozen(shape, settings, 2)
-    copies = 2 * _cast(shape, settings)  # autocast's, kept from forward to backward
+    trained = method.trainable(shape)
+    weights, states = 4 * trained + _frozen(shape, method, 2), 12 * trained
+    copies = 2 * _cast(shape, method)  # autocast's, kept from forward to backward
     if sharding == "fsdp":
         # Each layer is gathered when it is used, the next one meanwhile; what is outside of the
         # layers is one unit. Gathered weights are bfloat16, a layer's gradient float32.
-        layer_trained = (trained - _outside(shape, settings)) / shape.num_hidden_layers
+        outside = shape.embeddings if method.trains_base else 0
+        layer_trained = (trained - outside) / shape.num_hidden_layers
         copies = 2 * (2 * shape.layer + shape.embeddings) + 4 * layer_trained
         share = 1 / gpus
         # experts that cannot be cut evenly go to processes whole
@@ -72,9 +74,9 @@ def on_gpu(
         "weights": weights,
         "gradients and Adam's moments": states,
         "bfloat16 copies": copies,
-        "activations": _activations(shape, settings, training, labelled, mixed=True),
+        "activations": total(activations(shape, method, training, labelled, mixed=True)),
         "logits": _logits(shape, training, labelled, 14),
-        "backward": _backward(shape, settings, training, mixed=True),
+        "backward": total(backward(shape, method, training, mixed=True)),
     }
     if sharding == "ddp":
         parts["DDP's buckets"] = 4 * trained
@@ -82,40 +84,39 @@ def on_gpu(
 
 
 def on_cpu(
-    shape: Shape, settings: Settings, training: Settings, labelled: float, stored: int = 4
+    shape: Shape, method: Method, training: Training, labelled: float, stored: int = 4
 ) -> Parts:
     """The peak of resident memory of a process that trains on the CPU. stored: bytes a parameter
     of the dense checkpoints that are read."""
-    trained = shape.trainable(settings)
+    trained = method.trainable(shape)
     passing = {
-        "activations": _activations(shape, settings, training, labelled, mixed=False),
+        "activations": total(activations(shape, method, training, labelled, mixed=False)),
         "logits": _logits(shape, training, labelled, 12),
-        "backward": _backward(shape, settings, training, mixed=False),
+        "backward": total(backward(shape, method, training, mixed=False)),
     }
     fitting = {
-        "process": PROCESS + (PEFT if settings["method"] == "lora" else 0),
-        "weights": 4 * trained + _frozen(shape, settings, 4),
+        "process": PROCESS + (PEFT if method.uses_peft else 0),
+        "weights": 4 * trained + _frozen(shape, method, 4),
         "gradients and Adam's moments": 12 * trained,
         **passing,
         "malloc's holes": (HEAP - 1) * total(passing),
     }
     # what was quantised, or parted into stacks, is freed, but stays the process's
-    if settings.get("quantize"):
+    if method.quantized(shape):
         fitting["loaded weights"] = 4 * shape.parameters
-    elif 0 < shape.frozen_experts(settings) < shape.num_local_experts:
+    elif 0 < method.trained_ffns(shape) < shape.number_of_ffns:
         fitting["loaded weights"] = 4 * shape.num_hidden_layers * shape.ffns
     loading = {"process": PROCESS, "loading": loading_bytes(shape, stored)}
     return max(fitting, loading, key=total)
 
 
-def evaluating(shape: Shape, settings: Settings, on_cpu: bool) -> Parts:
+def evaluating(shape: Shape, method: Method, on_cpu: bool) -> Parts:
     """The peak of an evaluation: what was trained is float32, the rest as in training. A forward
     pass keeps one layer's activations."""
     width, tokens = (4, QUESTION_TOKENS["cpu"]) if on_cpu else (2, QUESTION_TOKENS["cuda"])
-    trained = shape.trainable(settings)
     parts = {
-        "weights": 4 * trained + _frozen(shape, settings, width),
-        "bfloat16 copies": 0 if on_cpu else 2 * _cast(shape, settings),
+        "weights": 4 * method.trainable(shape) + _frozen(shape, method, width),
+        "bfloat16 copies": 0 if on_cpu else 2 * _cast(shape, method),
         "activations": tokens
         * width
         * (4 * shape.active * shape.intermediate_size + 8 * shape.hidden_size),
@@ -125,8 +126,8 @@ def evaluating(shape: Shape, settings: Settings, on_cpu: bool) -> Parts:
 
 def at_once(
     shape: Shape,
-    settings: Settings,
-    training: Settings,
+    method: Method,
+    training: Training,
     labelled: float,
     usable: float | None,
     gpus: int = 1,
@@ -145,8 +146,8 @@ def at_once(
     for micro_batch in rows:
         fixed = {**training, "micro_batch": micro_batch}
         if usable is None:
-            return fixed, on_cpu(shape, settings, fixed, labelled)
-        parts = on_gpu(shape, settings, fixed, labelled, gpus, sharding)
+            return fixed, on_cpu(shape, method, fixed, labelled)
+        parts = on_gpu(shape, method, fixed, labelled, gpus, sharding)
         if total(parts) <= usable:
             break
     return fixed, parts
@@ -163,102 +164,116 @@ def loading_bytes(shape: Shape, stored: int = 4) -> float:
     return 4 * shape.parameters + stored * shape.dense.parameters
 
 
-# --------------------------------------------------------------------------------------- parts
+# --------------------------------------------------------------------------------- the weights
 
 
-def _frozen(shape: Shape, settings: Settings, width: int) -> float:
+def _frozen(shape: Shape, method: Method, width: int) -> float:
     """Bytes of the weights that are not trained, of `width` bytes each where not quantised."""
-    frozen = shape.total(settings) - shape.trainable(settings)
-    if settings.get("quantize") != "nf4":
-        return width * frozen
-    per_layer = shape.attention + shape.ffns
-    if settings["method"] == "freeze":
-        per_layer = shape.frozen_experts(settings) * shape.ffn
-    quantised = shape.num_hidden_layers * per_layer
-    return NF4 * quantised + width * (frozen - quantised)
+    frozen = method.total(shape) - method.trainable(shape)
+    quantized = shape.num_hidden_layers * method.quantized(shape)
+    return NF4 * quantized + width * (frozen - quantized)
 
 
-def _outside(shape: Shape, settings: Settings) -> int:
-    """Trained parameters outside of the layers."""
-    return 0 if settings["method"] == "lora" else shape.embeddings
-
-
-def _cast(shape: Shape, settings: Settings) -> int:
+def _cast(shape: Shape, method: Method) -> int:
     """Trained weights of products, which autocast copies: not the embeddings, not the norms."""
-    if settings["method"] == "lora":
-        return shape.adapters(settings)
     norms = (2 * shape.num_hidden_layers + 1) * shape.hidden_size
-    return shape.trainable(settings) - shape.vocab_size * shape.hidden_size - norms
+    uncopied = shape.vocab_size * shape.hidden_size + norms if method.trains_base else 0
+    return method.trainable(shape) - uncopied
 
 
-def _tokens(training: Settings) -> int:
-    return training["micro_batch"] * training["max_length"]
+# ------------------------------------------------------------------ what backward needs, by term
+
+# Layers of one input keep it once. That of o_proj is attention's output, which attention keeps; that
+# of down_proj is kept_by_ffn's.
+INPUTS = {"q_proj": 0, "k_proj": 0, "v_proj": 0, "gate_proj": 1, "up_proj": 1, ROUTER: 1}
 
 
-def _activations(
-    shape: Shape, settings: Settings, training: Settings, labelled: float, mixed: bool
-) -> float:
-    """What is kept for backward of a micro-batch whose rows all have the greatest length."""
-    hidden, layers = shape.hidden_size, shape.num_hidden_layers
-    lora = settings["method"] == "lora"
-    norm = 4 * hidden * (1 if lora else 2)  # its input, and its input over its norm: float32
-    # the last layer's FFN has the labelled tokens only
-    unread = 1 - labelled
-    kept = layers * _layer(shape, settings, mixed) - unread * _ffn(shape, settings, mixed)
-    return _tokens(training) * (kept + norm)
+def activations(
+    shape: Shape, method: Method, training: Training, labelled: float, mixed: bool
+) -> Parts:
+    """What a forward pass keeps for backward, of a micro-batch whose rows all have the greatest
+    length. mixed: products in bfloat16, as on GPUs."""
+    tokens, layers = _tokens(training), shape.num_hidden_layers
+    in_layer, in_ffn = kept_by_layer(shape, method, mixed), kept_by_ffn(shape, method, mixed)
+    read = layers - 1 + labelled  # the last layer's FFN has the labelled tokens only
+    return {
+        **{name: tokens * layers * per_token for name, per_token in in_layer.items()},
+        **{name: tokens * read * per_token for name, per_token in in_ffn.items()},
+        # float32: its input; where it is trained, the normalised input too
+        "last norm": tokens * 4 * shape.hidden_size * (2 if method.trains_base else 1),
+    }
 
 
-def _layer(shape: Shape, settings: Settings, mixed: bool) -> float:
-    """Bytes that a decoder layer keeps for each token."""
-    hidden = shape.hidden_size
-    query, key = shape.query_size, shape.key_size
+def kept_by_layer(shape: Shape, method: Method, mixed: bool) -> Parts:
+    """Bytes per token that a decoder layer keeps for backward, without its FFN's own."""
     width = 2 if mixed else 4
-    lora = settings["method"] == "lora"
-    targets = {n: io for n, io in shape.linears.items() if lora and n in settings["targets"]}
-
-    # An input, and where torch has it in pieces (mofe/layers/norms.py) what its norm leaves of it. On GPUs the
-    # stream of hidden states is float32 where embeddings are trained.
-    norms = 2 * hidden * ((2 if lora else 4) if mixed else (4 if lora else 8))
-    attention = 2 * width * (query + key) + 4 * shape.num_attention_heads
-    # products of one input share it
-    shared = {"q_proj": 0, "k_proj": 0, "v_proj": 0, "gate_proj": 1, "up_proj": 1}
-    inputs = width * hidden * (len({shared[t] for t in targets if t in shared}) if lora else 2)
-    adapters = sum(
-        width * (settings["rank"] + (o if settings.get("dora") else 0)) for _, o in targets.values()
-    )
-    return norms + attention + inputs + _ffn(shape, settings, mixed) + adapters
-
-
-def _ffn(shape: Shape, settings: Settings, mixed: bool) -> float:
-    """Bytes that a layer's FFN keeps for each of its tokens."""
-    width, ffn, lora = 2 if mixed else 4, shape.intermediate_size, settings["method"] == "lora"
-    frozen = shape.frozen_experts(settings) / max(1, shape.num_local_experts)
-    share = 0.0 if lora else 1 - frozen
-    if shape.num_local_experts:
-        # what gate and up gave; an expert's input where it is trained (mofe/layers/experts.py)
-        return width * shape.active * (2 * ffn + share * shape.hidden_size)
-    # gate and up, the gate's activation; their product where down_proj is trained
-    return width * ffn * (3 + (1.0 if lora and "down_proj" in settings["targets"] else share))
+    # Hidden states between layers are of the embeddings' dtype: float32 where these are trained.
+    stream = 4 if method.trains_base or not mixed else 2
+    # On a CPU a trained norm keeps its normalised input besides (on GPUs mofe/layers/norms.py).
+    normalised = 4 if method.trains_base and not mixed else 0
+    inputs = {INPUTS[name] for name in method.kept_inputs(shape) if name in INPUTS}
+    return {
+        "norms": 2 * (stream + normalised) * shape.hidden_size,
+        # queries and attention's output, keys and values; a float32 log-sum per head
+        "attention": 2 * width * (shape.query_size + shape.key_size)
+        + 4 * shape.num_attention_heads,
+        "inputs of linear layers": width * len(inputs) * shape.hidden_size,
+        "adapters": method.kept_by_adapters(shape, width),
+    }
 
 
-def _logits(shape: Shape, training: Settings, labelled: float, width: int) -> float:
+def kept_by_ffn(shape: Shape, method: Method, mixed: bool) -> Parts:
+    """Bytes per token that a layer's FFN keeps for backward, of the tokens that pass through it."""
+    width, ffn = 2 if mixed else 4, shape.intermediate_size
+    if shape.num_local_experts:  # mofe/layers/experts.py
+        trained = method.trained_ffns(shape) / shape.number_of_ffns
+        return {
+            "gate and up": width * shape.active * 2 * ffn,
+            # a pair of token and expert has a row of its own
+            "inputs of trained experts": width * shape.active * trained * shape.hidden_size,
+        }
+    return {
+        "gate and up": width * 2 * ffn,
+        "gate's activation": width * ffn,
+        "input of down_proj": width * ffn * ("down_proj" in method.kept_inputs(shape)),
+    }
+
+
+def backward(shape: Shape, method: Method, training: Training, mixed: bool) -> Parts:
+    """The gradients that are alive at once, in bytes."""
+    width, tokens = 2 if mixed else 4, _tokens(training)
+    hidden, ffn = shape.hidden_size, shape.intermediate_size
+    mixture = bool(shape.num_local_experts)
+    parts = {
+        # Of a dense FFN the gradients of gate, up, activation and product; of an expert those of
+        # gate, up and product, beside sigmoid and activation, which are computed anew
+        # (mofe/layers/swiglu.py). Then those of its input and its output.
+        "FFN's gradients": tokens
+        * width
+        * shape.active
+        * ((5 if mixture else 4) * ffn + 2 * hidden),
+        # of the stream of hidden states, before and after the layer: float32
+        "hidden states' gradients": tokens * 2 * 4 * hidden,
+    }
+    if method.quantized(shape):
+        # the largest matrices of the layer's frozen FFNs (gate_up), all expanded
+        frozen = shape.number_of_ffns - method.trained_ffns(shape)
+        parts["expanded NF4"] = frozen * width * 2 * ffn * hidden
+    if method.trains_base:
+        # of the largest weight, before it is added to what earlier micro-batches left: float32, under
+        # autocast in bfloat16 besides. Experts are stacked, gate and up are one tensor there.
+        stacked = method.trained_ffns(shape) * (2 if mixture else 1) * ffn * hidden
+        parts["largest weight's gradient"] = (6 if mixed else 4) * max(
+            shape.vocab_size * hidden, stacked
+        )
+    return parts
+
+
+def _logits(shape: Shape, training: Training, labelled: float, width: int) -> float:
     """Logits, their log-softmax and their gradient, at the labelled positions."""
     positions = _tokens(training) * labelled
     return positions * shape.vocab_size * width
 
 
-def _backward(shape: Shape, settings: Settings, training: Settings, mixed: bool) -> float:
-    """The gradients that are alive at once: of one layer's activations, and of the largest weight
-    before it is added to what earlier micro-batches left."""
-    width = 2 if mixed else 4
-    hidden, ffn = shape.hidden_size, shape.intermediate_size
-    passing = (5 if shape.num_local_experts else 4) * ffn + 2 * hidden
-    flowing = _tokens(training) * (width * shape.active * passing + 8 * hidden)
-    if settings.get("quantize"):  # the largest matrices of a layer's frozen experts, expanded
-        flowing += max(1, shape.frozen_experts(settings)) * 2 * ffn * hidden * width
-    if settings["method"] == "lora":
-        return flowing
-    stack = max(1, shape.num_local_experts) - shape.frozen_experts(settings)
-    per = 2 if shape.num_local_experts else 1  # gate and up are one tensor in a mixture
-    largest = max(shape.vocab_size * hidden, stack * per * ffn * hidden)
-    return flowing + largest * (6 if mixed else 4)
+def _tokens(training: Training) -> int:
+    return training["micro_batch"] * training["max_length"]

@@ -4,9 +4,12 @@ how long all of it takes on so many GPUs."""
 import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from mofe.estimate.cost import LIGHT, Costs, Estimate
+from mofe.estimate.cost import LIGHT, Costs, Estimate, Needs
+from mofe.study.graph import ALL, Graph
+
+TRAININGS = frozenset({"train", "train_expert", "pretrain"})  # the rules that train
+FREE = Estimate(Needs(cpus=0, mem_mb=0, runtime=0), hours=0)
 
 
 @dataclass(frozen=True)
@@ -24,65 +27,47 @@ class Job:
         return self.estimate.needs.gpus * self.estimate.needs.nodes
 
 
+def estimate(costs: Costs, rule: str, wildcards: Mapping[str, str]) -> Estimate:
+    """What a rule's job takes. A rule that computes next to nothing is LIGHT; so is a download,
+    whose size the hub tells before the first job starts, and `all`, which does nothing, is free."""
+    match rule:
+        case "prepare_data":
+            return costs.data(wildcards["dataset"])
+        case "fetch_model":
+            return costs.fetch(wildcards["model"])
+        case "pretrain" | "train_expert":
+            return costs.train_expert(wildcards["model"])
+        case "merge":
+            return costs.merge(wildcards["moe"])
+        case "train":
+            return costs.train(costs.plan.variants[wildcards["variant"]])
+        case "questions":
+            return costs.questions(wildcards["task"])
+        case "evaluate":
+            return costs.evaluate(costs.plan.variants[wildcards["variant"]], wildcards["task"])
+        case "export":
+            return costs.export(costs.plan.variants[wildcards["variant"]])
+        case "all":
+            return FREE
+        case _:
+            return LIGHT
+
+
 def jobs(costs: Costs) -> dict[str, Job]:
-    """Every distinct job of the study, by the file or folder that it makes, inputs first."""
-    plan, study = costs.plan, costs.study
-    made: dict[str, Job] = {}
-    world = ()
-    if study.world:
-        made[plan.paths.world] = Job("world", study.study, (), LIGHT)
-        world = (plan.paths.world,)
-    for dataset in plan.datasets:
-        made[plan.paths.data_file(dataset)] = Job(
-            "prepare_data", dataset, world, costs.data(dataset)
-        )
-    for model in plan.models:
-        spec, name = study.models[model], plan.paths.model_dir(model)
-        if spec.hub:
-            made[name] = Job("fetch_model", model, (), costs.fetch(model))
-        elif spec.scratch:
-            made[name] = Job("pretrain", model, world, costs.train_expert(model))
-        elif spec.from_:
-            after = (plan.origin(model), *plan.expert_data(model))
-            made[name] = Job("train_expert", model, after, costs.train_expert(model))
-    for moe in plan.moes:
-        after = tuple(plan.merge_input(moe))
-        made[plan.paths.moe_dir(moe)] = Job("merge", moe, after, costs.merge(moe))
-    for variant in plan.trained.values():
-        estimate, data = costs.train(variant), plan.stage_data(variant.stages[-1].mix)
-        for seed in plan.seeds(variant):
-            parents = [plan.paths.train_json(v, seed) for v in variant.parents]
-            after = (plan.paths.moe_dir(variant.moe.name), *data, *parents)
-            label = f"{variant.key}/s{seed}"
-            made[plan.paths.train_json(variant, seed)] = Job("train", label, after, estimate)
-    for key, tasks in plan.tasks.items():
-        variant = plan.variants[key]
-        for task in tasks:
-            asked = plan.paths.questions(variant, task)
-            after = (*world, plan.paths.model_dir(Path(asked).parent.name))
-            made.setdefault(asked, Job("questions", task, after, costs.questions(task)))
-            estimate = costs.evaluate(variant, task)
-            for seed in plan.seeds(variant):
-                own = [plan.paths.train_json(variant, seed)] if variant.stages else []
-                after = (
-                    plan.paths.questions(variant, task),
-                    plan.paths.moe_dir(variant.moe.name),
-                    *own,
-                )
-                made[plan.paths.eval_json(variant, seed, task)] = Job(
-                    "evaluate", f"{key}/s{seed}/{task}", after, estimate
-                )
-    for number in plan.tables:
-        after = tuple(plan.table_input(number))
-        made[f"{plan.root}/table{number}"] = Job("table", str(number), after, LIGHT)
-    made = {n: _waiting_for(job, made) for n, job in made.items()}
-    return _marked(made)
-
-
-def _waiting_for(job: Job, made: Mapping[str, Job]) -> Job:
-    """The job without inputs that nothing makes (a model's own folder)."""
-    after = tuple(name for name in dict.fromkeys(job.after) if name in made)
-    return replace(job, after=after)
+    """Every distinct job of the study, by the first file or folder that it makes, inputs first."""
+    needed = Graph(costs.plan).needed(ALL)
+    maker = {output: node.outputs[0] for node in needed for output in node.outputs}
+    return _marked(
+        {
+            node.outputs[0]: Job(
+                node.rule,
+                node.label or costs.study.study,
+                tuple(dict.fromkeys(maker[name] for name in node.inputs if name in maker)),
+                estimate(costs, node.rule, node.wildcards),
+            )
+            for node in needed
+        }
+    )
 
 
 def _marked(made: dict[str, Job]) -> dict[str, Job]:

@@ -1,8 +1,7 @@
 """Models read from disk: dense checkpoints, merges, and merges with their trained parameters."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -19,6 +18,7 @@ from transformers.utils import logging
 
 from mofe.layers import experts, parameters
 from mofe.models import manifest, methods
+from mofe.study.methods import Method, Untuned
 
 logging.disable_progress_bar()
 
@@ -62,19 +62,19 @@ def tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     return loaded
 
 
-def variant(
-    merge: str | Path, chain: Sequence[Mapping[str, Any]], trained: Sequence[str | Path]
-) -> nn.Module:
+def variant(merge: str | Path, chain: Sequence[Method], trained: Sequence[str | Path]) -> nn.Module:
     """A merge with the parameters that its stages trained, first stage first.
 
-    chain: the stages' methods (Plan.params.chain), one per file of `trained`. The last stage keeps
-    the form that its method gave the model, so that it is evaluated exactly as it was trained.
+    chain: the stages' methods, one per file of `trained`. The last stage keeps the form that its
+    method gave the model, so that it is evaluated exactly as it was trained.
     """
     model = checkpoint(merge)
-    for number, (settings, file) in enumerate(zip(chain, trained, strict=True)):
+    if not chain:
+        model = methods.apply(model, Untuned())
+    for number, (method, file) in enumerate(zip(chain, trained, strict=True)):
         if number:
             model = methods.merge_and_unload(model)
-        model = methods.apply(model, settings)
+        model = methods.apply(model, method)
         copy_trained(model, file)
     return model
 

@@ -17,7 +17,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from mofe.files import write_atomic
+from mofe import records
 from mofe.models.files import weight_files
 
 FORMAT = 1
@@ -28,25 +28,25 @@ FFN = re.compile(r"(model\.layers\.\d+\.mlp)\.(gate|up|down)_proj\.weight")  # o
 def write(params: Mapping[str, Any], out: Path) -> None:
     """Write the manifest of a merge (Plan.params.merge) into its folder `out`, as its last file.
 
-    {"format", "dtype", "gate_mode", "experts_per_token", "base": folder, "slots": [folder],
-    "sources": {folder: {file: {"size", "mtime_ns", "sha256"}}}}. Folders are relative to `out`
-    where `params` has them relative, so that results can be moved together.
+    Folders are relative to `out` where `params` has them relative, so that results can be moved
+    together.
     """
     slots = [slot["model"] for slot in params["slots"]]
-    kept = {key: params[key] for key in ("dtype", "gate_mode", "experts_per_token")}
-    manifest = {
-        "format": FORMAT,
-        **kept,
-        "base": _from(out, params["base"]),
-        "slots": [_from(out, slot) for slot in slots],
-        "sources": {
+    manifest = records.MergeManifest(
+        format=FORMAT,
+        dtype=params["dtype"],
+        gate_mode=params["gate_mode"],
+        experts_per_token=params["experts_per_token"],
+        base=_from(out, params["base"]),
+        slots=[_from(out, slot) for slot in slots],
+        sources={
             _from(out, folder): {
                 file.name: _identity(file) for file in weight_files(Path(folder), folder)
             }
             for folder in dict.fromkeys((params["base"], *slots))
         },
-    }
-    write_atomic(out / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    )
+    records.write(out / MANIFEST, manifest)
 
 
 def exists(folder: str | Path) -> bool:
@@ -70,11 +70,11 @@ def weights(folder: str | Path) -> dict[str, torch.Tensor]:
     """
     folder = Path(folder)
     manifest = _read(folder)
-    base, slots, dtype = manifest["base"], manifest["slots"], getattr(torch, manifest["dtype"])
+    base, slots, dtype = manifest.base, manifest.slots, getattr(torch, manifest.dtype)
     mixtral: dict[str, torch.Tensor] = {}
     for source in dict.fromkeys((base, *slots)):
         filled = [slot for slot, model in enumerate(slots) if model == source]
-        for name, tensor in _tensors(folder, source, manifest["sources"][source]):
+        for name, tensor in _tensors(folder, source, manifest.sources[source]):
             ffn = FFN.fullmatch(name)
             if ffn and filled:
                 _copy_into_slots(mixtral, *ffn.groups(), tensor.to(dtype), filled, len(slots))
@@ -103,7 +103,7 @@ def _copy_into_slots(
 
 
 def _tensors(
-    folder: Path, source: str, named: Mapping[str, Mapping]
+    folder: Path, source: str, named: Mapping[str, records.SourceFile]
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """A source's tensors by name, one at a time. `named`: its files, as in the manifest."""
     for name, merged in named.items():
@@ -118,14 +118,15 @@ def _tensors(
                 yield key, stored.get_tensor(key)
 
 
-def _read(folder: Path) -> dict[str, Any]:
-    manifest = json.loads((folder / MANIFEST).read_text())
-    if manifest["format"] != FORMAT:
+def _read(folder: Path) -> records.MergeManifest:
+    # first of all its format: the keys of another one may be others
+    found = json.loads((folder / MANIFEST).read_text())["format"]
+    if found != FORMAT:
         raise ValueError(
-            f"{folder}: its manifest has format {manifest['format']}, this version reads {FORMAT}; "
+            f"{folder}: its manifest has format {found}, this version reads {FORMAT}; "
             f"delete {folder}, and run the workflow again"
         )
-    return manifest
+    return records.read(folder / MANIFEST, records.MergeManifest)
 
 
 def _from(out: Path, folder: str) -> str:
@@ -137,17 +138,17 @@ def _at(out: Path, folder: str) -> Path:
     return Path(os.path.normpath(out / folder))
 
 
-def _identity(file: Path) -> dict[str, Any]:
+def _identity(file: Path) -> records.SourceFile:
     stat = file.stat()
-    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": _sha256(file)}
+    return records.SourceFile(size=stat.st_size, mtime_ns=stat.st_mtime_ns, sha256=_sha256(file))
 
 
-def _is_merged(file: Path, merged: Mapping[str, Any]) -> bool:
+def _is_merged(file: Path, merged: records.SourceFile) -> bool:
     """Whether a file is the one that was merged. Its content is hashed only where its modification
     time differs, as a copy's does."""
-    if not file.is_file() or file.stat().st_size != merged["size"]:
+    if not file.is_file() or file.stat().st_size != merged.size:
         return False
-    return file.stat().st_mtime_ns == merged["mtime_ns"] or _sha256(file) == merged["sha256"]
+    return file.stat().st_mtime_ns == merged.mtime_ns or _sha256(file) == merged.sha256
 
 
 def _sha256(file: Path) -> str:

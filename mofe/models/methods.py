@@ -1,72 +1,111 @@
-"""Fine-tuning methods: each turns a loaded model into one whose trained part is marked.
+"""Fine-tuning methods on modules: each turns a loaded model into one whose trained part is marked.
 
-A method is a function `(model, settings) -> model` under its name in `METHODS`; a new kind of
-method is a new function here. What `requires_grad` marks afterwards is what is trained, stored and
-laid over the merge again, so training and evaluation rebuild the very same model.
+One function per class of mofe/study/methods.py. What `requires_grad` marks afterwards is what is
+trained, stored and laid over the merge again, so training and evaluation rebuild the very same model.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 from torch import nn
 from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 
 from mofe.layers.experts import SplitExperts
 from mofe.layers.nf4 import nf4
+from mofe.study.methods import Freeze, Full, Ia3, Lora, Method, RsLora, Untuned
 
-Settings = dict[str, Any]
+M = TypeVar("M", bound=Method)
+APPLY: dict[type[Method], Callable[[nn.Module, Method], nn.Module]] = {}
 
 
-def full(model: nn.Module, settings: Settings) -> nn.Module:
-    """Full fine-tuning: every parameter is trained."""
+def apply(model: nn.Module, method: Method) -> nn.Module:
+    """The model under a method, which may change it in place."""
+    return APPLY[type(method)](model, method)
+
+
+def _of(kind: type[M]):
+    """Registers the function that applies a class of methods; a subclass needs its own."""
+
+    def register(function: Callable[[nn.Module, M], nn.Module]):
+        APPLY[kind] = function
+        return function
+
+    return register
+
+
+@_of(Untuned)
+def untuned(model: nn.Module, method: Untuned) -> nn.Module:
+    return model.requires_grad_(False)
+
+
+@_of(Full)
+def full(model: nn.Module, method: Full) -> nn.Module:
     return model.requires_grad_(True)
 
 
-def freeze(model: nn.Module, settings: Settings) -> nn.Module:
-    """MoFE (section 3): the first `frozen` experts of every layer, or "all", keep their weights
-    (with `quantize: nf4` in 4 bits); embeddings, attention, norms, lm_head, router and the other
-    experts are trained.
-
-    Raises ValueError for a dense model and for one with fewer experts than are to be frozen.
-    """
+@_of(Freeze)
+def freeze(model: nn.Module, method: Freeze) -> nn.Module:
+    """Frozen experts become a stack of their own. Raises ValueError for a dense model and for one
+    with fewer experts than are to be frozen."""
     model.requires_grad_(True)
     layers = _expert_layers(model)
     if not layers:
         raise ValueError("recipes: method 'freeze' needs a mixture of experts, the model is dense")
     for parent, experts in layers:
-        frozen = experts.num_experts if settings["frozen"] == "all" else settings["frozen"]
+        frozen = method.frozen_experts(experts.num_experts)
         if frozen > experts.num_experts:
             raise ValueError(
                 f"recipes: frozen is {frozen}, the mixture has {experts.num_experts} experts"
             )
-        quantized = settings.get("quantize") == "nf4"
-        if frozen == experts.num_experts and not quantized:
+        if frozen == experts.num_experts and not method.is_quantized:
             experts.requires_grad_(False)
         else:
-            parent.experts = SplitExperts.partly(experts, frozen, quantized)
+            parent.experts = SplitExperts.partly(experts, frozen, method.is_quantized)
     return model
 
 
-def lora(model: nn.Module, settings: Settings) -> nn.Module:
-    """LoRA, DoRA (`dora: true`) or QLoRA (`quantize: nf4`) by peft: adapters on the `targets`.
-
-    QLoRA first quantises the decoder's linear layers and its experts to NF4, as the QLoRA paper
-    does with all of a model's linear layers; embeddings, norms, router and lm_head stay.
+@_of(Lora)
+def lora(model: nn.Module, method: Lora) -> nn.Module:
+    """By peft. QLoRA first quantises the decoder's linear layers and its experts to NF4, as the
+    QLoRA paper does with all of a model's linear layers; embeddings, norms, router and lm_head stay.
     """
-    from peft import LoraConfig, get_peft_model  # costs seconds to import, as mofe.dora does
+    return _with_products(model, method)
+
+
+@_of(RsLora)
+def rslora(model: nn.Module, method: RsLora) -> nn.Module:
+    return _with_products(model, method, use_rslora=True)
+
+
+@_of(Ia3)
+def ia3(model: nn.Module, method: Ia3) -> nn.Module:
+    from peft import IA3Config, get_peft_model
+
+    config = IA3Config(
+        target_modules=method.targets,
+        feedforward_modules=method.feedforward or [],
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
+
+
+def _with_products(model: nn.Module, method: Lora, **more: bool) -> nn.Module:
+    """The model with LoRA's matrices. more: further arguments of peft's LoraConfig."""
+    from peft import LoraConfig, get_peft_model  # costs seconds to import, as mofe.layers.dora does
     from peft.tuners.lora import LoraLayer
 
     from mofe.layers.dora import Scaled
 
-    if settings.get("quantize") == "nf4":
+    if method.is_quantized:
         _quantize(model)
     config = LoraConfig(
-        r=settings["rank"],
-        lora_alpha=settings["alpha"],
-        target_modules=settings["targets"],
-        lora_dropout=settings.get("dropout", 0.0),
-        use_dora=settings.get("dora", False),
+        r=method.rank,
+        lora_alpha=method.alpha,
+        target_modules=method.targets,
+        lora_dropout=method.dropout or 0.0,
+        use_dora=method.dora or False,
         task_type="CAUSAL_LM",
+        **more,
     )
     model = get_peft_model(model, config)
     for module in model.modules():
@@ -77,18 +116,6 @@ def lora(model: nn.Module, settings: Settings) -> nn.Module:
     if config.use_dora:
         Scaled.put_in(model)
     return model
-
-
-METHODS: dict[str, Callable[[nn.Module, Settings], nn.Module]] = {
-    "full": full,
-    "freeze": freeze,
-    "lora": lora,
-}
-
-
-def apply(model: nn.Module, settings: Settings) -> nn.Module:
-    """The model under a method: `settings` is Plan.params.method."""
-    return METHODS[settings["method"]](model, settings)
 
 
 def merge_and_unload(model: nn.Module) -> nn.Module:

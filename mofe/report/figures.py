@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import json
 import math
 import os
 import statistics
@@ -25,7 +24,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from mofe import records
 from mofe.files import write_atomic
+from mofe.records import LossStep
 from mofe.report import frames, paper
 from mofe.study.tables import Curve
 
@@ -304,7 +305,7 @@ def _line(axis: Axes, at: list[int], points: list[_Point], colour: str, marker: 
 
 
 def _floor_line(axis: Axes, cell) -> None:
-    axis.axhline(frames.floor(cell)[0], color="#333333", lw=0.9, ls=":", zorder=1)
+    axis.axhline(frames.floor(cell).value, color="#333333", lw=0.9, ls=":", zorder=1)
 
 
 def _key(name: str, **style):
@@ -368,16 +369,7 @@ def _losses(path: str | os.PathLike) -> dict[int, float]:
     Raises:
         ValueError: a line is not whole, or its loss is not a finite number.
     """
-    losses = {}
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                record = json.loads(line)
-                losses[record["step"]] = float(record["loss"])
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{path}: line {number} is no step with its loss") from error
-            if not math.isfinite(losses[record["step"]]):
-                raise ValueError(f"{path}: line {number}: loss is {record['loss']}")
+    losses = {step.step: step.loss for step in records.read_lines(path, LossStep)}
     if not losses:
         raise ValueError(f"{path}: holds no step")
     return losses

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import re
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 
+from mofe import records
+from mofe.records import EvalRecord, Floor, TrainRecord
 from mofe.report import paper
 
 Unit = Literal["hours", "seconds"]
@@ -103,7 +103,8 @@ def measure(cell, unit: Unit) -> Measured | None:
 
 def _trainable(cell, unit: Unit) -> Measured:
     """Parameters trained in the last stage: a fact of the recipe, so equal whatever the seed."""
-    counts = [read_train(stages[-1])["trainable_parameters"] for stages in cell.files]
+    last = [records.read(stages[-1], TrainRecord) for stages in cell.files]
+    counts = [record.trainable_parameters for record in last]
     if len(set(counts)) > 1:
         raise ValueError(
             f"{cell.files[0][-1]}: trainable_parameters differs between seeds: "
@@ -116,153 +117,31 @@ def _time(cell, unit: Unit) -> Measured:
     """Training time of all stages of a row, added up: of a stage that several GPUs computed
     together, of each of them, or a model that was shared out would seem cheaper than it is."""
     times = [
-        sum(read_train(path)["device_seconds"] for path in stages) / SECONDS_PER[unit]
+        sum(records.read(path, TrainRecord).device_seconds for path in stages) / SECONDS_PER[unit]
         for stages in cell.files
     ]
     return Measured(statistics.fmean(times), _sd(times), None, None, len(times))
 
 
 def _score(cell, unit: Unit) -> Measured:
-    evals = [read_eval(path) for path in cell.files]
+    evals = [records.read(path, EvalRecord) for path in cell.files]
     for key in ("n", "headline"):
-        if len(found := {record[key] for record in evals}) > 1:
+        if len(found := {getattr(record, key) for record in evals}) > 1:
             raise ValueError(
                 f"{cell.files[0]}: {key} differs between seeds: {', '.join(map(str, sorted(found)))}"
             )
-    headlines = [record["metrics"][record["headline"]] for record in evals]
-    scores = [headline["value"] for headline in headlines]
-    squares = [headline["stderr"] ** 2 for headline in headlines]
+    headlines = [record.metrics[record.headline] for record in evals]
+    scores = [headline.value for headline in headlines]
+    squares = [headline.stderr**2 for headline in headlines]
     stderr = math.sqrt(statistics.fmean(squares))
-    return Measured(statistics.fmean(scores), _sd(scores), stderr, evals[0]["n"], len(scores))
+    return Measured(statistics.fmean(scores), _sd(scores), stderr, evals[0].n, len(scores))
 
 
 def _sd(values: list) -> float | None:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
-def floor(cell) -> tuple[float, str] | None:
-    """The score that needs no model on a task cell's questions, and how it is reached; None where
-    answers are in words, which have no such score."""
-    record = read_eval(cell.files[0])["floor"]
-    return record and (record["value"], record["how"])
-
-
-# --- reading and checking ---------------------------------------------------------------------
-
-_TRAIN_TEXTS = ("recipe", "moe", "stages", "sharding", "git_revision")
-_TRAIN_OBJECTS = ("versions", "hardware", "frozen_sha256")
-_TRAIN_COUNTS = (
-    *("trainable_parameters", "total_parameters", "tokens", "answer_tokens", "steps", "seed"),
-    *("rows", "dropped_rows", "processes", "resumed", "peak_memory_bytes"),
-)
-
-
-def read_train(path: str | os.PathLike) -> dict[str, Any]:
-    """A training's train.json, checked.
-
-    Raises:
-        ValueError: not JSON, a key is missing, or a number is not finite or below zero.
-    """
-    record = _read(path)
-    for key in _TRAIN_COUNTS:
-        _whole(path, record, key)
-    _number(path, record, "seconds", low=0)
-    _number(path, record, "device_seconds", low=0)
-    _number(path, record, "final_loss")
-    for key in _TRAIN_TEXTS:
-        _instance(path, record, key, str, "a text")
-    for key in _TRAIN_OBJECTS:
-        _instance(path, record, key, dict, "an object")
-    return record
-
-
-def read_eval(path: str | os.PathLike) -> dict[str, Any]:
-    """An evaluation's JSON, checked; ``headline`` names the one of its metrics that is shown.
-
-    Raises:
-        ValueError: not JSON, a key is missing, a number is not finite, or a score is outside 0..1.
-    """
-    record = _read(path)
-    _instance(path, record, "headline", str, "a text")
-    for metric in dict.fromkeys((record["headline"], *_at(path, record, "metrics"))):
-        _number(path, record, f"metrics.{metric}.value", low=0, high=1)
-        _number(path, record, f"metrics.{metric}.stderr", low=0, high=1)
-    if _at(path, record, "floor") is not None:
-        _number(path, record, "floor.value", low=0, high=1)
-        _instance(path, record, "floor.how", str, "a text")
-    if _whole(path, record, "n") == 0:
-        raise ValueError(f"{path}: n is 0; an evaluation has questions")
-    _whole(path, record, "seed")
-    for key in ("task", "moe", "stages", "git_revision"):
-        _instance(path, record, key, str, "a text")
-    _instance(path, record, "versions", dict, "an object")
-    return record
-
-
-# Counts of rows that a training set starts from, for a task's and for raw text; then of all.
-_STARTS = (("read", "incomplete", "held_out", "unlabelled"), ("pieces", "read"))
-COUNTS = ("duplicate", "also_in_test", "usable", "sampled", "characters")
-
-
-def read_counts(path: str | os.PathLike) -> dict[str, int]:
-    """What became of a training set's rows (mofe/stages/prepare.py), checked.
-
-    Raises:
-        ValueError: not JSON, a key is missing, a count is not a whole number, or the counts do not
-            add up.
-    """
-    record = _read(path)
-    first, *others = _STARTS["pieces" in record]
-    counts = {key: _whole(path, record, key) for key in (first, *others, *COUNTS)}
-    dropped = sum(counts.get(key, 0) for key in (*_STARTS[0][1:], *COUNTS[:2]))
-    if counts[first] - dropped != counts["usable"]:
-        raise ValueError(
-            f"{path}: usable is {counts['usable']}, but {first} less what was dropped is "
-            f"{counts[first] - dropped}"
-        )
-    return counts
-
-
-def _read(path: str | os.PathLike) -> dict[str, Any]:
-    with open(path, encoding="utf-8") as file:
-        text = file.read()
-    try:
-        record = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not a complete JSON file ({error})") from error
-    if type(record) is not dict:
-        raise ValueError(f"{path}: holds {type(record).__name__}, not an object")
-    return record
-
-
-def _at(path, record: dict, key: str) -> Any:
-    """The value under a dotted key."""
-    value = record
-    for name in key.split("."):
-        if not isinstance(value, dict) or name not in value:
-            raise ValueError(f"{path}: {key} is missing")
-        value = value[name]
-    return value
-
-
-def _number(path, record: dict, key: str, low: float = -math.inf, high: float = math.inf) -> float:
-    value = _at(path, record, key)
-    # By exact type, as JSON has them: isinstance would take true for a number.
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise ValueError(f"{path}: {key} is {value!r}, not a finite number")
-    if not low <= value <= high:
-        raise ValueError(f"{path}: {key} is {value}, outside {low} to {high}")
-    return value
-
-
-def _whole(path, record: dict, key: str) -> int:
-    value = _number(path, record, key, low=0)
-    if type(value) is not int:
-        raise ValueError(f"{path}: {key} is {value}, not a whole number")
-    return value
-
-
-def _instance(path, record: dict, key: str, kind: type, name: str) -> None:
-    value = _at(path, record, key)
-    if type(value) is not kind:
-        raise ValueError(f"{path}: {key} is {value!r}, not {name}")
+def floor(cell) -> Floor | None:
+    """The score that needs no model on a task cell's questions; None where answers are in words,
+    which have no such score."""
+    return records.read(cell.files[0], EvalRecord).floor

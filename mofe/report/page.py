@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
+from mofe import records
 from mofe.files import write_atomic
+from mofe.records import EvalRecord, Hardware, TrainRecord
 from mofe.report import frames
 from mofe.report.tables import BESIDE, entry, headings, kind_by_column, shown_labels
+from mofe.templates import render
+from mofe.units import duration
 
 # The counts of a training set, as the page heads them.
 _COUNTED = (
@@ -37,13 +40,7 @@ _COUNTED = (
 )
 _METRICS = {"exact": "the share of exact matches"}
 _MINUS = "\u2212"
-_TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
 
 def write(
@@ -77,16 +74,17 @@ def write(
     Raises:
         ValueError: a result is not what it should be; ``out`` is then left as it was.
     """
-    trained = [frames.read_train(path) for path in trainings]
-    evaluated = [frames.read_eval(path) for path in evaluations]
-    page = _TEMPLATES.get_template("report.html.jinja").render(
+    trained = [records.read(path, TrainRecord) for path in trainings]
+    evaluated = [records.read(path, EvalRecord) for path in evaluations]
+    page = render(
+        _TEMPLATE,
         study=study,
         notes=notes,
         beside=BESIDE,
         tables=[view(table, unit) for table in tables],
         figures=[image(path, caption) for path, caption in figures],
         assumptions=[{"key": "", **it, "choice": in_words(it["choice"])} for it in assumptions],
-        data={name: frames.read_counts(path) for name, path in data.items()},
+        data={name: records.read_counts(path) for name, path in data.items()},
         counted=_COUNTED,
         mixes=[mixed(name, mix["data"], mix["trainings"]) for name, mix in mixes.items()],
         provenance=provenance(trained, evaluated),
@@ -249,7 +247,7 @@ def _last_lines(table, frame: pd.DataFrame, heading: str) -> dict[str, str]:
     floor = frames.floor(next(cell for cell in _scored(table) if cell.column == heading))
     least, most = lines["stderr"].min(), lines["stderr"].max()
     return {
-        "floor": f"{floor[0]:.4f}" if floor else "none",
+        "floor": f"{floor.value:.4f}" if floor else "none",
         "stderr": span((least, most), ".4f"),
         "n": " or ".join(f"{n:,}" for n in sorted(set(lines["n"]))),
     }
@@ -263,16 +261,16 @@ def _scored(table) -> list:
 
 def floors(table) -> list[str]:
     """How each floor of a table is reached, in words, each once."""
-    return list(dict.fromkeys(it[1] for cell in _scored(table) if (it := frames.floor(cell))))
+    return list(dict.fromkeys(it.how for cell in _scored(table) if (it := frames.floor(cell))))
 
 
 def others(table) -> list[str]:
     """In words: what the evaluations behind a column measured besides the score it shows."""
     found: dict[tuple[str, str], list[float]] = {}
     for cell in _scored(table):
-        for record in map(frames.read_eval, cell.files):
-            for metric in record["metrics"].keys() - {record["headline"]}:
-                value = record["metrics"][metric]["value"]
+        for record in (records.read(file, EvalRecord) for file in cell.files):
+            for metric in record.metrics.keys() - {record.headline}:
+                value = record.metrics[metric].value
                 found.setdefault((cell.column, metric), []).append(value)
     return [
         f"{column}: {_METRICS.get(metric, metric)} is {span(values, '.4f')}."
@@ -320,60 +318,56 @@ def _best(lines: pd.DataFrame, name: str) -> str:
 def mixed(name: str, data: Sequence[str], trainings: Sequence[str | os.PathLike]) -> dict[str, Any]:
     """A mix of training sets, and what its runs took of them: rows an epoch, and over-long rows
     that they left out. They differ between runs only where a recipe has a max_length of its own."""
-    records = [frames.read_train(path) for path in trainings]
+    runs = [records.read(path, TrainRecord) for path in trainings]
     return {
         "name": name,
         "data": data,
-        "trainings": len(records),
-        "rows": span([record["rows"] for record in records], ","),
-        "dropped": span([record["dropped_rows"] for record in records], ","),
+        "trainings": len(runs),
+        "rows": span([run.rows for run in runs], ","),
+        "dropped": span([run.dropped_rows for run in runs], ","),
     }
 
 
 # --- provenance -------------------------------------------------------------------------------
 
 
-def provenance(trained: Sequence[dict], evaluated: Sequence[dict]) -> dict[str, Any]:
+def provenance(trained: Sequence[TrainRecord], evaluated: Sequence[EvalRecord]) -> dict[str, Any]:
     """Where the numbers come from: seeds, code, versions, hardware, and what was trained."""
-    records = [*trained, *evaluated]
-    frozen = [record for record in trained if record["frozen_sha256"].get("before")]
-    packages = sorted({name for record in records for name in record["versions"]})
+    everything = [*trained, *evaluated]
+    frozen = [record.frozen_sha256 for record in trained if record.frozen_sha256.any]
+    packages = sorted({name for record in everything for name in record.versions})
     return {
-        "seeds": _distinct(str(seed) for seed in sorted({r["seed"] for r in trained})),
+        "seeds": _distinct(str(seed) for seed in sorted({r.seed for r in trained})),
         "trainings": len(trained),
         "evaluations": len(evaluated),
-        "seconds": duration(sum(record["device_seconds"] for record in trained)),
-        "tokens": sum(record["tokens"] for record in trained),
-        "revisions": _distinct(record["git_revision"] for record in records),
-        "hardware": _distinct(_hardware(record["hardware"]) for record in trained),
+        "seconds": duration(sum(record.device_seconds for record in trained)),
+        "tokens": sum(record.tokens for record in trained),
+        "revisions": _distinct(record.git_revision for record in everything),
+        "hardware": _distinct(_hardware(record.hardware) for record in trained),
         "versions": {
-            name: ", ".join(_distinct(str(r["versions"].get(name, "none")) for r in records))
+            name: ", ".join(_distinct(r.versions.get(name, "none") for r in everything))
             for name in packages
         },
         "processes": _processes(trained),
         "resumed": _resumed(trained),
-        "memory": max((record["peak_memory_bytes"] for record in trained), default=0),
+        "memory": max((record.peak_memory_bytes for record in trained), default=0),
         "frozen": len(frozen),
-        "unchanged": sum(_unchanged(record) for record in frozen),
+        "unchanged": sum(hashes.unchanged for hashes in frozen),
         "recipes": _by_recipe(trained),
-        "runs": [{**record, "experts": _experts(record)} for record in trained],
+        "runs": [{"record": record, "experts": _experts(record)} for record in trained],
     }
 
 
-def _experts(record: dict) -> str:
-    if not record["frozen_sha256"].get("before"):
+def _experts(record: TrainRecord) -> str:
+    """In words: what became of what was frozen."""
+    if not record.frozen_sha256.any:
         return "none frozen"
-    return "unchanged" if _unchanged(record) else "changed"
+    return "unchanged" if record.frozen_sha256.unchanged else "changed"
 
 
-def _unchanged(record: dict) -> bool:
-    """Are the frozen experts bit for bit what they were before training?"""
-    return record["frozen_sha256"].get("before") == record["frozen_sha256"].get("after")
-
-
-def _processes(trained: Sequence[dict]) -> list[str]:
+def _processes(trained: Sequence[TrainRecord]) -> list[str]:
     """In words: how many trainings ran on how many processes."""
-    kinds = Counter((record["processes"], record["sharding"]) for record in trained)
+    kinds = Counter((record.processes, record.sharding) for record in trained)
     return [
         f"{count} training{'s' * (count != 1)} on {processes} process{'es' * (processes != 1)}"
         + (f" ({sharding})" if sharding != "none" else "")
@@ -381,30 +375,29 @@ def _processes(trained: Sequence[dict]) -> list[str]:
     ]
 
 
-def _resumed(trained: Sequence[dict]) -> str:
+def _resumed(trained: Sequence[TrainRecord]) -> str:
     """In words: how many trainings went on from a checkpoint."""
-    times = [record["resumed"] for record in trained]
+    times = [record.resumed for record in trained]
     resumed = len([it for it in times if it])
     return f"{resumed} of {len(times)} trainings, {sum(times)} times in all"
 
 
-def _hardware(hardware: Mapping[str, Any]) -> str:
-    gpus = ", ".join(map(str, hardware.get("gpus", ()))) or "no GPU"
-    return f"{hardware.get('cpu', 'unknown CPU')}, {hardware.get('cores', '?')} cores, {gpus}"
+def _hardware(hardware: Hardware) -> str:
+    return f"{hardware.cpu}, {hardware.cores} cores, {', '.join(hardware.gpus) or 'no GPU'}"
 
 
-def _by_recipe(trained: Sequence[dict]) -> list[dict[str, Any]]:
-    recipes: dict[str, list[dict]] = {}
+def _by_recipe(trained: Sequence[TrainRecord]) -> list[dict[str, Any]]:
+    recipes: dict[str, list[TrainRecord]] = {}
     for record in trained:
-        recipes.setdefault(record["recipe"], []).append(record)
+        recipes.setdefault(record.recipe, []).append(record)
     return [
         {
             "recipe": recipe,
             "trainings": len(runs),
-            "steps": sum(run["steps"] for run in runs),
-            "tokens": sum(run["tokens"] for run in runs),
-            "seconds": duration(seconds := sum(run["device_seconds"] for run in runs)),
-            "speed": sum(run["tokens"] for run in runs) / seconds if seconds else None,
+            "steps": sum(run.steps for run in runs),
+            "tokens": sum(run.tokens for run in runs),
+            "seconds": duration(seconds := sum(run.device_seconds for run in runs)),
+            "speed": sum(run.tokens for run in runs) / seconds if seconds else None,
         }
         for recipe, runs in recipes.items()
     ]
@@ -412,13 +405,3 @@ def _by_recipe(trained: Sequence[dict]) -> list[dict[str, Any]]:
 
 def _distinct(texts: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(texts))
-
-
-def duration(seconds: float) -> str:
-    """A time to read: "41.2 s", "12 min 3 s", "3 h 20 min"."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"

@@ -11,19 +11,25 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import re
 import textwrap
-from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
+from mofe import records
 from mofe.files import write_atomic
+from mofe.markdown import plain
+from mofe.markdown import table as markdown_table
+from mofe.records import TrainRecord
 from mofe.report import frames, paper
+from mofe.templates import render
+from mofe.units import parameters
 
 BESIDE = "Not in the paper"  # heads the columns that only we have
 
 # What a page 345 pt wide (article, 10 pt) can take: longer texts are broken into lines.
+_TEMPLATE = Path(__file__).with_name("table.tex.jinja")
 _HEADING_WIDTH = 10
 _LABEL_WIDTH, _LABEL_WIDTH_BESIDE_MANY, _MANY = 20, 10, 3
 
@@ -122,17 +128,6 @@ def format_pair(value: float, sd: float, kind: str) -> tuple[str, str]:
     return f"{value:.{decimals}f}", "" if pd.isna(sd) else f"{sd:.{decimals}f}"
 
 
-def parameters(count: float) -> str:
-    """A count as the paper prints it: 1.86B, 0.34B, 2.3M; below a million 12.3K, then in ones."""
-    if count >= 1e8:
-        return f"{count / 1e9:.2f}B"
-    if count >= 1e6:
-        return f"{count / 1e6:.1f}M"
-    if count >= 1e3:
-        return f"{count / 1e3:.1f}K"
-    return f"{count:.0f}"
-
-
 def _decimals(time: float) -> int:
     """Three digits of a time are worth reading, whichever unit it is in; at most 3 decimals."""
     return min(3, max(0, 2 - math.floor(math.log10(time)))) if time > 0 else 0
@@ -191,10 +186,13 @@ def note(table, frame: pd.DataFrame, unit: frames.Unit) -> str:
 def _shared(table) -> bool:
     """Whether a training time is of more than one process."""
     timed = [cell for row in table.rows for cell in row.cells if cell.kind == "time"]
-    records = (
-        frames.read_train(path) for cell in timed for stages in cell.files for path in stages
+    runs = (
+        records.read(path, TrainRecord)
+        for cell in timed
+        for stages in cell.files
+        for path in stages
     )
-    return any(record["processes"] > 1 for record in records)
+    return any(run.processes > 1 for run in runs)
 
 
 # --- LaTeX ------------------------------------------------------------------------------------
@@ -238,77 +236,61 @@ def escape(text: str) -> str:
 def latex(table, frame: pd.DataFrame, unit: frames.Unit) -> str:
     """A table float that needs the booktabs package and nothing else, within a page's width.
 
-    Pandas lays it out. Ours and the paper's values have a column each under their common heading,
-    so that digits align whatever stands beside them.
+    Ours and the paper's values have a column each under their common heading, so that digits align
+    whatever stands beside them.
     """
-    labels, many = len(table.label_headings), len(table.columns) >= _MANY
-    columns, specs = [], []
-    for at, (group, heading) in enumerate(headings(table, unit)):
-        counts = at < labels and all(row.labels[at].isdigit() for row in table.rows)
-        specs.append(r"r@{\,}l" if at >= labels else "c" if counts else "l")
-        shown = _broken(heading, _HEADING_WIDTH, "l" if specs[-1] == "l" else "c", "b")
-        columns += [(escape(group), shown, n) for n in ((at,) if at < labels else (at, ~at))]
-    cells = [
-        [*texts, *(text for it in row for text in _latex_entry(it))]
-        for texts, row in zip(_latex_labels(table), entries(table, frame, unit), strict=True)
-    ]
-    style = pd.DataFrame(cells, columns=pd.MultiIndex.from_tuples(columns)).style
-    grouped = any(group for group, *_ in columns)
-    style.hide(axis="index").hide(axis="columns", level=[2] if grouped else [0, 2])
-    commands = {"smallskip": "", "footnotesize": ""}
-    commands["setlength"] = rf"{{\tabcolsep}}{{{2.5 if many else 5}pt}}"
-    style.set_table_styles([{"selector": k, "props": f":{v};"} for k, v in commands.items()])
-    caption = escape(table.caption)
-    text = style.to_latex(
-        column_format=f"@{{}}{''.join(specs)}@{{}}",
-        position="htbp",
-        position_float="centering",
-        hrules=True,
-        label=f"tab:mofe-{table.number}",
-        caption=(f"{caption} {escape(note(table, frame, unit))}", caption),
-        multicol_align="c",
+    columns, many = _latex_columns(table, unit), len(table.columns) >= _MANY
+    room = _LABEL_WIDTH_BESIDE_MANY if many else _LABEL_WIDTH
+    labels = [[_lines(text, room) for text in texts] for texts in shown_labels(table)]
+    return render(
+        _TEMPLATE,
+        filters={"tex": escape},
+        table=table,
+        note=note(table, frame, unit),
+        column_gap=2.5 if many else 5,
+        columns=columns,
+        groups=_latex_groups(columns),
+        blocks=any(texts and not texts[0] for texts in labels),
+        rows=list(zip(labels, entries(table, frame, unit), strict=True)),
     )
-    # Pandas draws no rules under groups of columns; the groups' line is the first one that ends.
-    end = "\\\\\n"
-    return text.replace(end, end + _latex_rules(columns), 1) if grouped else text
 
 
-def _latex_rules(columns: list[tuple[str, str, int]]) -> str:
-    """The rules under the groups of columns."""
-    rules, at = "", 1
-    for group, members in itertools.groupby(group for group, *_ in columns):
-        width = len(list(members))
-        rules += rf"\cmidrule(lr){{{at}-{at + width - 1}}}" if group else ""
-        at += width
-    return rules + "\n"
+@dataclass(frozen=True)
+class LatexColumn:
+    """A column as the template sets it.
+
+    group, heading: its headings, the lower one in lines. align: l or c. width: of how many of
+    LaTeX's columns it is made, 2 for a value of ours beside the paper's.
+    """
+
+    group: str
+    heading: list[str]
+    align: str
+    width: int
 
 
-def _latex_labels(table) -> list[list[str]]:
-    """The rows' labels; a new parent ("Medium") opens a block, set off from the one before."""
-    shown = shown_labels(table)
-    blocks = any(labels and not labels[0] for labels in shown)
-    room = _LABEL_WIDTH_BESIDE_MANY if len(table.columns) >= _MANY else _LABEL_WIDTH
-    lines = [[_broken(text, room, "l", "t") for text in labels] for labels in shown]
-    for line in lines[1:]:
-        if blocks and line[0]:
-            line[0] = rf"\addlinespace {line[0]}"
-    return lines
+def _latex_columns(table, unit: frames.Unit) -> list[LatexColumn]:
+    """All columns: words are aligned left; counts and the headings of values are centred."""
+    labels, columns = len(table.label_headings), []
+    for at, (group, heading) in enumerate(headings(table, unit)):
+        words = at < labels and not all(row.labels[at].isdigit() for row in table.rows)
+        lines = _lines(heading, _HEADING_WIDTH)
+        columns.append(LatexColumn(group, lines, "l" if words else "c", 1 if at < labels else 2))
+    return columns
 
 
-def _latex_entry(it: Entry) -> tuple[str, str]:
-    """Ours and the paper's."""
-    # The leading zero of a deviation of a score says nothing: .0031.
-    sd = rf"$_{{\pm {it.sd.removeprefix('0')}}}$" if it.sd else ""
-    return it.ours + sd, rf"{{\scriptsize({it.paper})}}" if it.paper else ""
+def _latex_groups(columns: list[LatexColumn]) -> list[tuple[str, int, int]]:
+    """(group, its first of LaTeX's columns from 1, its last); none where no column has a group."""
+    groups, last = [], 0
+    for group, members in itertools.groupby(columns, key=lambda column: column.group):
+        first, last = last + 1, last + sum(column.width for column in members)
+        groups.append((group, first, last))
+    return groups if any(group for group, *_ in groups) else []
 
 
-def _broken(text: str, width: int, align: str, position: str) -> str:
-    """Escaped text, in lines of at most ``width`` characters where it has spaces or hyphens."""
-    lines = [escape(line) for line in textwrap.wrap(text, width, break_long_words=False)]
-    if len(lines) < 2:
-        return "".join(lines)
-    begin = rf"\begin{{tabular}}[{position}]{{@{{}}{align}@{{}}}}"
-    return begin + r"\\".join(lines) + r"\end{tabular}"
+def _lines(text: str, width: int) -> list[str]:
+    """Text in lines of at most ``width`` characters where it has spaces or hyphens to break at."""
+    return textwrap.wrap(text, width, break_long_words=False)
 
 
 # --- markdown ---------------------------------------------------------------------------------
@@ -317,11 +299,10 @@ def _broken(text: str, width: int, align: str, position: str) -> str:
 def markdown(table, frame: pd.DataFrame, unit: frames.Unit) -> str:
     """The table in GitHub's markdown, with a group in front of its heading: "Model: General"."""
     pairs = [*headings(table, unit), *((BESIDE, text) for text in table.beside)]
-    heads = [f"{group}: {text}" if group else text for group, text in pairs]
-    aligns = [":--"] * len(table.label_headings)
-    aligns += ["--:"] * (len(table.columns) + len(table.beside))
+    heads = [plain(f"{group}: {text}" if group else text) for group, text in pairs]
+    count = len(table.label_headings)
     rows = [
-        [*labels, *map(_markdown_entry, (*row, *beside))]
+        [plain(text) for text in (*labels, *map(_markdown_entry, (*row, *beside)))]
         for labels, row, beside in zip(
             shown_labels(table),
             entries(table, frame, unit),
@@ -329,22 +310,13 @@ def markdown(table, frame: pd.DataFrame, unit: frames.Unit) -> str:
             strict=True,
         )
     ]
-    lines = [_markdown_line(cells) for cells in ([_plain(head) for head in heads], aligns)]
-    lines += [_markdown_line(map(_plain, row)) for row in rows]
-    title = f"**Table {table.number}.** {_plain(table.caption)}"
-    return "\n".join([title, "", *lines, "", note(table, frame, unit), ""])
-
-
-def _markdown_line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    align = "l" * count + "r" * (len(heads) - count)
+    title = f"**Table {table.number}.** {plain(table.caption)}"
+    body = markdown_table(heads, rows, align, padded=False)
+    return f"{title}\n\n{body}\n\n{note(table, frame, unit)}\n"
 
 
 def _markdown_entry(it: Entry) -> str:
     published = f"({it.paper})" if it.paper else ""
     ours = f"{it.ours} ± {it.sd}" if it.sd else it.ours
     return " ".join(filter(None, (ours, published)))
-
-
-def _plain(text: str) -> str:
-    """Text that markdown shows as it is."""
-    return re.sub(r"([\\`*_|<\[\]])", r"\\\1", text)

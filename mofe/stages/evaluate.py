@@ -12,7 +12,7 @@ import math
 import statistics
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +23,22 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LogitsProcessor, StoppingCriteria
 
-from mofe import provenance, tasks
+from mofe import provenance, records, tasks
 from mofe.estimate import memory
 from mofe.files import write_atomic
 from mofe.layers import experts
 from mofe.layers.branches import Tree, collate
 from mofe.layers.positions import only_at
 from mofe.models import devices, load
+from mofe.records import AskedQuestion, ChoiceAnswer, Floor, Metric, Scores, WrittenAnswer
 from mofe.stages import questions as asking
+from mofe.study.methods import Method, parse
 from mofe.training import tokens
 
-# A task's metrics, and the field of a question's record that each is the mean of. The first metric
-# is the task's headline.
+Answer = ChoiceAnswer | WrittenAnswer
+
+# A task's metrics, and the field of an answer that each is the mean of. The first metric is the
+# task's headline.
 CHOSEN = {"acc": "correct"}
 WRITTEN = {"f1": "f1", "exact": "exact"}
 
@@ -217,120 +221,113 @@ def tokens_lost(ids: Sequence[int], most: int) -> int:
 def score(
     model: nn.Module,
     tokenizer,
-    questions: Sequence[Mapping[str, Any]],
+    questions: Sequence[AskedQuestion],
     params: Mapping[str, Any],
-) -> list[dict[str, Any]]:
-    """One record per question of a task: the question as it was asked, the answer and its scores.
+) -> list[Answer]:
+    """The answer to every question of a task, with its scores.
 
     questions: built by mofe.stages.questions with `params` (Plan.params.task). tokenizer: only free
-    text needs it. Multiple choice: the options' log-likelihoods, the target's index, the model's
-    choice, and whether it is correct as lm-eval's `acc` has it. Free text: the reference, the
-    generated text, and its scores by the task.
+    text needs it.
     """
     scorer = AnswerScorer(model, tokenizer)
-    if in_words(questions):
-        answers = _written(scorer, questions, tasks.answer_scores(params))
-    else:
-        answers = _chosen(scorer, questions)
-    kept = ("task", "question", "prompt_sha256")
-    return [
-        {**{key: question[key] for key in kept}, **answer}
-        for question, answer in zip(questions, answers, strict=True)
-    ]
+    if questions[0].in_words:
+        return list(_written(scorer, questions, tasks.answer_scores(params)))
+    return list(_chosen(scorer, questions))
 
 
-def in_words(questions: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a task's answers are free text, and not one of several options."""
-    return questions[0]["options"] is None
-
-
-def _chosen(scorer: AnswerScorer, questions: Sequence[Mapping[str, Any]]):
-    asked = [pair for q in questions for pair in zip(q["ids"], q["starts"], strict=True)]
+def _chosen(scorer: AnswerScorer, questions: Sequence[AskedQuestion]) -> Iterator[ChoiceAnswer]:
+    asked = [pair for q in questions for pair in zip(q.ids, q.starts, strict=True)]
     scores = iter(scorer.loglikelihoods(asked))
     for question in questions:
-        likelihoods = [next(scores) for _ in question["options"]]
+        likelihoods = [next(scores) for _ in question.options]
         choice = likelihoods.index(max(likelihoods))
-        yield {
-            "prompt_cut": max(tokens_lost(ids, scorer.room + 1) for ids in question["ids"]),
-            "options": question["options"],
-            "target": question["target"],
-            "choice": choice,
-            "loglikelihoods": [round(x, 6) for x in likelihoods],
-            "correct": int(choice == question["target"]),
-        }
+        yield ChoiceAnswer(
+            task=question.task,
+            question=question.question,
+            prompt_sha256=question.prompt_sha256,
+            prompt_cut=max(tokens_lost(ids, scorer.room + 1) for ids in question.ids),
+            options=question.options,
+            target=question.target,
+            choice=choice,
+            loglikelihoods=[round(x, 6) for x in likelihoods],
+            correct=int(choice == question.target),
+        )
 
 
-def _written(scorer: AnswerScorer, questions: Sequence[Mapping[str, Any]], scores):
-    sharing: dict[tuple[tuple[str, ...], int], list[int]] = defaultdict(list)  # numbers by settings
+def _written(
+    scorer: AnswerScorer, questions: Sequence[AskedQuestion], scores
+) -> Iterator[WrittenAnswer]:
+    alike: dict[tuple[tuple[str, ...], int], list[int]] = defaultdict(list)
     for number, question in enumerate(questions):
-        sharing[tuple(question["stops"]), question["most"]].append(number)
+        alike[question.stops, question.most].append(number)
     texts = [""] * len(questions)
-    for (stops, most), numbers in sharing.items():
-        prompts = [questions[number]["ids"][0] for number in numbers]
+    for (stops, most), numbers in alike.items():
+        prompts = [questions[number].ids[0] for number in numbers]
         for number, text in zip(numbers, scorer.generate(prompts, stops, most), strict=True):
             texts[number] = text
     for question, text in zip(questions, texts, strict=True):
-        scored = scores[question["task"]](json.loads(question["row"]), [text])
-        yield {
-            "prompt_cut": tokens_lost(question["ids"][0], scorer.room - question["most"]),
-            "reference": question["reference"],
-            "generated": text,
+        scored = scores[question.task](json.loads(question.row), [text])
+        yield WrittenAnswer(
+            task=question.task,
+            question=question.question,
+            prompt_sha256=question.prompt_sha256,
+            prompt_cut=tokens_lost(question.ids[0], scorer.room - question.most),
+            reference=question.reference,
+            generated=text,
             **{field: scored[metric] for metric, field in WRITTEN.items()},
-        }
+        )
 
 
-def summarise(questions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The number of questions n, the task's metrics, which of them is the headline, and the floor.
+def summarise(answers: Sequence[Answer]) -> Scores:
+    """The number of answers n, the task's metrics, which of them is the headline, and the floor.
 
     A metric is a mean with lm-eval's closed-form standard error: the sample's standard deviation
     divided by the root of n. The floor is what the best constant answer reaches; free text has
     none, because its questions have no answer in common. Raises ValueError where there are fewer
     than two questions.
     """
-    n = len(questions)
+    n = len(answers)
     if n < 2:
         raise ValueError(f"tasks: {n} question(s) are too few for a standard error")
-    written = "generated" in questions[0]
+    written = isinstance(answers[0], WrittenAnswer)
     metrics = WRITTEN if written else CHOSEN
-    return {
-        "n": n,
-        "headline": next(iter(metrics)),
-        "metrics": {m: _mean([q[field] for q in questions]) for m, field in metrics.items()},
-        "floor": None if written else floor(questions),
-    }
+    return Scores(
+        n=n,
+        headline=next(iter(metrics)),
+        metrics={
+            metric: _mean([getattr(answer, field) for answer in answers])
+            for metric, field in metrics.items()
+        },
+        floor=None if written else floor(answers),
+    )
 
 
-def _mean(values: Sequence[float]) -> dict[str, float]:
+def _mean(values: Sequence[float]) -> Metric:
     stderr = statistics.stdev(values) / math.sqrt(len(values))
-    return {"value": statistics.fmean(values), "stderr": stderr}
+    return Metric(value=statistics.fmean(values), stderr=stderr)
 
 
-def floor(questions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def floor(answers: Sequence[ChoiceAnswer]) -> Floor:
     """The share of questions that the best constant answer gets right.
 
     Where questions share closed sets of options (on average at least 20 questions per set), it is
     the commonest label of each set. Where each question has its own options, it is the best
     position.
     """
-    sets = Counter(tuple(q["options"]) for q in questions)
-    closed = len(questions) >= 20 * len(sets)
-    right = Counter((tuple(q["options"]) if closed else (), q["target"]) for q in questions)
+    sets = Counter(answer.options for answer in answers)
+    closed = len(answers) >= 20 * len(sets)
+    right = Counter((answer.options if closed else (), answer.target) for answer in answers)
     best: Counter = Counter()
     for (options, _), count in right.items():
         best[options] = max(best[options], count)
     how = "the commonest label of each set of options" if closed else "always the same position"
-    return {"value": sum(best.values()) / len(questions), "how": how}
+    return Floor(value=sum(best.values()) / len(answers), how=how)
 
 
-def ready(
-    merge: str, chain: Sequence[Mapping[str, Any]], trained: Sequence[str | Path]
-) -> nn.Module:
+def ready(merge: str, chain: Sequence[Method], trained: Sequence[str | Path]) -> nn.Module:
     """A variant on its device, with its equal experts held and computed once; arguments as in
     load.variant."""
-    model = load.variant(merge, chain, trained)
-    if not chain:
-        model.requires_grad_(False)  # nothing was trained, so nothing needs a float32 master
-    return devices.to_device(experts.fold_duplicates(model))
+    return devices.to_device(experts.fold_duplicates(load.variant(merge, chain, trained)))
 
 
 def evaluate_variant(
@@ -348,30 +345,31 @@ def evaluate_variant(
     answers.
 
     merge, trained, chain as in train_variant; asked: the file of the questions
-    (mofe.stages.questions), which were made with `params` (Plan.params.task); names: of merge,
-    stages and seed, for the record. Returns a line for the user.
+    (mofe.stages.questions), which were made with `params` (Plan.params.task); names: `moe`,
+    `stages` and `seed`, for the record. Returns a line for the user.
     """
     started = time.perf_counter()
     built = asking.read(asked)
-    tokenizer = load.tokenizer(merge) if in_words(built) else None  # loading one takes a while
-    answered = score(ready(merge, chain, trained), tokenizer, built, params)
-    lines = "".join(json.dumps(q) + "\n" for q in answered)
+    tokenizer = load.tokenizer(merge) if built[0].in_words else None  # loading one takes a while
+    model = ready(merge, [parse(stage) for stage in chain], trained)
+    answered = score(model, tokenizer, built, params)
+    lines = "".join(map(records.line, answered))
     # no time stamp in the header: equal records are equal files
     write_atomic(questions, gzip.compress(lines.encode(), mtime=0))
-    summary = summarise(answered)
-    result = {
-        "task": params["name"],
+    scores = summarise(answered)
+    result = records.EvalRecord(
+        task=params["name"],
         **names,
-        **summary,
-        "questions": questions.name,
-        "seconds": time.perf_counter() - started,
-        "config_hash": provenance.hash_config({**names, "chain": list(chain), "task": params}),
+        **dict(scores),
+        questions=questions.name,
+        seconds=time.perf_counter() - started,
+        config_hash=provenance.hash_config({**names, "chain": list(chain), "task": params}),
         **provenance.stamp(),
-    }
-    write_atomic(record, json.dumps(result, indent=2, allow_nan=False) + "\n")
-    headline, bottom = summary["metrics"][summary["headline"]], summary["floor"]
-    said = f" (floor {bottom['value']:.4f})" if bottom else ""
+    )
+    records.write(record, result)
+    shown = scores.metrics[scores.headline]
+    floor_said = f" (floor {scores.floor.value:.4f})" if scores.floor else ""
     return (
-        f"{params['name']} {headline['value']:.4f} ± {headline['stderr']:.4f} on {summary['n']} "
-        f"questions{said}"
+        f"{params['name']} {shown.value:.4f} ± {shown.stderr:.4f} on {scores.n} "
+        f"questions{floor_said}"
     )

@@ -1,10 +1,9 @@
 """The plan: what a study will take, before a GPU-hour is spent (rule `plan`).
 
 Parameters are counted on the real modules too, without their weights (on the meta device), and must be
-those of mofe/study/shapes.py.
+those of mofe/study/methods.py.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,15 +12,17 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
+from mofe import records
 from mofe.estimate.cost import Costs
-from mofe.estimate.forecast import forecast, markdown, summary
+from mofe.estimate.forecast import forecast
+from mofe.estimate.page import markdown, summary
 from mofe.files import write_atomic
 from mofe.layers import parameters
 from mofe.models import methods
 from mofe.study.load import load_study
+from mofe.study.methods import Method
 from mofe.study.plan import Plan
 from mofe.study.shapes import Shape
-from mofe.study.variants import Stage
 
 MIXTURE_KEYS = ("num_local_experts", "num_experts_per_tok")
 
@@ -33,14 +34,13 @@ def write(*, config: Mapping[str, Any], markdown_file: Path, json_file: Path) ->
     real modules are not those that were estimated with.
     """
     costs = Costs(Plan(load_study(config)))
-    found = forecast(costs)
-    found["counted_models"] = check_counts(costs)
-    write_atomic(json_file, json.dumps(found, indent=2) + "\n")
+    found = forecast(costs, check_counts(costs))
+    records.write(json_file, found)
     write_atomic(markdown_file, markdown(found))
     return summary(found) + f"\n{markdown_file} has the rest"
 
 
-def count_on_modules(shape: Shape, settings: Mapping[str, Any]) -> tuple[int, int]:
+def count_on_modules(shape: Shape, method: Method) -> tuple[int, int]:
     """(all, trained) parameters of the real model under a method, without its weights."""
     sizes = {name: value for name, value in asdict(shape).items() if value is not None}
     dense = not shape.num_local_experts
@@ -52,7 +52,7 @@ def count_on_modules(shape: Shape, settings: Mapping[str, Any]) -> tuple[int, in
             if dense
             else MixtralForCausalLM(MixtralConfig(**sizes))
         )
-        model = methods.apply(model, dict(settings))
+        model = methods.apply(model, method)
     everything = sum(p.numel() for p in model.parameters())
     return everything, sum(p.numel() for p in parameters.trained(model).values())
 
@@ -60,22 +60,23 @@ def count_on_modules(shape: Shape, settings: Mapping[str, Any]) -> tuple[int, in
 def check_counts(costs: Costs) -> int:
     """Count every trained model of the study on the real modules; returns how many kinds there are.
 
-    Raises RuntimeError where the modules and mofe/study/shapes.py disagree.
+    Raises RuntimeError where the modules and mofe/study/methods.py disagree.
     """
-    plan = costs.plan
-    kinds = [
-        (costs.moe_shape(v.moe.name), plan.params.method(v.stages[-1]))
-        for v in plan.trained.values()
-    ]
+    plan, study = costs.plan, costs.study
+    kinds = {
+        (costs.moe_shape(v.moe.name), v.stages[-1].recipe): None for v in plan.trained.values()
+    }
     for model in plan.models:
-        for mix, recipe in (costs.study.models[model].train or {}).items():
-            kinds.append((costs.shape(model), plan.params.method(Stage(mix, recipe))))
-    distinct = {json.dumps([asdict(shape), method]): (shape, method) for shape, method in kinds}
-    for shape, method in distinct.values():
-        expected = shape.total(method), shape.trainable(method)
+        for recipe in (study.models[model].train or {}).values():
+            kinds[costs.shape(model), recipe] = None
+    for shape, recipe in kinds:
+        method = study.recipes[recipe]
+        expected = method.total(shape), method.trainable(shape)
         found = count_on_modules(shape, method)
         if found != expected:
             raise RuntimeError(
-                f"mofe/study/shapes.py: {expected} parameters under {method}, but the modules have {found}"
+                f"mofe/study/methods.py: recipe '{recipe}' should have {expected} parameters (all, "
+                f"trained), but its modules have {found}; correct `added` or `frozen_experts` of "
+                f"{type(method).__name__}"
             )
-    return len(distinct)
+    return len(kinds)

@@ -1,6 +1,5 @@
 """Training sets: rows of a source become prompts and answers, sampled once for all variants."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mofe import tasks
+from mofe import records, tasks
 from mofe.data import schema, sources
 from mofe.files import write_atomic
 
@@ -19,12 +18,7 @@ def prepare(params: dict[str, Any], rows_file: Path, counts_file: Path) -> str:
 
     params: Plan.params.data. A prompt that occurs twice is used once, and one that the task's test
     set has too is dropped. Raw text has an empty prompt. Equal parameters give equal rows. Returns
-    a line for the user.
-    The counts, of rows but for the last: `read`; with a task `incomplete` (an empty question, or
-    answer in words), `held_out` (the split's test part and
-    repetitions that it drops) and `unlabelled`, with raw text `pieces` (into which the rows were
-    cut); `duplicate`, `also_in_test`, `usable` (what is left), `sampled`, `characters` (of the
-    sampled prompts and answers).
+    a line for the user. The counts are a TaskCounts, or for raw text a TextCounts.
     Raises ValueError where a row is not of its schema, or where fewer rows are left than the study
     asks for.
     """
@@ -58,11 +52,13 @@ def prepare(params: dict[str, Any], rows_file: Path, counts_file: Path) -> str:
     prompts, answers = zip(*(pairs[i] for i in order), strict=True)
     counts["sampled"] = wanted
     counts["characters"] = sum(map(len, (*prompts, *answers)))
+    kind = records.TaskCounts if data["task"] else records.TextCounts
+    record = kind(**counts)
 
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table({"prompt": prompts, "answer": answers}), sink)
     write_atomic(rows_file, sink.getvalue().to_pybytes())
-    write_atomic(counts_file, json.dumps(counts, indent=2) + "\n")
+    records.write(counts_file, record)
     return f"{wanted} of {len(rows)} rows"
 
 

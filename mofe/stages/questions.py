@@ -2,7 +2,7 @@
 tokenizer.
 
 lm-eval reads, renders and orders the questions; this takes longer than a small model takes to answer
-them, and no variant changes them. They are kept as parquet, a row a question (COLUMNS).
+them, and no variant changes them. They are kept as parquet, a row for each AskedQuestion.
 """
 
 import hashlib
@@ -10,7 +10,8 @@ import json
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,26 +20,27 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from mofe import tasks
 from mofe.files import write_atomic
 from mofe.models import load
+from mofe.records import AskedQuestion
+
+# How parquet stores the fields of an AskedQuestion, by their type.
+STORED = {
+    str: pa.string(),
+    int: pa.int64(),
+    tuple[str, ...]: pa.list_(pa.string()),
+    list[int]: pa.list_(pa.int32()),  # tokens, and places in them
+    list[list[int]]: pa.list_(pa.list_(pa.int32())),
+}
+
+
+def _type(annotation: Any) -> Any:
+    """A field's type without None and without what else is said of it."""
+    if get_origin(annotation) is UnionType or get_origin(annotation) is Union:
+        annotation = next(kind for kind in get_args(annotation) if kind is not type(None))
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
 
 COLUMNS = pa.schema(
-    {
-        "task": pa.string(),  # lm-eval's name; of a group, the leaf's
-        "question": pa.int64(),  # its number there
-        "prompt_sha256": pa.string(),
-        # of a choice, else null
-        "options": pa.list_(pa.string()),
-        "target": pa.int64(),
-        # Of an answer in words, else null: what is expected, the whole row as JSON, which the task's
-        # scores are computed from, where the answer ends, and the most tokens that it may have.
-        "reference": pa.string(),
-        "row": pa.string(),
-        "stops": pa.list_(pa.string()),
-        "most": pa.int64(),
-        # The tokens of the prompt with each option, and where the option begins; of an answer in words,
-        # the prompt's alone.
-        "ids": pa.list_(pa.list_(pa.int32())),
-        "starts": pa.list_(pa.int32()),
-    }
+    {name: STORED[_type(field.annotation)] for name, field in AskedQuestion.model_fields.items()}
 )
 
 
@@ -47,18 +49,19 @@ def make(*, params: Mapping[str, Any], tokenizer: str, out: Path) -> str:
     line for the user. Raises as `build` does."""
     found = build(params, load.tokenizer(tokenizer))
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(found, COLUMNS), sink, compression="zstd")
+    table = pa.Table.from_pylist([question.model_dump() for question in found], COLUMNS)
+    pq.write_table(table, sink, compression="zstd")
     write_atomic(out, sink.getvalue().to_pybytes())
     return f"{len(found)} questions"
 
 
-def read(file: str | Path) -> list[dict[str, Any]]:
+def read(file: str | Path) -> list[AskedQuestion]:
     """The questions as `build` gave them."""
-    return pq.read_table(file).to_pylist()
+    return [AskedQuestion(**row) for row in pq.read_table(file).to_pylist()]
 
 
-def build(params: Mapping[str, Any], tokenizer) -> list[dict[str, Any]]:
-    """A row of COLUMNS for every question, in lm-eval's order.
+def build(params: Mapping[str, Any], tokenizer) -> list[AskedQuestion]:
+    """Every question, in lm-eval's order.
 
     Raises ValueError for a task that is not scored as `mofe.stages.evaluate` scores, for a question without
     one right option, and where an answer's tokens cannot be told from its prompt's; besides, what
@@ -79,16 +82,16 @@ def build(params: Mapping[str, Any], tokenizer) -> list[dict[str, Any]]:
             instances, tokens = zip(*group, strict=True)
             doc, (prompt, settings) = instances[0].doc, instances[0].args
             ids, starts = zip(*tokens, strict=True)
+            given = _choice(task, doc) if chosen else _words(task, doc, settings)
             found.append(
-                dict.fromkeys(COLUMNS.names)
-                | {
-                    "task": name,
-                    "question": number,
-                    "prompt_sha256": hashlib.sha256(prompt.encode()).hexdigest(),
-                    "ids": list(ids),
-                    "starts": list(starts),
-                    **(_choice(task, doc) if chosen else _words(task, doc, settings)),
-                }
+                AskedQuestion(
+                    task=name,
+                    question=number,
+                    prompt_sha256=hashlib.sha256(prompt.encode()).hexdigest(),
+                    ids=list(ids),
+                    starts=list(starts),
+                    **given,
+                )
             )
     return found
 

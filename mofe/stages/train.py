@@ -1,6 +1,5 @@
 """The trainings of a study: a stage of a variant, a dense expert, and the mini study's base model."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from accelerate.utils import set_seed
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mofe import provenance
+from mofe import provenance, records
 from mofe.data import sources
 from mofe.estimate import memory
 from mofe.files import write_atomic
@@ -18,6 +17,7 @@ from mofe.layers import experts, parameters
 from mofe.models import devices, load, manifest, methods, store
 from mofe.study import hardware
 from mofe.study.hardware import Sharding
+from mofe.study.methods import Full, Method, parse
 from mofe.study.shapes import Shape
 from mofe.training import loop, parallel, tokens
 from mofe.training.checkpoint import Checkpoint
@@ -47,20 +47,21 @@ def train_variant(
     frozen parameter changed, Interrupted on a signal.
     """
     set_seed(seed)
-    model = load.variant(merge, chain, parents)
+    model, method = load.variant(merge, [parse(stage) for stage in chain], parents), parse(params)
     if chain:
         model = methods.merge_and_unload(model)
-    model = methods.apply(model, params)
+    model = methods.apply(model, method)
     inputs = [*manifest.files(merge), *data, *parents]
-    result, kept = _fit_recorded(
-        *(model, merge, tokens.read(data), params, seed, checkpoint, inputs, sharding),
+    found, kept = _fit_recorded(
+        *(model, method, merge, tokens.read(data), params, seed, checkpoint, inputs, sharding),
         chain=list(chain),
         names=dict(names),
     )
+    result = records.TrainRecord(**names, **found)
     store.trained(model, trained)
     if parallel.rank() == 0:
         write_atomic(log, kept.log.read_bytes())
-        write_atomic(record, json.dumps({**names, **result}, indent=2) + "\n")
+        records.write(record, result)
         kept.remove()
     return _summary(result)
 
@@ -81,12 +82,14 @@ def train_dense(
     Arguments as in train_variant.
     """
     set_seed(seed)
-    model = methods.apply(load.checkpoint(origin), params)
+    method = parse(params)
+    model = methods.apply(load.checkpoint(origin), method)
     inputs = [*Path(origin).glob("*.safetensors"), *data]
-    result, kept = _fit_recorded(
-        model, origin, tokens.read(data), params, seed, checkpoint, inputs, sharding
+    found, kept = _fit_recorded(
+        model, method, origin, tokens.read(data), params, seed, checkpoint, inputs, sharding
     )
-    return _store_dense(model, params, origin, {"model": name, **result}, kept, out)
+    result = records.DenseTrainRecord(model=name, **found)
+    return _store_dense(model, method, params, origin, result, kept, out)
 
 
 def pretrain(
@@ -104,23 +107,26 @@ def pretrain(
         tie_word_embeddings=False,
         **params["shape"],
     )
-    model = LlamaForCausalLM(config)
+    model, method = LlamaForCausalLM(config), Full()
     corpus = sources.load({"repo": "mofe/corpus"}, None, "train", mirror=world)
     params = {"recipe": "pretraining", **params}
     pairs = [("", text) for text in corpus["text"]]
-    result, kept = _fit_recorded(model, origin, pairs, params, params["seed"], checkpoint, [])
-    return _store_dense(model, params, origin, {"model": name, **result}, kept, out)
+    found, kept = _fit_recorded(
+        model, method, origin, pairs, params, params["seed"], checkpoint, []
+    )
+    result = records.DenseTrainRecord(model=name, **found)
+    return _store_dense(model, method, params, origin, result, kept, out)
 
 
 def _fit_recorded(
-    model, origin, pairs, params, seed, checkpoint, inputs, sharding="none", **hashed
+    model, method, origin, pairs, params, seed, checkpoint, inputs, sharding="none", **hashed
 ) -> tuple[dict[str, Any], Checkpoint]:
-    """Fit, and the record of train.json: counts, seconds, hashes, provenance. `hashed` is what
-    else the result depends on, for its config_hash."""
+    """Fit. Returns what train.json says (all of a TrainRecord but the names) and the checkpoint.
+    `hashed` is what else the result depends on, for its config_hash."""
     stamp = provenance.stamp()  # what fails here fails before the training
     tokenizer = load.tokenizer(origin)
     rows = tokens.tokenize(pairs, tokenizer, params["training"]["max_length"])
-    training = _at_once(model, params, rows, sharding)
+    training = _at_once(model, method, params["training"], rows, sharding)
     counts = {
         "trainable_parameters": sum(p.numel() for p in parameters.trained(model).values()),
         "total_parameters": parameters.total(model),
@@ -131,57 +137,56 @@ def _fit_recorded(
     config_hash = provenance.hash_config({**params, "seed": seed, **hashed})
     kept = Checkpoint(checkpoint, f"{config_hash} {provenance.fingerprint(inputs)}")
     before = provenance.hash_tensors(parameters.frozen(model))
-    result = loop.fit(model, rows, training, seed, tokenizer.pad_token_id, kept, sharding)
+    run = loop.fit(model, rows, training, seed, tokenizer.pad_token_id, kept, sharding)
     after = provenance.hash_tensors(parameters.frozen(model))
     if before != after:
         raise RuntimeError(f"a frozen parameter changed during training: {before} became {after}")
-    record = {
+    found = {
         "recipe": params["recipe"],
         "seed": seed,
         **counts,
-        **result,
-        "frozen_sha256": {"before": before, "after": after},
+        **dict(run),
+        "frozen_sha256": records.Frozen(before=before, after=after),
         "config_hash": config_hash,
         **stamp,
     }
-    return record, kept
+    return found, kept
 
 
 def _at_once(
     model: nn.Module,
-    params: Mapping[str, Any],
+    method: Method,
+    training: Mapping[str, Any],
     rows: tokens.Rows,
     sharding: Sharding,
 ) -> dict[str, Any]:
     """The training's keys with a number for micro_batch "auto", as the plan chooses it, but for this
-    job's own GPUs. params keeps "auto", so that other GPUs make no other job."""
+    job's own GPUs. The job's parameters keep "auto", so that other GPUs make no other job."""
     device, usable = devices.current(), None
     if device.type == "cuda":
         usable = hardware.usable(torch.cuda.get_device_properties(device).total_memory)
     shape = Shape.of(model.config.to_dict())
-    settings = {"method": "full", **params}  # a pretraining names no method
     # what a micro-batch may have: they are cut by length, and rows of one kind have like lengths
     shares = (a / n for a, n in zip(rows.answers, rows.lengths, strict=True))
     labelled = max(shares, default=memory.CHOICES)
     processes = parallel.processes()
     fixed, _ = parallel.from_first(
-        lambda: memory.at_once(
-            shape, settings, params["training"], labelled, usable, processes, sharding
-        )
+        lambda: memory.at_once(shape, method, training, labelled, usable, processes, sharding)
     )
     return fixed
 
 
 def _store_dense(
     model: nn.Module,
+    method: Method,
     params: Mapping[str, Any],
     origin: str,
-    record: Mapping[str, Any],
+    record: records.DenseTrainRecord,
     kept: Checkpoint,
     out: Path,
 ) -> str:
-    if record["sharding"] == "fsdp":
-        model = store.unsharded(model, lambda: methods.apply(load.checkpoint(origin), params))
+    if record.sharding == "fsdp":
+        model = store.unsharded(model, lambda: methods.apply(load.checkpoint(origin), method))
     if parallel.rank() == 0:
         out.mkdir(parents=True, exist_ok=True)
         # Merges are all that reads an expert, and its dtype is theirs where it is not float32
@@ -190,14 +195,14 @@ def _store_dense(
         methods.merge_and_unload(model).to(dtype).save_pretrained(out)
         load.tokenizer(origin).save_pretrained(out)
         write_atomic(out / "log.jsonl", kept.log.read_bytes())
-        write_atomic(out / "train.json", json.dumps(record, indent=2) + "\n")
+        records.write(out / "train.json", record)
         kept.remove()
     return _summary(record)
 
 
-def _summary(record: Mapping[str, Any]) -> str:
-    together = f" by {record['processes']} processes" if record["processes"] > 1 else ""
+def _summary(record: records.TrainRecord | records.DenseTrainRecord) -> str:
+    together = f" by {record.processes} processes" if record.processes > 1 else ""
     return (
-        f"{record['steps']} steps in {record['seconds']:.1f} s{together}, final loss "
-        f"{record['final_loss']:.3f}, {record['trainable_parameters']:,} parameters trained"
+        f"{record.steps} steps in {record.seconds:.1f} s{together}, final loss "
+        f"{record.final_loss:.3f}, {record.trainable_parameters:,} parameters trained"
     )

@@ -68,3 +68,16 @@ class Addresses:
 
     def export_dir(self, variant: Variant, seed: int | str) -> str:
         return f"{self.root}/models/{variant.key}/s{seed}"
+
+    def preflight(self, model: str) -> str:
+        return f"{self.root}/preflight/{model}.json"
+
+    def table(self, number: int | str, kind: str) -> str:
+        return f"{self.root}/table{number}.{kind}"
+
+    def figure(self, name: str, kind: str) -> str:
+        return f"{self.root}/figures/{name}.{kind}"
+
+    @property
+    def report(self) -> str:
+        return f"{self.root}/report.html"

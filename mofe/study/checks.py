@@ -52,7 +52,7 @@ def _origins(study: Study) -> Iterator[str]:
                 if getattr(shape, whole) % getattr(shape, part):
                     yield f"models.{name}.scratch.shape: {whole} is no multiple of {part}"
         for recipe in (model.train or {}).values():
-            if study.recipes[recipe].method == "freeze":
+            if study.recipes[recipe].needs_mixture:
                 yield f"models.{name}.train: recipe '{recipe}' freezes experts, the model is dense"
 
 
@@ -60,7 +60,7 @@ def _chains(study: Study) -> Iterator[str]:
     for number, table in study.tables.items():
         for index, row in enumerate(table.rows):
             for recipe in list(row.train.values())[:-1]:
-                if study.recipes[recipe].quantize:
+                if study.recipes[recipe].is_quantized:
                     yield (
                         f"tables.{number}.rows.{index}.train: no stage can follow the quantised "
                         f"recipe '{recipe}'; make it the last"
@@ -115,8 +115,8 @@ def _slots(study: Study) -> Iterator[str]:
         for index, row in enumerate(table.rows):
             total = sum(study.mixtures[row.mixture].experts.values())
             for recipe in row.train.values():
-                frozen = study.recipes[recipe].frozen
-                if isinstance(frozen, int) and frozen > total:
+                frozen = study.recipes[recipe].frozen_experts(total)
+                if frozen > total:
                     yield (
                         f"tables.{number}.rows.{index}.train: recipe '{recipe}' freezes {frozen} "
                         f"experts, mixture '{row.mixture}' has {total}"

@@ -1,26 +1,31 @@
-"""The study's configuration: every key that config.yaml may hold.
+"""The study's configuration: every key that config.yaml may hold, with its description.
 
-`mofe.study.load` reads it; what sections must agree on is in `mofe.study.checks`. Imports neither torch
-nor transformers.
+docs/configuration.md's tables and docs/schemas/config.schema.json are made from these models (`make
+docs`). `mofe.study.load` reads a configuration, and `mofe.study.checks` has what its sections must
+agree on. Imports neither torch nor transformers.
 """
 
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, create_model, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from mofe.study import checks
 from mofe.study.hardware import GPUS
+from mofe.study.methods import Recipe
+from mofe.study.training import Training, TrainingOverride
 from mofe.study.values import (
     Amount,
     Count,
     DataName,
+    Folder,
     MixtureName,
     ModelName,
     Name,
     Part,
+    Repository,
     Seed,
     Share,
     Shown,
@@ -33,32 +38,39 @@ from mofe.study.values import (
 
 
 class World(Part):
-    """The generated world of the mini study (mofe/data/world.py): what is drawn, and how much.
+    """The generated world of the mini study (mofe/data/world.py): what is drawn, and how much."""
 
-    seed: draws the names, the facts and every row.
-    test_questions: MMLU test, MedMCQA validation; half of PubMedQA; a tenth of Sujet.
-    train_rows: rows of MMLU's auxiliary_train and of MedMCQA's train.
-    told: share of facts stated in the pretraining corpus.
-    taught: share of facts that training questions may ask for. Every fact is told or taught, and
-        the shares overlap in the middle: told + taught must be at least 1.
-    cue_strength: chance that a cue word agrees with the verdict or mood of its passage. It sets the
-        ceilings of PubMedQA and of two of the three kinds of Sujet rows.
-    vignettes: share of MedMCQA's questions that describe a trial and ask for its verdict. Without
-        them tuning on MedMCQA unlearns "yes", "no" and "maybe" as answers.
-    corpus_tokens: size of the pretraining corpus, in tokens.
-    medical_documents, news_documents: documents to post-pretrain on.
-    """
-
-    seed: int = 0
-    test_questions: Count = 2000
-    train_rows: Count = 3000
-    told: Share = 0.4
-    taught: Share = 0.75
-    cue_strength: Share = 0.7
-    vignettes: Share = 0.05
-    corpus_tokens: Count = 334_000
-    medical_documents: Count = 1500
-    news_documents: Count = 500
+    seed: int = Field(0, description="The seed that draws the names, the facts and every row.")
+    test_questions: Count = Field(
+        2000,
+        description="Test questions per task: MMLU's test set, MedMCQA's validation set, half of "
+        "PubMedQA, a tenth of Sujet.",
+    )
+    train_rows: Count = Field(
+        3000, description="Rows in MMLU's auxiliary_train and in MedMCQA's train."
+    )
+    told: Share = Field(
+        0.4, description="Share of the facts that the pretraining corpus states, from the first on."
+    )
+    taught: Share = Field(
+        0.75,
+        description="Share of the facts that training questions may ask for, from the last back. "
+        "Every fact is told or taught, so `told + taught` is at least 1.",
+    )
+    cue_strength: Share = Field(
+        0.7,
+        description="Chance that a cue word agrees with the verdict or mood of its passage. It "
+        "sets "
+        "the ceiling of PubMedQA and of two of Sujet's three kinds of rows.",
+    )
+    vignettes: Share = Field(
+        0.05,
+        description="Share of MedMCQA's questions that describe a trial and ask for its verdict. "
+        'Without them, tuning on MedMCQA unlearns "yes", "no" and "maybe" as answers.',
+    )
+    corpus_tokens: Count = Field(334_000, description="Size of the pretraining corpus, in tokens.")
+    medical_documents: Count = Field(1500, description="Medical documents to post-pretrain on.")
+    news_documents: Count = Field(500, description="News documents to post-pretrain on.")
 
     @model_validator(mode="after")
     def _every_fact_somewhere(self):
@@ -70,22 +82,23 @@ class World(Part):
 
 
 class Source(Part):
-    """A data set's repository on the hub, pinned.
+    """A data set's repository on the hub, pinned."""
 
-    files: what is fetched of it, as patterns in which `*` stands for folders too; its README.md
-    always is. sample: so many rows are drawn from its parquet files, and only those are fetched.
-    """
-
-    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
-    revision: str
-    files: Annotated[list[str], Field(min_length=1)] = [
-        "*.parquet",
-        "*.csv",
-        "*.json",
-        "*.jsonl",
-        "*.jsonl.gz",
-    ]
-    sample: Count | None = None
+    repo: Repository = Field(
+        description="The repository on the hub, or the folder below the mirror."
+    )
+    revision: str = Field(description="The commit or branch. A mirror is read as it is.")
+    files: Annotated[list[str], Field(min_length=1)] = Field(
+        ["*.parquet", "*.csv", "*.json", "*.jsonl", "*.jsonl.gz"],
+        description="Patterns of the files that are fetched; `*` stands for folders too. "
+        "`README.md`, "
+        "which names the splits, is always fetched.",
+    )
+    sample: Count | None = Field(
+        None,
+        description="For a set too large to read: draw this many rows from the parquet files that "
+        "`files` names, and fetch and read only those.",
+    )
 
     @model_validator(mode="after")
     def _parquet_has_groups(self):
@@ -99,53 +112,26 @@ class Source(Part):
         return self
 
 
-class Training(Part):
-    """AdamW with linear decay (section 4.1); batches in rows, lengths in tokens.
-
-    micro_batch: rows of max_length tokens that are computed at once, of shorter ones as many more;
-        "auto": as many as the hardware is fast with and has memory for (mofe.estimate.memory.at_once).
-    fold_duplicates: compute equal frozen experts once, which changes results by rounding only.
-    """
-
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    weight_decay: Annotated[float, Field(ge=0)]
-    warmup_steps: Annotated[int, Field(ge=0)]
-    max_grad_norm: Annotated[float, Field(gt=0)]
-    epochs: Count
-    global_batch: Count
-    micro_batch: count_or("auto")
-    max_length: Count
-    router_aux_loss: Annotated[float, Field(ge=0)]
-    fold_duplicates: Annotated[bool, Field(strict=True)]
-
-
-# What a mix, a recipe or a model may replace of it: the same keys, each optional.
-TrainingOverride = create_model(
-    "TrainingOverride",
-    __base__=Part,
-    **{
-        name: (Annotated[field.annotation, *field.metadata] | None, None)
-        for name, field in Training.model_fields.items()
-    },
-)
-
-
 class Data(Part):
-    """A training set: rows of a source, as a task's prompts and answers or as raw text.
+    """A training set: rows of a source, as a task's prompts and answers or as raw text."""
 
-    separator: cuts a text into several. chunk_words: cuts those into pieces of so many words.
-    tokens: of a row on average. Only estimates use it.
-    """
-
-    source: SourceName
-    subset: str | None = None
-    split: str
-    task: TaskName | None = None
-    text: str | None = None
-    separator: str | None = None
-    chunk_words: Count | None = None
-    rows: count_or("full")
-    tokens: Amount | None = None  # a row, for the plan only
+    source: SourceName = Field(description="The repository that the rows come from.")
+    subset: str | None = Field(None, description="The data set's configuration, if it has several.")
+    split: str = Field(description="The split to read.")
+    task: TaskName | None = Field(
+        None, description="The task whose prompt and answer a row becomes. Needed without `text`."
+    )
+    text: str | None = Field(None, description="The column of raw text. Needed without `task`.")
+    separator: str | None = Field(
+        None, description="With `text`: the characters at which a document is cut into several."
+    )
+    chunk_words: Count | None = Field(
+        None, description="With `text`: cut documents further, into pieces of this many words."
+    )
+    rows: count_or("full") = Field(description="How many rows to draw; `full` takes all.")
+    tokens: Amount | None = Field(
+        None, description="Mean number of tokens per row. Only estimates use it."
+    )
 
     @model_validator(mode="after")
     def _task_or_text(self):
@@ -157,42 +143,67 @@ class Data(Part):
 class Mix(Part):
     """Data sets trained on together."""
 
-    data: Annotated[list[DataName], Field(min_length=1)]
-    training: TrainingOverride = TrainingOverride()
+    data: Annotated[list[DataName], Field(min_length=1)] = Field(description="The training sets.")
+    training: TrainingOverride = Field(
+        default_factory=TrainingOverride, description="Settings of `training` that differ."
+    )
 
 
 class Columns(Part):
-    """A multiple-choice data set's columns; a dot leads into a column of mappings.
+    """A multiple-choice data set's columns; a dot leads into a column of mappings."""
 
-    options: a column of lists, or a column an option. answer: an index from 0, a letter, or the
-    option's text.
-    """
-
-    question: str
-    options: str | Annotated[list[str], Field(min_length=2)]
-    answer: str
+    question: str = Field(description="The column of the question's text.")
+    options: str | Annotated[list[str], Field(min_length=2)] = Field(
+        description="A column that holds a list, or a list of columns, one per option. A row may "
+        "have "
+        "fewer options (empty at the end)."
+    )
+    answer: str = Field(
+        description="A column with an index from 0, a letter, or the option's text. A row with -1 "
+        "or "
+        "nothing has no answer and is not trained on."
+    )
 
 
 class Task(Part):
-    """A benchmark: lm-eval task names and the source that they read.
+    """A benchmark: lm-eval task names and the source that they read."""
 
-    questions: how many it has; tokens: of a question on average; generated: how many an answer in
-        words may have. Only estimates use them.
-    columns: for `harness: [mofe_mcq]`, a multiple-choice data set under its own columns' names.
-    split: its rows that are asked; with `test_share` a part of them, drawn by `sampling_seed`, and
-    the rest may be trained on. subset: its configuration. examples: the split of few-shot examples.
-    """
-
-    harness: Annotated[list[str], Field(min_length=1)]
-    source: SourceName
-    questions: Count | None = None
-    tokens: Amount | None = None
-    generated: Count | None = None
-    columns: Columns | None = None
-    subset: str | None = None
-    split: str | None = None
-    test_share: Annotated[float, Field(gt=0, lt=1)] | None = None
-    examples: str | None = None
+    harness: Annotated[list[str], Field(min_length=1)] = Field(
+        description="Task names of lm-eval or of `mofe/tasks`. A group stands for its tasks, and "
+        "all "
+        "questions count equally."
+    )
+    source: SourceName = Field(
+        description="The repository that is read in place of the one that lm-eval names."
+    )
+    questions: Count | None = Field(
+        None, description="How many questions there are. Only estimates use it."
+    )
+    tokens: Amount | None = Field(
+        None, description="Mean number of tokens per question. Only estimates use it."
+    )
+    generated: Count | None = Field(
+        None, description="Tokens that an answer in words may have. Only estimates use it."
+    )
+    columns: Columns | None = Field(
+        None,
+        description="With `harness: [mofe_mcq]`, which asks any multiple-choice data set: the "
+        "names of "
+        "its columns. A dot leads into a column of mappings, as in `choices.text`.",
+    )
+    subset: str | None = Field(None, description="With `columns`: the data set's configuration.")
+    split: str | None = Field(None, description="With `columns`: the split that is asked.")
+    test_share: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
+        description="With `columns`, for a set of one split: this share of its questions, drawn by "
+        "`sampling_seed`, is asked. The rest may be trained on.",
+    )
+    examples: str | None = Field(
+        None,
+        description="With `columns`: the split of few-shot examples, needed if `shots` is not 0 "
+        "and "
+        "there is no `test_share`.",
+    )
 
     @model_validator(mode="after")
     def _columns_of_the_generic_task(self):
@@ -215,72 +226,94 @@ class Task(Part):
 
 
 class Gates(Part):
-    """Prompts for mergekit's `hidden` gates: a list of positive prompts a slot."""
+    """Prompts for mergekit's `hidden` gates."""
 
-    positive: list[Annotated[list[str], Field(min_length=1)]]
-    negative: list[str] = []
+    positive: list[Annotated[list[str], Field(min_length=1)]] = Field(
+        description="A list of prompts for each slot that the model can fill in one mixture; none "
+        "for "
+        "a model that is only a base."
+    )
+    negative: list[str] = Field([], description="Negative prompts, the same for all its slots.")
 
 
 class Hardware(Part):
-    """The machines that estimates and job requests are made for; it changes no result.
+    """The machines that estimates and job requests are made for; it changes no result."""
 
-    gpu: a kind in mofe/study/hardware.py. gpus_per_node: how many a node has. utilisation: the share of
-    the GPU's peak that training and evaluation reach, until finished runs have measured it.
-    """
-
-    gpu: Literal[tuple(GPUS)]
-    gpus_per_node: Count
-    utilisation: Annotated[float, Field(gt=0, le=1)]
+    gpu: Literal[tuple(GPUS)] = Field(description="The kind of GPU (mofe/study/hardware.py).")
+    gpus_per_node: Count = Field(description="Number of GPUs per node.")
+    utilisation: Annotated[float, Field(gt=0, le=1)] = Field(
+        description="Share of the GPU's peak that training and evaluation reach, until finished "
+        "runs "
+        "have measured it."
+    )
 
 
 class Sizes(Part):
     """What the shape of a Llama or a Mistral is given by, in the words of its config.json."""
 
-    hidden_size: Count
-    intermediate_size: Count
-    num_hidden_layers: Count
-    num_attention_heads: Count
-    num_key_value_heads: Count
-    max_position_embeddings: Count
+    hidden_size: Count = Field(description="Width of the hidden states.")
+    intermediate_size: Count = Field(description="Width inside an FFN.")
+    num_hidden_layers: Count = Field(description="Number of layers.")
+    num_attention_heads: Count = Field(description="Number of query heads.")
+    num_key_value_heads: Count = Field(description="Number of key and value heads.")
+    max_position_embeddings: Count = Field(description="The longest sequence, in tokens.")
 
 
 class Shape(Sizes):
     """A Llama's sizes, for a base model that the study pretrains itself."""
 
-    initializer_range: Annotated[float, Field(gt=0)] = 0.02
+    initializer_range: Annotated[float, Field(gt=0)] = Field(
+        0.02, description="Standard deviation of the first weights."
+    )
 
 
 class HubShape(Sizes):
     """A hub model's sizes, so that it can be planned for before it is downloaded."""
 
-    vocab_size: Count
-    head_dim: Count | None = None
-    tie_word_embeddings: bool = False
-    attention_bias: bool = False
+    vocab_size: Count = Field(description="Rows of the embeddings.")
+    head_dim: Count | None = Field(
+        None, description="Width of a head, if it is not `hidden_size / num_attention_heads`."
+    )
+    tie_word_embeddings: bool = Field(
+        False, description="Whether the output layer shares the embeddings' weights."
+    )
+    attention_bias: bool = Field(False, description="Whether attention's projections have biases.")
 
 
 class Scratch(Part):
     """A base model pretrained by the workflow on the generated world's corpus."""
 
-    shape: Shape
-    seed: int = 0
-    training: TrainingOverride = TrainingOverride()
+    shape: Shape = Field(description="The sizes, in the words of a Llama's `config.json`.")
+    seed: int = Field(0, description="The seed of the first weights and of the rows' order.")
+    training: TrainingOverride = Field(
+        default_factory=TrainingOverride, description="Settings of `training` that differ."
+    )
 
 
 class Model(Part):
-    """A dense model: from the hub, a folder, pretrained here, or fine-tuned from another.
+    """A dense model: from the hub, a folder, pretrained here, or fine-tuned from another."""
 
-    shape: a hub model's, for estimates before it is downloaded.
-    """
-
-    hub: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
-    revision: str | None = None
-    shape: HubShape | None = None
-    path: str | None = None
-    scratch: Scratch | None = None
-    from_: Annotated[ModelName | None, Field(alias="from")] = None
-    train: Stages | None = None
-    gates: Gates = Gates(positive=[])  # enough for a model that is only a base
+    hub: Repository | None = Field(None, description="A model on the hub, or below the mirror.")
+    revision: str | None = Field(None, description="With `hub`: the commit that is fetched.")
+    shape: HubShape | None = Field(
+        None,
+        description="With `hub`: the sizes, in the words of its `config.json`, so that the model "
+        "can be "
+        "planned for before it is downloaded. They must equal the downloaded file's.",
+    )
+    path: str | None = Field(None, description="A folder with a checkpoint in safetensors.")
+    scratch: Scratch | None = Field(
+        None, description="A Llama that is pretrained on the generated world's corpus."
+    )
+    from_: ModelName | None = Field(
+        None, alias="from", description="The model that this one is fine-tuned from."
+    )
+    train: Stages | None = Field(
+        None, description="With `from`: one stage of fine-tuning, `{mix: recipe}`."
+    )
+    gates: Gates = Field(
+        Gates(positive=[]), description="The prompts that the router's first weights are made from."
+    )
 
     @model_validator(mode="after")
     def _one_origin(self):
@@ -297,76 +330,62 @@ class Model(Part):
 class Merge(Part):
     """mergekit-moe's settings (section 3)."""
 
-    gate_mode: Literal["hidden", "cheap_embed", "random"]
-    experts_per_token: Count
-    dtype: Literal["float32", "bfloat16"]
+    gate_mode: Literal["hidden", "cheap_embed", "random"] = Field(
+        description="What the router's first weights are: the prompts' hidden states, their "
+        "embeddings, or random numbers."
+    )
+    experts_per_token: Count = Field(
+        description="Experts that the router chooses for each token (top-k)."
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        description="What a merge's weights are rounded to and a model is exported in. Experts "
+        "trained on a GPU are stored in it."
+    )
 
 
 class Mixture(Part):
     """A mixture of experts: the base and how many copies of which expert."""
 
-    base: ModelName
-    experts: Annotated[dict[ModelName, Count], Field(min_length=1)]
-
-
-class Recipe(Part):
-    """A way to fine-tune: a method of mofe/models/methods.py with its settings."""
-
-    method: Literal["full", "freeze", "lora"]
-    frozen: count_or("all") | None = None
-    rank: Count | None = None
-    alpha: Count | None = None
-    targets: Annotated[list[str], Field(min_length=1)] | None = None
-    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
-    dora: bool | None = None
-    quantize: Literal["nf4"] | None = None
-    training: TrainingOverride = TrainingOverride()
-
-    _SETTINGS = {
-        "full": (set(), set()),
-        "freeze": ({"frozen"}, {"frozen", "quantize"}),
-        "lora": (
-            {"rank", "alpha", "targets"},
-            {"rank", "alpha", "targets", "dropout", "dora", "quantize"},
-        ),
-    }
-
-    @model_validator(mode="after")
-    def _settings_of_the_method(self):
-        needed, allowed = self._SETTINGS[self.method]
-        given = {k for k, v in self.settings().items() if v is not None}
-        for text, keys in (("needs", needed - given), ("does not take", given - allowed)):
-            if keys:
-                raise PydanticCustomError(
-                    "method_settings",
-                    "method '{method}' {text} {keys}",
-                    {"method": self.method, "text": text, "keys": ", ".join(sorted(keys))},
-                )
-        return self
-
-    def settings(self) -> dict[str, Any]:
-        """The method's own settings, without the training's."""
-        return self.model_dump(exclude={"method", "training"})
+    base: ModelName = Field(description="The model that gives attention, embeddings and norms.")
+    experts: Annotated[dict[ModelName, Count], Field(min_length=1)] = Field(
+        description="The expert models, and the number of slots that each one fills."
+    )
 
 
 class TableRow(Part):
     """A row: labels as the paper prints them, a mixture, and its training, stage after stage."""
 
-    labels: list[str]
-    mixture: MixtureName
-    train: Stages = {}
+    labels: list[str] = Field(description="The row's labels, as the paper prints them.")
+    mixture: MixtureName = Field(description="The mixture that the row shows.")
+    train: Stages = Field(
+        {},
+        description="What it is trained on by which recipe, stage after stage: `{mix: recipe, "
+        "...}`. "
+        "Without it the row is untuned.",
+    )
 
 
 class TableSpec(Part):
-    """A table: `columns` maps the paper's headings to what they show, `beside` headings of our own
-    to tasks that the paper's table lacks."""
+    """A table: what its columns show, and a mixture and its training for each row."""
 
-    caption: str
-    labels: list[str]
-    header: list[tuple[str, Count]] | None = None
-    columns: Annotated[dict[str, Shown], Field(min_length=1)]
-    beside: dict[str, TaskName] | None = None
-    rows: Annotated[list[TableRow], Field(min_length=1)]
+    caption: str = Field(description="The caption, as printed.")
+    labels: list[str] = Field(description="Headings of the label columns.")
+    header: list[tuple[str, Count]] | None = Field(
+        None, description="An upper heading: texts and how many columns each one spans."
+    )
+    columns: Annotated[dict[str, Shown], Field(min_length=1)] = Field(
+        description="The paper's headings, and what each column shows: a task's score, `trainable` "
+        "parameters or the `time` of training."
+    )
+    beside: dict[str, TaskName] | None = Field(
+        None,
+        description="Columns that the paper's table lacks: our headings, and the tasks that each "
+        "row "
+        "is evaluated on too. They are set apart, and not in the `.tex`.",
+    )
+    rows: Annotated[list[TableRow], Field(min_length=1)] = Field(
+        description="The rows, from top to bottom."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -388,19 +407,25 @@ class TableSpec(Part):
 
 
 class Export(Part):
-    """Trained models as checkpoints for others: the licence that their cards state, and the
-    beginning of the hub repositories' names that they are pushed to where that is asked for."""
+    """Trained models as checkpoints for others."""
 
-    license: str | None = None
-    push: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
+    license: str | None = Field(
+        None, description="The licence that exported models' cards state; null if it is unknown."
+    )
+    push: Repository | None = Field(
+        None,
+        description="The beginning of the names of the hub repositories that `pushed/...` uploads "
+        "to; "
+        "null refuses to push.",
+    )
 
 
 class Assumption(Part):
-    """A choice where the paper is silent; `key` is the path of the key that holds it."""
+    """A choice where the paper is silent."""
 
-    item: str
-    key: str
-    evidence: str
+    item: str = Field(description="What the paper leaves open.")
+    key: str = Field(description="The path of the key that holds our choice.")
+    evidence: str = Field(description="Why we chose so.")
 
 
 def _kept(value: Any) -> Any:
@@ -420,31 +445,66 @@ def _listed(value: Any) -> Any:
 class Study(Part):
     """The whole study: models, data, mixtures, recipes, tasks and tables."""
 
-    study: Name
-    results: Annotated[str, Field(pattern=r"^[^{}*?\s]+$")]
-    seeds: Annotated[list[Seed], Field(min_length=1), BeforeValidator(_listed)]
-    sampling_seed: Seed
-    hub: Annotated[str, Field(pattern=r"^[^{}*?\s]+$")]
-    mirror: str | None
-    world: World | None
-    device: Literal["cuda", "cpu"]
-    hardware: Hardware
-    time_unit: Literal["hours", "seconds"]
-    notes: list[str]
-    scoring: Literal["letter", "text"]
-    shots: Annotated[int, Field(ge=0)]
-    sources: dict[Name, Source]
-    data: dict[Name, Data]
-    mixes: dict[Name, Mix]
-    tasks: dict[Name, Task]
-    models: dict[Name, Model]
-    merge: Merge
-    mixtures: dict[Name, Mixture]
-    training: Training
-    recipes: dict[Name, Recipe]
-    tables: Annotated[dict[Count, TableSpec], Field(min_length=1), BeforeValidator(_kept)]
-    assumptions: list[Assumption]
-    export: Export = Export()
+    study: Name = Field(description="The study's name, shown in the report.")
+    results: Folder = Field(description="The folder for every output.")
+    seeds: Annotated[
+        list[Seed],
+        Field(min_length=1),
+        BeforeValidator(_listed, json_schema_input_type=list[Seed] | Seed),
+    ] = Field(
+        description="Seeds of fine-tuning. The dense experts are made once, with `sampling_seed`."
+    )
+    sampling_seed: Seed = Field(
+        description="Decides which rows are drawn from data sets, and Sujet's 9:1 split."
+    )
+    hub: Folder = Field(
+        description="The folder that the hub's data sets and models are fetched into, as "
+        "`{org}/{name}`. Studies can share it."
+    )
+    mirror: str | None = Field(
+        description="A folder `{org}/{name}` of data sets and models that is read instead of the "
+        "hub; "
+        "nothing is fetched then."
+    )
+    world: World | None = Field(
+        description="A generated world that takes the place of the hub's data sets."
+    )
+    device: Literal["cuda", "cpu"] = Field(
+        description="What a training needs. With `cuda`, training without a GPU is refused; with "
+        "`cpu`, a GPU that is there is not used."
+    )
+    hardware: Hardware = Field(
+        description="What estimates and job requests are made for. It changes no result."
+    )
+    time_unit: Literal["hours", "seconds"] = Field(description="How training time is printed.")
+    notes: list[str] = Field(description="Paragraphs at the head of the report.")
+    scoring: Literal["letter", "text"] = Field(
+        description="What multiple choice compares: the letters A to D, as lm-eval does, or the "
+        "options' texts."
+    )
+    shots: Annotated[int, Field(ge=0)] = Field(
+        description="Examples before each question, from training or development rows."
+    )
+    sources: dict[Name, Source] = Field(description="Repositories of data sets, by name.")
+    data: dict[Name, Data] = Field(description="Training sets, by name.")
+    mixes: dict[Name, Mix] = Field(description="Data sets that are trained on together, by name.")
+    tasks: dict[Name, Task] = Field(description="Benchmarks, by name.")
+    models: dict[Name, Model] = Field(description="Dense models, by name.")
+    merge: Merge = Field(description="mergekit-moe's settings.")
+    mixtures: dict[Name, Mixture] = Field(description="Mixtures of experts, by name.")
+    training: Training = Field(description="AdamW with linear decay to zero.")
+    recipes: dict[Name, Recipe] = Field(description="Ways to fine-tune, by name.")
+    tables: Annotated[
+        dict[Count, TableSpec],
+        Field(min_length=1),
+        BeforeValidator(_kept, json_schema_input_type=dict[Count, TableSpec | None]),
+    ] = Field(description="The tables, by number; null leaves one out.")
+    assumptions: list[Assumption] = Field(
+        description="Choices where the paper is silent. The report prints them with the values "
+        "that "
+        "the study really used."
+    )
+    export: Export = Field(Export(), description="What exported models state, and where they go.")
 
     @model_validator(mode="after")
     def _parts_fit_together(self):

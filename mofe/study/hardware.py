@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-GIB = 1 << 30
+from mofe.units import GIB
+
 Sharding = Literal["none", "ddp", "fsdp"]  # how processes share a model
 
 

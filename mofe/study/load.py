@@ -1,10 +1,9 @@
-"""YAML to a `Study`, and faults as sentences.
+"""YAML to a `Study`.
 
 `load_study` turns the merged configuration into a frozen `Study` or raises one `ConfigError` that
 lists every fault with its key path, the offending value and what to write instead.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,74 +12,8 @@ import yaml
 from pydantic import ValidationError
 
 from mofe.study.config import Study
-from mofe.study.values import ConfigError, Part, suggest
-
-
-def _keys_at(path: tuple) -> list[str]:
-    """The keys that the mapping at `path` may hold, following the annotations of `Study`."""
-    annotation: Any = Study
-    for key in path:
-        if _is_part(annotation):
-            fields = {f.alias or n: f for n, f in annotation.model_fields.items()}
-            annotation = fields[key].annotation
-        else:  # the name of an entry, or an index
-            annotation = _part_in(annotation)
-    part = _part_in(annotation)
-    return [f.alias or n for n, f in part.model_fields.items()] if part else []
-
-
-def _is_part(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, Part)
-
-
-def _part_in(annotation: Any) -> Any:
-    """The Part inside an annotation such as dict[Name, Data], `World | None` or list[TableRow]."""
-    if _is_part(annotation):
-        return annotation
-    inner = (_part_in(a) for a in getattr(annotation, "__args__", ()))
-    return next((part for part in inner if part), None)
-
-
-def _sentence(error: dict, lines: Mapping[tuple, str]) -> list[str]:
-    """The sentences for one of pydantic's errors."""
-    kind, given = error["type"], error.get("input")
-    if kind == "study":
-        return list(error["ctx"]["list"])
-    # pydantic adds the alternatives of a union and "[key]" to the path that the user wrote
-    loc = tuple(
-        k for k in error["loc"] if not re.search(r"^(int|float|str)$|^constrained-|[\[(]", str(k))
-    )
-    where = ".".join(map(str, loc)) + lines.get(tuple(map(str, loc)), "")
-    if kind == "extra_forbidden":
-        return [f"{where}: unknown key{suggest(loc[-1], _keys_at(loc[:-1]))}"]
-    if kind in ("float_type", "int_type", "count_or") and isinstance(given, str):
-        if (number := _number(given)) is not None:
-            hint = f"write {_yaml_number(number)} in a file (--config gives nested numbers as text)"
-            return [f"{where}: {given!r} is text, not a number; {hint}"]
-        if kind != "count_or":
-            return [f"{where}: {given!r} is text, a number is needed"]
-    if kind == "missing":
-        return [f"{where}: this key is missing; add it"]
-    message = error["msg"]
-    if kind in ("unknown_name", "bad_name", "exactly_one"):
-        return [f"{where}: {message}"]
-    return [f"{where}: {message}, but it is {given!r}"]
-
-
-def _number(text: str) -> float | None:
-    """The number that a text is, None where it is none."""
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _yaml_number(number: float) -> str:
-    if number.is_integer() and abs(number) < 1e15:
-        return str(int(number))
-    text = repr(number)
-    mantissa, e, exponent = text.partition("e")
-    return f"{mantissa if '.' in mantissa else mantissa + '.0'}{e}{exponent}"
+from mofe.study.faults import sentence
+from mofe.study.values import ConfigError
 
 
 def _scan(files: Iterable[Path]) -> tuple[dict[tuple, str], list[str]]:
@@ -101,7 +34,9 @@ def _scan(files: Iterable[Path]) -> tuple[dict[tuple, str], list[str]]:
                 walk(value, here, file)
         elif isinstance(node, yaml.SequenceNode):
             for index, value in enumerate(node.value):
-                walk(value, (*path, str(index)), file)
+                here = (*path, str(index))
+                lines[here] = f" ({file}:{value.start_mark.line + 1})"
+                walk(value, here, file)
 
     for file in files:
         walk(yaml.compose(Path(file).read_text()), (), Path(file))
@@ -126,9 +61,9 @@ def load_study(config: Mapping[str, Any], files: Iterable[str | Path] = ()) -> S
         study = Study.model_validate(dict(config), context=declared)
     except ValidationError as error:
         for e in error.errors():
-            problems += [s for s in _sentence(e, lines) if s not in problems]
+            problems += e["ctx"]["list"] if e["type"] == "study" else [sentence(e, Study, lines)]
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(list(dict.fromkeys(problems)))
     return study
 
 

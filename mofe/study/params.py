@@ -109,9 +109,7 @@ class Params:
 
     def method(self, stage: Stage) -> dict[str, Any]:
         """The method and its settings: what it takes to rebuild the trained model."""
-        recipe = self.study.recipes[stage.recipe]
-        settings = {k: v for k, v in recipe.settings().items() if v is not None}
-        return {"recipe": stage.recipe, "method": recipe.method, **settings}
+        return {"recipe": stage.recipe, **self.study.recipes[stage.recipe].settings()}
 
     def chain(self, variant: Variant) -> list[dict[str, Any]]:
         """The methods of a variant's stages, first stage first."""

@@ -13,6 +13,7 @@ from typing import Literal
 from mofe.study import tables
 from mofe.study.addresses import Addresses
 from mofe.study.config import Study, TableRow
+from mofe.study.methods import Method, Untuned
 from mofe.study.params import Params
 from mofe.study.tables import FIGURES, Curve, Table
 from mofe.study.values import ConfigError
@@ -150,41 +151,25 @@ class Plan:
     @cached_property
     def manifests(self) -> list[str]:
         """Of every repository that is fetched: with a mirror, none is."""
-        return self._fetched(self.repositories.values())
+        return self.fetched(self.repositories.values())
 
-    def _fetched(self, repositories: Iterable[Repository]) -> list[str]:
+    def fetched(self, repositories: Iterable[Repository]) -> list[str]:
+        """The manifests of these repositories, or nothing where a mirror is read."""
         return [] if self.study.mirror else [self.paths.manifest(r.repo) for r in repositories]
 
     def seeds(self, variant: Variant) -> tuple[int, ...]:
         """The seeds a variant exists for. Seeds are fine-tuning's: untuned merges have one."""
         return tuple(self.study.seeds) if variant.stages else (0,)
 
+    def method(self, variant: Variant) -> Method:
+        """What made a variant of what was before: its last stage's method."""
+        if not variant.stages:
+            return Untuned()
+        return self.study.recipes[variant.stages[-1].recipe]
+
     def mix(self, name: str) -> list[str]:
         """The data sets of a mix; a data set's own name is a mix of one."""
         return self.study.mixes[name].data if name in self.study.mixes else [name]
-
-    def data_input(self, dataset: str) -> list[str]:
-        """What preparing a training set waits for: the generated world, or what is fetched."""
-        return self._generated() + self._fetched(self.data_repositories(dataset))
-
-    def task_input(self, task: str) -> list[str]:
-        """What reading a task's questions waits for."""
-        return self._generated() + self._fetched(self.task_repositories(task))
-
-    def model_input(self, model: str) -> list[str]:
-        """What a hub's model waits for."""
-        return self._fetched(self.model_repositories(model))
-
-    def _generated(self) -> list[str]:
-        return [self.paths.world] if self.study.world else []
-
-    def origin(self, model: str) -> str:
-        """The folder of the model that a dense expert is fine-tuned from."""
-        return self.paths.model_dir(self.study.models[model].from_)
-
-    def expert_data(self, model: str) -> list[str]:
-        """The training sets of a dense expert."""
-        return [f for mix in self.study.models[model].train or () for f in self.stage_data(mix)]
 
     def merge_input(self, moe: str) -> list[str]:
         """The dense checkpoints of a merge, the base first, each once. Whatever loads the merge

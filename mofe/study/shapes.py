@@ -1,14 +1,15 @@
-"""A model's shape, and what follows from it alone: its parameters and its FLOPs.
+"""A model's shape: its sizes, and the counts of parameters that follow from them alone.
 
 A shape is a Llama's or a Mistral's, or that of the Mixtral which mergekit makes of them: every layer
 has attention, two norms, and one FFN or a router with its experts. Counts are exact; a test holds
-them against the modules of transformers and the methods of mofe/models/methods.py.
+them against the modules of transformers. What a method adds or trains is in mofe/study/methods.py.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+ROUTER = "router"  # the name of a mixture's router among a layer's linear layers
 FAMILIES = ("llama", "mistral", "mixtral")  # `model_type` of the configurations that are understood
 
 
@@ -74,6 +75,11 @@ class Shape:
         return self.num_key_value_heads * self.head
 
     @property
+    def number_of_ffns(self) -> int:
+        """The FFNs of a layer: its experts, or the one of a dense model."""
+        return self.num_local_experts or 1
+
+    @property
     def active(self) -> int:
         """The number of FFNs that a token passes through in a layer."""
         return self.num_experts_per_tok if self.num_local_experts else 1
@@ -116,8 +122,8 @@ class Shape:
 
     @property
     def ffns(self) -> int:
-        """The FFNs of one layer, the router without."""
-        return max(1, self.num_local_experts) * self.ffn
+        """The FFNs of one layer, without the router."""
+        return self.number_of_ffns * self.ffn
 
     def shared_evenly(self, processes: int) -> bool:
         """Whether every process gets as much of each expert (mofe/training/parallel.py)."""
@@ -137,75 +143,3 @@ class Shape:
     def parameters(self) -> int:
         """All parameters of the plain model."""
         return self.num_hidden_layers * self.layer + self.embeddings
-
-    def adapters(self, settings: Mapping[str, Any]) -> int:
-        """The parameters that a method (Plan.method_params) adds: LoRA's matrices, DoRA's norms."""
-        if settings["method"] != "lora":
-            return 0
-        layer = sum(
-            settings["rank"] * (inputs + outputs) + (outputs if settings.get("dora") else 0)
-            for name, (inputs, outputs) in self.linears.items()
-            if name in settings["targets"]
-        )
-        return self.num_hidden_layers * layer
-
-    def total(self, settings: Mapping[str, Any]) -> int:
-        """All parameters under a method, as train.json counts them."""
-        return self.parameters + self.adapters(settings)
-
-    def frozen_experts(self, settings: Mapping[str, Any]) -> int:
-        """The experts of a layer that a method leaves as they are."""
-        if settings["method"] == "full":
-            return 0
-        if settings.get("frozen", "all") == "all":
-            return self.num_local_experts
-        return settings["frozen"]
-
-    def trainable(self, settings: Mapping[str, Any]) -> int:
-        """The parameters that a method trains."""
-        if settings["method"] == "lora":
-            return self.adapters(settings)
-        frozen = self.frozen_experts(settings) * self.ffn * self.num_hidden_layers
-        return self.parameters - frozen
-
-    # -------------------------------------------------------------------------------- FLOPs
-
-    def forward_flops(self, context: float, labelled: float) -> float:
-        """FLOPs of a token's way through the model, two for each multiplication with its addition.
-
-        context: the length of its row in tokens; attention is causal, so a token sees half of it on
-        average. labelled: the share of tokens whose logits are computed (mofe.training.loop.AnswerLoss).
-        """
-        return sum(self._products(context, labelled).values())
-
-    def step_flops(self, settings: Mapping[str, Any], context: float, labelled: float) -> float:
-        """FLOPs of a token in training by a method: forward, and backward.
-
-        Backward takes every product once for the gradient of its input, and once more for the
-        gradient of its weight where that is trained. So frozen experts cost two thirds of trained
-        ones. What is not a product (norms, softmax, AdamW, dequantising NF4) is left out.
-        """
-        products = self._products(context, labelled)
-        lora = settings["method"] == "lora"
-        experts = max(1, self.num_local_experts)
-        ffn_trained = 0.0 if lora else 1 - self.frozen_experts(settings) / experts
-        trained = {
-            "attention": 0.0 if lora else 1.0,
-            "scores": 1.0,  # a product of two activations: both have a gradient
-            "router": 0.0 if lora else 1.0,
-            "ffn": ffn_trained,
-            "lm_head": 0.0 if lora else 1.0,
-        }
-        flops = sum(amount * (2 + trained[part]) for part, amount in products.items())
-        return flops + 3 * 2 * self.adapters(settings)
-
-    def _products(self, context: float, labelled: float) -> dict[str, float]:
-        layers = self.num_hidden_layers
-        return {
-            "attention": 2 * layers * 2 * self.hidden_size * (self.query_size + self.key_size),
-            "scores": 2 * layers * 2 * self.query_size * context / 2,
-            # in the last layer at the labelled tokens only (mofe/layers/positions.py)
-            "router": 2 * (layers - 1 + labelled) * self.router,
-            "ffn": 2 * (layers - 1 + labelled) * self.active * self.ffn,
-            "lm_head": 2 * labelled * self.vocab_size * self.hidden_size,
-        }

@@ -79,7 +79,9 @@ def table(plan: Plan, number: int, spec: TableSpec) -> Table:
                 mixture=row.mixture,
                 recipe=last.recipe if last else None,
                 experts=tuple(plan.study.mixtures[row.mixture].experts.items()),
-                frozen=_frozen(plan, variant),
+                frozen=plan.method(variant).frozen_experts(len(variant.moe.experts))
+                if last
+                else None,
                 data=last.mix if last else None,
                 beside=tuple(_cell(plan, h, task, variant) for h, task in beside.items()),
             )
@@ -108,13 +110,3 @@ def _cell(plan: Plan, heading: str, shown: str, variant: Variant) -> Cell:
         shown,
         tuple(tuple(plan.paths.train_json(v, s) for v in stages) for s in plan.seeds(variant)),
     )
-
-
-def _frozen(plan: Plan, variant: Variant) -> int | None:
-    """How many experts the last stage leaves as they are; None for an untuned merge."""
-    if not variant.stages:
-        return None
-    recipe, total = plan.study.recipes[variant.stages[-1].recipe], len(variant.moe.experts)
-    if recipe.method == "full":
-        return 0
-    return recipe.frozen if isinstance(recipe.frozen, int) else total

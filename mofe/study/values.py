@@ -1,7 +1,8 @@
 """Kinds of values that a configuration holds, and the base of its parts.
 
 A name is checked against what the configuration declares (the context of pydantic's validation), so
-that a misspelt one is a fault with the nearest known name.
+that a misspelt one is a fault with the nearest known name. A text's `format` says in words what it is,
+in the JSON schema and in the documentation.
 """
 
 import difflib
@@ -35,24 +36,29 @@ def suggest(word: Any, known: Iterable[str]) -> str:
     return f"; known are {', '.join(known)}" if known else ""
 
 
-def _known(sections: str, extra: tuple[str, ...] = ()):
-    """A validator: the value is a name declared in one of the `sections` (or in `extra`)."""
+def _text(words: str, **constraints: Any) -> Any:
+    return Field(json_schema_extra={"format": words}, **constraints)
+
+
+def _known(*sections: str, extra: tuple[str, ...] = ()):
+    """The type of a name that is declared in one of the `sections`, or is one of `extra`."""
 
     def check(value: str, info):
-        declared = [n for s in sections.split("|") for n in info.context.get(s, ())] + list(extra)
+        declared = [n for s in sections for n in info.context.get(s, ())] + list(extra)
         if value not in declared:
             raise PydanticCustomError(
                 "unknown_name",
                 "{value} is not declared under {sections}{hint}",
                 {
                     "value": repr(value),
-                    "sections": " or ".join(sections.split("|")),
+                    "sections": " or ".join(sections),
                     "hint": suggest(value, declared),
                 },
             )
         return value
 
-    return AfterValidator(check)
+    words = ", ".join([f"name from {' or '.join(sections)}", *extra])
+    return Annotated[str, AfterValidator(check), _text(" or ".join(words.rsplit(", ", 1)))]
 
 
 def _is_name(value: str) -> str:
@@ -66,22 +72,26 @@ def _is_name(value: str) -> str:
     return value
 
 
-Name = Annotated[str, AfterValidator(_is_name)]
-ModelName = Annotated[str, _known("models")]
-SourceName = Annotated[str, _known("sources")]
-DataName = Annotated[str, _known("data")]
-MixName = Annotated[str, _known("mixes|data")]
-TaskName = Annotated[str, _known("tasks")]
-RecipeName = Annotated[str, _known("recipes")]
-MixtureName = Annotated[str, _known("mixtures")]
-Shown = Annotated[str, _known("tasks", SHOWS)]
+Name = Annotated[str, AfterValidator(_is_name), _text("name")]
+ModelName = _known("models")
+SourceName = _known("sources")
+DataName = _known("data")
+MixName = _known("mixes", "data")
+TaskName = _known("tasks")
+RecipeName = _known("recipes")
+MixtureName = _known("mixtures")
+Shown = _known("tasks", extra=SHOWS)
+Repository = Annotated[str, _text("org/name", pattern=r"^[\w.-]+/[\w.-]+$")]
+Folder = Annotated[str, _text("folder", pattern=r"^[^{}*?\s]+$")]
 Stages = dict[MixName, RecipeName]  # in order: trained on this mix by this recipe, then ...
 Count = Annotated[int, Field(ge=1)]
 
 
 def count_or(word: str):
-    """The type of a count for which a word may stand. What is neither is told once: a union alone
-    has a sentence for each."""
+    """The type of a count, or of one word in its place.
+
+    Reports one error; pydantic's union would report one per alternative.
+    """
 
     def check(value: Any, either) -> int | str:
         try:

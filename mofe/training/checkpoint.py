@@ -15,13 +15,14 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
 
+from mofe import records
 from mofe.files import write_atomic
 from mofe.training import parallel
 
@@ -62,19 +63,19 @@ class Checkpoint:
 
     @property
     def log(self) -> Path:
-        """The loss log of the unfinished training, one JSON line per step."""
+        """The loss log of the unfinished training, one records.LossStep per line."""
         return self.folder / "log.jsonl"
 
     @contextlib.contextmanager
-    def lines(self) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-        """A function that appends a record to the log. Only the first process writes."""
+    def lines(self) -> Iterator[Callable[[records.LossStep], None]]:
+        """A function that appends a step to the log. Only the first process writes."""
         if parallel.rank() != 0:
-            yield lambda record: None
+            yield lambda step: None
             return
         with open(self.log, "a") as log:
 
-            def append(record: Mapping[str, Any]) -> None:
-                log.write(json.dumps(record) + "\n")
+            def append(step: records.LossStep) -> None:
+                log.write(records.line(step))
                 log.flush()
 
             yield append

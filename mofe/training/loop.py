@@ -20,10 +20,11 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
+from mofe import records
 from mofe.layers import parameters, positions, vocabulary
 from mofe.study.hardware import Sharding
 from mofe.training import parallel, tokens
-from mofe.training.checkpoint import Checkpoint, Interrupted, Progress, Signals
+from mofe.training.checkpoint import Checkpoint, Interrupted, Signals
 
 
 class AnswerLoss(nn.Module):
@@ -87,15 +88,14 @@ def fit(
     pad: int,
     checkpoint: Checkpoint,
     sharding: Sharding = "none",
-) -> dict[str, Any]:
+) -> records.Run:
     """Train the parameters that require gradients, in place, in all processes of this job.
 
     training: the resolved `training` keys, with micro_batch a number. checkpoint: the state to go
     on from; the loop saves to it from time to time, and on SIGTERM or SIGUSR1. Its log gets one
-    JSON line per optimiser step: step, loss (the mean over the global batch's answer tokens),
-    learning_rate, tokens (seen so far), seconds. sharding: how several processes share the work. It
-    changes neither the rows of a step nor the loss. Returns the run's record, with seconds by this
-    loop's own clock. Raises FloatingPointError where the loss or the gradient's norm is not finite,
+    LossStep per optimiser step. sharding: how several processes share the work. It changes neither
+    the rows of a step nor the loss. Returns what it measured (seconds by its own clock) and
+    counted. Raises FloatingPointError where the loss or the gradient's norm is not finite,
     ValueError where warm-up takes every step, Interrupted after a signal.
     """
     accelerator = parallel.accelerator()
@@ -172,27 +172,33 @@ def fit(
                 device_seconds=restored.device_seconds + passed * parallel.processes(),
             )
             log(
-                {"step": number, "loss": loss, "learning_rate": rate(number - 1), **_seen(progress)}
+                records.LossStep(
+                    step=number,
+                    loss=loss,
+                    learning_rate=rate(number - 1),
+                    tokens=progress.tokens,
+                    seconds=round(progress.seconds, 3),
+                )
             )
             left = progress.seconds / number * (steps - number)
             print(f"step {number}/{steps}  loss {loss:.4f}  {left:.0f} s left", flush=True)
             if number < steps and parallel.any_of(checkpoint.due()):
                 checkpoint.save(trained, optimizer, progress)
-    return {
-        "seconds": progress.seconds,
-        "device_seconds": progress.device_seconds,
-        "steps": steps,
-        "rows": len(rows),
-        "dropped_rows": rows.dropped,
-        "tokens": progress.tokens,
-        "answer_tokens": progress.answer_tokens,
-        "final_loss": loss,
-        "resumed": progress.resumed,
-        "processes": parallel.processes(),
-        "sharding": sharding,
-        "micro_batch": training["micro_batch"],
-        "peak_memory_bytes": _peak_memory(),
-    }
+    return records.Run(
+        seconds=progress.seconds,
+        device_seconds=progress.device_seconds,
+        steps=steps,
+        rows=len(rows),
+        dropped_rows=rows.dropped,
+        tokens=progress.tokens,
+        answer_tokens=progress.answer_tokens,
+        final_loss=loss,
+        resumed=progress.resumed,
+        processes=parallel.processes(),
+        sharding=sharding,
+        micro_batch=training["micro_batch"],
+        peak_memory_bytes=_peak_memory(),
+    )
 
 
 def _decay(training: Mapping[str, Any], steps: int) -> Callable[[int], float]:
@@ -225,10 +231,6 @@ def _step_seed(seed: int, step: int) -> int:
     """A seed for this step in this process."""
     words = np.random.SeedSequence([seed, step, parallel.rank()]).generate_state(1, np.uint64)
     return int(words[0] >> np.uint64(1))
-
-
-def _seen(progress: Progress) -> dict[str, Any]:
-    return {"tokens": progress.tokens, "seconds": round(progress.seconds, 3)}
 
 
 def _peak_memory() -> int:

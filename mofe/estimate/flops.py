@@ -1,0 +1,48 @@
+"""FLOPs of training and evaluation: those of products, two for each multiplication with its addition.
+
+What is not a product (norms, softmax, AdamW, dequantising NF4) is left out.
+"""
+
+from mofe.study.methods import Method
+from mofe.study.shapes import Shape
+
+
+def forward(shape: Shape, context: float, labelled: float) -> float:
+    """FLOPs per token of a forward pass.
+
+    context: the length of its row in tokens; attention is causal, so a token sees half of it on
+    average. labelled: the share of tokens whose logits are computed (mofe.training.loop.AnswerLoss).
+    """
+    return sum(_products(shape, context, labelled).values())
+
+
+def step(shape: Shape, method: Method, context: float, labelled: float) -> float:
+    """FLOPs per token of a training by a method: forward, and backward.
+
+    Backward takes every product once for the gradient of its input, and once more for the gradient
+    of its weight where that is trained. So frozen experts cost two thirds of trained ones.
+    """
+    base = float(method.trains_base)
+    trained = {
+        "attention": base,
+        "scores": 1.0,  # a product of two activations: both have a gradient
+        "router": base,
+        "ffn": method.trained_ffns(shape) / shape.number_of_ffns,
+        "lm_head": base,
+    }
+    products = _products(shape, context, labelled)
+    flops = sum(amount * (2 + trained[part]) for part, amount in products.items())
+    return flops + 3 * 2 * shape.num_hidden_layers * method.added(shape)
+
+
+def _products(shape: Shape, context: float, labelled: float) -> dict[str, float]:
+    """FLOPs per token of a forward pass, by part of the model."""
+    layers = shape.num_hidden_layers
+    return {
+        "attention": 2 * layers * 2 * shape.hidden_size * (shape.query_size + shape.key_size),
+        "scores": 2 * layers * 2 * shape.query_size * context / 2,
+        # in the last layer at the labelled tokens only (mofe/layers/positions.py)
+        "router": 2 * (layers - 1 + labelled) * shape.router,
+        "ffn": 2 * (layers - 1 + labelled) * shape.active * shape.ffn,
+        "lm_head": 2 * labelled * shape.vocab_size * shape.hidden_size,
+    }

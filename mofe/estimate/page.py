@@ -1,0 +1,49 @@
+"""The plan in print: a page (plan.md.jinja) and a summary for the terminal (summary.txt.jinja)."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from mofe.estimate.cost import CPU_FLOPS, SLOWER, STARTING
+from mofe.estimate.forecast import MACHINES
+from mofe.markdown import aligned
+from mofe.records import PlanJob, PlanRecord
+from mofe.study.hardware import GPUS
+from mofe.templates import render
+
+_FOLDER = Path(__file__).parent
+
+
+def markdown(found: PlanRecord) -> str:
+    """The forecast (mofe/estimate/forecast.py) as a page."""
+    jobs = found.jobs
+    page = render(
+        _FOLDER / "plan.md.jinja",
+        found=found,
+        gpus=GPUS,
+        machines=MACHINES,
+        trainings=_by(
+            lambda label: label.rpartition("/s")[0] or label,
+            [job for job in jobs if job.rule in ("train", "train_expert", "pretrain")],
+        ),
+        evaluations=_by(
+            lambda label: label.rpartition("/")[2],
+            [job for job in jobs if job.rule == "evaluate"],
+        ),
+        cpu_flops=CPU_FLOPS,
+        slower=SLOWER,
+        starting=STARTING,
+    )
+    return aligned(page)
+
+
+def summary(found: PlanRecord) -> str:
+    """The forecast in a few lines, for the terminal."""
+    return render(_FOLDER / "summary.txt.jinja", found=found, gpus=GPUS).rstrip()
+
+
+def _by(name: Callable[[str], str], jobs: Iterable[PlanJob]) -> dict[str, list[PlanJob]]:
+    """Jobs by a part of their labels, in order of the first of each."""
+    groups: dict[str, list[PlanJob]] = {}
+    for job in jobs:
+        groups.setdefault(name(job.label), []).append(job)
+    return groups

@@ -1,0 +1,145 @@
+"""What speaks against a run, before any job starts.
+
+Pure functions of the plan, its costs and the jobs that will run. Each returns sentences for the user:
+none where there is nothing to refuse. What they need to know of the machine is passed to them.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mofe.estimate.cost import Costs, Estimate
+from mofe.estimate.schedule import TRAININGS, estimate
+from mofe.study.plan import Plan, Repository
+
+FILLED_IN = ("slurm_account", "slurm_partition", "constraint")  # the user's lines of profiles/slurm
+
+IsFolder = Callable[[str], bool]
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A job that will run.
+
+    resources: what Snakemake gives it (`gpu` counts the GPUs of all its nodes). local: it runs on
+    this machine, also where an executor runs the others.
+    """
+
+    rule: str
+    wildcards: Mapping[str, str] = field(default_factory=dict)
+    resources: Mapping[str, Any] = field(default_factory=dict)
+    local: bool = False
+
+
+def before_the_run(
+    plan: Plan,
+    costs: Costs,
+    waiting: Sequence[Waiting],
+    is_folder: IsFolder,
+    has_gpu: Callable[[], bool],
+) -> list[str]:
+    """Every reason not to start these jobs. has_gpu: of this machine; asked only if it matters."""
+    return [
+        *unfilled_profile(waiting),
+        *misfits(costs, waiting),
+        *incomplete_mirror(plan, waiting, is_folder),
+        *no_gpu(costs, waiting, has_gpu),
+    ]
+
+
+def missing_folders(plan: Plan, is_folder: IsFolder) -> list[str]:
+    """The models of the study whose `path` is no folder."""
+    paths = {model: plan.study.models[model].path for model in plan.models}
+    how = (
+        "give the folder of a checkpoint in safetensors, as seen from where the workflow is called"
+    )
+    return [
+        f"models.{model}.path: there is no folder {path!r}; {how}"
+        for model, path in paths.items()
+        if path is not None and not is_folder(path)
+    ]
+
+
+def unfilled_profile(waiting: Iterable[Waiting]) -> list[str]:
+    """The lines of profiles/slurm that the user has not filled in, where a job is to be submitted."""
+    unfilled = {
+        key.removeprefix("slurm_")
+        for job in waiting
+        for key in FILLED_IN
+        if not job.local and job.resources.get(key) == "FILL_IN"
+    }
+    if not unfilled:
+        return []
+    lines = ", ".join(sorted(unfilled))
+    how = "fill in what your cluster calls them (docs/slurm.md)"
+    return [f"profiles/slurm/config.yaml: {lines} is still FILL_IN; {how}"]
+
+
+def misfits(costs: Costs, waiting: Iterable[Waiting]) -> list[str]:
+    """The trainings and evaluations that the GPUs they get cannot hold, and what could."""
+    found = {
+        costs.misfit(
+            job.rule,
+            job.wildcards.get("variant") or job.wildcards["model"],
+            _estimate(costs, job),
+            job.resources.get("gpu", 1),
+        )
+        for job in waiting
+        if job.rule in TRAININGS | {"evaluate"}
+    }
+    return sorted(found - {None})
+
+
+def incomplete_mirror(plan: Plan, waiting: Iterable[Waiting], is_folder: IsFolder) -> list[str]:
+    """Every repository that a waiting job reads and the user's mirror lacks."""
+    if not plan.study.mirror:
+        return []
+    read = {r.repo: r for job in waiting for r in _repositories(plan, job)}
+    missing = [
+        f"{repo} (revision {r.revision})"
+        for repo, r in read.items()
+        if not is_folder(f"{plan.paths.model_mirror}/{repo}")
+    ]
+    if not missing:
+        return []
+    how = "or set 'mirror: null' and fetch them: snakemake --profile ... prefetch"
+    return [f"mirror: {plan.study.mirror!r} lacks {', '.join(missing)}; add them there, {how}"]
+
+
+def no_gpu(costs: Costs, waiting: Iterable[Waiting], has_gpu: Callable[[], bool]) -> list[str]:
+    """Trainings at paper scale that would run on this machine, where it has no GPU."""
+    study = costs.study
+    trainings = [job for job in waiting if job.local and job.rule in TRAININGS]
+    if study.device != "cuda" or not trainings or has_gpu():
+        return []
+    hours = sum(_estimate(costs, job).gpu_hours for job in trainings)
+    told = (
+        f"{len(trainings)} trainings of the study '{study.study}' need a GPU, and this machine has "
+        f"none: they take about {hours:.1f} GPU-hours ({study.hardware.gpu}). On a cluster: snakemake "
+        "--profile profiles/slurm. The miniature on this machine: snakemake --profile profiles/mini. "
+        "To see what would run: add -n."
+    )
+    return [told]
+
+
+def downloads(plan: Plan, waiting: Iterable[Waiting]) -> list[Repository]:
+    """The repositories that will be fetched from the hub."""
+    jobs = [job for job in waiting if job.rule == "fetch_repository"]
+    return [plan.repositories[job.wildcards["repo"]] for job in jobs]
+
+
+def _repositories(plan: Plan, job: Waiting) -> list[Repository]:
+    """The repositories of the hub, or of its mirror, that a job reads."""
+    match job.rule:
+        case "prepare_data":
+            return plan.data_repositories(job.wildcards["dataset"])
+        case "questions":
+            return plan.task_repositories(job.wildcards["task"])
+        case "fetch_model":
+            return plan.model_repositories(job.wildcards["model"])
+        case _:
+            return []
+
+
+def _estimate(costs: Costs, job: Waiting) -> Estimate:
+    return estimate(costs, job.rule, job.wildcards)

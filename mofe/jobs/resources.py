@@ -1,0 +1,46 @@
+"""What a rule's jobs ask of a machine, as functions of the wildcards for Snakemake's directives."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from mofe.estimate.cost import Costs, Needs
+from mofe.estimate.schedule import estimate
+from mofe.study.graph import Node
+from mofe.study.values import ConfigError
+
+
+def needs(costs: Costs, rule: str) -> Callable[[Mapping[str, str]], Needs]:
+    """From a job's wildcards to what it needs."""
+    return lambda wildcards: estimate(costs, rule, wildcards).needs
+
+
+def cpus(costs: Costs, rule: str) -> Callable[[Mapping[str, str]], int]:
+    """A rule's `threads`."""
+    of = needs(costs, rule)
+    return lambda wildcards: of(wildcards).cpus
+
+
+def asks(costs: Costs, rule: str) -> dict[str, Callable[..., Any]]:
+    """A rule's `resources`. A job that ran out of memory or time is tried again with more of both:
+    memory in MB, time in minutes."""
+    of = needs(costs, rule)
+    return {
+        # of the whole job, as Slurm counts them
+        "gpu": lambda wildcards: of(wildcards).gpus * of(wildcards).nodes,
+        "nodes": lambda wildcards: of(wildcards).nodes,
+        "mem_mb": lambda wildcards, attempt: of(wildcards).mem_mb * attempt,
+        "runtime": lambda wildcards, attempt: of(wildcards).runtime * attempt,
+        "sharding": lambda wildcards: of(wildcards).sharding,
+    }
+
+
+def spread(costs: Costs, rule: str, jobs: Iterable[Node]) -> dict[str, Any]:
+    """More of a rule's `resources` where one of its jobs takes several nodes: the job itself then
+    starts its processes there. Slurm's plugin would start them on the first node alone."""
+    try:
+        several = any(
+            estimate(costs, rule, job.wildcards).needs.nodes > 1 for job in jobs if job.rule == rule
+        )
+    except ConfigError:  # sizes are not known before the download: the job's resources tell
+        several = False
+    return {"mpi": "srun", "tasks_per_node": 2} if several else {}

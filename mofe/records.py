@@ -1,0 +1,730 @@
+"""Records: what the stages write as JSON and JSON lines, and everyone else reads.
+
+The writer builds a record and every reader parses one, so that a missing, unknown or wrong key fails
+where it is written. docs/generate makes the tables of docs/results.md and docs/schemas/*.json from
+these classes. A file has the keys in the order of its class; the fields of a base class come first,
+those of the last base class before all others.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from mofe.files import write_atomic
+
+Count = Annotated[int, Field(ge=0)]
+Number = Annotated[int, Field(ge=1)]  # a count of what cannot be missing, or a place counted from 1
+Amount = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Texts = Annotated[tuple[str, ...], Field(strict=False)]  # any sequence of texts
+
+
+class Record(BaseModel):
+    """A record, or a part of one: every key is known and of its type, every number is finite."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+Kind = TypeVar("Kind", bound=Record)
+
+
+# ------------------------------------------------------------------------- writing and reading
+
+
+def write(path: str | os.PathLike, record: Record) -> None:
+    """Write a record as a JSON file, whole or not at all."""
+    text = json.dumps(record.model_dump(exclude_unset=True), indent=2, allow_nan=False)
+    write_atomic(path, text + "\n")
+
+
+def line(record: Record) -> str:
+    """A record as one line of JSON, with the line's end."""
+    return json.dumps(record.model_dump(exclude_unset=True), allow_nan=False) + "\n"
+
+
+def read(path: str | os.PathLike, kind: type[Kind]) -> Kind:
+    """The record of a JSON file.
+
+    Raises ValueError, one sentence that names the file and the key, where the file is not whole or is
+    not such a record.
+    """
+    return _parse(Path(path).read_bytes(), kind, str(path))
+
+
+def read_lines(path: str | os.PathLike, kind: type[Kind]) -> list[Kind]:
+    """The records of a file that has one a line, gzipped if its name ends in .gz. Raises as `read`."""
+    content = Path(path).read_bytes()
+    if str(path).endswith(".gz"):
+        content = gzip.decompress(content)
+    lines = enumerate(content.splitlines(), start=1)
+    return [_parse(text, kind, f"{path}: line {number}") for number, text in lines]
+
+
+def read_counts(path: str | os.PathLike) -> TaskCounts | TextCounts:
+    """The counts of a training set, of a task's rows or of raw text. Raises as `read`."""
+    content = Path(path).read_bytes()
+    return _parse(content, TextCounts if b'"pieces"' in content else TaskCounts, str(path))
+
+
+def _parse(content: bytes, kind: type[Kind], where: str) -> Kind:
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        raise ValueError(f"{where}: {_sentence(error.errors()[0])}") from error
+
+
+# pydantic's names of faults -> what the value is not
+_EXPECTED = {
+    "float_type": "a finite number",
+    "finite_number": "a finite number",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "bool_type": "true or false",
+    "string_type": "a text",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "tuple_type": "a list",
+    "list_type": "a list",
+}
+
+
+def _sentence(fault: dict[str, Any]) -> str:
+    """One of pydantic's faults in our words."""
+    key, value = ".".join(map(str, fault["loc"])), fault["input"]
+    limits = fault.get("ctx", {})
+    match fault["type"]:
+        case "missing":
+            return f"{key} is missing"
+        case "extra_forbidden":
+            return f"{key} is not a key of such a record"
+        case "json_invalid":
+            return f"not a complete JSON file ({limits['error']})"
+        case "model_type" if not key:
+            return f"holds {type(value).__name__}, not an object"
+        case "greater_than_equal":
+            return f"{key} is {value}, outside its range: at least {limits['ge']:g}"
+        case "less_than_equal":
+            return f"{key} is {value}, outside its range: at most {limits['le']:g}"
+        case "literal_error":
+            return f"{key} is {value!r}, not {limits['expected']}"
+        case known if known in _EXPECTED:
+            return f"{key} is {value!r}, not {_EXPECTED[known]}"
+    return f"{key}: {fault['msg']}" if key else fault["msg"]
+
+
+# ----------------------------------------------------------------- where a number comes from
+
+
+class Hardware(Record):
+    """The machine that made a record."""
+
+    cpu: str = Field(description="The processor.")
+    cores: Count = Field(description="Its cores, as the operating system counts them.")
+    gpus: Texts = Field(description="The machine's GPUs by name, used or not.")
+
+
+GitRevision = Annotated[
+    str,
+    Field(
+        description="The commit of the code; `+changes` is added if the working tree differed from it; "
+        "`unknown` where there is no repository."
+    ),
+]
+Versions = Annotated[
+    dict[str, str],
+    Field(description="The versions of Python and of the packages that numbers depend on."),
+]
+Machine = Annotated[Hardware, Field(description="The machine that made this.")]
+Moe = Annotated[str, Field(description="The mixture of experts.")]
+Stages = Annotated[
+    str,
+    Field(description="The stages of fine-tuning, first stage first; `none` for an untuned merge."),
+]
+
+
+# ------------------------------------------------------------------------------------ training
+
+
+class LossStep(Record):
+    """A line of log.jsonl: one optimiser step."""
+
+    step: Number = Field(description="The step, from 1.")
+    loss: float = Field(
+        description="Mean loss over the answer tokens of the global batch, in nats."
+    )
+    learning_rate: Amount = Field(description="The learning rate of this step.")
+    tokens: Count = Field(description="Tokens read so far, without padding.")
+    seconds: Amount = Field(description="Seconds since training began.")
+
+
+class Frozen(Record):
+    """Hashes of everything that a training leaves as it is."""
+
+    before: str | None = Field(
+        description="SHA-256 of all frozen parameters before training; null where none is frozen."
+    )
+    after: str | None = Field(description="The same after training.")
+
+    @property
+    def any(self) -> bool:
+        """Whether any parameter was frozen."""
+        return self.before is not None
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether every frozen parameter is bit for bit what it was."""
+        return self.before == self.after
+
+
+class Run(Record):
+    """What the training loop measures and counts."""
+
+    seconds: Amount = Field(
+        description="Seconds of the training loop: batches, steps and log, without loading and hashing."
+    )
+    device_seconds: Amount = Field(
+        description="Those seconds, times the processes that computed meanwhile. The tables' training "
+        "time."
+    )
+    steps: Number = Field(description="Optimiser steps.")
+    rows: Number = Field(description="Rows per epoch; of raw text, pieces.")
+    dropped_rows: Count = Field(
+        description="Rows that were left out because they have more than `max_length` tokens."
+    )
+    tokens: Number = Field(description="Tokens read in all epochs, without padding.")
+    answer_tokens: Number = Field(description="Those of them that the loss is computed on.")
+    final_loss: float = Field(description="Loss of the last step, in nats per answer token.")
+    resumed: Count = Field(
+        description="How often the training went on from a checkpoint. Seconds and counts are of the "
+        "whole training."
+    )
+    processes: Number = Field(description="Processes that computed it together, one per GPU.")
+    sharding: Literal["none", "ddp", "fsdp"] = Field(
+        description="How processes share the model: `none`, there is one process; `ddp`, each holds all "
+        "of it; `fsdp`, each holds a part."
+    )
+    micro_batch: Number = Field(
+        description="Rows of `max_length` tokens that a process computes at once: as configured, or what "
+        "`auto` chose."
+    )
+    peak_memory_bytes: Count = Field(
+        description="The most memory that the first process held: on its GPU, without one resident."
+    )
+
+
+class _Trained(Record):
+    recipe: str = Field(description="The recipe of this training: of a variant, of its last stage.")
+    seed: Count = Field(description="The seed of fine-tuning.")
+    trainable_parameters: Count = Field(description="Parameters that are trained.")
+    total_parameters: Number = Field(
+        description="All parameters of the model, adapters included; a 4-bit one counts as one."
+    )
+
+
+class _TrainRecord(Run, _Trained):
+    frozen_sha256: Frozen = Field(
+        description="Hashes of the frozen parameters. If they differ, the training fails."
+    )
+    config_hash: str = Field(
+        description="SHA-256 of the resolved parameters of the training, and its seed."
+    )
+    git_revision: GitRevision
+    versions: Versions
+    hardware: Machine
+
+
+class _Variant(Record):
+    moe: Moe
+    stages: Stages
+
+
+class _Dense(Record):
+    model: str = Field(description="The dense model.")
+
+
+class TrainRecord(_TrainRecord, _Variant):
+    """train.json of a variant: one stage of its fine-tuning with one seed."""
+
+
+class DenseTrainRecord(_TrainRecord, _Dense):
+    """train.json of a dense model that was trained here."""
+
+
+# ---------------------------------------------------------------------------------- evaluation
+
+
+class Metric(Record):
+    """A score with its standard error."""
+
+    value: Share = Field(description="The mean over questions.")
+    stderr: Share = Field(
+        description="Its standard error: the standard deviation of the questions' scores, divided by √n."
+    )
+
+
+class Floor(Record):
+    """What a score reaches without a model."""
+
+    value: Share = Field(description="The score of the best constant answer.")
+    how: str = Field(description="What that constant answer is.")
+
+
+class _Evaluated(Record):
+    task: str = Field(description="The task, as the study names it.")
+    moe: Moe
+    stages: Stages
+    seed: Count = Field(description="The seed of fine-tuning; 0 for an untuned merge.")
+
+
+class Scores(Record):
+    """What the answers to a task's questions come to."""
+
+    n: Number = Field(description="Number of questions.")
+    headline: str = Field(
+        description="The metric that tables show: `acc` of multiple choice, `f1` of free text."
+    )
+    metrics: dict[str, Metric] = Field(
+        description="Every metric by name. `acc`: the share answered right. `f1` and `exact`: SQuAD's F1 "
+        "over the words of an answer, and the share of exact matches."
+    )
+    floor: Floor | None = Field(
+        description="What the best constant answer scores; null for free text, which has none."
+    )
+
+    @model_validator(mode="after")
+    def _headline_is_measured(self) -> Self:
+        if self.headline not in self.metrics:
+            raise PydanticCustomError(
+                "headline",
+                "metrics.{headline} is missing, and headline names it",
+                {"headline": self.headline},
+            )
+        return self
+
+
+class EvalRecord(Scores, _Evaluated):
+    """{task}.json: a variant with one seed on one task."""
+
+    questions: str = Field(description="The name of the file with every question and its answer.")
+    seconds: Amount = Field(description="Seconds of loading, asking and scoring.")
+    config_hash: str = Field(
+        description="SHA-256 of the variant's names and methods, its seed, and the task's parameters."
+    )
+    git_revision: GitRevision
+    versions: Versions
+    hardware: Machine
+
+
+class Question(Record):
+    """Which question it is."""
+
+    task: str = Field(description="The task, as lm-eval names it, such as one subject of MMLU.")
+    question: Count = Field(description="The number of the question within that task, from 0.")
+    prompt_sha256: str = Field(description="lm-eval's hash of the prompt.")
+
+
+class _Answered(Question):
+    prompt_cut: Count = Field(
+        description="Tokens that were cut off the beginning of the prompt, as lm-eval does, because the "
+        "model had no room for them beside the answer; mostly 0."
+    )
+
+
+class ChoiceAnswer(_Answered):
+    """A line of {task}.questions.jsonl.gz: a multiple-choice question and its answer."""
+
+    options: Texts = Field(description="The options.")
+    target: Count = Field(description="The right option, from 0.")
+    choice: Count = Field(
+        description="The most likely option, from 0; of equally likely ones the first."
+    )
+    loglikelihoods: Annotated[tuple[float, ...], Field(strict=False)] = Field(
+        description="The log-likelihood of each option in nats, summed over its tokens."
+    )
+    correct: Literal[0, 1] = Field(
+        description="1 where `choice` is `target`, else 0; lm-eval's `acc`."
+    )
+
+
+class WrittenAnswer(_Answered):
+    """A line of {task}.questions.jsonl.gz: a free-text question and its answer."""
+
+    reference: str = Field(description="The expected answer.")
+    generated: str = Field(
+        description="What the model wrote, each time the likeliest token: up to the first new line, the "
+        "end of text, or 256 tokens (lm-eval's own limit)."
+    )
+    f1: Share = Field(
+        description="F1 over the words of both answers, by the rules of SQuAD's evaluation script: case, "
+        "punctuation, articles and spaces do not count."
+    )
+    exact: Share = Field(description="1 where both answers are equal by the same rules, else 0.")
+
+
+class AskedQuestion(Question):
+    """A row of questions/{model}/{task}.parquet: a question in the tokens of a model."""
+
+    options: Texts | None = Field(
+        default=None, description="Multiple choice: the options. Free text: null."
+    )
+    target: Count | None = Field(
+        default=None, description="Multiple choice: the right option, from 0. Free text: null."
+    )
+    reference: str | None = Field(
+        default=None, description="Free text: the expected answer. Else null."
+    )
+    row: str | None = Field(
+        default=None,
+        description="Free text: the source's row as JSON, which the scores are computed from. Else null.",
+    )
+    stops: Texts | None = Field(
+        default=None, description="Free text: the texts that end an answer. Else null."
+    )
+    most: Number | None = Field(
+        default=None, description="Free text: the most tokens that an answer may have. Else null."
+    )
+    ids: list[list[int]] = Field(
+        description="Multiple choice: the tokens of the prompt with each option. Free text: those of the "
+        "prompt alone."
+    )
+    starts: list[int] = Field(
+        description="Where the answer begins in each of these sequences of tokens."
+    )
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> Self:
+        choice, words = (
+            (self.options, self.target),
+            (
+                *(self.reference, self.row),
+                *(self.stops, self.most),
+            ),
+        )
+        given, none = (words, choice) if self.options is None else (choice, words)
+        if None in given or any(value is not None for value in none):
+            raise PydanticCustomError(
+                "kind",
+                "a question has options and target, or reference, row, stops and most",
+            )
+        return self
+
+    @property
+    def in_words(self) -> bool:
+        """Whether the answer is free text."""
+        return self.options is None
+
+
+# ---------------------------------------------------------------------------------------- data
+
+
+class _Counts(Record):
+    duplicate: Count = Field(
+        description="Dropped because an earlier row has the same prompt or text."
+    )
+    also_in_test: Count = Field(
+        description="Dropped because the task's test set has the same prompt; 0 for raw text."
+    )
+    usable: Count = Field(description="What is left.")
+    sampled: Count = Field(description="Rows that were drawn from those.")
+    characters: Count = Field(description="Characters of the drawn rows' prompts and answers.")
+
+
+def _must_add_up(start: str, begun: int, dropped: int, usable: int) -> None:
+    if begun - dropped != usable:
+        raise PydanticCustomError(
+            "counts",
+            "usable is {usable}, but {start} less what was dropped is {left}",
+            {"usable": usable, "start": start, "left": begun - dropped},
+        )
+
+
+class _TaskRows(Record):
+    read: Count = Field(description="Rows of the source's split.")
+    incomplete: Count = Field(
+        description="Dropped because the question, or for Sujet the answer, is empty."
+    )
+    held_out: Count = Field(
+        description="Dropped where the set comes as one split: the rows of its test part, and rows that "
+        "stand there twice."
+    )
+    unlabelled: Count = Field(description="Dropped because they have no answer.")
+
+
+class TaskCounts(_Counts, _TaskRows):
+    """data/{dataset}.json: what became of the rows of a task's training set."""
+
+    @model_validator(mode="after")
+    def _add_up(self) -> Self:
+        left_out = self.incomplete + self.held_out + self.unlabelled
+        dropped = left_out + self.duplicate + self.also_in_test
+        _must_add_up("read", self.read, dropped, self.usable)
+        return self
+
+
+class _Pieces(Record):
+    read: Count = Field(description="Rows of the source's split.")
+    pieces: Count = Field(
+        description="Pieces that the rows were cut into, which are rows from here on."
+    )
+
+
+class TextCounts(_Counts, _Pieces):
+    """data/{dataset}.json: what became of the rows of a set of raw text."""
+
+    @model_validator(mode="after")
+    def _add_up(self) -> Self:
+        _must_add_up("pieces", self.pieces, self.duplicate + self.also_in_test, self.usable)
+        return self
+
+
+# ----------------------------------------------------------------------------------- manifests
+
+
+class SourceFile(Record):
+    """A weight file of a dense model, as it was merged."""
+
+    size: Count = Field(description="Its bytes.")
+    mtime_ns: int = Field(description="When it was last changed, in nanoseconds since 1970.")
+    sha256: str = Field(description="Its hash.")
+
+
+class MergeManifest(Record):
+    """merge.json: which dense models a merge's weights are read from."""
+
+    format: int = Field(description="The version of this format.")
+    dtype: str = Field(description="The type that weights are rounded to.")
+    gate_mode: str = Field(description="How the router was initialised, in mergekit's words.")
+    experts_per_token: Number = Field(description="Experts that compute each token.")
+    base: str = Field(
+        description="Folder of the base model; relative to this one unless the study names it absolutely."
+    )
+    slots: Texts = Field(description="Folder of the dense model in each slot, likewise.")
+    sources: dict[str, dict[str, SourceFile]] = Field(
+        description="The weight files of each of these folders, by name."
+    )
+
+
+class HubFile(Record):
+    """A file that was fetched."""
+
+    path: str = Field(description="Its path in the repository.")
+    size: Count = Field(description="Its bytes.")
+    sha256: str = Field(description="Its hash.")
+
+
+class RowGroup(Record):
+    """A part of a parquet file."""
+
+    file: str = Field(description="The file that it is from.")
+    row_group: Count = Field(description="Its number in that file, from 0.")
+    rows: Count = Field(description="Its rows.")
+
+
+class HubSample(Record):
+    """What was drawn from a large repository."""
+
+    rows: Number = Field(description="Rows asked for.")
+    seed: Count = Field(description="The seed of the draw.")
+    of_rows: Count = Field(description="Rows of the whole set.")
+    groups: Annotated[tuple[RowGroup, ...], Field(strict=False)] = Field(
+        description="The row groups that were drawn."
+    )
+
+
+class HubManifest(Record):
+    """{hub}/{org}/{name}.json: what was fetched of a repository."""
+
+    repo: str = Field(description="The repository, `{org}/{name}`.")
+    kind: Literal["dataset", "model"] = Field(description="`dataset` or `model`.")
+    revision: str = Field(description="The revision that was asked for.")
+    commit: str = Field(description="The commit that this revision stood for.")
+    files: Annotated[tuple[HubFile, ...], Field(strict=False)] = Field(
+        description="Every fetched file."
+    )
+    sample: HubSample | None = Field(
+        default=None, description="What was drawn; absent where whole files were fetched."
+    )
+
+
+class PushRecord(Record):
+    """pushed/{moe}/{stages}/s{seed}.json: an exported model that was uploaded."""
+
+    repo: str = Field(description="The repository on the hub.")
+    commit: str = Field(description="The commit of the upload.")
+
+
+# ---------------------------------------------------------------------------------------- plan
+
+
+class PlanHardware(Record):
+    """The machines that a plan is made for."""
+
+    gpu: str = Field(description="The kind of GPU.")
+    gpus_per_node: Number = Field(description="GPUs per node.")
+    utilisation: Share = Field(
+        description="The share of the GPU's peak that training and evaluation are expected to reach."
+    )
+
+
+class PlanNeeds(Record):
+    """What a job asks a machine for."""
+
+    cpus: Count = Field(description="Cores per node; 0 where nothing is computed.")
+    mem_mb: Count = Field(description="Main memory per node, in MB.")
+    runtime: Count = Field(description="Minutes.")
+    gpus: Count = Field(description="GPUs per node; of a CPU study, processes.")
+    nodes: Number = Field(description="Nodes.")
+    sharding: Literal["none", "ddp", "fsdp"] = Field(
+        description="How its processes share the model, as in `train.json`."
+    )
+
+
+class PlanMemory(Record):
+    """Estimated memory at the peak."""
+
+    bytes: Amount = Field(description="Bytes on each GPU; of a CPU study, resident.")
+    parts: dict[str, Amount] = Field(description="The same, by what holds them.")
+
+
+class PlanJob(Record):
+    """A job of the study, with its estimate."""
+
+    rule: str = Field(description="The rule.")
+    label: str = Field(description="What it is called: a model, variant, seed, task.")
+    makes: str = Field(description="The file or folder that it makes.")
+    after: Texts = Field(description="What it waits for: `makes` of other jobs.")
+    tables: Annotated[tuple[int | str, ...], Field(strict=False)] = Field(
+        description="The tables that need it."
+    )
+    needs: PlanNeeds = Field(description="What it asks for.")
+    hours: Amount = Field(description="Hours that it takes.")
+    gpu_hours: Amount = Field(description="The same, times its GPUs.")
+    parameters: Count = Field(description="Parameters of its model.")
+    trainable: Count = Field(description="Parameters that it trains.")
+    tokens: Amount = Field(description="Tokens that it reads.")
+    flops: Amount = Field(description="Floating-point operations.")
+    micro_batch: Count = Field(description="Rows that a training computes at once; else 0.")
+    memory: PlanMemory = Field(description="Memory at its peak.")
+    disk: Amount = Field(description="Bytes that it leaves on disk.")
+    scratch: Amount = Field(description="Bytes of its checkpoint while it runs.")
+    fits: bool = Field(description="Whether any number of these GPUs holds it.")
+    measured: bool = Field(description="Whether its speed is that of finished runs.")
+
+
+class PlanTotals(Record):
+    """Sums over jobs."""
+
+    jobs: Count = Field(description="Jobs.")
+    trainings: Count = Field(description="Trainings among them.")
+    trainings_gpu_hours: Amount = Field(description="GPU-hours of these.")
+    evaluations: Count = Field(description="Evaluations among them.")
+    evaluations_gpu_hours: Amount = Field(description="GPU-hours of these.")
+    gpu_hours: Amount = Field(description="GPU-hours of all; of a CPU study, core-hours.")
+    flops: Amount = Field(description="Floating-point operations.")
+    tokens: Amount = Field(description="Tokens that trainings read.")
+    disk: Amount = Field(description="Bytes left on disk.")
+
+
+class PlanDisk(Record):
+    """Bytes on disk."""
+
+    kept: Amount = Field(description="Bytes that stay.")
+    by_rule: dict[str, Amount] = Field(description="The same, by rule.")
+    largest_checkpoint: Amount = Field(description="Bytes of the largest training's checkpoint.")
+    peak_with_8: Amount = Field(
+        description="Bytes at most, if the eight largest trainings run at once."
+    )
+
+
+class PlanStep(Record):
+    """A job of the longest chain."""
+
+    rule: str = Field(description="The rule.")
+    label: str = Field(description="What the job is called.")
+    hours: Amount = Field(description="Hours that it takes.")
+
+
+class PlanMachine(Record):
+    """The whole study on one kind of GPU."""
+
+    gpu_hours: Amount = Field(description="GPU-hours of all jobs.")
+    most_gpus: Count = Field(description="The most GPUs that one job needs.")
+    does_not_fit: Texts = Field(description="The jobs that no number of these GPUs holds.")
+    makespan: dict[int, Amount | None] = Field(
+        description="Hours until everything is done, by number of GPUs; null where a job needs more."
+    )
+
+
+class PlanOther(Record):
+    """A training of Tables 1 and 2 on another base model."""
+
+    label: str = Field(description="The variant.")
+    experts: Number = Field(description="Experts of its mixture.")
+    recipe: str = Field(description="Its recipe.")
+    micro_batch: Count = Field(description="Rows that it computes at once.")
+    parameters: Count = Field(description="Parameters of its model.")
+    trainable: Count = Field(description="Parameters that it trains.")
+    memory: Amount = Field(description="Bytes at the peak, on each GPU.")
+    needs: PlanNeeds = Field(description="What it asks for, as in `jobs`.")
+    gpu_hours: Amount = Field(description="GPU-hours.")
+    fits: bool = Field(description="Whether any number of these GPUs holds it.")
+    disk: Amount = Field(description="Bytes that it leaves on disk.")
+
+
+class PlanMeasured(Record):
+    """What finished trainings measured, which the estimates use."""
+
+    epoch_tokens: dict[str, Amount] = Field(description="Tokens per epoch, by mix.")
+    speed: dict[str, Amount] = Field(
+        description="By recipe, the share of the GPUs' peak that was reached; of a CPU study FLOP/s."
+    )
+
+
+class PlanRecord(Record):
+    """plan.json: what a study will take."""
+
+    study: str = Field(description="The study.")
+    device: Literal["cuda", "cpu"] = Field(description="What it runs on: `cuda` or `cpu`.")
+    hardware: PlanHardware = Field(description="The machines that it is planned for.")
+    jobs: tuple[PlanJob, ...] = Field(description="Every job, inputs first.")
+    totals: PlanTotals = Field(description="Sums over all jobs.")
+    disk: PlanDisk = Field(description="Disk space.")
+    tables: dict[str, PlanTotals] = Field(
+        description="By table, the same sums as in `totals` over the jobs that the table needs."
+    )
+    critical_path: tuple[PlanStep, ...] = Field(
+        description="The longest chain of jobs: no number of GPUs is faster."
+    )
+    machines: dict[str, PlanMachine] = Field(description="The study on each kind of GPU.")
+    other_bases: dict[str, tuple[PlanOther, ...]] = Field(
+        description="Tables 1 and 2 on larger base models; empty for a CPU study."
+    )
+    measured: PlanMeasured = Field(description="What finished runs measured.")
+    guesses: Texts = Field(description="The keys whose values had to be guessed.")
+    counted_models: Count = Field(
+        description="Kinds of trained models whose parameters were counted on the real modules."
+    )
+
+
+# Every kind of record that is a file, or a line of one, by the name of its schema in docs/schemas.
+KINDS: dict[str, type[Record]] = {
+    "train": TrainRecord,
+    "train-dense": DenseTrainRecord,
+    "log": LossStep,
+    "eval": EvalRecord,
+    "answer-choice": ChoiceAnswer,
+    "answer-text": WrittenAnswer,
+    "counts-task": TaskCounts,
+    "counts-text": TextCounts,
+    "merge": MergeManifest,
+    "hub": HubManifest,
+    "pushed": PushRecord,
+    "plan": PlanRecord,
+}

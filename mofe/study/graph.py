@@ -1,0 +1,233 @@
+"""The graph of a study: which job makes what, and what it makes it from.
+
+The one description of it. The rules take their inputs from here, and estimates go over the same
+jobs, so that the plan counts the jobs that Snakemake runs.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from mofe.study.plan import Plan
+from mofe.study.variants import Variant
+
+# A job's inputs by the names that its rule gives them: one address or several.
+Inputs = dict[str, str | list[str]]
+
+ALL = "all"  # the target that everything is made for
+
+
+@dataclass(frozen=True)
+class Node:
+    """A job of the graph.
+
+    wildcards: what tells it from the rule's other jobs. inputs, outputs: addresses; the first output
+    stands for the job. `all` makes no file, and its output is its name.
+    """
+
+    rule: str
+    wildcards: dict[str, str]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """Its wildcards for print, seeds as in addresses: tinyllama_2tinyllama/mmlu_mofe/s0."""
+        return "/".join(f"s{v}" if name == "seed" else v for name, v in self.wildcards.items())
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Every job of a plan. The methods named after rules give a job's inputs; their arguments are
+    the rule's wildcards."""
+
+    plan: Plan
+
+    # ----------------------------------------------------------------------------- data and models
+
+    def prefetch(self) -> Inputs:
+        return {"manifests": self.plan.manifests}
+
+    def fetch_repository(self, repo: str) -> Inputs:
+        return {}
+
+    def world(self) -> Inputs:
+        return {}
+
+    def prepare_data(self, dataset: str) -> Inputs:
+        """The generated world, or what is fetched."""
+        return {"read": self._world() + self.plan.fetched(self.plan.data_repositories(dataset))}
+
+    def fetch_model(self, model: str) -> Inputs:
+        return {"fetched": self.plan.fetched(self.plan.model_repositories(model))}
+
+    def pretrain(self, model: str) -> Inputs:
+        return {"world": self.plan.paths.world}
+
+    def preflight(self, model: str) -> Inputs:
+        """The models that come from outside, of every mixture that this model is in."""
+        return {"models": list(self.plan.params.preflight(model)["names"])}
+
+    def train_expert(self, model: str) -> Inputs:
+        """The model that it is fine-tuned from, and its training sets."""
+        spec = self.plan.study.models[model]
+        return {
+            "preflight": self.plan.paths.preflight(model),
+            "origin": self.plan.paths.model_dir(spec.from_),
+            "data": [f for mix in spec.train for f in self.plan.stage_data(mix)],
+        }
+
+    # ------------------------------------------------------------------------------------ variants
+
+    def merge(self, moe: str) -> Inputs:
+        return {"dense": self.plan.merge_input(moe)}
+
+    def train(self, variant: str, seed: str) -> Inputs:
+        """The merge, what the stages before have trained, and the training sets."""
+        it = self.plan.variants[variant]
+        return {
+            **self._merged(it),
+            "parents": self.plan.trained_files(it, seed)[:-1],
+            "data": self.plan.stage_data(it.stages[-1].mix),
+        }
+
+    def questions(self, model: str, task: str) -> Inputs:
+        """What is asked, and the model whose tokenizer makes tokens of it."""
+        return {
+            "read": self._world() + self.plan.fetched(self.plan.task_repositories(task)),
+            "tokenizer": self.plan.paths.model_dir(model),
+        }
+
+    def evaluate(self, variant: str, seed: str, task: str) -> Inputs:
+        it = self.plan.variants[variant]
+        return {"asked": self.plan.paths.questions(it, task), **self._trained(it, seed)}
+
+    def export(self, variant: str, seed: str) -> Inputs:
+        it = self.plan.variants[variant]
+        trainings = self.plan.params.export(it, seed)["trainings"]
+        return {**self._trained(it, seed), "trainings": trainings}
+
+    def push(self, variant: str, seed: str) -> Inputs:
+        """The exported model. Raises ConfigError where the study names no repository for it, before
+        anything is trained."""
+        it = self.plan.variants[variant]
+        self.plan.params.push_repo(it, seed)
+        return {"model": self.plan.paths.export_dir(it, seed)}
+
+    # ------------------------------------------------------------------- tables, figures, the page
+
+    def table(self, number: str) -> Inputs:
+        return {"records": self.plan.table_input(int(number))}
+
+    def figure(self, figure: str) -> Inputs:
+        return {"records": self.plan.figure_input(figure)}
+
+    def report(self) -> Inputs:
+        plan = self.plan
+        return {
+            "trainings": plan.train_jsons,
+            "evaluations": plan.eval_jsons,
+            "figures": [plan.paths.figure(name, "png") for name in plan.figures],
+            "data": [plan.paths.data_counts(dataset) for dataset in plan.datasets],
+        }
+
+    def all(self) -> Inputs:
+        return {
+            "tables": [f for number in self.plan.tables for f in self._table_files(number)],
+            "figures": [f for name in self.plan.figures for f in self._figure_files(name)],
+            "report": self.plan.paths.report,
+        }
+
+    # ------------------------------------------------------------------------------------ the jobs
+
+    @cached_property
+    def jobs(self) -> tuple[Node, ...]:
+        """Every job that `all` may need, each after those that it waits for."""
+        return tuple(self._jobs())
+
+    def needed(self, *targets: str) -> list[Node]:
+        """The jobs that make these addresses from nothing, each after those that it waits for."""
+        makers = {output: job for job in self.jobs for output in job.outputs}
+        wanted, open_ = set(), list(targets)
+        while open_:
+            job = makers.get(open_.pop())  # nothing makes a model's own folder
+            if job and job.outputs[0] not in wanted:
+                wanted.add(job.outputs[0])
+                open_ += job.inputs
+        return [job for job in self.jobs if job.outputs[0] in wanted]
+
+    def _jobs(self) -> Iterator[Node]:
+        plan, paths, models = self.plan, self.plan.paths, self.plan.study.models
+        if plan.study.world:
+            yield _node(self.world, [paths.world])
+        for repo in () if plan.study.mirror else plan.repositories:
+            yield _node(self.fetch_repository, [paths.manifest(repo)], repo=repo)
+        for name in plan.datasets:
+            files = [paths.data_file(name), paths.data_counts(name)]
+            yield _node(self.prepare_data, files, dataset=name)
+        for name in plan.models:
+            if models[name].hub:
+                yield _node(self.fetch_model, [paths.model_dir(name)], model=name)
+            elif models[name].scratch:
+                yield _node(self.pretrain, [paths.model_dir(name)], model=name)
+        for name in plan.models:
+            if models[name].from_:
+                yield _node(self.preflight, [paths.preflight(name)], model=name)
+                yield _node(self.train_expert, [paths.model_dir(name)], model=name)
+        for name in plan.moes:
+            yield _node(self.merge, [paths.moe_dir(name)], moe=name)
+        yield from self._runs()
+        for number in plan.tables:
+            yield _node(self.table, self._table_files(number), number=str(number))
+        for name in plan.figures:
+            yield _node(self.figure, self._figure_files(name), figure=name)
+        yield _node(self.report, [paths.report])
+        yield _node(self.all, [ALL])
+
+    def _runs(self) -> Iterator[Node]:
+        """Trainings, what is asked, and evaluations."""
+        plan, paths = self.plan, self.plan.paths
+        for key, it in plan.trained.items():
+            for seed in plan.seeds(it):
+                files = [paths.train_json(it, seed), paths.trained(it, seed)]
+                files.append(paths.loss_log(it, seed))
+                yield _node(self.train, files, variant=key, seed=str(seed))
+        asked = {
+            paths.questions(plan.variants[key], task): (plan.variants[key].moe.base, task)
+            for key, tasks in plan.tasks.items()
+            for task in tasks
+        }
+        for file, (base, task) in asked.items():
+            yield _node(self.questions, [file], model=plan.study.tokenizer(base), task=task)
+        for key, tasks in plan.tasks.items():
+            for task in tasks:
+                for seed in plan.seeds(plan.variants[key]):
+                    file = paths.eval_json(plan.variants[key], seed, task)
+                    yield _node(self.evaluate, [file], variant=key, seed=str(seed), task=task)
+
+    # ----------------------------------------------------------------------------------- internals
+
+    def _world(self) -> list[str]:
+        return [self.plan.paths.world] if self.plan.study.world else []
+
+    def _merged(self, variant: Variant) -> Inputs:
+        """The merge with the dense models that it refers to."""
+        moe = variant.moe.name
+        return {"merge": self.plan.paths.moe_dir(moe), "dense": self.plan.merge_input(moe)}
+
+    def _trained(self, variant: Variant, seed: str) -> Inputs:
+        """Everything that a trained model is loaded from."""
+        return {**self._merged(variant), "trained": self.plan.trained_files(variant, seed)}
+
+    def _table_files(self, number: int) -> list[str]:
+        return [self.plan.paths.table(number, kind) for kind in ("tex", "md", "csv")]
+
+    def _figure_files(self, name: str) -> list[str]:
+        return [self.plan.paths.figure(name, kind) for kind in ("pdf", "png")]
+
+
+def _node(inputs: Callable[..., Inputs], outputs: Iterable[str], **wildcards: str) -> Node:
+    """The job of the rule that `inputs` is named after."""
+    found = inputs(**wildcards).values()
+    flat = (f for it in found for f in ([it] if isinstance(it, str) else it))
+    return Node(inputs.__name__, wildcards, tuple(dict.fromkeys(flat)), tuple(outputs))

@@ -1,0 +1,284 @@
+"""Fine-tuning methods: each one a class with its settings, and what follows from them.
+
+A recipe of config.yaml is one of these classes, found by its `method`. The plan asks it for counts of
+parameters and for what a training keeps in memory; mofe/models/methods.py applies it to modules, with
+one function per class. Nothing else knows a method by its name. Imports neither torch nor
+transformers.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, get_args
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from mofe.study.shapes import ROUTER, Shape
+from mofe.study.training import TrainingOverride
+from mofe.study.values import Count, Part, count_or
+
+NAMED = "The method of fine-tuning."
+TARGETS = "The names of the linear layers that get adapters."
+Targets = Annotated[list[str], Field(min_length=1)]
+NF4 = Literal["nf4"]
+
+
+class Method(Part):
+    """A way to fine-tune.
+
+    What follows from the settings is here for a method that trains nothing; a method says what is
+    otherwise with it. `shape` is always that of the model which is fine-tuned.
+
+    trains_base: the model's own weights are trained, but for its frozen experts.
+    needs_mixture: a dense model cannot be trained by it.
+    uses_peft: its modules are peft's, which has to be imported.
+    """
+
+    trains_base: ClassVar[bool] = False
+    needs_mixture: ClassVar[bool] = False
+    uses_peft: ClassVar[bool] = False
+
+    method: str = Field(description=NAMED)
+    training: TrainingOverride = Field(
+        default_factory=TrainingOverride, description="Settings of `training` that differ."
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _tells_whose_settings_these_are(cls, value: Any, validate):
+        try:
+            return validate(value)
+        except ValidationError as error:
+            faults = [_told(cls, e) for e in error.errors()]
+            raise ValidationError.from_exception_data("recipe", faults) from None
+
+    def settings(self) -> dict[str, Any]:
+        """The method's name and its settings as plain data, without those that are not given: what
+        `parse` reads."""
+        return self.model_dump(mode="json", exclude={"training"}, exclude_none=True)
+
+    def frozen_experts(self, experts: int) -> int:
+        """How many of a layer's experts, the first ones, keep their weights."""
+        return experts
+
+    def added(self, shape: Shape) -> int:
+        """Parameters that are added to each layer, all of them trained."""
+        return 0
+
+    def quantized(self, shape: Shape) -> int:
+        """Weights of each layer that are held in 4 bits."""
+        return 0
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether weights are held in 4 bits. Such a model cannot be sharded, and no stage can
+        follow it: it has no plain form of equal weights."""
+        return False
+
+    def unquantized(self) -> "Method":
+        """The same method on weights that are not held in 4 bits."""
+        return self.model_copy(update={"quantize": None}) if self.is_quantized else self
+
+    def kept_inputs(self, shape: Shape) -> set[str]:
+        """The linear layers of a decoder layer (Shape.linears, and shapes.ROUTER) whose input is
+        kept for backward, which computes the gradient of a weight with it."""
+        if not self.trains_base:
+            return set()
+        return {*shape.linears, ROUTER} if shape.num_local_experts else {*shape.linears}
+
+    def kept_by_adapters(self, shape: Shape, width: int) -> int:
+        """Bytes per token that a decoder layer's adapters keep for backward. width: bytes of an
+        activation."""
+        return 0
+
+    # ------------------------------------------------------------- what follows from the above
+
+    def trained_ffns(self, shape: Shape) -> int:
+        """How many of a layer's FFNs (its experts, or the one of a dense model) are trained."""
+        frozen = self.frozen_experts(shape.num_local_experts)
+        return shape.number_of_ffns - frozen if self.trains_base else 0
+
+    def trainable(self, shape: Shape) -> int:
+        """The parameters that are trained."""
+        added = shape.num_hidden_layers * self.added(shape)
+        if not self.trains_base:
+            return added
+        frozen = (shape.number_of_ffns - self.trained_ffns(shape)) * shape.ffn
+        return shape.parameters - shape.num_hidden_layers * frozen + added
+
+    def total(self, shape: Shape) -> int:
+        """All parameters, as train.json counts them."""
+        return shape.parameters + shape.num_hidden_layers * self.added(shape)
+
+
+class Untuned(Method):
+    """No training: a merge as it is. No recipe names it."""
+
+    method: Literal["untuned"] = Field("untuned", description=NAMED)
+
+
+class Full(Method):
+    """Full fine-tuning: every parameter is trained."""
+
+    trains_base = True
+
+    method: Literal["full"] = Field("full", description=NAMED)
+
+    def frozen_experts(self, experts: int) -> int:
+        return 0
+
+
+class Freeze(Method):
+    """MoFE (section 3): the first `frozen` experts of every layer keep their weights; embeddings,
+    attention, norms, lm_head, router and the other experts are trained."""
+
+    trains_base = True
+    needs_mixture = True
+
+    method: Literal["freeze"] = Field("freeze", description=NAMED)
+    frozen: count_or("all") = Field(
+        description="How many experts keep their weights, the first slots of every layer."
+    )
+    quantize: NF4 | None = Field(None, description="Hold the frozen experts in 4 bits.")
+
+    def frozen_experts(self, experts: int) -> int:
+        return experts if self.frozen == "all" else self.frozen
+
+    @property
+    def is_quantized(self) -> bool:
+        return self.quantize is not None
+
+    def quantized(self, shape: Shape) -> int:
+        frozen = self.frozen_experts(shape.num_local_experts)
+        return frozen * shape.ffn if self.is_quantized else 0
+
+
+class Adapters(Method):
+    """What all methods share that leave the model as it is and train small modules on its linear
+    layers, which their setting `targets` names."""
+
+    uses_peft = True
+
+    def targeted(self, shape: Shape) -> dict[str, tuple[int, int]]:
+        """The linear layers of a decoder layer that get an adapter: (inputs, outputs)."""
+        return {name: sizes for name, sizes in shape.linears.items() if name in self.targets}
+
+
+class Lora(Adapters):
+    """LoRA: a product of two small matrices is added to each targeted layer. DoRA trains the norms
+    of the adapted weight's rows too; QLoRA holds what is not trained in 4 bits."""
+
+    method: Literal["lora"] = Field("lora", description=NAMED)
+    rank: Count = Field(description="The rank of the adapters.")
+    alpha: Count = Field(description="The scale: adapters are multiplied by `alpha / rank`.")
+    targets: Targets = Field(description=TARGETS)
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None, description="The dropout before the adapters."
+    )
+    dora: bool | None = Field(
+        None, description="Whether to train the weights' magnitudes too (DoRA)."
+    )
+    quantize: NF4 | None = Field(
+        None, description="Hold the linear layers and the experts in 4 bits (QLoRA)."
+    )
+
+    @property
+    def is_quantized(self) -> bool:
+        return self.quantize is not None
+
+    def added(self, shape: Shape) -> int:
+        """Two matrices a target; of DoRA a norm for each output besides."""
+        return sum(
+            self.rank * (inputs + outputs) + (outputs if self.dora else 0)
+            for inputs, outputs in self.targeted(shape).values()
+        )
+
+    def quantized(self, shape: Shape) -> int:
+        return shape.attention + shape.ffns if self.is_quantized else 0
+
+    def kept_inputs(self, shape: Shape) -> set[str]:
+        return set(self.targeted(shape))
+
+    def kept_by_adapters(self, shape: Shape, width: int) -> int:
+        """What is between the two matrices; of DoRA what it scales."""
+        outputs = [outputs for _, outputs in self.targeted(shape).values()]
+        return sum(width * (self.rank + (n if self.dora else 0)) for n in outputs)
+
+
+class RsLora(Lora):
+    """rsLoRA (arXiv 2312.03732): LoRA whose product counts alpha / sqrt(rank) times, so that a
+    larger rank does not learn less."""
+
+    method: Literal["rslora"] = Field("rslora", description=NAMED)
+    alpha: Count = Field(description="The scale: adapters are multiplied by `alpha / sqrt(rank)`.")
+
+
+class Ia3(Adapters):
+    """(IA)^3 (arXiv 2205.05638): a vector scales each targeted layer's outputs, or its inputs where
+    it is named under `feedforward`."""
+
+    method: Literal["ia3"] = Field("ia3", description=NAMED)
+    targets: Targets = Field(description=TARGETS)
+    feedforward: Targets | None = Field(
+        None, description="Those of the targets whose inputs are scaled; of others the outputs are."
+    )
+
+    @model_validator(mode="after")
+    def _feedforward_is_targeted(self):
+        if rest := sorted(set(self.feedforward or ()) - set(self.targets)):
+            raise PydanticCustomError(
+                "feedforward",
+                "'feedforward' names {rest}, which 'targets' lacks; add it there",
+                {"rest": ", ".join(rest)},
+            )
+        return self
+
+    def added(self, shape: Shape) -> int:
+        """A vector a target."""
+        return sum(length for length, _ in self._vectors(shape))
+
+    def kept_by_adapters(self, shape: Shape, width: int) -> int:
+        """What is scaled. peft makes inputs float32 first, and keeps these."""
+        return sum((4 if of_input else width) * length for length, of_input in self._vectors(shape))
+
+    def _vectors(self, shape: Shape) -> list[tuple[int, bool]]:
+        """The length of each vector of a layer, and whether it scales an input."""
+        fed, sizes = self.feedforward or (), self.targeted(shape).items()
+        return [(ins, True) if name in fed else (outs, False) for name, (ins, outs) in sizes]
+
+
+# ---------------------------------------------------------------------------------- recipes
+
+AnyMethod = Full | Freeze | Lora | RsLora | Ia3
+METHODS: dict[str, type[Method]] = {
+    kind.model_fields["method"].default: kind for kind in get_args(AnyMethod)
+}
+
+
+def _told(kind: type[Method], error: Mapping[str, Any]) -> InitErrorDetails:
+    """An error of pydantic's; that of a setting which other methods have says so."""
+    sort, message, (*above, key) = error["type"], error["msg"], error["loc"] or [None]
+    takers = [name for name, other in METHODS.items() if key in other.model_fields]
+    if sort == "extra_forbidden" and not above and takers:
+        own = kind.model_fields["method"].default
+        sort = "method_settings"
+        message = f"method '{own}' does not take it, {' and '.join(takers)} do; remove it"
+    told = PydanticCustomError(sort, "{message}", {"message": message})
+    return InitErrorDetails(type=told, loc=error["loc"], input=error["input"])
+
+
+def _given(value: Any) -> Any:
+    """A recipe without settings that are null: so an overlay can name another method."""
+    if not isinstance(value, Mapping):
+        return value
+    settings = {key for kind in METHODS.values() for key in kind.model_fields}
+    return {k: v for k, v in value.items() if v is not None or k not in settings}
+
+
+Recipe = Annotated[AnyMethod, Field(discriminator="method"), BeforeValidator(_given)]
+
+
+def parse(params: Mapping[str, Any]) -> Method:
+    """The method in a job's parameters (Plan.params.method), whatever else these hold."""
+    kind = METHODS[params["method"]]
+    own = kind.model_fields.keys() - {"training"}
+    return kind(**{name: params[name] for name in own if name in params})

@@ -1,0 +1,55 @@
+"""How models are trained: the `training` keys, and what a mix, a recipe or a model may replace."""
+
+from typing import Annotated
+
+from pydantic import Field, create_model
+
+from mofe.study.values import Count, Part, count_or
+
+
+class Training(Part):
+    """AdamW with linear decay to zero (section 4.1)."""
+
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        description="The learning rate at the start of the decay."
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        description="AdamW's decay of weights. Norms and biases have none."
+    )
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(
+        description="Optimiser steps of linear rise before the decay."
+    )
+    max_grad_norm: Annotated[float, Field(gt=0)] = Field(
+        description="Gradients are clipped to this norm."
+    )
+    epochs: Count = Field(description="Passes over the rows.")
+    global_batch: Count = Field(description="Rows per optimiser step, whatever the number of GPUs.")
+    micro_batch: count_or("auto") = Field(
+        description="Rows of `max_length` tokens per forward pass; of shorter rows as many more "
+        "as make no more tokens. With `auto` the hardware decides."
+    )
+    max_length: Count = Field(
+        description="Tokens per row. A longer row is dropped and counted; raw text is cut into "
+        "pieces."
+    )
+    router_aux_loss: Annotated[float, Field(ge=0)] = Field(
+        description="Factor of the router's load-balancing loss; 0 turns it off."
+    )
+    fold_duplicates: Annotated[bool, Field(strict=True)] = Field(
+        description="Whether to compute a layer's equal frozen experts once, with the sum of "
+        "their weights: faster, and equal up to rounding. Evaluation always does."
+    )
+
+
+# What a mix, a recipe or a model may replace of it: the same keys, each optional.
+TrainingOverride = create_model(
+    "TrainingOverride",
+    __base__=Part,
+    **{
+        name: (
+            Annotated[field.annotation, *field.metadata] | None,
+            Field(None, description=field.description),
+        )
+        for name, field in Training.model_fields.items()
+    },
+)

@@ -1,0 +1,174 @@
+"""What is refused before a run, each with its sentence, and what jobs ask of a machine."""
+
+import pytest
+from conftest import CONFIG, MINI
+
+from mofe.estimate.cost import Costs
+from mofe.jobs import checks, downloads, resources
+from mofe.jobs.checks import Waiting
+from mofe.study.graph import Graph
+from mofe.study.load import read_study
+from mofe.study.plan import Plan
+
+LARGE = {"variant": "tinyllama_8tinyllama/mmlu_medmcqa_full", "seed": "0"}
+SMALL = {"variant": "tinyllama_4tinyllama/medmcqa_mofe", "seed": "0"}
+
+
+@pytest.fixture(scope="module")
+def costs(paper_plan) -> Costs:
+    return Costs(paper_plan)
+
+
+def never() -> bool:
+    raise AssertionError("nobody asks whether there is a GPU")
+
+
+def test_a_models_folder_that_is_not_there():
+    own = {"hub": None, "revision": None, "path": "models/ours"}
+    plan = Plan(read_study(CONFIG, models={"tinyllama": own}))
+    (told,) = checks.missing_folders(plan, lambda path: False)
+    assert told.startswith(
+        "models.tinyllama.path: there is no folder 'models/ours'; give the folder"
+    )
+    assert checks.missing_folders(plan, {"models/ours"}.__contains__) == []
+
+
+def test_a_folder_that_no_table_needs_is_not_asked_for():
+    gates = {"positive": [["x"]], "negative": ["y"]}
+    plan = Plan(read_study(CONFIG, models={"unused": {"path": "nowhere", "gates": gates}}))
+    assert checks.missing_folders(plan, lambda path: False) == []
+
+
+def test_a_profile_that_is_not_filled_in():
+    given = {"slurm_account": "FILL_IN", "slurm_partition": "FILL_IN", "constraint": "a100"}
+    jobs = [Waiting("train", SMALL, given), Waiting("evaluate", SMALL, {"constraint": "FILL_IN"})]
+    (told,) = checks.unfilled_profile(jobs)
+    assert told == (
+        "profiles/slurm/config.yaml: account, constraint, partition is still FILL_IN; fill in what "
+        "your cluster calls them (docs/slurm.md)"
+    )
+    assert checks.unfilled_profile([Waiting("train", SMALL, {"constraint": "a100"})]) == []
+    assert checks.unfilled_profile([Waiting("fetch_repository", {}, given, local=True)]) == []
+
+
+def test_what_its_gpus_cannot_hold(costs):
+    evaluation = Waiting("evaluate", {**LARGE, "task": "mmlu"}, {"gpu": 1})
+    alone = Waiting("train", LARGE, {"gpu": 1})
+    (told,) = checks.misfits(costs, [evaluation, alone, alone, Waiting("merge", {"moe": "x"})])
+    assert told.startswith(f"train {LARGE['variant']}: needs ") and "it fits 2 GPUs" in told
+    assert checks.misfits(costs, [evaluation, Waiting("train", LARGE, {"gpu": 2})]) == []
+
+
+def test_a_dense_expert_that_cannot_fit_is_called_by_its_name():
+    wide = {"training": {"max_length": 2**20}}
+    costs = Costs(Plan(read_study(CONFIG, recipes={"expert": wide})))
+    (told,) = checks.misfits(costs, [Waiting("train_expert", {"model": "general"}, {"gpu": 1})])
+    assert told.startswith("train_expert general: needs ")
+
+
+def test_a_mirror_that_lacks_what_waiting_jobs_read():
+    plan = Plan(read_study(CONFIG, mirror="/shared/hub"))
+    jobs = [
+        Waiting("prepare_data", {"dataset": "mmlu"}),
+        Waiting("questions", {"model": "tinyllama", "task": "mmlu"}),
+        Waiting("questions", {"model": "tinyllama", "task": "medmcqa"}),
+        Waiting("fetch_model", {"model": "tinyllama"}),
+    ]
+    here = "/shared/hub/openlifescienceai/medmcqa"
+    (told,) = checks.incomplete_mirror(plan, jobs, {here}.__contains__)
+    mmlu, model = plan.repositories["cais/mmlu"], plan.model_repositories("tinyllama")[0]
+    lacks = f"cais/mmlu (revision {mmlu.revision}), {model.repo} (revision {model.revision})"
+    assert told == (
+        f"mirror: '/shared/hub' lacks {lacks}; add them there, or set 'mirror: null' and fetch "
+        "them: snakemake --profile ... prefetch"
+    )
+    assert checks.incomplete_mirror(plan, jobs, lambda path: True) == []
+    assert checks.incomplete_mirror(plan, [Waiting("train", SMALL)], lambda path: False) == []
+
+
+def test_without_a_mirror_nothing_is_missing_from_it(paper_plan):
+    jobs = [Waiting("prepare_data", {"dataset": "mmlu"})]
+    assert checks.incomplete_mirror(paper_plan, jobs, lambda path: False) == []
+
+
+def test_paper_scale_on_a_machine_without_a_gpu(costs):
+    jobs = [Waiting("train", SMALL, local=True), Waiting("train", LARGE, local=True)]
+    (told,) = checks.no_gpu(costs, jobs, lambda: False)
+    variants = (costs.plan.variants[job.wildcards["variant"]] for job in jobs)
+    hours = sum(costs.train(variant).gpu_hours for variant in variants)
+    assert told.startswith("2 trainings of the study 'paper' need a GPU, and this machine has none")
+    assert f"they take about {hours:.1f} GPU-hours (a100-80gb)" in told and "add -n" in told
+    assert checks.no_gpu(costs, jobs, lambda: True) == []
+
+
+def test_whether_there_is_a_gpu_is_asked_only_where_it_matters(costs):
+    """The question imports torch."""
+    on_a_cluster = [Waiting("train", SMALL)]
+    evaluation = Waiting("evaluate", {**SMALL, "task": "medmcqa"}, local=True)
+    assert checks.no_gpu(costs, on_a_cluster, never) == []
+    assert checks.no_gpu(costs, [evaluation], never) == []
+    mini = Costs(Plan(read_study(CONFIG, MINI)))
+    assert checks.no_gpu(mini, [Waiting("train", SMALL, local=True)], never) == []
+
+
+def test_all_reasons_are_told_at_once():
+    plan = Plan(read_study(CONFIG, mirror="/shared/hub"))
+    given = {"slurm_account": "FILL_IN", "gpu": 1}
+    jobs = [Waiting("train", LARGE, given), Waiting("prepare_data", {"dataset": "mmlu"})]
+    told = checks.before_the_run(plan, Costs(plan), jobs, lambda path: False, never)
+    assert [sentence.split(":")[0].split()[0] for sentence in told] == [
+        "profiles/slurm/config.yaml",
+        "train",
+        "mirror",
+    ]
+
+
+def test_downloads_are_those_of_the_waiting_fetches(paper_plan):
+    jobs = [Waiting("fetch_repository", {"repo": "cais/mmlu"}), Waiting("train", SMALL)]
+    assert checks.downloads(paper_plan, jobs) == [paper_plan.repositories["cais/mmlu"]]
+    assert downloads.state("nowhere", []) == []
+
+
+def test_a_hub_that_tells_nothing_ends_the_run(paper_plan, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    told = downloads.state(str(tmp_path / "hub"), [paper_plan.repositories["cais/mmlu"]])
+    assert told == ["the hub did not tell what there is to download; see above"]
+    assert "cais/mmlu" in capfd.readouterr().err
+
+
+# --------------------------------------------------------------------------------- asked for
+
+
+def test_a_job_asks_for_what_its_estimate_says(costs):
+    needs = costs.train(costs.plan.variants[LARGE["variant"]]).needs
+    asked = resources.asks(costs, "train")
+    assert resources.cpus(costs, "train")(LARGE) == needs.cpus
+    assert asked["gpu"](LARGE) == 2 and asked["nodes"](LARGE) == 1
+    assert asked["sharding"](LARGE) == "fsdp"
+
+
+@pytest.mark.parametrize("what", ["mem_mb", "runtime"])
+def test_another_attempt_asks_for_more_memory_and_time(costs, what):
+    ask = resources.asks(costs, "train")[what]
+    once = ask(SMALL, attempt=1)
+    assert once == getattr(costs.train(costs.plan.variants[SMALL["variant"]]).needs, what)
+    assert ask(SMALL, attempt=3) == 3 * once
+
+
+def test_a_rule_without_wildcards_asks_for_little(costs):
+    assert resources.cpus(costs, "report")({}) == 1
+    assert resources.asks(costs, "report")["gpu"]({}) == 0
+
+
+def test_a_training_on_several_nodes_starts_its_own_processes(paper_plan, costs):
+    jobs = Graph(paper_plan).jobs
+    assert resources.spread(costs, "train", jobs) == {}
+    narrow = Costs(paper_plan, gpu="a100-80gb", gpus_per_node=1)
+    assert resources.spread(narrow, "train", jobs) == {"mpi": "srun", "tasks_per_node": 2}
+    assert resources.spread(narrow, "train_expert", jobs) == {}
+
+
+def test_before_a_download_tells_sizes_no_job_is_spread(tmp_path):
+    plan = Plan(read_study(CONFIG, models={"tinyllama": {"shape": None}}, results=str(tmp_path)))
+    assert resources.spread(Costs(plan), "train", Graph(plan).jobs) == {}
