@@ -93,10 +93,10 @@ class Own:
 
 @pytest.fixture(scope="module")
 def own(tiny, tmp_path_factory) -> Own:
-    it = Own(tmp_path_factory.mktemp("own"), load.tokenizer(tiny / "a"))
-    it.exported = f"{it.results}/models/ours_1code-1law-1tuned/quiz_mofe/s0"
-    it.run(f"{it.results}/table8.csv", it.exported)
-    return it
+    made = Own(tmp_path_factory.mktemp("own"), load.tokenizer(tiny / "a"))
+    made.exported = f"{made.results}/models/ours_1code-1law-1tuned/quiz_mofe/s0"
+    made.run(f"{made.results}/table8.csv", made.exported)
+    return made
 
 
 def test_a_table_of_ones_own(own):
