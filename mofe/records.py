@@ -599,6 +599,9 @@ class PlanMemory(Record):
 
     bytes: Amount = Field(description="Bytes on each GPU; of a CPU study, resident.")
     parts: dict[str, Amount] = Field(description="The same, by what holds them.")
+    terms: dict[str, dict[str, Amount]] = Field(
+        description="For trainings, the terms of those parts that are sums."
+    )
 
 
 class PlanJob(Record):
