@@ -1,9 +1,9 @@
 """Records: what the stages write as JSON and JSON lines, and everyone else reads.
 
-The writer builds a record and every reader parses one, so that a missing, unknown or wrong key fails
-where it is written. docs/generate makes the tables of docs/results.md and docs/schemas/*.json from
-these classes. A file has the keys in the order of its class; the fields of a base class come first,
-those of the last base class before all others.
+The writer builds a record and every reader parses one, so that a missing, unknown or wrong key
+fails where it is written. docs/generate makes the tables of docs/results.md and docs/schemas/*.json
+from these classes. A file has the keys in the order of its class; the fields of a base class come
+first, those of the last base class before all others.
 """
 
 from __future__ import annotations
@@ -52,14 +52,15 @@ def line(record: Record) -> str:
 def read(path: str | os.PathLike, kind: type[Kind]) -> Kind:
     """The record of a JSON file.
 
-    Raises ValueError, one sentence that names the file and the key, where the file is not whole or is
-    not such a record.
+    Raises ValueError, one sentence that names the file and the key, where the file is not whole or
+    is not such a record.
     """
     return _parse(Path(path).read_bytes(), kind, str(path))
 
 
 def read_lines(path: str | os.PathLike, kind: type[Kind]) -> list[Kind]:
-    """The records of a file that has one a line, gzipped if its name ends in .gz. Raises as `read`."""
+    """The records of a file that has one a line, gzipped if its name ends in .gz. Raises as
+    `read`."""
     content = Path(path).read_bytes()
     if str(path).endswith(".gz"):
         content = gzip.decompress(content)
@@ -133,8 +134,8 @@ class Hardware(Record):
 GitRevision = Annotated[
     str,
     Field(
-        description="The commit of the code; `+changes` is added if the working tree differed from it; "
-        "`unknown` where there is no repository."
+        description="The commit of the code; `+changes` is added if the working tree differed "
+        "from it; `unknown` where there is no repository."
     ),
 ]
 Versions = Annotated[
@@ -187,11 +188,12 @@ class Run(Record):
     """What the training loop measures and counts."""
 
     seconds: Amount = Field(
-        description="Seconds of the training loop: batches, steps and log, without loading and hashing."
+        description="Seconds of the training loop: batches, steps and log, without loading and "
+        "hashing."
     )
     device_seconds: Amount = Field(
-        description="Those seconds, times the processes that computed meanwhile. The tables' training "
-        "time."
+        description="Those seconds, times the processes that computed meanwhile. The tables' "
+        "training time."
     )
     steps: Number = Field(description="Optimiser steps.")
     rows: Number = Field(description="Rows per epoch; of raw text, pieces.")
@@ -202,17 +204,17 @@ class Run(Record):
     answer_tokens: Number = Field(description="Those of them that the loss is computed on.")
     final_loss: float = Field(description="Loss of the last step, in nats per answer token.")
     resumed: Count = Field(
-        description="How often the training went on from a checkpoint. Seconds and counts are of the "
-        "whole training."
+        description="How often the training went on from a checkpoint. Seconds and counts are "
+        "of the whole training."
     )
     processes: Number = Field(description="Processes that computed it together, one per GPU.")
     sharding: Literal["none", "ddp", "fsdp"] = Field(
-        description="How processes share the model: `none`, there is one process; `ddp`, each holds all "
-        "of it; `fsdp`, each holds a part."
+        description="How processes share the model: `none`, there is one process; `ddp`, each "
+        "holds all of it; `fsdp`, each holds a part."
     )
     micro_batch: Number = Field(
-        description="Rows of `max_length` tokens that a process computes at once: as configured, or what "
-        "`auto` chose."
+        description="Rows of `max_length` tokens that a process computes at once: as "
+        "configured, or what `auto` chose."
     )
     peak_memory_bytes: Count = Field(
         description="The most memory that the first process held: on its GPU, without one resident."
@@ -265,7 +267,8 @@ class Metric(Record):
 
     value: Share = Field(description="The mean over questions.")
     stderr: Share = Field(
-        description="Its standard error: the standard deviation of the questions' scores, divided by √n."
+        description="Its standard error: the standard deviation of the questions' scores, "
+        "divided by √n."
     )
 
 
@@ -291,8 +294,9 @@ class Scores(Record):
         description="The metric that tables show: `acc` of multiple choice, `f1` of free text."
     )
     metrics: dict[str, Metric] = Field(
-        description="Every metric by name. `acc`: the share answered right. `acc_norm`, where lm-eval's task has it: the same by log-likelihood per character. `f1` and `exact`: SQuAD's F1 "
-        "over the words of an answer, and the share of exact matches."
+        description="Every metric by name. `acc`: the share answered right. `acc_norm`, where "
+        "lm-eval's task has it: the same by log-likelihood per character. `f1` and `exact`: "
+        "SQuAD's F1 over the words of an answer, and the share of exact matches."
     )
     floor: Floor | None = Field(
         description="What the best constant answer scores; null for free text, which has none."
@@ -315,7 +319,8 @@ class EvalRecord(Scores, _Evaluated):
     questions: str = Field(description="The name of the file with every question and its answer.")
     seconds: Amount = Field(description="Seconds of loading, asking and scoring.")
     config_hash: str = Field(
-        description="SHA-256 of the variant's names and methods, its seed, and the task's parameters."
+        description="SHA-256 of the variant's names and methods, its seed, and the task's "
+        "parameters."
     )
     git_revision: GitRevision
     versions: Versions
@@ -332,8 +337,8 @@ class Question(Record):
 
 class _Answered(Question):
     prompt_cut: Count = Field(
-        description="Tokens that were cut off the beginning of the prompt, as lm-eval does, because the "
-        "model had no room for them beside the answer; mostly 0."
+        description="Tokens that were cut off the beginning of the prompt, as lm-eval does, "
+        "because the model had no room for them beside the answer; mostly 0."
     )
 
 
@@ -358,12 +363,12 @@ class WrittenAnswer(_Answered):
 
     reference: str = Field(description="The expected answer.")
     generated: str = Field(
-        description="What the model wrote, each time the likeliest token: up to the first new line, the "
-        "end of text, or 256 tokens (lm-eval's own limit)."
+        description="What the model wrote, each time the likeliest token: up to the first new "
+        "line, the end of text, or 256 tokens (lm-eval's own limit)."
     )
     f1: Share = Field(
-        description="F1 over the words of both answers, by the rules of SQuAD's evaluation script: case, "
-        "punctuation, articles and spaces do not count."
+        description="F1 over the words of both answers, by the rules of SQuAD's evaluation "
+        "script: case, punctuation, articles and spaces do not count."
     )
     exact: Share = Field(description="1 where both answers are equal by the same rules, else 0.")
 
@@ -382,7 +387,8 @@ class AskedQuestion(Question):
     )
     row: str | None = Field(
         default=None,
-        description="Free text: the source's row as JSON, which the scores are computed from. Else null.",
+        description="Free text: the source's row as JSON, which the scores are computed from. "
+        "Else null.",
     )
     stops: Texts | None = Field(
         default=None, description="Free text: the texts that end an answer. Else null."
@@ -391,8 +397,8 @@ class AskedQuestion(Question):
         default=None, description="Free text: the most tokens that an answer may have. Else null."
     )
     ids: list[list[int]] = Field(
-        description="Multiple choice: the tokens of the prompt with each option. Free text: those of the "
-        "prompt alone."
+        description="Multiple choice: the tokens of the prompt with each option. Free text: "
+        "those of the prompt alone."
     )
     starts: list[int] = Field(
         description="Where the answer begins in each of these sequences of tokens."
@@ -451,8 +457,8 @@ class _TaskRows(Record):
         description="Dropped because the question, or for Sujet the answer, is empty."
     )
     held_out: Count = Field(
-        description="Dropped where the set comes as one split: the rows of its test part, and rows that "
-        "stand there twice."
+        description="Dropped where the set comes as one split: the rows of its test part, and "
+        "rows that stand there twice."
     )
     unlabelled: Count = Field(description="Dropped because they have no answer.")
 
@@ -503,7 +509,8 @@ class MergeManifest(Record):
     gate_mode: str = Field(description="How the router was initialised, in mergekit's words.")
     experts_per_token: Number = Field(description="Experts that compute each token.")
     base: str = Field(
-        description="Folder of the base model; relative to this one unless the study names it absolutely."
+        description="Folder of the base model; relative to this one unless the study names it "
+        "absolutely."
     )
     slots: Texts = Field(description="Folder of the dense model in each slot, likewise.")
     sources: dict[str, dict[str, SourceFile]] = Field(
@@ -569,7 +576,8 @@ class PlanHardware(Record):
     gpu: str = Field(description="The kind of GPU.")
     gpus_per_node: Number = Field(description="GPUs per node.")
     utilisation: Share = Field(
-        description="The share of the GPU's peak that training and evaluation are expected to reach."
+        description="The share of the GPU's peak that training and evaluation are expected to "
+        "reach."
     )
 
 
@@ -591,6 +599,9 @@ class PlanMemory(Record):
 
     bytes: Amount = Field(description="Bytes on each GPU; of a CPU study, resident.")
     parts: dict[str, Amount] = Field(description="The same, by what holds them.")
+    terms: dict[str, dict[str, Amount]] = Field(
+        description="For trainings, the terms of those parts that are sums."
+    )
 
 
 class PlanJob(Record):
@@ -658,7 +669,8 @@ class PlanMachine(Record):
     most_gpus: Count = Field(description="The most GPUs that one job needs.")
     does_not_fit: Texts = Field(description="The jobs that no number of these GPUs holds.")
     makespan: dict[int, Amount | None] = Field(
-        description="Hours until everything is done, by number of GPUs; null where a job needs more."
+        description="Hours until everything is done, by number of GPUs; null where a job needs "
+        "more."
     )
 
 
@@ -683,7 +695,8 @@ class PlanMeasured(Record):
 
     epoch_tokens: dict[str, Amount] = Field(description="Tokens per epoch, by mix.")
     speed: dict[str, Amount] = Field(
-        description="By recipe, the share of the GPUs' peak that was reached; of a CPU study FLOP/s."
+        description="By recipe, the share of the GPUs' peak that was reached; of a CPU study "
+        "FLOP/s."
     )
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from test_report import train_record
 
 from mofe.estimate import flops, memory
-from mofe.estimate.cost import Costs, place, sharding
+from mofe.estimate.cost import Costs, fewest_gpus, sharding
 from mofe.estimate.forecast import forecast
 from mofe.estimate.page import markdown
 from mofe.estimate.schedule import critical_path, jobs, makespan
@@ -126,7 +126,7 @@ def test_only_full_training_of_the_large_model_needs_two_gpus(costs):
 def test_a_sharded_training_gets_as_many_gpus_as_share_its_experts_evenly(method, experts, gpus):
     training = {"micro_batch": 64, "max_length": 1024}
     shape = TINYLLAMA.mixture(experts, 2)
-    placed = place(shape, method, training, memory.CHOICES, "a100-40gb", gpus)
+    placed = fewest_gpus(shape, method, training, memory.CHOICES, "a100-40gb", gpus)
     assert shape.shared_evenly(placed.gpus * placed.nodes)
 
 
@@ -151,7 +151,7 @@ def test_sharding_follows_the_gpus_that_a_job_got(declared, processes, expected)
 @given(st.sampled_from(METHODS[:5]), st.sampled_from([2, 4, 8]), st.sampled_from(sorted(GPUS)))
 def test_a_placement_is_the_fewest_gpus_that_hold_it(method, experts, gpu):
     shape, training = TINYLLAMA.mixture(experts, 2), {"micro_batch": 4, "max_length": 1024}
-    placed = place(shape, method, training, memory.CHOICES, gpu, 4)
+    placed = fewest_gpus(shape, method, training, memory.CHOICES, gpu, 4)
     count = placed.gpus * placed.nodes
     assert placed.fits
     assert memory.total(placed.parts) <= GPUS[gpu].usable
@@ -176,7 +176,7 @@ gpus = st.sampled_from([(1, "none"), (2, "fsdp"), (4, "ddp"), (8, "fsdp")])
 def test_auto_is_the_most_rows_that_fit(training, length, usable, gpus):
     def choice(rows):
         keys = {"micro_batch": rows, "max_length": length, "epochs": 3}
-        fixed, parts = memory.at_once(
+        fixed, parts = memory.choose_micro_batch(
             **training, training=keys, usable=usable, gpus=gpus[0], sharding=gpus[1]
         )
         assert fixed == keys | {"micro_batch": fixed["micro_batch"]}
@@ -193,7 +193,7 @@ def test_auto_is_the_most_rows_that_fit(training, length, usable, gpus):
 @given(st.fixed_dictionaries(trainings), lengths)
 def test_auto_on_a_cpu_is_1024_tokens_whatever_its_memory(training, length):
     keys = {"micro_batch": "auto", "max_length": length}
-    fixed, parts = memory.at_once(**training, training=keys, usable=None)
+    fixed, parts = memory.choose_micro_batch(**training, training=keys, usable=None)
     assert fixed["micro_batch"] == max(1, 1024 // length)
     assert parts == memory.on_cpu(**training, training=fixed)
 
@@ -202,7 +202,7 @@ def test_auto_on_a_cpu_is_1024_tokens_whatever_its_memory(training, length):
 def test_fewer_gpus_go_before_more_rows(training, length, gpu):
     def placed(rows):
         keys = {"micro_batch": rows, "max_length": length}
-        return place(**training, training=keys, gpu=gpu, gpus_per_node=4)
+        return fewest_gpus(**training, training=keys, gpu=gpu, gpus_per_node=4)
 
     auto, fewest, most = map(placed, ("auto", max(1, 1024 // length), max(1, 16384 // length)))
     assert placed(auto.micro_batch) == auto
@@ -307,6 +307,14 @@ def test_the_page_says_what_the_forecast_holds(costs):
     assert all(f"Table {n} " in page for n in range(1, 8))
     assert all(f"### {base}" in page for base in ("Mistral-7B", "Llama-2-7B", "Llama-2-70B"))
     assert not found.guesses
+    trainings = [job for job in found.jobs if job.memory.terms]
+    assert len(trainings) == found.totals.trainings
+    for held in (job.memory for job in trainings):
+        sums = {part: sum(terms.values()) for part, terms in held.terms.items()}
+        assert sums == pytest.approx(
+            {part: held.parts[part] for part in ("activations", "backward")}
+        )
+    assert "| gate and up " in page
     disk = found.disk
     assert disk.kept < 80e9, "the paper's study"
     assert disk.by_rule["merge"] < 12 * 4e6 and f"**{disk.kept / 1e9:.0f} GB**" in page
@@ -319,7 +327,7 @@ def test_every_table_of_the_page_has_its_columns(overlays, tmp_path):
     plan = Plan(read_study(CONFIG, *overlays, results=str(tmp_path)))
     page = markdown(forecast(Costs(plan), inputs(plan)))
     tables = re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE)
-    assert len(tables) == (6 if overlays else 9)
+    assert len(tables) == (7 if overlays else 10)
     for table in tables:
         assert len({line.count("|") for line in table.splitlines()}) == 1, table
     assert "\n\n\n" not in page and "e+" not in page

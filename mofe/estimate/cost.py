@@ -1,15 +1,15 @@
 """What every job costs: tokens, FLOPs, hours, memory and disk, and what to ask a cluster for.
 
-Estimated from the plan and the models' shapes alone (docs/plan.md says how); where finished runs have
-measured something, their train.json goes before the estimate. Reads small JSON files only, and
-imports neither torch nor transformers.
+Estimates need only the plan and the models' shapes (docs/plan.md says how). What finished runs have
+measured, by their train.json, replaces the estimate. Reads small JSON files only, and imports
+neither torch nor transformers.
 """
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from mofe import records
@@ -27,16 +27,19 @@ from mofe.units import gib
 
 MB = 1_000_000
 
-# How asked-for time and memory follow from estimates. A job that runs out is tried again with more.
-SLOWER = 2.5  # a run may be this much slower than estimated
-MINUTES = 15  # besides: starting, reading the dense models, waiting for a shared disk
-LARGER = 1.2  # main memory over its estimate
-NODE = 1500  # MB of a node besides: Snakemake's own processes, and tokenised rows
+# The time and memory that a job asks for, from its estimate. A job that runs out is tried again
+# with more.
+SLOWER = 2.5  # a run may take this many times its estimate
+MINUTES = 15  # added to it: starting, reading the dense models, waiting for a shared disk
+LARGER = 1.2  # main memory may be this many times its estimate
+NODE = 1500  # MB added per node: Snakemake's own processes, and tokenised rows
 
-STARTING = 3 / 60  # hours from a GPU job's start to its first step: imports, reading, placing
+STARTING = (
+    3 / 60
+)  # hours from a GPU job's start to its first step: imports, reading, moving to the GPU
 DISK = 100e6  # bytes/s that a shared disk reads or writes
-TOKENIZER = 80  # bytes of a tokenizer's files for each token: TinyLlama's have 75
-CPU_FLOPS = 20e9  # FLOP/s of a thread, where a CPU study's own runs have not measured it
+TOKENIZER = 80  # bytes of a tokenizer's files per token: TinyLlama's have 75
+CPU_FLOPS = 20e9  # FLOP/s per thread, until a CPU study's own runs have measured it
 MAX_NODES = 64  # no training is spread further
 
 # Where the configuration states no number and nothing is prepared yet.
@@ -45,9 +48,9 @@ GUESSED_TOKENS = 256
 GUESSED_QUESTIONS = 2_000
 CHARACTERS_PER_TOKEN = 3.5  # TinyLlama's tokenizer: 3.0 on MedMCQA to 4.0 on Sujet's sentiment rows
 CHARACTERS_PER_WORLD_TOKEN = 5.0  # the generated world's tokens are words
-ANSWER_TOKENS = 2  # of a multiple-choice row
-# Seconds for one more token of all answers of a batch: reading the weights and starting kernels, which
-# no utilisation of products tells. A guess.
+ANSWER_TOKENS = 2  # per multiple-choice row
+# Seconds per token by which all answers of a batch grow: reading the weights and starting kernels,
+# which the utilisation of products does not cover. A guess.
 DECODING = 0.04
 
 
@@ -55,8 +58,8 @@ DECODING = 0.04
 class Needs:
     """What a job asks of a machine.
 
-    cpus: cores (of a node); mem_mb: main memory in MB (of a node); runtime: minutes; gpus: of a
-    node; sharding: "none" (one GPU), "ddp" (replicated) or "fsdp" (sharded over all GPUs).
+    cpus: cores per node; mem_mb: main memory per node in MB; runtime: minutes; gpus: GPUs per node;
+    sharding: "none" (one GPU), "ddp" (replicated) or "fsdp" (sharded over all GPUs).
     """
 
     cpus: int
@@ -71,11 +74,12 @@ class Needs:
 class Estimate:
     """What a job is expected to take.
 
-    needs: what it asks for. hours: wall-clock. memory: bytes at the peak, on each GPU (of a CPU
-    study: resident), by what holds them. disk: bytes that it leaves; scratch: bytes of its
-    checkpoint, gone when it ends. micro_batch: rows of a training that are computed at once.
+    needs: what it asks for. hours: wall-clock time. memory: bytes at the peak by what holds them,
+    per GPU; in a CPU study, resident bytes. disk: bytes that it leaves. scratch: bytes of its
+    checkpoint, which is deleted when it ends. micro_batch: rows per forward pass of a training.
     request: a training's shape, method, `training` keys and labelled share (mofe.estimate.memory).
-    fits: whether any number of these GPUs holds it. measured: whether its speed is that of finished runs.
+    fits: whether some number of these GPUs holds it. measured: whether its speed is that of
+    finished runs.
     """
 
     needs: Needs
@@ -102,7 +106,11 @@ LIGHT = Estimate(Needs(cpus=1, mem_mb=2000, runtime=10), hours=1 / 60, disk=0.1 
 
 @dataclass(frozen=True)
 class Placement:
-    """GPUs that a training is put on: `gpus` of each of `nodes` nodes. micro_batch: rows at once."""
+    """The GPUs of a training: `gpus` on each of `nodes` nodes, which share the model by `sharding`.
+
+    micro_batch: rows per forward pass. parts: memory per GPU in bytes, by what holds it. fits:
+    whether these GPUs hold the training.
+    """
 
     gpus: int
     nodes: int
@@ -112,7 +120,7 @@ class Placement:
     fits: bool
 
 
-def place(
+def fewest_gpus(
     shape: Shape,
     method: Method,
     training: Mapping,
@@ -120,18 +128,21 @@ def place(
     gpu: str,
     gpus_per_node: int,
 ) -> Placement:
-    """The fewest GPUs of a kind that hold a training: one, else the model sharded over GPUs of a
-    node, then over nodes, as many as share it out evenly; on these, the most rows at once that
-    `training` leaves open. `fits` is false where none of these do."""
+    """The fewest GPUs of a kind that hold a training: one GPU, else the model sharded over GPUs of
+    one node, else over several nodes. Only numbers that divide the model evenly are tried. On these
+    GPUs the micro-batch is the largest that fits, unless `training` sets it. `fits` is false where
+    no number of GPUs is enough."""
     usable = GPUS[gpu].usable
     counts = [(n, 1) for n in range(1, gpus_per_node + 1)]
     counts += [(gpus_per_node, nodes) for nodes in range(2, MAX_NODES + 1)]
     counts = [(n, nodes) for n, nodes in counts if shape.shared_evenly(n * nodes)]
-    if method.is_quantized:  # which cannot be sharded
+    if method.is_quantized:  # 4-bit weights cannot be sharded
         counts = [(1, 1)]
     for gpus, nodes in counts:
         how = sharding("fsdp", gpus * nodes)
-        fixed, parts = memory.at_once(shape, method, training, labelled, usable, gpus * nodes, how)
+        fixed, parts = memory.choose_micro_batch(
+            shape, method, training, labelled, usable, gpus * nodes, how
+        )
         fits = memory.total(parts) <= usable
         if fits:
             break
@@ -141,8 +152,8 @@ def place(
 class Costs:
     """Estimates for every job of a plan, on the hardware that the study names.
 
-    gpu, gpus_per_node: other hardware. bases: other shapes for dense models, by name; they replace
-    what the study knows of them. Raises ConfigError where a model's shape is not known.
+    gpu, gpus_per_node: other hardware. bases: other shapes for dense models, by name, which replace
+    those of the study. Estimates raise ConfigError where a model's shape is not known.
     """
 
     def __init__(
@@ -157,12 +168,17 @@ class Costs:
         self.gpus_per_node = gpus_per_node or self.study.hardware.gpus_per_node
         self.on_cpu = self.study.device == "cpu"
         self._shapes: dict[str, Shape] = dict(bases or {})
-        self.measured = Measured.read(self)
+
+    @cached_property
+    def measured(self) -> "Measured":
+        """What the study's finished runs measured."""
+        return read_measured(self.plan, self._estimated_flops, self.on_cpu)
 
     # ---------------------------------------------------------------------- shapes and tokens
 
     def shape(self, model: str) -> Shape:
-        """A dense model's shape: its lineage's first model's, since fine-tuning changes none."""
+        """A dense model's shape. A fine-tuned model has the shape of the model that it comes
+        from."""
         if model not in self._shapes:
             spec = self.study.models[model]
             known = self.shape(spec.from_) if spec.from_ else _known_shape(self.plan, model)
@@ -170,30 +186,30 @@ class Costs:
         return self._shapes[model]
 
     def moe_shape(self, moe: str) -> Shape:
-        it = self.plan.moes[moe]
-        top_k = it.experts_per_token or self.study.merge.experts_per_token
-        return self.shape(it.base).mixture(len(it.experts), top_k)
+        mixture = self.plan.moes[moe]
+        top_k = mixture.experts_per_token or self.study.merge.experts_per_token
+        return self.shape(mixture.base).mixture(len(mixture.experts), top_k)
 
     def variant_shape(self, variant: Variant) -> Shape:
         """The shape of a variant's merge, or of its dense model."""
-        it = variant.origin
-        return self.shape(it.base) if isinstance(it, Dense) else self.moe_shape(it.name)
+        origin = variant.origin
+        return self.shape(origin.base) if isinstance(origin, Dense) else self.moe_shape(origin.name)
 
     def rows(self, dataset: str) -> int:
-        """The rows of a training set: counted once it is prepared, else as configured."""
+        """Rows of a training set: as counted once it is prepared, before that as configured."""
         if counts := self._counts(dataset):
             return counts.sampled
         rows = self.study.data[dataset].rows
         return GUESSED_ROWS if rows == "full" else rows
 
     def row_tokens(self, dataset: str) -> float:
-        """Mean tokens of a row: from the prepared rows' characters, else as configured."""
+        """Mean tokens per row: from the prepared rows' characters, before that as configured."""
         if counts := self._counts(dataset):
             return counts.characters / counts.sampled / self._characters_per_token
         return self.study.data[dataset].tokens or GUESSED_TOKENS
 
     def guesses(self) -> list[str]:
-        """The keys for which estimates use a number that nobody stated."""
+        """The keys that are not set and for which estimates use a guess."""
         keys = []
         for dataset in self.plan.datasets:
             spec, counts = self.study.data[dataset], self._counts(dataset)
@@ -210,9 +226,12 @@ class Costs:
         return sorted(keys)
 
     def epoch_tokens(self, mix: str) -> float:
-        """Tokens of one pass over a mix; as finished runs counted them, where there are some."""
+        """Tokens per epoch of a mix: as finished runs counted them, before that as estimated."""
         if mix in self.measured.epoch_tokens:
             return self.measured.epoch_tokens[mix]
+        return self._estimated_tokens(mix)
+
+    def _estimated_tokens(self, mix: str) -> float:
         return sum(self.rows(d) * self.row_tokens(d) for d in self.plan.mix(mix))
 
     def _counts(self, dataset: str) -> records.TaskCounts | records.TextCounts | None:
@@ -223,13 +242,14 @@ class Costs:
     # -------------------------------------------------------------------------------- the jobs
 
     def data(self, dataset: str) -> Estimate:
-        """A training set. Reading a hub's data set into memory takes a few GB."""
+        """Preparing a training set. A data set of the hub takes a few GB of memory when it is
+        read."""
         characters = self.rows(dataset) * self.row_tokens(dataset) * self._characters_per_token
         return self._reading(disk=(1 if self.study.world else 0.5) * characters)
 
     def questions(self, task: str) -> Estimate:
-        """A task's questions, with TinyLlama's tokenizer 2.8 to 3.9 bytes a token of a prompt, whose
-        options repeat it (measured on samples of four tasks)."""
+        """Making a task's questions. They take 2.8 to 3.9 bytes per token of a prompt, which is
+        repeated for each option (TinyLlama's tokenizer, samples of four tasks)."""
         spec = self.study.tasks[task]
         size = 4 * (spec.questions or GUESSED_QUESTIONS) * (spec.tokens or GUESSED_TOKENS)
         return self._reading(disk=size)
@@ -239,20 +259,21 @@ class Costs:
         return Estimate(Needs(1, mem_mb, 60), hours, disk=disk)
 
     def fetch(self, model: str) -> Estimate:
-        """A dense model from the hub, linked or copied: stored in float32 at the most."""
+        """Linking or copying a dense model from the hub; it is stored in float32 at most."""
         return Estimate(Needs(1, 4000, 60), 5 / 60, disk=4 * self.shape(model).parameters)
 
     def merge(self, moe: str) -> Estimate:
-        """The dense models are checked and hashed, and the base computes the router's gates in
-        bfloat16; router and tokenizer are stored."""
-        shape, it = self.moe_shape(moe), self.plan.moes[moe]
-        read = 4 * shape.dense.parameters * len({it.base, *it.experts})
+        """Merging: the dense models are checked and hashed, the base computes the router's weights
+        in bfloat16, and router and tokenizer are stored."""
+        shape, mixture = self.moe_shape(moe), self.plan.moes[moe]
+        read = 4 * shape.dense.parameters * len({mixture.base, *mixture.experts})
         resident = memory.PROCESS + (4 + 2) * shape.dense.parameters
         disk = self._stored * shape.num_hidden_layers * shape.router + TOKENIZER * shape.vocab_size
         return self._disk_bound(2 * read, resident, shape.parameters, disk)
 
     def export(self, variant: Variant) -> Estimate:
-        """A trained model as one checkpoint, held in float32, an expanded 4-bit one twice."""
+        """Writing a trained model as one checkpoint. It is in memory in float32; a 4-bit model is
+        there twice, because it is expanded."""
         shape = self.variant_shape(variant)
         expanded = 4 * shape.parameters if self.plan.method(variant).is_quantized else 0
         resident = memory.PROCESS + memory.loading_bytes(shape) + expanded
@@ -260,24 +281,22 @@ class Costs:
         return self._disk_bound(disk, resident, shape.parameters, disk)
 
     def _disk_bound(self, moved: float, resident: float, parameters: int, disk: float) -> Estimate:
-        """A job that takes as long as its `moved` bytes are read or written."""
+        """A job that takes the time of reading or writing `moved` bytes; `resident` is its
+        memory."""
         hours = moved / DISK / 3600 + 1 / 60
         needs = Needs(1, self._mem_mb(resident), self._minutes(hours))
         return Estimate(needs, hours, parameters=parameters, disk=disk)
 
     def train(self, variant: Variant) -> Estimate:
         """One stage of a variant's fine-tuning: its last."""
-        shape, stage = self.variant_shape(variant), variant.stages[-1]
-        method = self.plan.method(variant)
-        # float32, but large matrices trained on a GPU; adapters are small
+        shape, method = self.variant_shape(variant), self.plan.method(variant)
+        # large matrices trained on a GPU are stored in bfloat16; all else, adapters too, in float32
         width = 2 if method.trains_base and not self.on_cpu else 4
         disk = width * method.trainable(shape)
-        folded = self.plan.params.stage(stage)["training"]["fold_duplicates"]
-        computed = self._computed(shape, variant, folded)
-        return self._train(shape, stage, disk, computed)
+        return self._train(shape, variant.stages[-1], disk, self._trained_shape(variant))
 
     def train_expert(self, model: str) -> Estimate:
-        """A dense model's fine-tuning; its pretraining, of a model from scratch."""
+        """A dense model's fine-tuning, or the pretraining of a model from scratch."""
         spec, shape = self.study.models[model], self.shape(model)
         if spec.scratch:
             return self._pretrain(shape, model)
@@ -286,10 +305,10 @@ class Costs:
         return self._train(shape, Stage(mix, recipe), disk=width * shape.parameters)
 
     def evaluate(self, variant: Variant, task: str) -> Estimate:
-        """A variant on one task, on one GPU, which holds what was trained in float32."""
+        """Evaluating a variant on one task, on one GPU, with trained parameters in float32."""
         shape, spec = self.variant_shape(variant), self.study.tasks[task]
         method = self.plan.method(variant)
-        computed = self._computed(shape, variant, folded=True)
+        computed = self._computed_shape(variant, fold=True)
         questions = spec.questions or GUESSED_QUESTIONS
         length = spec.tokens or GUESSED_TOKENS
         tokens = questions * length
@@ -321,34 +340,33 @@ class Costs:
     # -------------------------------------------------------------------------------- refusals
 
     def misfit(self, rule: str, job: str, estimate: Estimate, gpus: int) -> str | None:
-        """Why a training or an evaluation cannot run on the GPUs that it gets, and what would do; None
-        where it can. gpus: of all its nodes. `job` is what it is called: model or variant."""
+        """Why a training or an evaluation cannot run on the GPUs that it gets, and what would hold
+        it; None where it can run. job: its model or variant. gpus: the GPUs of all its nodes."""
         if self.on_cpu or not estimate.memory:
             return None
-        kind, it = GPUS[self.gpu], self._on(estimate, gpus)
-        need = memory.total(it)
+        kind, need = GPUS[self.gpu], memory.total(self._on(estimate, gpus))
         if need <= kind.usable:
             return None
-        told = (
+        reason = (
             f"{rule} {job}: needs {gib(need)} on each of {gpus} GPU(s), hardware.gpu "
             f"{self.gpu} has {kind.memory_gib:g} GiB ({gib(kind.usable)} usable)"
         )
-        return f"{told}; {self._remedy(estimate)}"
+        return f"{reason}; {self._remedy(estimate)}"
 
     def _on(self, estimate: Estimate, gpus: int) -> Parts:
-        """An estimate's memory on another number of GPUs, sharded if it has to be."""
+        """An estimate's memory on `gpus` GPUs, sharded if one GPU does not hold it."""
         if estimate.request is None:
             return estimate.memory
         usable, (_, method, *_) = GPUS[self.gpu].usable, estimate.request
-        at_once = partial(memory.at_once, *estimate.request, usable)
-        _, alone = at_once()
+        choose = partial(memory.choose_micro_batch, *estimate.request, usable)
+        _, alone = choose()
         if gpus == 1 or method.is_quantized or memory.total(alone) <= usable:
             return alone
-        _, shared = at_once(gpus, "fsdp")
-        return shared
+        _, sharded = choose(gpus, "fsdp")
+        return sharded
 
     def _remedy(self, estimate: Estimate) -> str:
-        """What would hold a job: more GPUs, other GPUs, or fewer rows at once than are asked for."""
+        """What would hold a job: more GPUs, other GPUs, or a smaller micro-batch than is set."""
         if estimate.request is None:
             fitting = [k for k, g in GPUS.items() if memory.total(estimate.memory) <= g.usable]
             return f"it fits {', '.join(fitting)}" if fitting else "it fits no GPU that is known"
@@ -360,15 +378,15 @@ class Costs:
             return f"it fits {where} (let the plan choose, or set resources gpu and nodes so)"
         ways = []
         for kind in GPUS:
-            there = place(shape, method, training, labelled, kind, self.gpus_per_node)
-            if there.fits:
-                ways.append(f"hardware.gpu {kind} with {there.gpus * there.nodes} GPU(s)")
+            other = fewest_gpus(shape, method, training, labelled, kind, self.gpus_per_node)
+            if other.fits:
+                ways.append(f"hardware.gpu {kind} with {other.gpus * other.nodes} GPU(s)")
         rows = training["micro_batch"]
         while rows != "auto" and rows > 1:
             rows //= 2
             fewer = {**training, "micro_batch": rows}
-            if (there := self.placement(shape, method, fewer, labelled)).fits:
-                ways.append(f"training.micro_batch {rows} with {there.gpus * there.nodes} GPU(s)")
+            if (other := self.placement(shape, method, fewer, labelled)).fits:
+                ways.append(f"training.micro_batch {rows} with {other.gpus * other.nodes} GPU(s)")
                 break
         return f"it would fit: {' or '.join(ways)}" if ways else "no number of known GPUs holds it"
 
@@ -382,32 +400,51 @@ class Costs:
         computed: Shape | None = None,
     ) -> Estimate:
         method = self.study.recipes[stage.recipe]
-        labelled = max(map(self._labelled, self.plan.mix(stage.mix)))
         training = self.plan.params.stage(stage)["training"]
-        per_epoch, rows = (
-            self.epoch_tokens(stage.mix),
-            sum(map(self.rows, self.plan.mix(stage.mix))),
-        )
-        length = min(per_epoch / rows, training["max_length"])
-        answers = 1.0 if labelled == memory.TEXT else min(1.0, ANSWER_TOKENS / length)
+        per_epoch = self.epoch_tokens(stage.mix)
         tokens = training["epochs"] * per_epoch
-        flops = tokens * products.step(computed or shape, method, length, answers)
-        request = shape, method, training, labelled
+        flops = tokens * self._flops_per_token(computed or shape, stage, per_epoch)
+        request = shape, method, training, self._labelled(stage.mix)
         return self._training(request, tokens, flops, stage.recipe, disk)
 
-    def _labelled(self, dataset: str) -> float:
-        """The largest share of labelled tokens that its rows are planned with."""
+    def _flops_per_token(self, computed: Shape, stage: Stage, epoch_tokens: float) -> float:
+        """FLOPs per token of a stage's training, whose rows have `epoch_tokens` tokens in all."""
+        rows = sum(map(self.rows, self.plan.mix(stage.mix)))
+        most = self.plan.params.stage(stage)["training"]["max_length"]
+        length = min(epoch_tokens / rows, most)
+        raw_text = self._labelled(stage.mix) == memory.TEXT
+        answers = 1.0 if raw_text else min(1.0, ANSWER_TOKENS / length)
+        return products.step(computed, self.study.recipes[stage.recipe], length, answers)
+
+    def _estimated_flops(self, variant: Variant) -> float:
+        """FLOPs per token of a variant's last stage, without anything that was measured."""
+        stage = variant.stages[-1]
+        computed, tokens = self._trained_shape(variant), self._estimated_tokens(stage.mix)
+        return self._flops_per_token(computed, stage, tokens)
+
+    def _labelled(self, mix: str) -> float:
+        """The largest share of labelled tokens that the rows of a mix are planned with."""
+        return max(map(self._labelled_share, self.plan.mix(mix)))
+
+    def _labelled_share(self, dataset: str) -> float:
         data = self.study.data[dataset]
         tasks = self.study.tasks.values()
         in_words = any(task.generated and task.source == data.source for task in tasks)
         return memory.TEXT if data.text else memory.WORDS if in_words else memory.CHOICES
 
-    def _computed(self, shape: Shape, variant: Variant, folded: bool) -> Shape:
-        """A mixture as far as its products go: with one expert a token where all are equal, stay so
-        and are folded into one (mofe/layers/experts.py)."""
+    def _trained_shape(self, variant: Variant) -> Shape:
+        """The shape whose products a variant's last stage computes."""
+        training = self.plan.params.stage(variant.stages[-1])["training"]
+        return self._computed_shape(variant, fold=training["fold_duplicates"])
+
+    def _computed_shape(self, variant: Variant, fold: bool) -> Shape:
+        """The shape whose products a variant computes. fold: whether equal frozen experts are
+        computed once (mofe/layers/experts.py). If all experts are equal and no stage trains them,
+        one expert then computes each token."""
+        shape = self.variant_shape(variant)
         trained = (self.study.recipes[stage.recipe].trained_ffns(shape) for stage in variant.stages)
-        equal, still = len(set(variant.origin.experts)) == 1, not any(trained)
-        return replace(shape, num_experts_per_tok=1) if folded and equal and still else shape
+        equal, frozen = len(set(variant.origin.experts)) == 1, not any(trained)
+        return replace(shape, num_experts_per_tok=1) if fold and equal and frozen else shape
 
     def _pretrain(self, shape: Shape, model: str) -> Estimate:
         training = self.plan.params.model(model)["training"]
@@ -420,13 +457,13 @@ class Costs:
         shape, method, *_ = request
         trainable = method.trainable(shape)
         if self.on_cpu:
-            fixed, parts = memory.at_once(*request, usable=None)
+            fixed, parts = memory.choose_micro_batch(*request, usable=None)
             placed = Placement(1, 1, "none", fixed["micro_batch"], parts, True)
             host = memory.total(parts)
         else:
             placed = self.placement(*request)
             host = placed.gpus * (memory.CUDA_PROCESS + 4 * shape.parameters)
-            # all processes read the same pages
+            # the dense models' pages are read by all processes and counted once
             host = max(host + 4 * shape.dense.parameters, 12 * trainable)
         hours = self._hours(flops, recipe, placed.gpus * placed.nodes)
         needs = Needs(
@@ -446,7 +483,7 @@ class Costs:
             flops=flops,
             memory=placed.parts,
             disk=disk,
-            scratch=12 * trainable,  # masters and moments
+            scratch=12 * trainable,  # float32 weights and two moments
             micro_batch=placed.micro_batch,
             fits=placed.fits,
             measured=recipe in self.measured.speed,
@@ -456,8 +493,8 @@ class Costs:
     def placement(
         self, shape: Shape, method: Method, training: Mapping, labelled: float
     ) -> Placement:
-        """Where a training goes on the GPUs of this hardware."""
-        return place(shape, method, training, labelled, self.gpu, self.gpus_per_node)
+        """The GPUs of this hardware that a training needs."""
+        return fewest_gpus(shape, method, training, labelled, self.gpu, self.gpus_per_node)
 
     def _hours(self, flops: float, recipe: str | None, gpus: int) -> float:
         if self.on_cpu:
@@ -471,7 +508,7 @@ class Costs:
 
     @property
     def _stored(self) -> int:
-        """Bytes of a parameter in the merges' dtype."""
+        """Bytes per parameter in the merges' dtype."""
         return 4 if self.study.merge.dtype == "float32" else 2
 
     @staticmethod
@@ -487,39 +524,37 @@ class Costs:
 class Measured:
     """What finished trainings measured.
 
-    epoch_tokens: tokens of one pass, by mix. speed, by recipe: the share of their GPUs' peak that
-    its runs reached, from their tokens and seconds; of a CPU study FLOP/s.
+    epoch_tokens: tokens per epoch, by mix. speed: by recipe, the share of the GPUs' peak that its
+    runs reached; in a CPU study, FLOP/s.
     """
 
-    epoch_tokens: Mapping[str, float] = field(default_factory=dict)
-    speed: Mapping[str, float] = field(default_factory=dict)
+    epoch_tokens: Mapping[str, float]
+    speed: Mapping[str, float]
 
-    @classmethod
-    def read(cls, costs: Costs) -> "Measured":
-        """From the train.json files that are there."""
-        plan, found = costs.plan, {}
-        costs.measured = cls()
-        tokens: dict[str, float] = {}
-        for variant in plan.trained.values():
-            for seed in plan.seeds(variant):
-                file = Path(plan.paths.train_json(variant, seed))
-                if not file.exists():
-                    continue
-                record, stage = records.read(file, records.TrainRecord), variant.stages[-1]
-                epochs = plan.params.stage(stage)["training"]["epochs"]
-                tokens[stage.mix] = record.tokens / epochs
-                expected = costs.train(variant)
-                flops = expected.flops / expected.tokens * record.tokens
-                peak = 1.0 if costs.on_cpu else _peak(record.hardware.gpus)
-                if peak:
-                    speed = flops / record.device_seconds / peak
-                    found.setdefault(stage.recipe, []).append(speed)
-        return cls(tokens, {recipe: sum(s) / len(s) for recipe, s in found.items()})
+
+def read_measured(
+    plan: Plan, flops_per_token: Callable[[Variant], float], on_cpu: bool
+) -> Measured:
+    """What the train.json files that exist have measured. A run's speed is its FLOPs, divided by
+    its seconds on all its devices. flops_per_token: the estimate for a variant's last stage."""
+    epoch_tokens: dict[str, float] = {}
+    speeds: dict[str, list[float]] = {}
+    for variant in plan.trained.values():
+        stage = variant.stages[-1]
+        files = (Path(plan.paths.train_json(variant, seed)) for seed in plan.seeds(variant))
+        for record in (records.read(f, records.TrainRecord) for f in files if f.exists()):
+            epochs = plan.params.stage(stage)["training"]["epochs"]
+            epoch_tokens[stage.mix] = record.tokens / epochs
+            peak = 1.0 if on_cpu else _peak(record.hardware.gpus)
+            if peak:
+                flops = flops_per_token(variant) * record.tokens
+                speeds.setdefault(stage.recipe, []).append(flops / record.device_seconds / peak)
+    return Measured(epoch_tokens, {recipe: sum(s) / len(s) for recipe, s in speeds.items()})
 
 
 def _peak(names: Sequence[str]) -> float:
-    """FLOP/s of one of these GPUs, by the names that CUDA gives them; 0 where they are of kinds
-    that are not in the table."""
+    """Peak FLOP/s of one of these GPUs, by the names that CUDA gives them; 0 for GPUs of several
+    kinds, and for kinds that are not in GPUS."""
     kinds = [kind for kind in ("H200", "H100", "A100") if all(kind in name for name in names)]
     if not names or not kinds:
         return 0.0
@@ -560,13 +595,13 @@ def _unknown(model: str, spec) -> str:
     if spec.path:
         return f"models.{model}.path: {spec.path!r} has no config.json; name a checkpoint's folder"
     return (
-        f"models.{model}: how large {spec.hub} is, is not known before it is downloaded; download it "
-        f"(snakemake prefetch), or write its sizes under models.{model}.shape"
+        f"models.{model}: how large {spec.hub} is, is not known before it is downloaded; download "
+        f"it (snakemake prefetch), or write its sizes under models.{model}.shape"
     )
 
 
 def _world_vocabulary(plan: Plan) -> int:
-    """The size of the generated world's vocabulary: counted once it is made."""
+    """The size of the generated world's vocabulary: as counted once the world is made."""
     file = Path(plan.paths.world) / "mofe" / "tokenizer" / "tokenizer.json"
     if file.exists():
         return len(json.loads(file.read_text())["model"]["vocab"])

@@ -1,6 +1,7 @@
-"""FLOPs of training and evaluation: those of products, two for each multiplication with its addition.
+"""FLOPs of training and evaluation: those of matrix products, two per multiplication with its
+addition.
 
-What is not a product (norms, softmax, AdamW, dequantising NF4) is left out.
+Norms, softmax, AdamW and dequantising NF4 are left out.
 """
 
 from mofe.study.methods import Method
@@ -10,22 +11,23 @@ from mofe.study.shapes import Shape
 def forward(shape: Shape, context: float, labelled: float) -> float:
     """FLOPs per token of a forward pass.
 
-    context: the length of its row in tokens; attention is causal, so a token sees half of it on
-    average. labelled: the share of tokens whose logits are computed (mofe.training.loop.AnswerLoss).
+    context: the length of a row in tokens; attention is causal, so a token attends to half of them
+    on average. labelled: the share of tokens whose logits are computed
+    (mofe.training.loop.AnswerLoss).
     """
     return sum(_products(shape, context, labelled).values())
 
 
 def step(shape: Shape, method: Method, context: float, labelled: float) -> float:
-    """FLOPs per token of a training by a method: forward, and backward.
+    """FLOPs per token of a training step by a method: forward and backward.
 
-    Backward takes every product once for the gradient of its input, and once more for the gradient
-    of its weight where that is trained. So frozen experts cost two thirds of trained ones.
+    Backward computes every product once more for the gradient of its input, and again for the
+    gradient of its weight if that is trained. So a frozen expert costs two thirds of a trained one.
     """
     base = float(method.trains_base)
     trained = {
         "attention": base,
-        "scores": 1.0,  # a product of two activations: both have a gradient
+        "scores": 1.0,  # queries times keys: both are activations and need a gradient
         "router": base,
         "ffn": method.trained_ffns(shape) / shape.number_of_ffns,
         "lm_head": base,

@@ -1,7 +1,7 @@
 """The plan as data: what a study will take, before a GPU-hour is spent (rule `plan`).
 
-`forecast` gathers the estimates of mofe/estimate/cost.py over the graph of jobs.
-mofe/estimate/page.py puts it into words.
+`forecast` collects the estimates of mofe/estimate/cost.py for all jobs of the graph.
+mofe/estimate/page.py prints them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,14 +10,14 @@ from dataclasses import asdict
 from mofe import records
 from mofe.estimate import memory
 from mofe.estimate.cost import Costs, Estimate
-from mofe.estimate.schedule import Job, critical_path, gpu_hours, jobs, makespan
+from mofe.estimate.schedule import TRAININGS, Job, critical_path, gpu_hours, jobs, makespan
 from mofe.study.hardware import GPUS
 from mofe.study.shapes import Shape
 from mofe.study.variants import Variant
 
-MACHINES = (1, 3, 8, 24)  # numbers of GPUs that makespans are given for
+MACHINES = (1, 3, 8, 24)  # the numbers of GPUs whose makespans the plan shows
 
-# What the paper's first open question, MoFE on larger models, would take.
+# MoFE on larger models is the paper's first open question; the plan shows what it would take.
 OTHER_BASES = {
     "Mistral-7B": Shape(4096, 14336, 32, 32, 8, 32000, max_position_embeddings=32768),
     "Llama-2-7B": Shape(4096, 11008, 32, 32, 32, 32000, max_position_embeddings=4096),
@@ -31,8 +31,8 @@ OTHER_BASES = {
 def forecast(
     costs: Costs, figures: Mapping[str, Sequence[str]], counted_models: int = 0
 ) -> records.PlanRecord:
-    """Everything that the plan says: hours, bytes, counts. figures: as in Graph; counted_models: kinds
-    of trained models whose parameters were counted on the real modules."""
+    """Everything that the plan shows: hours, bytes, counts. figures: as in Graph. counted_models:
+    kinds of trained models whose parameters were counted on the real modules."""
     study, made = costs.study, jobs(costs, figures)
     path = critical_path(made)
     kept = sum(job.estimate.disk for job in made.values())
@@ -41,7 +41,7 @@ def forecast(
         study=study.study,
         device=study.device,
         hardware=records.PlanHardware(**study.hardware.model_dump()),
-        jobs=tuple(_job(name, job) for name, job in made.items()),
+        jobs=tuple(_job(name, job, mixed=not costs.on_cpu) for name, job in made.items()),
         totals=_totals(made.values()),
         disk=records.PlanDisk(
             kept=kept,
@@ -67,7 +67,7 @@ def forecast(
     )
 
 
-def _job(name: str, job: Job) -> records.PlanJob:
+def _job(name: str, job: Job, mixed: bool) -> records.PlanJob:
     estimate = job.estimate
     return records.PlanJob(
         rule=job.rule,
@@ -83,7 +83,7 @@ def _job(name: str, job: Job) -> records.PlanJob:
         tokens=estimate.tokens,
         flops=estimate.flops,
         micro_batch=estimate.micro_batch,
-        memory=records.PlanMemory(bytes=memory.total(estimate.memory), parts=estimate.memory),
+        memory=_memory(estimate, mixed),
         disk=estimate.disk,
         scratch=estimate.scratch,
         fits=estimate.fits,
@@ -91,9 +91,24 @@ def _job(name: str, job: Job) -> records.PlanJob:
     )
 
 
+def _memory(estimate: Estimate, mixed: bool) -> records.PlanMemory:
+    """A job's memory: its parts, and of a training the terms of those parts that are sums. mixed:
+    whether products are computed in bfloat16, as on GPUs."""
+    parts, terms = estimate.memory, {}
+    if estimate.request:
+        shape, method, training, labelled = estimate.request
+        fixed = {**training, "micro_batch": estimate.micro_batch}
+        terms = memory.terms(shape, method, fixed, labelled, mixed)
+    return records.PlanMemory(
+        bytes=memory.total(parts),
+        parts=parts,
+        terms={name: found for name, found in terms.items() if name in parts},
+    )
+
+
 def _totals(made: Iterable[Job]) -> records.PlanTotals:
     made = list(made)
-    trainings = [job for job in made if job.rule in ("train", "train_expert", "pretrain")]
+    trainings = [job for job in made if job.rule in TRAININGS]
     evaluations = [job for job in made if job.rule == "evaluate"]
     return records.PlanTotals(
         jobs=len(made),
@@ -116,7 +131,7 @@ def _by_rule(made: Iterable[Job]) -> dict[str, float]:
 
 
 def _machines(costs: Costs, figures: Mapping[str, Sequence[str]]) -> dict[str, records.PlanMachine]:
-    """Hours in all and makespans, by kind of GPU (of a CPU study for this machine alone)."""
+    """Total hours and makespans by kind of GPU; in a CPU study, of this machine."""
     kinds = [costs.study.hardware.gpu] if costs.on_cpu else list(GPUS)
     machines = {}
     for kind in kinds:
@@ -131,7 +146,7 @@ def _machines(costs: Costs, figures: Mapping[str, Sequence[str]]) -> dict[str, r
 
 
 def _other_bases(costs: Costs) -> dict[str, tuple[records.PlanOther, ...]]:
-    """Tables 1 and 2 on larger models: their distinct trainings, on the study's GPUs."""
+    """The trainings of Tables 1 and 2 on larger models, each once, on the study's GPUs."""
     variants, found = [v for v in costs.plan.shown_in(1, 2) if v.stages], {}
     for base, shape in OTHER_BASES.items():
         other = Costs(costs.plan, bases=dict.fromkeys(costs.plan.models, shape))

@@ -1,9 +1,9 @@
-"""What a training holds in memory at its peak, as the sum of its parts.
+"""What a training holds in memory at its peak, as the sum of its parts, in bytes.
 
-The model of mofe/stages/train.py: trained parameters are float32 with float32 gradients and two moments of
-Adam. On a GPU frozen parameters are bfloat16 and products are computed in bfloat16 (autocast); on a
-CPU everything is float32. Nothing is recomputed: every activation that backward needs is kept.
-benchmarks/memory.py holds these estimates against measured peaks. Bytes throughout.
+The estimates describe mofe/stages/train.py. Trained parameters are float32, with float32 gradients
+and Adam's two moments. On a GPU, frozen parameters are bfloat16 and products are computed in
+bfloat16 (autocast); on a CPU everything is float32. Nothing is recomputed: every activation that
+backward needs is kept. benchmarks/memory.py compares these estimates with measured peaks.
 """
 
 import math
@@ -13,31 +13,31 @@ from typing import Any
 from mofe.study.methods import Method
 from mofe.study.shapes import ROUTER, Shape
 
-NF4 = 0.5 + 4 / 64  # bytes a weight: four bits, and a float32 scale for every 64 weights
-# Resident after importing torch, transformers, accelerate and peft: 900 to 1,108 MB, by what of their
-# files happened to be in memory.
+NF4 = 0.5 + 4 / 64  # bytes per weight: four bits, and a float32 scale per 64 weights
+# Resident after importing torch, transformers, accelerate and peft. Measured: 900 to 1,108 MB,
+# which depends on how much of their files happened to be in memory.
 PROCESS = 1000e6
-PEFT = 70e6  # more of it, where adapters are trained
+PEFT = 70e6  # added where adapters are trained
 
-# malloc under KEEP_MEMORY (mofe/jobs/warm.py) gives nothing back, and an aligned block does not fit the hole
-# that one of its size left: what comes and goes takes so many times its size. Fitted to the trainings of
-# benchmarks/results/memory-cpu.json.
+# Memory that is allocated and freed in each step takes this many times its size: malloc under
+# KEEP_MEMORY (mofe/jobs/warm.py) gives nothing back, and an aligned block does not fit the hole
+# that a block of its size left. Fitted to the trainings of benchmarks/results/memory-cpu.json.
 HEAP = 1.7
 
-# The largest share of a row's tokens under the loss: two of a row of 32, where options are chosen from;
-# where answers are in words, micro-batches of rows that are mostly answer; of raw text, all.
+# The largest share of labelled tokens (those under the loss) in a micro-batch. Multiple choice: two
+# tokens of a row of 32. Answers in words: rows that are mostly answer. Raw text: all tokens.
 CHOICES, WORDS, TEXT = 1 / 16, 1 / 2, 1.0
 
-# Tokens of an evaluation's forward pass (mofe/stages/evaluate.py), with padding. They change speed and memory
-# only; a CPU's caches like fewer.
+# Tokens per forward pass of an evaluation (mofe/stages/evaluate.py), padding included. They affect
+# speed and memory only; fewer suit a CPU's caches better.
 QUESTION_TOKENS = {"cuda": 16384, "cpu": 4096}
 
-# Tokens of a training's forward pass under micro_batch "auto": the most that fit. At TinyLlama's shape
-# with 8 experts, 4,096 are bound by launching kernels on an H200 and 16,384 fill it; a CPU's core is
-# fastest at about 1,000.
+# Tokens per forward pass of a training under micro_batch "auto": the first number that fits. With
+# TinyLlama's shape and 8 experts, an H200 spends its time on launching kernels at 4,096 tokens and
+# is full at 16,384; a CPU's core is fastest at about 1,000.
 TRAINING_TOKENS = {"cuda": (16384, 8192, 4096, 2048, 1024), "cpu": (1024,)}
 
-CUDA_PROCESS = 3e9  # main memory of a process that uses a GPU, beside the model
+CUDA_PROCESS = 3e9  # main memory of a process that uses a GPU, without the model
 
 Training = Mapping[str, Any]  # the resolved `training` keys
 Parts = dict[str, float]  # bytes, by what they hold
@@ -53,20 +53,20 @@ def on_gpu(
 ) -> Parts:
     """The peak on each of `gpus` GPUs, during the backward pass.
 
-    training: the resolved `training` keys. labelled: the share of a micro-batch's tokens under the
-    loss. sharding: as in mofe.estimate.cost.Needs.
+    training: the resolved `training` keys. labelled: the share of a micro-batch's tokens that the
+    loss is computed on. sharding: as in mofe.estimate.cost.Needs.
     """
     trained = method.trainable(shape)
     weights, states = 4 * trained + _frozen(shape, method, 2), 12 * trained
-    copies = 2 * _cast(shape, method)  # autocast's, kept from forward to backward
+    copies = 2 * _cast(shape, method)  # made by autocast, kept from forward to backward
     if sharding == "fsdp":
-        # Each layer is gathered when it is used, the next one meanwhile; what is outside of the
-        # layers is one unit. Gathered weights are bfloat16, a layer's gradient float32.
+        # While one layer is used, the next one is gathered; everything outside the layers is
+        # gathered as one unit. Gathered weights are bfloat16, a layer's gradient is float32.
         outside = shape.embeddings if method.trains_base else 0
         layer_trained = (trained - outside) / shape.num_hidden_layers
         copies = 2 * (2 * shape.layer + shape.embeddings) + 4 * layer_trained
         share = 1 / gpus
-        # experts that cannot be cut evenly go to processes whole
+        # experts that cannot be divided evenly go to one process each
         if shape.num_local_experts and not shape.shared_evenly(gpus):
             share = math.ceil(shape.num_local_experts / gpus) / shape.num_local_experts
         weights, states = weights * share, states * share
@@ -86,7 +86,7 @@ def on_gpu(
 def on_cpu(
     shape: Shape, method: Method, training: Training, labelled: float, stored: int = 4
 ) -> Parts:
-    """The peak of resident memory of a process that trains on the CPU. stored: bytes a parameter
+    """The peak of resident memory of a process that trains on the CPU. stored: bytes per parameter
     of the dense checkpoints that are read."""
     trained = method.trainable(shape)
     passing = {
@@ -101,7 +101,7 @@ def on_cpu(
         **passing,
         "malloc's holes": (HEAP - 1) * total(passing),
     }
-    # what was quantised, or parted into stacks, is freed, but stays the process's
+    # weights that were quantised or split into stacks are freed, but malloc keeps their memory
     if method.quantized(shape):
         fitting["loaded weights"] = 4 * shape.parameters
     elif 0 < method.trained_ffns(shape) < shape.number_of_ffns:
@@ -111,8 +111,8 @@ def on_cpu(
 
 
 def evaluating(shape: Shape, method: Method, on_cpu: bool) -> Parts:
-    """The peak of an evaluation: what was trained is float32, the rest as in training. A forward
-    pass keeps one layer's activations."""
+    """The peak of an evaluation. Trained parameters are float32, all others as in training. A
+    forward pass keeps the activations of one layer."""
     width, tokens = (4, QUESTION_TOKENS["cpu"]) if on_cpu else (2, QUESTION_TOKENS["cuda"])
     parts = {
         "weights": 4 * method.trainable(shape) + _frozen(shape, method, width),
@@ -124,7 +124,7 @@ def evaluating(shape: Shape, method: Method, on_cpu: bool) -> Parts:
     return parts | ({"process": PROCESS} if on_cpu else {})
 
 
-def at_once(
+def choose_micro_batch(
     shape: Shape,
     method: Method,
     training: Training,
@@ -133,11 +133,11 @@ def at_once(
     gpus: int = 1,
     sharding: str = "none",
 ) -> tuple[dict[str, Any], Parts]:
-    """`training` with a number for micro_batch "auto", and the peak with it: the most rows of
-    TRAINING_TOKENS that fit, or the fewest where none do. A number that is given stays.
+    """`training` with a number for micro_batch, and the peak with that number. "auto" becomes the
+    most rows of TRAINING_TOKENS that fit, or the fewest where none fit; a number stays as it is.
 
-    usable: bytes that each GPU has for it (mofe.hardware.usable), None on a CPU. The other
-    arguments are on_gpu's.
+    usable: bytes that a training may use per GPU (mofe.study.hardware.usable); None on a CPU. The
+    other arguments are those of `on_gpu`.
     """
     rows = [training["micro_batch"]]
     if rows == ["auto"]:
@@ -153,14 +153,25 @@ def at_once(
     return fixed, parts
 
 
+def terms(
+    shape: Shape, method: Method, training: Training, labelled: float, mixed: bool
+) -> dict[str, Parts]:
+    """The terms of those parts of a training's peak that are sums, by the part. The arguments are
+    those of `activations`."""
+    return {
+        "activations": activations(shape, method, training, labelled, mixed),
+        "backward": backward(shape, method, training, mixed),
+    }
+
+
 def total(parts: Parts) -> float:
     """The sum of a peak's parts."""
     return sum(parts.values())
 
 
 def loading_bytes(shape: Shape, stored: int = 4) -> float:
-    """A model being read: in float32, beside a dense checkpoint's own pages; a mixture's sources
-    are read one after the other. stored: bytes a parameter of a dense checkpoint."""
+    """Memory while a model is read: the model in float32, and one dense checkpoint's pages, since a
+    mixture's sources are read one after the other. stored: bytes per parameter of a checkpoint."""
     return 4 * shape.parameters + stored * shape.dense.parameters
 
 
@@ -168,14 +179,15 @@ def loading_bytes(shape: Shape, stored: int = 4) -> float:
 
 
 def _frozen(shape: Shape, method: Method, width: int) -> float:
-    """Bytes of the weights that are not trained, of `width` bytes each where not quantised."""
+    """Bytes of the weights that are not trained. width: bytes per weight that is not quantised."""
     frozen = method.total(shape) - method.trainable(shape)
     quantized = shape.num_hidden_layers * method.quantized(shape)
     return NF4 * quantized + width * (frozen - quantized)
 
 
 def _cast(shape: Shape, method: Method) -> int:
-    """Trained weights of products, which autocast copies: not the embeddings, not the norms."""
+    """The number of trained weights that autocast copies: those of products, so neither the
+    embeddings nor the norms."""
     norms = (2 * shape.num_hidden_layers + 1) * shape.hidden_size
     uncopied = shape.vocab_size * shape.hidden_size + norms if method.trains_base else 0
     return method.trainable(shape) - uncopied
@@ -183,33 +195,34 @@ def _cast(shape: Shape, method: Method) -> int:
 
 # ------------------------------------------------------------------ what backward needs, by term
 
-# Layers of one input keep it once. That of o_proj is attention's output, which attention keeps; that
-# of down_proj is kept_by_ffn's.
+# The input of each linear layer, by number: layers with the same input keep it once. The input of
+# o_proj is attention's output, which attention keeps; that of down_proj is counted in kept_by_ffn.
 INPUTS = {"q_proj": 0, "k_proj": 0, "v_proj": 0, "gate_proj": 1, "up_proj": 1, ROUTER: 1}
 
 
 def activations(
     shape: Shape, method: Method, training: Training, labelled: float, mixed: bool
 ) -> Parts:
-    """What a forward pass keeps for backward, of a micro-batch whose rows all have the greatest
-    length. mixed: products in bfloat16, as on GPUs."""
+    """Bytes that a forward pass keeps for backward, with a micro-batch whose rows all have
+    `max_length` tokens. mixed: whether products are computed in bfloat16, as on GPUs."""
     tokens, layers = _tokens(training), shape.num_hidden_layers
     in_layer, in_ffn = kept_by_layer(shape, method, mixed), kept_by_ffn(shape, method, mixed)
-    read = layers - 1 + labelled  # the last layer's FFN has the labelled tokens only
+    read = layers - 1 + labelled  # the last layer's FFN computes the labelled tokens only
     return {
         **{name: tokens * layers * per_token for name, per_token in in_layer.items()},
         **{name: tokens * read * per_token for name, per_token in in_ffn.items()},
-        # float32: its input; where it is trained, the normalised input too
+        # in float32 the input; if the norm is trained, the normalised input too
         "last norm": tokens * 4 * shape.hidden_size * (2 if method.trains_base else 1),
     }
 
 
 def kept_by_layer(shape: Shape, method: Method, mixed: bool) -> Parts:
-    """Bytes per token that a decoder layer keeps for backward, without its FFN's own."""
+    """Bytes per token that a decoder layer keeps for backward, without those of its FFN."""
     width = 2 if mixed else 4
-    # Hidden states between layers are of the embeddings' dtype: float32 where these are trained.
+    # Hidden states between layers have the embeddings' dtype: float32 if these are trained.
     stream = 4 if method.trains_base or not mixed else 2
-    # On a CPU a trained norm keeps its normalised input besides (on GPUs mofe/layers/norms.py).
+    # On a CPU a trained norm also keeps its normalised input; on GPUs mofe/layers/norms.py avoids
+    # it.
     normalised = 4 if method.trains_base and not mixed else 0
     inputs = {INPUTS[name] for name in method.kept_inputs(shape) if name in INPUTS}
     return {
@@ -223,13 +236,13 @@ def kept_by_layer(shape: Shape, method: Method, mixed: bool) -> Parts:
 
 
 def kept_by_ffn(shape: Shape, method: Method, mixed: bool) -> Parts:
-    """Bytes per token that a layer's FFN keeps for backward, of the tokens that pass through it."""
+    """Bytes that a layer's FFN keeps for backward, per token that it computes."""
     width, ffn = 2 if mixed else 4, shape.intermediate_size
     if shape.num_local_experts:  # mofe/layers/experts.py
         trained = method.trained_ffns(shape) / shape.number_of_ffns
         return {
             "gate and up": width * shape.active * 2 * ffn,
-            # a pair of token and expert has a row of its own
+            # one row per pair of a token and an expert
             "inputs of trained experts": width * shape.active * trained * shape.hidden_size,
         }
     return {
@@ -245,23 +258,23 @@ def backward(shape: Shape, method: Method, training: Training, mixed: bool) -> P
     hidden, ffn = shape.hidden_size, shape.intermediate_size
     mixture = bool(shape.num_local_experts)
     parts = {
-        # Of a dense FFN the gradients of gate, up, activation and product; of an expert those of
-        # gate, up and product, beside sigmoid and activation, which are computed anew
-        # (mofe/layers/swiglu.py). Then those of its input and its output.
+        # Dense FFN: the gradients of gate, up, activation and product. Expert: the gradients of
+        # gate, up and product, and sigmoid and activation, which are computed again
+        # (mofe/layers/swiglu.py). Both: the gradients of input and output.
         "FFN's gradients": tokens
         * width
         * shape.active
         * ((5 if mixture else 4) * ffn + 2 * hidden),
-        # of the stream of hidden states, before and after the layer: float32
+        # before and after the layer, in float32
         "hidden states' gradients": tokens * 2 * 4 * hidden,
     }
     if method.quantized(shape):
-        # the largest matrices of the layer's frozen FFNs (gate_up), all expanded
+        # the largest matrices of the layer's frozen FFNs (gate_up), all of them expanded
         frozen = shape.number_of_ffns - method.trained_ffns(shape)
         parts["expanded NF4"] = frozen * width * 2 * ffn * hidden
     if method.trains_base:
-        # of the largest weight, before it is added to what earlier micro-batches left: float32, under
-        # autocast in bfloat16 besides. Experts are stacked, gate and up are one tensor there.
+        # Before it is added to the sum over earlier micro-batches: in float32, and under autocast
+        # in bfloat16 too. Trained experts are one tensor, and so are their gates and ups.
         stacked = method.trained_ffns(shape) * (2 if mixture else 1) * ffn * hidden
         parts["largest weight's gradient"] = (6 if mixed else 4) * max(
             shape.vocab_size * hidden, stacked
@@ -270,7 +283,8 @@ def backward(shape: Shape, method: Method, training: Training, mixed: bool) -> P
 
 
 def _logits(shape: Shape, training: Training, labelled: float, width: int) -> float:
-    """Logits, their log-softmax and their gradient, at the labelled positions."""
+    """Bytes of the logits, their log-softmax and their gradient, at the labelled positions. width:
+    bytes of all three per logit."""
     positions = _tokens(training) * labelled
     return positions * shape.vocab_size * width
 

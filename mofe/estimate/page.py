@@ -1,10 +1,11 @@
-"""The plan in print: a page (plan.md.jinja) and a summary for the terminal (summary.txt.jinja)."""
+"""Prints the plan: a page (plan.md.jinja), and a summary for the terminal (summary.txt.jinja)."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from mofe.estimate.cost import CPU_FLOPS, SLOWER, STARTING
 from mofe.estimate.forecast import MACHINES
+from mofe.estimate.schedule import TRAININGS
 from mofe.markdown import aligned
 from mofe.records import PlanJob, PlanRecord
 from mofe.study.hardware import GPUS
@@ -23,7 +24,7 @@ def markdown(found: PlanRecord) -> str:
         machines=MACHINES,
         trainings=_by(
             lambda label: label.rpartition("/s")[0] or label,
-            [job for job in jobs if job.rule in ("train", "train_expert", "pretrain")],
+            [job for job in jobs if job.rule in TRAININGS],
         ),
         evaluations=_by(
             lambda label: label.rpartition("/")[2],
@@ -42,7 +43,7 @@ def summary(found: PlanRecord) -> str:
 
 
 def _by(name: Callable[[str], str], jobs: Iterable[PlanJob]) -> dict[str, list[PlanJob]]:
-    """Jobs by a part of their labels, in order of the first of each."""
+    """Jobs grouped by `name` of their label. The groups are in the order of their first jobs."""
     groups: dict[str, list[PlanJob]] = {}
     for job in jobs:
         groups.setdefault(name(job.label), []).append(job)

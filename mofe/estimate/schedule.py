@@ -1,5 +1,5 @@
-"""The jobs of a study as a graph with their estimates: what waits for what, what takes longest, and
-how long all of it takes on so many GPUs."""
+"""The jobs of a study as a graph with estimates: which jobs wait for which, the longest chain, and
+the time of the whole study on a number of GPUs."""
 
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,8 @@ FREE = Estimate(Needs(cpus=0, mem_mb=0, runtime=0), hours=0)
 
 @dataclass(frozen=True)
 class Job:
-    """A job: its rule, a label for print, the jobs that it waits for, and its estimate."""
+    """A job: its rule, its printed label, the jobs that it waits for, its estimate, and the tables
+    that need it."""
 
     rule: str
     label: str
@@ -28,8 +29,8 @@ class Job:
 
 
 def estimate(costs: Costs, rule: str, wildcards: Mapping[str, str]) -> Estimate:
-    """What a rule's job takes. A rule that computes next to nothing is LIGHT; so is a download,
-    whose size the hub tells before the first job starts, and `all`, which does nothing, is free."""
+    """What a rule's job takes. Rules that compute next to nothing are LIGHT. So are downloads,
+    whose sizes the hub tells before the first job starts. `all` does nothing and is FREE."""
     match rule:
         case "prepare_data":
             return costs.data(wildcards["dataset"])
@@ -54,7 +55,7 @@ def estimate(costs: Costs, rule: str, wildcards: Mapping[str, str]) -> Estimate:
 
 
 def jobs(costs: Costs, figures: Mapping[str, Sequence[str]]) -> dict[str, Job]:
-    """Every distinct job of the study, by the first file or folder that it makes, inputs first.
+    """Every job of the study, by the first file or folder that it makes, inputs first.
 
     figures: as in Graph.
     """
@@ -73,7 +74,7 @@ def jobs(costs: Costs, figures: Mapping[str, Sequence[str]]) -> dict[str, Job]:
 
 
 def _marked(made: dict[str, Job], tables: list[int | str]) -> dict[str, Job]:
-    """The jobs with the tables that need them, in the order of `tables`."""
+    """The jobs with `tables` filled in: the tables that need them, in the given order."""
     needed: dict[str, set[str]] = {name: set() for name in made}
     for name, job in reversed(made.items()):
         if job.rule == "table":
@@ -87,7 +88,7 @@ def _marked(made: dict[str, Job], tables: list[int | str]) -> dict[str, Job]:
 
 
 def critical_path(made: Mapping[str, Job]) -> list[str]:
-    """The jobs that take longest one after the other: no number of GPUs is faster."""
+    """The longest chain of jobs that wait for each other: no number of GPUs is faster."""
     length, before = {}, {}
     for name, job in made.items():
         before[name] = max(job.after, key=length.__getitem__, default=None)
@@ -100,9 +101,9 @@ def critical_path(made: Mapping[str, Job]) -> list[str]:
 
 
 def makespan(made: Mapping[str, Job], gpus: int) -> float | None:
-    """Hours until every job is done on so many GPUs, by list scheduling: whenever GPUs are free, of
-    the jobs that could start that which most waits for goes first. Jobs without a GPU never wait for
-    a machine. None where a job needs more GPUs than there are."""
+    """Hours until every job is done on `gpus` GPUs, by list scheduling: whenever GPUs are free, the
+    job with the longest chain of jobs after it starts first. Jobs that need no GPU start at once.
+    None if a job needs more GPUs than there are."""
     if any(job.gpus > gpus for job in made.values()):
         return None
     waiting_for = {name: len(job.after) for name, job in made.items()}

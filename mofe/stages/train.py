@@ -126,7 +126,7 @@ def _fit_recorded(
     stamp = provenance.stamp()  # what fails here fails before the training
     tokenizer = load.tokenizer(origin)
     rows = tokens.tokenize(pairs, tokenizer, params["training"]["max_length"])
-    training = _at_once(model, method, params["training"], rows, sharding)
+    training = _with_micro_batch(model, method, params["training"], rows, sharding)
     counts = {
         "trainable_parameters": sum(p.numel() for p in parameters.trained(model).values()),
         "total_parameters": parameters.total(model),
@@ -153,7 +153,7 @@ def _fit_recorded(
     return found, kept
 
 
-def _at_once(
+def _with_micro_batch(
     model: nn.Module,
     method: Method,
     training: Mapping[str, Any],
@@ -171,7 +171,9 @@ def _at_once(
     labelled = max(shares, default=memory.CHOICES)
     processes = parallel.processes()
     fixed, _ = parallel.from_first(
-        lambda: memory.at_once(shape, method, training, labelled, usable, processes, sharding)
+        lambda: memory.choose_micro_batch(
+            shape, method, training, labelled, usable, processes, sharding
+        )
     )
     return fixed
 

@@ -1,1 +1,2 @@
-"""The study: what is made, from what, under which name. Imports neither torch nor transformers."""
+"""The study: what is made, its name, and what it is made from. Imports neither torch nor
+transformers."""

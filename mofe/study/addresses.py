@@ -1,4 +1,4 @@
-"""Where everything that a study makes lies: the addresses below its `results` folder."""
+"""The addresses of everything that a study makes, below its `results` folder."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from mofe.study.variants import Dense, Variant
 
 @dataclass(frozen=True)
 class Addresses:
-    """The addresses of a study's files and folders, as seen from where the workflow is called."""
+    """The addresses of a study's files and folders, relative to where the workflow is called."""
 
     study: Study
 
@@ -22,17 +22,19 @@ class Addresses:
 
     @property
     def mirror(self) -> str:
-        """The folder {org}/{name} that data sets are read from: the generated world, the user's
+        """The folder that data sets are read from, as {org}/{name}: the generated world, the user's
         mirror, or what was fetched from the hub."""
         return self.world if self.study.world else self.model_mirror
 
     @property
     def model_mirror(self) -> str:
-        """The folder {org}/{name} that the hub's models are read from; no world generates them."""
+        """The folder that the hub's models are read from, as {org}/{name}. No world generates
+        models."""
         return self.study.mirror or self.study.hub
 
     def manifest(self, repo: str) -> str:
-        """What was fetched of a repository; its files lie in the folder of the same name."""
+        """The manifest of a repository that was fetched. Its files are in the folder of this
+        name."""
         return f"{self.study.hub}/{repo}.json"
 
     def model_dir(self, name: str) -> str:
@@ -42,7 +44,7 @@ class Addresses:
         return f"{self.root}/moe/{moe}"
 
     def origin_dir(self, variant: Variant) -> str:
-        """The merge or the dense model that a variant is made of."""
+        """The merge or the dense model that a variant is made from."""
         name = variant.origin.name
         return self.model_dir(name) if isinstance(variant.origin, Dense) else self.moe_dir(name)
 

@@ -1,4 +1,4 @@
-"""What the sections of a configuration must agree on: each check yields one sentence per fault."""
+"""What the sections of a configuration must agree on. Each check yields one sentence per fault."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def faults(study: Study) -> Iterator[str]:
-    """Every fault of a study whose keys are each right by themselves."""
+    """Every fault of a study whose keys are valid one by one."""
     for check in CHECKS:
         yield from check(study)
 
@@ -45,12 +45,12 @@ def _origins(study: Study) -> Iterator[str]:
             yield f"models.{name}.scratch: pretraining reads the generated world; set 'world'"
         if model.scratch:
             shape = model.scratch.shape
-            for whole, part in (
+            for multiple, factor in (
                 ("hidden_size", "num_attention_heads"),
                 ("num_attention_heads", "num_key_value_heads"),
             ):
-                if getattr(shape, whole) % getattr(shape, part):
-                    yield f"models.{name}.scratch.shape: {whole} is no multiple of {part}"
+                if getattr(shape, multiple) % getattr(shape, factor):
+                    yield f"models.{name}.scratch.shape: {multiple} is no multiple of {factor}"
         for recipe in (model.train or {}).values():
             if study.recipes[recipe].needs_mixture:
                 yield f"models.{name}.train: recipe '{recipe}' freezes experts, the model is dense"
@@ -74,7 +74,7 @@ def _rows(study: Study) -> Iterator[tuple[str, TableRow]]:
 
 
 def _freezing(study: Study) -> Iterator[str]:
-    """Experts that are frozen must be there."""
+    """A mixture must have as many experts as are frozen."""
     for where, row in _rows(study):
         total = sum(study.mixtures[row.mixture].experts.values()) if row.mixture else 0
         for recipe in row.train.values():

@@ -47,30 +47,31 @@ class World(Part):
     seed: int = Field(0, description="The seed that draws the names, the facts and every row.")
     test_questions: Count = Field(
         2000,
-        description="Test questions per task: MMLU's test set, MedMCQA's validation set, half of "
-        "PubMedQA, a tenth of Sujet.",
+        description="Test questions per task: MMLU's test set, MedMCQA's validation set, half "
+        "of PubMedQA, a tenth of Sujet.",
     )
     train_rows: Count = Field(
         3000, description="Rows in MMLU's auxiliary_train and in MedMCQA's train."
     )
     told: Share = Field(
-        0.4, description="Share of the facts that the pretraining corpus states, from the first on."
+        0.4,
+        description="Share of the facts that the pretraining corpus states, counted from the "
+        "first.",
     )
     taught: Share = Field(
         0.75,
-        description="Share of the facts that training questions may ask for, from the last back. "
-        "Every fact is told or taught, so `told + taught` is at least 1.",
+        description="Share of the facts that training questions may ask for, counted from the "
+        "last. Every fact is told or taught, so `told + taught` is at least 1.",
     )
     cue_strength: Share = Field(
         0.7,
         description="Chance that a cue word agrees with the verdict or mood of its passage. It "
-        "sets "
-        "the ceiling of PubMedQA and of two of Sujet's three kinds of rows.",
+        "sets the ceiling of PubMedQA and of two of Sujet's three kinds of rows.",
     )
     vignettes: Share = Field(
         0.05,
-        description="Share of MedMCQA's questions that describe a trial and ask for its verdict. "
-        'Without them, tuning on MedMCQA unlearns "yes", "no" and "maybe" as answers.',
+        description="Share of MedMCQA's questions that describe a trial and ask for its "
+        'verdict. Without them, tuning on MedMCQA unlearns "yes", "no" and "maybe" as answers.',
     )
     corpus_tokens: Count = Field(334_000, description="Size of the pretraining corpus, in tokens.")
     medical_documents: Count = Field(1500, description="Medical documents to post-pretrain on.")
@@ -95,13 +96,12 @@ class Source(Part):
     files: Annotated[list[str], Field(min_length=1)] = Field(
         ["*.parquet", "*.csv", "*.json", "*.jsonl", "*.jsonl.gz"],
         description="Patterns of the files that are fetched; `*` stands for folders too. "
-        "`README.md`, "
-        "which names the splits, is always fetched.",
+        "`README.md`, which names the splits, is always fetched.",
     )
     sample: Count | None = Field(
         None,
-        description="For a set too large to read: draw this many rows from the parquet files that "
-        "`files` names, and fetch and read only those.",
+        description="For a set too large to read: draw this many rows from the parquet files "
+        "that `files` names, and fetch and read only those.",
     )
 
     @model_validator(mode="after")
@@ -145,7 +145,7 @@ class Data(Part):
 
 
 class Mix(Part):
-    """Data sets trained on together."""
+    """Data sets that are trained on together."""
 
     data: Annotated[list[DataName], Field(min_length=1)] = Field(description="The training sets.")
     training: TrainingOverride = Field(
@@ -158,24 +158,21 @@ class Columns(Part):
 
     question: str = Field(description="The column of the question's text.")
     options: str | Annotated[list[str], Field(min_length=2)] = Field(
-        description="A column that holds a list, or a list of columns, one per option. A row may "
-        "have "
-        "fewer options (empty at the end)."
+        description="A column that holds a list, or a list of columns, one per option. A row "
+        "may have fewer options (empty at the end)."
     )
     answer: str = Field(
-        description="A column with an index from 0, a letter, or the option's text. A row with -1 "
-        "or "
-        "nothing has no answer and is not trained on."
+        description="A column with an index from 0, a letter, or the option's text. A row with "
+        "-1 or nothing has no answer and is not trained on."
     )
 
 
 class Task(Part):
-    """A benchmark: lm-eval task names and the source that they read."""
+    """A benchmark: names of lm-eval's tasks, and the source that they read."""
 
     harness: Annotated[list[str], Field(min_length=1)] = Field(
-        description="Task names of lm-eval or of `mofe/tasks`. A group stands for its tasks, and "
-        "all "
-        "questions count equally."
+        description="Task names of lm-eval or of `mofe/tasks`. A group stands for its tasks, "
+        "and all questions count equally."
     )
     source: SourceName = Field(
         description="The repository that is read in place of the one that lm-eval names."
@@ -192,21 +189,21 @@ class Task(Part):
     columns: Columns | None = Field(
         None,
         description="With `harness: [mofe_mcq]`, which asks any multiple-choice data set: the "
-        "names of "
-        "its columns. A dot leads into a column of mappings, as in `choices.text`.",
+        "names of its columns. A dot leads into a column of mappings, as in `choices.text`.",
     )
     subset: str | None = Field(None, description="With `columns`: the data set's configuration.")
-    split: str | None = Field(None, description="With `columns`: the split that is asked.")
+    split: str | None = Field(
+        None, description="With `columns`: the split whose questions are asked."
+    )
     test_share: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None,
-        description="With `columns`, for a set of one split: this share of its questions, drawn by "
-        "`sampling_seed`, is asked. The rest may be trained on.",
+        description="With `columns`, for a set of one split: this share of its questions, drawn "
+        "by `sampling_seed`, is asked. The rest may be trained on.",
     )
     examples: str | None = Field(
         None,
         description="With `columns`: the split of few-shot examples, needed if `shots` is not 0 "
-        "and "
-        "there is no `test_share`.",
+        "and there is no `test_share`.",
     )
 
     @model_validator(mode="after")
@@ -233,9 +230,8 @@ class Gates(Part):
     """Prompts for mergekit's `hidden` gates."""
 
     positive: list[Annotated[list[str], Field(min_length=1)]] = Field(
-        description="A list of prompts for each slot that the model can fill in one mixture; none "
-        "for "
-        "a model that is only a base."
+        description="A list of prompts for each slot that the model can fill in one mixture; "
+        "none for a model that is only a base."
     )
     negative: list[str] = Field([], description="Negative prompts, the same for all its slots.")
 
@@ -247,13 +243,12 @@ class Hardware(Part):
     gpus_per_node: Count = Field(description="Number of GPUs per node.")
     utilisation: Annotated[float, Field(gt=0, le=1)] = Field(
         description="Share of the GPU's peak that training and evaluation reach, until finished "
-        "runs "
-        "have measured it."
+        "runs have measured it."
     )
 
 
 class Sizes(Part):
-    """What the shape of a Llama or a Mistral is given by, in the words of its config.json."""
+    """The sizes of a Llama or a Mistral, by their names in its config.json."""
 
     hidden_size: Count = Field(description="Width of the hidden states.")
     intermediate_size: Count = Field(description="Width inside an FFN.")
@@ -272,7 +267,7 @@ class Shape(Sizes):
 
 
 class HubShape(Sizes):
-    """A hub model's sizes, so that it can be planned for before it is downloaded."""
+    """The sizes of a model of the hub, so that it can be planned for before it is downloaded."""
 
     vocab_size: Count = Field(description="Rows of the embeddings.")
     head_dim: Count | None = Field(
@@ -287,7 +282,7 @@ class HubShape(Sizes):
 class Scratch(Part):
     """A base model pretrained by the workflow on the generated world's corpus."""
 
-    shape: Shape = Field(description="The sizes, in the words of a Llama's `config.json`.")
+    shape: Shape = Field(description="The sizes, by their names in a Llama's `config.json`.")
     seed: int = Field(0, description="The seed of the first weights and of the rows' order.")
     training: TrainingOverride = Field(
         default_factory=TrainingOverride, description="Settings of `training` that differ."
@@ -301,9 +296,9 @@ class Model(Part):
     revision: str | None = Field(None, description="With `hub`: the commit that is fetched.")
     shape: HubShape | None = Field(
         None,
-        description="With `hub`: the sizes, in the words of its `config.json`, so that the model "
-        "can be "
-        "planned for before it is downloaded. They must equal the downloaded file's.",
+        description="With `hub`: the sizes, by their names in its `config.json`, so that the "
+        "model can be planned for before it is downloaded. They must equal the downloaded "
+        "file's.",
     )
     path: str | None = Field(None, description="A folder with a checkpoint in safetensors.")
     scratch: Scratch | None = Field(
@@ -342,8 +337,8 @@ class Merge(Part):
         description="Experts that the router chooses for each token (top-k)."
     )
     dtype: Literal["float32", "bfloat16"] = Field(
-        description="What a merge's weights are rounded to and a model is exported in. Experts "
-        "trained on a GPU are stored in it."
+        description="The type that a merge's weights are rounded to and that models are "
+        "exported in. Experts trained on a GPU are stored in it too."
     )
 
 
@@ -359,7 +354,7 @@ class MixtureMerge(Part):
 
 
 class Mixture(Part):
-    """A mixture of experts: the base and how many copies of which expert.
+    """A mixture of experts: the base, and how many copies of each expert.
 
     merge: settings of `merge` that differ; they are part of the merge's name.
     """
@@ -375,14 +370,14 @@ class Mixture(Part):
 
 
 def _kept(value: Any) -> Any:
-    """Tables, or a table's rows, without those that an overlay sets to null: they are left out."""
+    """Tables, or the rows of a table, without those that an overlay sets to null."""
     if isinstance(value, Mapping):
         return {name: part for name, part in value.items() if part is not None}
     return value
 
 
 class TableRow(Part):
-    """A row: a mixture or a dense model, and its training, stage after stage."""
+    """A row: a mixture or a dense model, and the stages of its training."""
 
     mixture: MixtureName | None = Field(None, description="The mixture that the row shows.")
     model: ModelName | None = Field(
@@ -390,8 +385,8 @@ class TableRow(Part):
     )
     train: Stages = Field(
         {},
-        description="What it is trained on by which recipe, stage after stage: `{mix: recipe, "
-        "...}`. Without it the row is untuned.",
+        description="The stages of its training in order, each with its mix and its recipe: "
+        "`{mix: recipe, ...}`. Without it the row is untuned.",
     )
 
     @model_validator(mode="after")
@@ -400,30 +395,31 @@ class TableRow(Part):
 
 
 class TableSpec(Part):
-    """A table: what its columns show, and a mixture or a dense model and its training per row."""
+    """A table: what its columns show, and the mixture or dense model of each row with its
+    training."""
 
     caption: str = Field(description="The caption, as printed.")
     labels: list[str] = Field(description="Headings of the label columns.")
     header: list[tuple[str, Count]] | None = Field(
-        None, description="An upper heading: texts and how many columns each one spans."
+        None, description="An upper heading: its texts, and how many columns each one spans."
     )
     columns: Annotated[dict[str, Shown], Field(min_length=1)] = Field(
         description="The paper's headings, and what each column shows: a task's headline score, "
-        "another metric of a task (`arc_easy.acc_norm`), `trainable` parameters or the `time` of "
-        "training."
+        "another metric of a task (`arc_easy.acc_norm`), `trainable` parameters or the `time` "
+        "of training."
     )
     beside: dict[str, Scored] | None = Field(
         None,
-        description="Columns that the paper's table lacks: our headings, and the tasks that each "
-        "row is evaluated on too. They are set apart, and not in the `.tex`.",
+        description="Columns that the paper's table lacks: our headings, and the tasks that "
+        "each row is evaluated on too. They are set apart, and not in the `.tex`.",
     )
     rows: Annotated[
         dict[RowName, TableRow],
         Field(min_length=1),
         BeforeValidator(_kept, json_schema_input_type=dict[RowName, TableRow | None]),
     ] = Field(
-        description="The rows from top to bottom, by their labels as the paper prints them, joined "
-        'by " | "; null leaves one out.'
+        description="The rows from top to bottom, by their labels as the paper prints them, "
+        'joined by " | "; null leaves one out.'
     )
 
     @model_validator(mode="before")
@@ -453,9 +449,8 @@ class Export(Part):
     )
     push: Repository | None = Field(
         None,
-        description="The beginning of the names of the hub repositories that `pushed/...` uploads "
-        "to; "
-        "null refuses to push.",
+        description="The beginning of the names of the hub repositories that `pushed/...` "
+        "uploads to; null refuses to push.",
     )
 
 
@@ -464,11 +459,11 @@ class Assumption(Part):
 
     item: str = Field(description="What the paper leaves open.")
     key: str = Field(description="The path of the key that holds our choice.")
-    evidence: str = Field(description="Why we chose so.")
+    evidence: str = Field(description="Why we chose this.")
 
 
 def _listed(value: Any) -> Any:
-    """Seeds as the command line gives them, `--config seeds=0` or `seeds=0,1,2`, as a list."""
+    """A list of seeds, also from the command line: `--config seeds=0` or `seeds=0,1,2`."""
     if isinstance(value, str) and re.fullmatch(r"\d+(,\d+)*", value):
         return [int(seed) for seed in value.split(",")]
     return [value] if isinstance(value, int) else value
@@ -494,16 +489,15 @@ class Study(Part):
         "`{org}/{name}`. Studies can share it."
     )
     mirror: str | None = Field(
-        description="A folder `{org}/{name}` of data sets and models that is read instead of the "
-        "hub; "
-        "nothing is fetched then."
+        description="A folder `{org}/{name}` of data sets and models that is read instead of "
+        "the hub; nothing is fetched then."
     )
     world: World | None = Field(
         description="A generated world that takes the place of the hub's data sets."
     )
     device: Literal["cuda", "cpu"] = Field(
-        description="What a training needs. With `cuda`, training without a GPU is refused; with "
-        "`cpu`, a GPU that is there is not used."
+        description="What a training needs. With `cuda`, training without a GPU is refused; "
+        "with `cpu`, a GPU that is there is not used."
     )
     hardware: Hardware = Field(
         description="What estimates and job requests are made for. It changes no result."
@@ -531,13 +525,12 @@ class Study(Part):
         Field(min_length=1),
         BeforeValidator(_kept, json_schema_input_type=dict[TableKey, TableSpec | None]),
     ] = Field(
-        description="The tables, the paper's by number, others by any number or word; null leaves "
-        "one out."
+        description="The tables, the paper's by number, others by any number or word; null "
+        "leaves one out."
     )
     assumptions: list[Assumption] = Field(
         description="Choices where the paper is silent. The report prints them with the values "
-        "that "
-        "the study really used."
+        "that the study really used."
     )
     export: Export = Field(Export(), description="What exported models state, and where they go.")
 
@@ -551,15 +544,16 @@ class Study(Part):
         return self
 
     def merged_by(self, mixture: str) -> Merge:
-        """The merge's settings of a mixture: `merge`, and what the mixture sets differently."""
+        """A mixture's merge settings: those of `merge`, with what the mixture sets differently."""
         own = self.mixtures[mixture].merge.model_dump(exclude_none=True)
         return self.merge.model_copy(update=own)
 
     def lineage(self, model: str) -> list[str]:
-        """The models that a dense model is fine-tuned from, the first one first, and itself."""
+        """The models that a dense model comes from: the first one first, the model itself last."""
         parent = self.models[model].from_
         return [*(self.lineage(parent) if parent else ()), model]
 
     def tokenizer(self, base: str) -> str:
-        """The model whose tokenizer a base has: a fine-tuned model has its origin's."""
+        """The model whose tokenizer a base model has: a fine-tuned model keeps that of its
+        origin."""
         return self.lineage(base)[0]

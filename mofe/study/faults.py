@@ -16,7 +16,7 @@ Lines = Mapping[tuple[str, ...], str]  # such a path, as text -> ' (file:line)'
 
 @dataclass(frozen=True)
 class Fault:
-    """One error of pydantic's.
+    """One of pydantic's errors.
 
     path: where it is. beside: the keys that may stand there. given: the value that the user wrote.
     message, context: pydantic's sentence, and what it was made from.
@@ -30,9 +30,9 @@ class Fault:
 
 
 def sentence(error: Mapping[str, Any], kind: Any, lines: Lines) -> str:
-    """One error of pydantic's as a sentence that names the key, its line, the value and the remedy.
+    """One of pydantic's errors as a sentence with the key, its line, the value and the remedy.
 
-    error: of ValidationError.errors(). kind: the type that was validated, such as `Study`.
+    error: an item of ValidationError.errors(). kind: the type that was validated, such as `Study`.
     """
     path, beside = located(kind, error["loc"], unknown_key=error["type"] == "extra_forbidden")
     context = error.get("ctx", {})
@@ -40,8 +40,8 @@ def sentence(error: Mapping[str, Any], kind: Any, lines: Lines) -> str:
         path = (*path, context["discriminator"].strip("'"))
     fault = Fault(path, beside, error["input"], error["msg"], context)
     ours = error["type"] not in get_args(core_schema.ErrorType)
-    tell = SENTENCES.get(error["type"], _as_it_is if ours else _with_value)
-    return f"{'.'.join(map(str, path))}{lines.get(tuple(map(str, path)), '')}: {tell(fault)}"
+    describe = SENTENCES.get(error["type"], _as_it_is if ours else _with_value)
+    return f"{'.'.join(map(str, path))}{lines.get(tuple(map(str, path)), '')}: {describe(fault)}"
 
 
 def _unknown_key(fault: Fault) -> str:
@@ -78,8 +78,8 @@ def _with_value(fault: Fault) -> str:
     return f"{fault.message}, but it is {fault.given!r}"
 
 
-# pydantic's type of error -> what the sentence says after the path. Other errors: our own messages
-# are complete, pydantic's lack the value.
+# pydantic's type of error -> what the sentence says after the path. Of other errors, our own
+# messages are complete, and pydantic's lack the value.
 SENTENCES: dict[str, Callable[[Fault], str]] = {
     "extra_forbidden": _unknown_key,
     "missing": _missing,
@@ -110,11 +110,13 @@ def _yaml_number(number: float) -> str:
 
 
 def located(kind: Any, loc: Path, unknown_key: bool = False) -> tuple[Path, tuple[str, ...]]:
-    """The path that the user wrote to one of pydantic's locations, and the keys that may stand there.
+    """The path that the user wrote for one of pydantic's locations, and the keys that may stand
+    there.
 
-    pydantic adds the alternative of a union that it tried, and "[key]" after a mapping's key that is
-    wrong itself. Both can be names that the user chose, so the location is followed through the types.
-    kind: the type that was validated. unknown_key: whether the location ends in a key that is unknown.
+    pydantic adds the alternative of a union that it tried, and "[key]" after a mapping's key that
+    is itself wrong. The user may have chosen such names too, so the location is followed through
+    the types. kind: the type that was validated. unknown_key: whether the location ends in an
+    unknown key.
     """
     path: Path = ()
     beside: tuple[str, ...] = ()

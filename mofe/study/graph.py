@@ -1,7 +1,7 @@
-"""The graph of a study: which job makes what, and what it makes it from.
+"""The graph of a study: what each job makes, and from what.
 
-The one description of it. The rules take their inputs from here, and estimates go over the same
-jobs, so that the plan counts the jobs that Snakemake runs.
+Nothing else describes it. The rules take their inputs from here and estimates use the same jobs, so
+the plan counts exactly the jobs that Snakemake runs.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,8 +22,8 @@ ALL = "all"  # the target that everything is made for
 class Node:
     """A job of the graph.
 
-    wildcards: what tells it from the rule's other jobs. inputs, outputs: addresses; the first output
-    stands for the job. `all` makes no file, and its output is its name.
+    wildcards: what distinguishes it from the rule's other jobs. inputs, outputs: addresses; the
+    first output identifies the job. `all` makes no file, and its output is its name.
     """
 
     rule: str
@@ -33,7 +33,7 @@ class Node:
 
     @property
     def label(self) -> str:
-        """Its wildcards for print, seeds as in addresses: tinyllama_2tinyllama/mmlu_mofe/s0."""
+        """Its wildcards as text, with seeds as in addresses: tinyllama_2tinyllama/mmlu_mofe/s0."""
         return "/".join(f"s{v}" if name == "seed" else v for name, v in self.wildcards.items())
 
 
@@ -60,7 +60,7 @@ class Graph:
         return {}
 
     def prepare_data(self, dataset: str) -> Inputs:
-        """The generated world, or what is fetched."""
+        """The generated world, or the repositories that are fetched."""
         return {"read": self._world() + self.plan.fetched(self.plan.data_repositories(dataset))}
 
     def fetch_model(self, model: str) -> Inputs:
@@ -70,7 +70,7 @@ class Graph:
         return {"world": self.plan.paths.world}
 
     def preflight(self, model: str) -> Inputs:
-        """The models that come from outside, of every mixture that this model is in."""
+        """The models from outside the study in every mixture that this model is part of."""
         return {"models": list(self.plan.params.preflight(model)["names"])}
 
     def train_expert(self, model: str) -> Inputs:
@@ -88,7 +88,7 @@ class Graph:
         return {"dense": self.plan.merge_input(moe)}
 
     def train(self, variant: str, seed: str) -> Inputs:
-        """The merge, what the stages before have trained, and the training sets."""
+        """The merge, the trained parameters of the stages before, and the training sets."""
         shown = self.plan.variants[variant]
         return {
             **self._origin(shown),
@@ -97,7 +97,7 @@ class Graph:
         }
 
     def questions(self, model: str, task: str) -> Inputs:
-        """What is asked, and the model whose tokenizer makes tokens of it."""
+        """The source of the questions, and the model whose tokenizer turns them into tokens."""
         return {
             "read": self._world() + self.plan.fetched(self.plan.task_repositories(task)),
             "tokenizer": self.plan.paths.model_dir(model),
@@ -190,12 +190,12 @@ class Graph:
         yield _node(self.all, [ALL])
 
     def _runs(self) -> Iterator[Node]:
-        """Trainings, what is asked, and evaluations."""
+        """Trainings, questions and evaluations."""
         plan, paths = self.plan, self.plan.paths
-        for key, it in plan.trained.items():
-            for seed in plan.seeds(it):
-                files = [paths.train_json(it, seed), paths.trained(it, seed)]
-                files.append(paths.loss_log(it, seed))
+        for key, variant in plan.trained.items():
+            for seed in plan.seeds(variant):
+                files = [paths.train_json(variant, seed), paths.trained(variant, seed)]
+                files.append(paths.loss_log(variant, seed))
                 yield _node(self.train, files, variant=key, seed=str(seed))
         asked = {
             paths.questions(plan.variants[key], task): (plan.variants[key].origin.base, task)
@@ -233,6 +233,6 @@ class Graph:
 
 def _node(inputs: Callable[..., Inputs], outputs: Iterable[str], **wildcards: str) -> Node:
     """The job of the rule that `inputs` is named after."""
-    found = inputs(**wildcards).values()
-    flat = (f for it in found for f in ([it] if isinstance(it, str) else it))
-    return Node(inputs.__name__, wildcards, tuple(dict.fromkeys(flat)), tuple(outputs))
+    given = inputs(**wildcards).values()
+    files = (f for part in given for f in ([part] if isinstance(part, str) else part))
+    return Node(inputs.__name__, wildcards, tuple(dict.fromkeys(files)), tuple(outputs))

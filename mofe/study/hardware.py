@@ -1,4 +1,4 @@
-"""GPUs that estimates are made for, and what of a GPU's memory they may plan with."""
+"""The GPUs that estimates are made for, and how much of their memory a training may use."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,8 +9,8 @@ Sharding = Literal["none", "ddp", "fsdp"]  # how processes share a model
 
 
 def usable(memory: float) -> float:
-    """Bytes that a training may plan with, of so many that CUDA reports of a GPU: whole GiB of them,
-    less CUDA's own half a GiB and some fragmentation."""
+    """Bytes that a training may use of a GPU for which CUDA reports `memory` bytes: these in whole
+    GiB, less 3% for fragmentation and half a GiB that CUDA itself takes."""
     return (memory // GIB * 0.97 - 0.5) * GIB
 
 
@@ -18,7 +18,7 @@ def usable(memory: float) -> float:
 class Gpu:
     """A kind of GPU.
 
-    name: as people write it. memory_gib: what CUDA reports of it, rounded down. tflops: its peak in
+    name: as people write it. memory_gib: what CUDA reports, rounded down. tflops: its peak in
     bfloat16 on tensor cores, dense (without sparsity).
     """
 
@@ -28,12 +28,12 @@ class Gpu:
 
     @property
     def usable(self) -> float:
-        """Bytes that a training may plan with."""
+        """Bytes that a training may use."""
         return usable(self.memory_gib * GIB)
 
 
-# Peaks: NVIDIA's data sheets of the A100 (SXM), the H100 (SXM) and the H200 (SXM). Their figures for
-# the H100 and the H200 are with sparsity, which doubles them.
+# Peaks: NVIDIA's data sheets of the A100 (SXM), the H100 (SXM) and the H200 (SXM). Their figures
+# for the H100 and the H200 are with sparsity, which doubles them.
 GPUS = {
     "a100-80gb": Gpu("A100-80GB", 79, 312),
     "a100-40gb": Gpu("A100-40GB", 39, 312),
@@ -45,8 +45,8 @@ GPUS = {
 def sharding(declared: Sharding, processes: int) -> Sharding:
     """How a training's GPUs share its model, for the number of GPUs that the job really got.
 
-    declared: Needs.sharding (mofe/estimate/cost.py). One process has nothing to share; several replicate the
-    model where one GPU could hold it ("none" or "ddp"), and shard it where none could ("fsdp").
+    declared: Needs.sharding (mofe/estimate/cost.py). One process has nothing to share. Several
+    replicate the model if one GPU can hold it ("none" or "ddp"), and shard it if none can ("fsdp").
     """
     if processes == 1:
         return "none"

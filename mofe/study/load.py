@@ -17,7 +17,8 @@ from mofe.study.values import ConfigError, suggest
 
 
 def _scan(files: Iterable[Path]) -> tuple[dict[tuple, str], list[str]]:
-    """Where each key path stands (' (file:line)'), and every key written twice in one mapping."""
+    """The position of each key path, as ' (file:line)', and a sentence for every key that is
+    written twice in one mapping."""
     lines: dict[tuple, str] = {}
     twice: list[str] = []
 
@@ -26,11 +27,11 @@ def _scan(files: Iterable[Path]) -> tuple[dict[tuple, str], list[str]]:
             seen: set[str] = set()
             for key, value in node.value:
                 here = (*path, str(key.value))
-                place = f" ({file}:{key.start_mark.line + 1})"
+                position = f" ({file}:{key.start_mark.line + 1})"
                 if key.value in seen:
-                    twice.append(f"{'.'.join(here)}{place}: this key stands twice; remove one")
+                    twice.append(f"{'.'.join(here)}{position}: this key stands twice; remove one")
                 seen.add(key.value)
-                lines[here] = place
+                lines[here] = position
                 walk(value, here, file)
         elif isinstance(node, yaml.SequenceNode):
             for index, value in enumerate(node.value):
@@ -44,8 +45,8 @@ def _scan(files: Iterable[Path]) -> tuple[dict[tuple, str], list[str]]:
 
 
 def _dropped_in_vain(files: Iterable[Path], lines: Mapping[tuple, str]) -> Iterator[str]:
-    """A sentence for every table, and every row of a table, that is set to null where no file has
-    it: a misspelt name would leave nothing out."""
+    """A sentence for every table, and every row of a table, that is set to null although no file
+    has it: a misspelt name would leave nothing out."""
     there: dict[tuple[str, ...], dict[str, bool]] = {}
     for file in files:
         tables = (yaml.safe_load(file.read_text()) or {}).get("tables")
@@ -90,7 +91,7 @@ def load_study(config: Mapping[str, Any], files: Iterable[str | Path] = ()) -> S
 
 
 def read_study(*files: str | Path, **overrides: Any) -> Study:
-    """The study of YAML files, each laid over the ones before it, then `overrides`."""
+    """The study of YAML files. Later files override earlier ones, and `overrides` all of them."""
     config: dict[str, Any] = {}
     for file in files:
         config = overlay(config, yaml.safe_load(Path(file).read_text()))
@@ -98,9 +99,9 @@ def read_study(*files: str | Path, **overrides: Any) -> Study:
 
 
 def overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    """`top` over `base`, mapping by mapping, as Snakemake merges its config files."""
+    """`base` overridden by `top`, mapping by mapping, as Snakemake merges its config files."""
     merged = dict(base)
     for key, value in top.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = overlay(merged[key], value) if both else value
+        are_mappings = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = overlay(merged[key], value) if are_mappings else value
     return merged

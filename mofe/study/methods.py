@@ -1,9 +1,9 @@
-"""Fine-tuning methods: each one a class with its settings, and what follows from them.
+"""Fine-tuning methods: each is a class with its settings and what follows from them.
 
-A recipe of config.yaml is one of these classes, found by its `method`. The plan asks it for counts of
-parameters and for what a training keeps in memory; mofe/models/methods.py applies it to modules, with
-one function per class. Nothing else knows a method by its name. Imports neither torch nor
-transformers.
+A recipe of config.yaml is an object of one of these classes, chosen by its `method`. The plan asks
+it for counts of parameters and for what a training keeps in memory. mofe/models/methods.py applies
+it to modules, with one function per class. No other file compares the names of methods. Imports
+neither torch nor transformers.
 """
 
 from collections.abc import Mapping
@@ -25,12 +25,12 @@ NF4 = Literal["nf4"]
 class Method(Part):
     """A way to fine-tune.
 
-    What follows from the settings is here for a method that trains nothing; a method says what is
-    otherwise with it. `shape` is always that of the model which is fine-tuned.
+    This base class describes a method that trains nothing; each method overrides what differs.
+    `shape` is always the shape of the model that is fine-tuned.
 
-    trains_base: the model's own weights are trained, but for its frozen experts.
-    needs_mixture: a dense model cannot be trained by it.
-    uses_peft: its modules are peft's, which has to be imported.
+    trains_base: whether the model's own weights are trained, except for frozen experts.
+    needs_mixture: whether the method can train mixtures only, and no dense model.
+    uses_peft: whether its modules are peft's, which then has to be imported.
     """
 
     trains_base: ClassVar[bool] = False
@@ -44,43 +44,42 @@ class Method(Part):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _tells_whose_settings_these_are(cls, value: Any, validate):
+    def _name_the_methods_of_a_setting(cls, value: Any, validate):
         try:
             return validate(value)
         except ValidationError as error:
-            faults = [_told(cls, e) for e in error.errors()]
+            faults = [_with_methods(cls, e) for e in error.errors()]
             raise ValidationError.from_exception_data("recipe", faults) from None
 
     def settings(self) -> dict[str, Any]:
-        """The method's name and its settings as plain data, without those that are not given: what
-        `parse` reads."""
+        """The method's name and the settings that were given, as plain data. `parse` reads it."""
         return self.model_dump(mode="json", exclude={"training"}, exclude_none=True)
 
     def frozen_experts(self, experts: int) -> int:
-        """How many of a layer's experts, the first ones, keep their weights."""
+        """How many experts per layer keep their weights. They are the first ones."""
         return experts
 
     def added(self, shape: Shape) -> int:
-        """Parameters that are added to each layer, all of them trained."""
+        """Parameters that the method adds per layer, all of them trained."""
         return 0
 
     def quantized(self, shape: Shape) -> int:
-        """Weights of each layer that are held in 4 bits."""
+        """Weights per layer that are held in 4 bits."""
         return 0
 
     @property
     def is_quantized(self) -> bool:
         """Whether weights are held in 4 bits. Such a model cannot be sharded, and no stage can
-        follow it: it has no plain form of equal weights."""
+        follow it, because no plain model has the same weights."""
         return False
 
     def unquantized(self) -> "Method":
-        """The same method on weights that are not held in 4 bits."""
+        """The same method without 4-bit weights."""
         return self.model_copy(update={"quantize": None}) if self.is_quantized else self
 
     def kept_inputs(self, shape: Shape) -> set[str]:
         """The linear layers of a decoder layer (Shape.linears, and shapes.ROUTER) whose input is
-        kept for backward, which computes the gradient of a weight with it."""
+        kept, because backward computes the gradient of a weight from it."""
         if not self.trains_base:
             return set()
         return {*shape.linears, ROUTER} if shape.num_local_experts else {*shape.linears}
@@ -93,7 +92,7 @@ class Method(Part):
     # ------------------------------------------------------------- what follows from the above
 
     def trained_ffns(self, shape: Shape) -> int:
-        """How many of a layer's FFNs (its experts, or the one of a dense model) are trained."""
+        """How many FFNs per layer (the experts, or the one of a dense model) are trained."""
         frozen = self.frozen_experts(shape.num_local_experts)
         return shape.number_of_ffns - frozen if self.trains_base else 0
 
@@ -111,7 +110,7 @@ class Method(Part):
 
 
 class Untuned(Method):
-    """No training: a merge as it is. No recipe names it."""
+    """No training: the merge or the model as it is. No recipe names this method."""
 
     method: Literal["untuned"] = Field("untuned", description=NAMED)
 
@@ -153,13 +152,13 @@ class Freeze(Method):
 
 
 class Adapters(Method):
-    """What all methods share that leave the model as it is and train small modules on its linear
-    layers, which their setting `targets` names."""
+    """Methods that leave the model as it is and train small modules on some of its linear layers,
+    which `targets` names."""
 
     uses_peft = True
 
     def targeted(self, shape: Shape) -> dict[str, tuple[int, int]]:
-        """The linear layers of a decoder layer that get an adapter: (inputs, outputs)."""
+        """The linear layers of a decoder layer that get an adapter, with (inputs, outputs)."""
         return {name: sizes for name, sizes in shape.linears.items() if name in self.targets}
 
 
@@ -186,7 +185,7 @@ class Lora(Adapters):
         return self.quantize is not None
 
     def added(self, shape: Shape) -> int:
-        """Two matrices a target; of DoRA a norm for each output besides."""
+        """Two matrices per target; with DoRA also a norm per output."""
         return sum(
             self.rank * (inputs + outputs) + (outputs if self.dora else 0)
             for inputs, outputs in self.targeted(shape).values()
@@ -199,13 +198,13 @@ class Lora(Adapters):
         return set(self.targeted(shape))
 
     def kept_by_adapters(self, shape: Shape, width: int) -> int:
-        """What is between the two matrices; of DoRA what it scales."""
+        """The vector between the two matrices; with DoRA also the output that it scales."""
         outputs = [outputs for _, outputs in self.targeted(shape).values()]
         return sum(width * (self.rank + (n if self.dora else 0)) for n in outputs)
 
 
 class RsLora(Lora):
-    """rsLoRA (arXiv 2312.03732): LoRA whose product counts alpha / sqrt(rank) times, so that a
+    """rsLoRA (arXiv 2312.03732): LoRA whose product is multiplied by alpha / sqrt(rank), so that a
     larger rank does not learn less."""
 
     method: Literal["rslora"] = Field("rslora", description=NAMED)
@@ -219,7 +218,7 @@ class Ia3(Adapters):
     method: Literal["ia3"] = Field("ia3", description=NAMED)
     targets: Targets = Field(description=TARGETS)
     feedforward: Targets | None = Field(
-        None, description="Those of the targets whose inputs are scaled; of others the outputs are."
+        None, description="The targets whose inputs are scaled; other targets' outputs are."
     )
 
     @model_validator(mode="after")
@@ -233,17 +232,17 @@ class Ia3(Adapters):
         return self
 
     def added(self, shape: Shape) -> int:
-        """A vector a target."""
+        """One vector per target."""
         return sum(length for length, _ in self._vectors(shape))
 
     def kept_by_adapters(self, shape: Shape, width: int) -> int:
-        """What is scaled. peft makes inputs float32 first, and keeps these."""
+        """The vectors that are scaled. peft converts inputs to float32 first, and keeps those."""
         return sum((4 if of_input else width) * length for length, of_input in self._vectors(shape))
 
     def _vectors(self, shape: Shape) -> list[tuple[int, bool]]:
         """The length of each vector of a layer, and whether it scales an input."""
-        fed, sizes = self.feedforward or (), self.targeted(shape).items()
-        return [(ins, True) if name in fed else (outs, False) for name, (ins, outs) in sizes]
+        by_input, sizes = self.feedforward or (), self.targeted(shape).items()
+        return [(ins, True) if name in by_input else (outs, False) for name, (ins, outs) in sizes]
 
 
 # ---------------------------------------------------------------------------------- recipes
@@ -254,20 +253,21 @@ METHODS: dict[str, type[Method]] = {
 }
 
 
-def _told(kind: type[Method], error: Mapping[str, Any]) -> InitErrorDetails:
-    """An error of pydantic's; that of a setting which other methods have says so."""
+def _with_methods(kind: type[Method], error: Mapping[str, Any]) -> InitErrorDetails:
+    """One of pydantic's errors. If other methods have the setting that this one lacks, it names
+    them."""
     sort, message, (*above, key) = error["type"], error["msg"], error["loc"] or [None]
     takers = [name for name, other in METHODS.items() if key in other.model_fields]
     if sort == "extra_forbidden" and not above and takers:
         own = kind.model_fields["method"].default
         sort = "method_settings"
         message = f"method '{own}' does not take it, {' and '.join(takers)} do; remove it"
-    told = PydanticCustomError(sort, "{message}", {"message": message})
-    return InitErrorDetails(type=told, loc=error["loc"], input=error["input"])
+    described = PydanticCustomError(sort, "{message}", {"message": message})
+    return InitErrorDetails(type=described, loc=error["loc"], input=error["input"])
 
 
 def _given(value: Any) -> Any:
-    """A recipe without settings that are null: so an overlay can name another method."""
+    """A recipe without the settings that are null, so that an overlay can change the method."""
     if not isinstance(value, Mapping):
         return value
     settings = {key for kind in METHODS.values() for key in kind.model_fields}
@@ -278,7 +278,7 @@ Recipe = Annotated[AnyMethod, Field(discriminator="method"), BeforeValidator(_gi
 
 
 def parse(params: Mapping[str, Any]) -> Method:
-    """The method in a job's parameters (Plan.params.method), whatever else these hold."""
+    """The method in a job's parameters (Plan.params.method). Other parameters are ignored."""
     kind = METHODS[params["method"]]
     own = kind.model_fields.keys() - {"training"}
     return kind(**{name: params[name] for name in own if name in params})

@@ -1,5 +1,6 @@
-"""What each job reads of the configuration: as little as it depends on, so that a change of a key reruns
-what depends on that key and nothing else. Plain data, as Snakemake compares it between runs."""
+"""What each job reads from the configuration: only what it depends on, so that a change of a key
+reruns what depends on that key and nothing else. Plain data, which Snakemake compares between
+runs."""
 
 from __future__ import annotations
 
@@ -31,10 +32,10 @@ class Params:
         return self.plan.paths
 
     def data(self, dataset: str) -> dict[str, Any]:
-        """Everything of the configuration that a prepared training set depends on."""
+        """All keys that a prepared training set depends on."""
         study, data = self.study, self.study.data[dataset]
         return {
-            "data": _plain(data, but={"tokens"}),
+            "data": _plain(data, without={"tokens"}),
             "source": self._source(data.source),
             # training rows are rendered without examples, whatever the evaluation shows
             "task": {**self.task(data.task), "shots": 0} if data.task else None,
@@ -43,15 +44,15 @@ class Params:
         }
 
     def task(self, task: str) -> dict[str, Any]:
-        """Everything of the configuration that a task's questions depend on."""
-        study, it = self.study, self.study.tasks[task]
+        """All keys that a task's questions depend on."""
+        study, spec = self.study, self.study.tasks[task]
         own = ("columns", "subset", "split", "test_share", "examples")
-        mcq = {"mcq": {key: _plain(it)[key] for key in own}} if it.columns else {}
+        mcq = {"mcq": {key: _plain(spec)[key] for key in own}} if spec.columns else {}
         return {
             **mcq,
             "name": task,
-            "harness": it.harness,
-            "source": self._source(it.source),
+            "harness": spec.harness,
+            "source": self._source(spec.source),
             "scoring": study.scoring,
             "shots": study.shots,
             "seed": study.sampling_seed,
@@ -59,31 +60,32 @@ class Params:
         }
 
     def model(self, model: str) -> dict[str, Any]:
-        """Everything of the configuration that a dense model depends on, its own training aside."""
-        it = self.study.models[model]
-        if it.train:
-            ((mix, recipe),) = it.train.items()
+        """What makes a dense model: its stage of training, or its pretraining, or its
+        repository."""
+        spec = self.study.models[model]
+        if spec.train:
+            ((mix, recipe),) = spec.train.items()
             return {**self.stage(Stage(mix, recipe)), "dtype": self.expert_dtype(model)}
-        if it.scratch:
+        if spec.scratch:
             return {
-                "shape": _plain(it.scratch.shape),
-                "seed": it.scratch.seed,
-                "training": self._training(it.scratch.training),
+                "shape": _plain(spec.scratch.shape),
+                "seed": spec.scratch.seed,
+                "training": self._training(spec.scratch.training),
             }
-        return {"hub": it.hub, "revision": it.revision, "mirror": self.paths.model_mirror}
+        return {"hub": spec.hub, "revision": spec.revision, "mirror": self.paths.model_mirror}
 
     def expert_dtype(self, model: str) -> str:
-        """What a dense model that is fine-tuned here is stored in: the merges' dtype, to which
-        every merge rounds it anyway, so that nothing is lost. It is float32 where another model is
-        trained from it, and in a CPU study, whose models are small."""
+        """The type that a dense model fine-tuned here is stored in. It is the merges' dtype: every
+        merge rounds the model to it anyway, so nothing is lost. It is float32 if another model is
+        trained from this one, and in a CPU study, whose models are small."""
         an_origin = any(self.study.models[other].from_ == model for other in self.plan.models)
         exact = an_origin or self.study.device == "cpu"
         return "float32" if exact else self.study.merge.dtype
 
     def merge(self, moe: str) -> dict[str, Any]:
         """The merge's settings, and the prompts of every slot."""
-        it, taken, slots = self.plan.moes[moe], {}, []
-        for expert in it.experts:
+        mixture, taken, slots = self.plan.moes[moe], {}, []
+        for expert in mixture.experts:
             gates, index = self.study.models[expert].gates, taken.get(expert, 0)
             taken[expert] = index + 1
             slots.append(
@@ -93,9 +95,9 @@ class Params:
                     "negative": list(gates.negative),
                 }
             )
-        names = {self.paths.model_dir(model): model for model in (it.base, *it.experts)}
-        base = self.paths.model_dir(it.base)
-        own = {"gate_mode": it.gate_mode, "experts_per_token": it.experts_per_token}
+        names = {self.paths.model_dir(model): model for model in (mixture.base, *mixture.experts)}
+        base = self.paths.model_dir(mixture.base)
+        own = {"gate_mode": mixture.gate_mode, "experts_per_token": mixture.experts_per_token}
         settings = _plain(self.study.merge) | {k: v for k, v in own.items() if v is not None}
         return {**settings, "base": base, "slots": slots, "names": names}
 
@@ -110,7 +112,7 @@ class Params:
         }
 
     def method(self, stage: Stage) -> dict[str, Any]:
-        """The method and its settings: what it takes to rebuild the trained model."""
+        """The method and its settings: what is needed to rebuild the trained model."""
         return {"recipe": stage.recipe, **self.study.recipes[stage.recipe].settings()}
 
     def chain(self, variant: Variant) -> list[dict[str, Any]]:
@@ -153,8 +155,8 @@ class Params:
         }
 
     def preflight(self, model: str) -> dict[str, Any]:
-        """What must fit together before this dense expert is worth its training: for every mixture
-        it is in, the models that come from outside, as (base, expert), and their names."""
+        """What must fit together before this dense expert is trained: the pairs (base, expert) of
+        models from outside the study in every mixture that it is part of, and their names."""
         mixtures = [m for m in self.plan.moes.values() if model in self.plan.members(m)]
         pairs = {
             (self.study.lineage(moe.base)[0], self.study.lineage(expert)[0]): None
@@ -166,8 +168,8 @@ class Params:
         return {"pairs": folders, "names": names}
 
     def push_repo(self, variant: Variant, seed: int | str) -> str:
-        """The hub repository that an exported model is pushed to. Raises ConfigError where the study
-        names none: pushing has to be asked for."""
+        """The hub repository that an exported model is pushed to. Raises ConfigError where the
+        study names none: nothing is pushed unless the user asks for it."""
         if (prefix := self.study.export.push) is None:
             how = "set it to org/name, with which the repository's name begins"
             raise ConfigError([f"export.push is null, so nothing is pushed; {how}"])
@@ -177,20 +179,20 @@ class Params:
         """The choices where the paper is silent, with the values that this study uses."""
         return [
             {
-                "item": it.item,
-                "key": it.key,
-                "choice": _choice(value_at(self.study, it.key)),
-                "evidence": it.evidence,
+                "item": assumption.item,
+                "key": assumption.key,
+                "choice": _choice(value_at(self.study, assumption.key)),
+                "evidence": assumption.evidence,
             }
-            for it in self.study.assumptions
+            for assumption in self.study.assumptions
         ]
 
     def _source(self, name: str) -> dict[str, Any]:
-        """What a reader needs of a source; what is fetched of it besides changes no row."""
-        it = self.study.sources[name]
-        known = {"repo": it.repo, "revision": it.revision}
-        if it.sample:
-            drawn = {"files": it.files, "rows": it.sample, "seed": self.study.sampling_seed}
+        """The keys that decide a source's rows. Which other files are fetched changes no row."""
+        spec = self.study.sources[name]
+        known = {"repo": spec.repo, "revision": spec.revision}
+        if spec.sample:
+            drawn = {"files": spec.files, "rows": spec.sample, "seed": self.study.sampling_seed}
             known["sample"] = drawn
         return known
 
@@ -201,12 +203,12 @@ class Params:
         return resolved
 
 
-def _plain(part, but: set[str] | None = None) -> dict[str, Any]:
-    return part.model_dump(mode="json", by_alias=True, exclude=but)
+def _plain(part, without: set[str] | None = None) -> dict[str, Any]:
+    return part.model_dump(mode="json", by_alias=True, exclude=without)
 
 
 def _choice(value: Any) -> Any:
-    """A key's value without what would drown everything else (a model's prompts and sizes) and
-    without what estimates alone use."""
+    """A key's value without its long parts (a model's prompts and sizes) and without what only
+    estimates use."""
     aside = {"gates", "shape", "questions", "tokens", "generated"}
     return {k: v for k, v in value.items() if k not in aside} if isinstance(value, dict) else value

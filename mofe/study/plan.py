@@ -1,7 +1,7 @@
-"""The plan: what the study makes, under which name, from what, for which table.
+"""The plan: what the study makes, its name, what it is made from, and which tables show it.
 
-A pure function of the `Study`: it reads no file and imports neither torch nor transformers. The
-rules ask it for every name, every input and every parameter, so that an artefact that several
+The plan is a pure function of the `Study`: it reads no file and imports neither torch nor
+transformers. The rules ask it for every name, input and parameter. So an artefact that several
 tables show is made once, and a change of a key reruns what depends on that key and nothing else.
 """
 
@@ -19,15 +19,17 @@ from mofe.study.tables import Table
 from mofe.study.values import SHOWS, ConfigError, task_metric
 from mofe.study.variants import Dense, Moe, Stage, Variant
 
-# What is fetched of a model: safe weights, configuration and tokenizer; no pickles, no code.
+# The files that are fetched of a model: safe weights, configuration and tokenizer; no pickles or
+# code.
 MODEL_FILES = ("*.safetensors", "*.json", "tokenizer.model")
 
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository of the hub, and what the study wants of it.
+    """A repository of the hub, and what the study reads from it.
 
-    files: patterns as in `sources`. sample: None, or the number of `rows` to draw and the `seed`.
+    files: patterns as in `sources`. sample: the number of `rows` to draw and the `seed`; None for
+    all.
     """
 
     repo: str
@@ -39,8 +41,8 @@ class Repository:
 
 @dataclass(frozen=True)
 class Plan:
-    """Sharing and inputs of everything that a study makes. `paths` has its addresses, `params` what
-    each job reads of the configuration."""
+    """Everything that a study makes, each thing once. `paths` has the addresses, `params` what each
+    job reads from the configuration."""
 
     study: Study
 
@@ -63,7 +65,7 @@ class Plan:
     def moes(self) -> dict[str, Moe]:
         """Every merge that a table needs, by name; equal mixtures are one merge."""
         origins = {v.origin.name: v.origin for v in self.variants.values()}
-        return {name: it for name, it in origins.items() if isinstance(it, Moe)}
+        return {name: origin for name, origin in origins.items() if isinstance(origin, Moe)}
 
     @cached_property
     def variants(self) -> dict[str, Variant]:
@@ -80,7 +82,7 @@ class Plan:
     def models(self) -> tuple[str, ...]:
         """Every dense model that a variant needs, directly or as another model's origin."""
         origins = dict.fromkeys(v.origin for v in self.variants.values())
-        parts = [name for it in origins for name in (it.base, *it.experts)]
+        parts = [name for origin in origins for name in (origin.base, *origin.experts)]
         return tuple(dict.fromkeys(m for name in parts for m in self.study.lineage(name)))
 
     @cached_property
@@ -96,7 +98,8 @@ class Plan:
         found: dict[str, dict[str, None]] = {}
         for table in self.study.tables.values():
             shown = [*table.columns.values(), *(table.beside or {}).values()]
-            tasks = [task_metric(it, self.study.tasks)[0] for it in shown if it not in SHOWS]
+            scored = [column for column in shown if column not in SHOWS]
+            tasks = [task_metric(column, self.study.tasks)[0] for column in scored]
             for row in table.rows.values():
                 found.setdefault(self.variant(row).key, {}).update(dict.fromkeys(tasks))
         return {key: tuple(tasks) for key, tasks in found.items()}
@@ -138,30 +141,32 @@ class Plan:
         return self._repository(self.study.tasks[task].source)
 
     def model_repositories(self, model: str) -> list[Repository]:
-        it = self.study.models[model]
-        return [Repository(it.hub, "model", it.revision, MODEL_FILES)] if it.hub else []
+        spec = self.study.models[model]
+        return [Repository(spec.hub, "model", spec.revision, MODEL_FILES)] if spec.hub else []
 
     def _repository(self, source: str) -> list[Repository]:
-        it = self.study.sources[source]
-        sample = {"rows": it.sample, "seed": self.study.sampling_seed} if it.sample else None
-        found = Repository(it.repo, "dataset", it.revision, tuple(it.files), sample)
-        return [] if self.study.world else [found]
+        if self.study.world:
+            return []
+        spec = self.study.sources[source]
+        sample = {"rows": spec.sample, "seed": self.study.sampling_seed} if spec.sample else None
+        return [Repository(spec.repo, "dataset", spec.revision, tuple(spec.files), sample)]
 
     @cached_property
     def manifests(self) -> list[str]:
-        """Of every repository that is fetched: with a mirror, none is."""
+        """The manifests of all repositories that are fetched; with a mirror there are none."""
         return self.fetched(self.repositories.values())
 
     def fetched(self, repositories: Iterable[Repository]) -> list[str]:
-        """The manifests of these repositories, or nothing where a mirror is read."""
+        """The manifests of these repositories; none where a mirror is read."""
         return [] if self.study.mirror else [self.paths.manifest(r.repo) for r in repositories]
 
     def seeds(self, variant: Variant) -> tuple[int, ...]:
-        """The seeds a variant exists for. Seeds are fine-tuning's: what is untuned has one."""
+        """The seeds that a variant is made with. They are seeds of fine-tuning: an untuned variant
+        has only seed 0."""
         return tuple(self.study.seeds) if variant.stages else (0,)
 
     def method(self, variant: Variant) -> Method:
-        """What made a variant of what was before: its last stage's method."""
+        """The method of a variant's last stage."""
         if not variant.stages:
             return Untuned()
         return self.study.recipes[variant.stages[-1].recipe]
@@ -171,26 +176,28 @@ class Plan:
         return self.study.mixes[name].data if name in self.study.mixes else [name]
 
     def merge_input(self, moe: str) -> list[str]:
-        """The dense checkpoints of a merge, the base first, each once. Whatever loads the merge
-        reads them too, for its weights are theirs."""
-        it = self.moes[moe]
-        return [self.paths.model_dir(m) for m in dict.fromkeys((it.base, *it.experts))]
+        """The dense checkpoints of a merge, the base first, each once. Every job that loads the
+        merge reads them too, because its weights are theirs."""
+        mixture = self.moes[moe]
+        models = dict.fromkeys((mixture.base, *mixture.experts))
+        return [self.paths.model_dir(name) for name in models]
 
     def dense_input(self, variant: Variant) -> list[str]:
-        """The dense checkpoints that a variant's merge is read from; none where it is dense itself."""
-        it = variant.origin
-        return [] if isinstance(it, Dense) else self.merge_input(it.name)
+        """The dense checkpoints that a variant's merge is read from; none for a dense variant."""
+        origin = variant.origin
+        return [] if isinstance(origin, Dense) else self.merge_input(origin.name)
 
     def stage_data(self, mix: str) -> list[str]:
         return [self.paths.data_file(d) for d in self.mix(mix)]
 
     def trained_files(self, variant: Variant, seed: int | str) -> list[str]:
-        """The trained parameters that make this variant of its origin, first stage first."""
+        """The files of trained parameters that turn the origin into this variant, first stage
+        first."""
         chain = (*variant.parents, variant) if variant.stages else ()
         return [self.paths.trained(v, seed) for v in chain]
 
     def table_key(self, text: str) -> int | str:
-        """A table's key, as the configuration has it, by its text in addresses."""
+        """The configuration's key of a table whose key in addresses is `text`."""
         return next(key for key in self.tables if str(key) == text)
 
     def table_input(self, number: int | str) -> list[str]:
@@ -220,13 +227,13 @@ class Plan:
         return {m for name in (moe.base, *moe.experts) for m in self.study.lineage(name)}
 
     def _moe(self, mixture: str) -> Moe:
-        it = self.study.mixtures[mixture]
+        spec = self.study.mixtures[mixture]
         # A fixed order, so that equal mixtures get equal names and equal slots.
-        slots = tuple(e for e in sorted(it.experts) for _ in range(it.experts[e]))
+        slots = tuple(e for e in sorted(spec.experts) for _ in range(spec.experts[e]))
         ours, merge = self.study.merge, self.study.merged_by(mixture)
         gates = None if merge.gate_mode == ours.gate_mode else merge.gate_mode
         same = merge.experts_per_token == ours.experts_per_token
-        return Moe(it.base, slots, gates, None if same else merge.experts_per_token)
+        return Moe(spec.base, slots, gates, None if same else merge.experts_per_token)
 
     def variant(self, row: TableRow) -> Variant:
         """The variant that a table's row shows."""

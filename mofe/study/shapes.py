@@ -1,8 +1,9 @@
 """A model's shape: its sizes, and the counts of parameters that follow from them alone.
 
-A shape is a Llama's or a Mistral's, or that of the Mixtral which mergekit makes of them: every layer
-has attention, two norms, and one FFN or a router with its experts. Counts are exact; a test holds
-them against the modules of transformers. What a method adds or trains is in mofe/study/methods.py.
+A shape is that of a Llama, of a Mistral, or of the Mixtral that mergekit makes from them: every
+layer has attention, two norms, and one FFN or a router with experts. Counts are exact; a test
+compares them with the modules of transformers. What a method adds or trains is in
+mofe/study/methods.py.
 """
 
 from collections.abc import Mapping
@@ -17,8 +18,8 @@ FAMILIES = ("llama", "mistral", "mixtral")  # `model_type` of the configurations
 class Shape:
     """A model's sizes, by the names that a checkpoint's config.json has for them.
 
-    head_dim: None stands for hidden_size / num_attention_heads. num_local_experts: 0 for a dense
-    model; num_experts_per_tok: the experts that a token passes through.
+    head_dim: None means hidden_size / num_attention_heads. num_local_experts: 0 for a dense model.
+    num_experts_per_tok: the experts that compute each token.
     """
 
     hidden_size: int
@@ -48,14 +49,15 @@ class Shape:
         return cls(**given)
 
     def mixture(self, experts: int, top_k: int) -> "Shape":
-        """The Mixtral of this dense model with so many experts; its attention has no biases."""
+        """The Mixtral of this dense model with `experts` experts, of which `top_k` compute each
+        token. Its attention has no biases."""
         return replace(
             self, num_local_experts=experts, num_experts_per_tok=top_k, attention_bias=False
         )
 
     @property
     def dense(self) -> "Shape":
-        """The dense model that a mixture has for its base and for each of its experts."""
+        """The shape of the dense models that a mixture is made from."""
         return replace(self, num_local_experts=0, num_experts_per_tok=0)
 
     # -------------------------------------------------------------------------------- sizes
@@ -76,19 +78,19 @@ class Shape:
 
     @property
     def number_of_ffns(self) -> int:
-        """The FFNs of a layer: its experts, or the one of a dense model."""
+        """FFNs per layer: the experts, or the one of a dense model."""
         return self.num_local_experts or 1
 
     @property
     def active(self) -> int:
-        """The number of FFNs that a token passes through in a layer."""
+        """FFNs per layer that compute each token."""
         return self.num_experts_per_tok if self.num_local_experts else 1
 
     # --------------------------------------------------------------------------- parameters
 
     @property
     def linears(self) -> dict[str, tuple[int, int]]:
-        """The linear layers of a decoder layer that adapters can be put on: (inputs, outputs)."""
+        """The linear layers of a decoder layer that can get adapters, with (inputs, outputs)."""
         hidden, ffn = self.hidden_size, self.intermediate_size
         attention = {
             "q_proj": (hidden, self.query_size),
@@ -106,14 +108,14 @@ class Shape:
 
     @property
     def attention(self) -> int:
-        """The projections of one layer's attention, with their biases."""
+        """Parameters of the projections of one layer's attention, with their biases."""
         weights = 2 * self.hidden_size * (self.query_size + self.key_size)
         biases = self.query_size + 2 * self.key_size + self.hidden_size
         return weights + (biases if self.attention_bias else 0)
 
     @property
     def ffn(self) -> int:
-        """One FFN: one expert of one layer."""
+        """Parameters of one FFN, which is one expert of one layer."""
         return 3 * self.hidden_size * self.intermediate_size
 
     @property
@@ -122,11 +124,12 @@ class Shape:
 
     @property
     def ffns(self) -> int:
-        """The FFNs of one layer, without the router."""
+        """Parameters of all FFNs of one layer, without the router."""
         return self.number_of_ffns * self.ffn
 
     def shared_evenly(self, processes: int) -> bool:
-        """Whether every process gets as much of each expert (mofe/training/parallel.py)."""
+        """Whether each expert can be divided equally among processes
+        (mofe/training/parallel.py)."""
         return self.hidden_size % processes == self.intermediate_size % processes == 0
 
     @property
@@ -135,11 +138,11 @@ class Shape:
 
     @property
     def embeddings(self) -> int:
-        """Embeddings, final norm and lm_head: what is outside of the layers."""
+        """Parameters outside the layers: embeddings, final norm and lm_head."""
         tables = 1 if self.tie_word_embeddings else 2
         return tables * self.vocab_size * self.hidden_size + self.hidden_size
 
     @property
     def parameters(self) -> int:
-        """All parameters of the plain model."""
+        """All parameters of the model without adapters."""
         return self.num_hidden_layers * self.layer + self.embeddings

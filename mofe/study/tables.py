@@ -1,8 +1,8 @@
 """Tables as the report draws them: rows, cells, and the files that each cell is read from.
 
-A job gets its tables in two parts: a `bare` table is a parameter and holds no file names, so that it
-stays the same when seeds come or go; the files are the job's inputs, in the order of `files`.
-`filled` puts them together.
+A job gets its tables in two parts. A `bare` table is a parameter: it has no file names, so it stays
+the same when seeds are added or dropped. The files are the job's inputs, in the order of `files`.
+`filled` joins the two.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 class Cell:
     """What a table shows in one row and column, and the files it is read from.
 
-    files: for a task one eval JSON a seed; for `trainable` and `time` per seed the train.json of
-    every stage; none for an untuned row's `trainable` and `time`. metric: what is shown of a task;
-    None stands for its headline. read: in place of files in a bare table, where cells that are read
+    files: for a task, one eval JSON per seed; for `trainable` and `time`, the train.json of every
+    stage per seed, and none for an untuned row. metric: the metric of the task that is shown; None
+    means its headline. read: a number that replaces the files in a bare table; cells that are read
     from the same files have the same number.
     """
 
@@ -39,10 +39,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A table's row: its labels as the paper prints them, its cells, and what it varies.
+    """A table's row: its labels as the paper prints them, its cells, and what varies between rows.
 
-    experts: with their numbers of slots; none for a dense model. stages: how many trainings made
-    it. beside: the cells of the columns that the paper's table lacks.
+    experts: (name, number of slots) of each; none for a dense model. stages: the number of its
+    trainings. beside: the cells of columns that the paper's table lacks.
     """
 
     labels: tuple[str, ...]
@@ -56,9 +56,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the paper, or of one's own; `beside` heads columns that the paper lacks.
+    """A table of the paper or of the user.
 
-    number: its key in the configuration, a number or a word.
+    number: its key in the configuration, a number or a word. beside: the headings of columns that
+    the paper's table lacks.
     """
 
     number: int | str
@@ -100,7 +101,8 @@ def table(plan: Plan, number: int | str, spec: TableSpec) -> Table:
 
 
 def files(tables: Iterable[Table]) -> list[str]:
-    """The files of all cells, cell by cell; those of cells that are read from the same files once."""
+    """The files of all cells, cell by cell. Files that several cells are read from are listed
+    once."""
     distinct = dict.fromkeys(cell.files for _, cell in _cells(tables))
     runs = [run for files in distinct for run in files]
     return [file for run in runs for file in ([run] if isinstance(run, str) else run)]
@@ -113,8 +115,8 @@ def evaluations(tables: Iterable[Table]) -> list[str]:
 
 
 def bare(tables: Iterable[Table]) -> list[Table]:
-    """The tables without their files. Cells that are read from the same files get the same number
-    (`Cell.read`)."""
+    """The tables without their files. `Cell.read` is equal for cells that are read from the same
+    files."""
     numbers: dict[tuple, int] = {}
 
     def number(row: Row, cell: Cell) -> Cell:
@@ -124,9 +126,9 @@ def bare(tables: Iterable[Table]) -> list[Table]:
 
 
 def filled(tables: Iterable[Table], given: Iterable[str], seeds: int) -> list[Table]:
-    """Bare tables with their files again. given: as `files` lists them; seeds: how many there are.
+    """Bare tables with their files. given: as `files` lists them; seeds: the number of seeds.
 
-    Raises ValueError where the files are more or fewer than the cells take.
+    Raises ValueError where there are more or fewer files than the cells need.
     """
     left, read = iter(given), {}
 
@@ -135,10 +137,10 @@ def filled(tables: Iterable[Table], given: Iterable[str], seeds: int) -> list[Ta
             read[cell.read] = _files_of(row, cell, left, seeds)
         return replace(cell, files=read[cell.read], read=None)
 
-    whole = [_with_cells(table, fill) for table in tables]
+    complete = [_with_cells(table, fill) for table in tables]
     if more := list(left):
         raise ValueError(f"tables: {more[0]} belongs to no cell")
-    return whole
+    return complete
 
 
 def _files_of(row: Row, cell: Cell, left: Iterator[str], seeds: int) -> tuple:
@@ -188,7 +190,7 @@ def _cell(plan: Plan, heading: str, shown: str, variant: Variant) -> Cell:
 
 
 def _frozen(plan: Plan, variant: Variant) -> int | None:
-    """How many experts the last stage leaves as they are; None for an untuned or a dense model."""
+    """How many experts the last stage freezes; None for an untuned or a dense model."""
     if not variant.stages or not variant.origin.experts:
         return None
     return plan.method(variant).frozen_experts(len(variant.origin.experts))

@@ -1,4 +1,4 @@
-"""How models are trained: the `training` keys, and what a mix, a recipe or a model may replace."""
+"""How models are trained: the `training` keys, and what a mix, a recipe or a model may override."""
 
 from typing import Annotated
 
@@ -25,12 +25,12 @@ class Training(Part):
     epochs: Count = Field(description="Passes over the rows.")
     global_batch: Count = Field(description="Rows per optimiser step, whatever the number of GPUs.")
     micro_batch: count_or("auto") = Field(
-        description="Rows of `max_length` tokens per forward pass; of shorter rows as many more "
-        "as make no more tokens. With `auto` the hardware decides."
+        description="Rows of `max_length` tokens per forward pass. Where rows are shorter it "
+        "takes more of them, up to the same number of tokens. With `auto` the hardware decides."
     )
     max_length: Count = Field(
-        description="Tokens per row. A longer row is dropped and counted; raw text is cut into "
-        "pieces."
+        description="The most tokens per row. A longer row is dropped and counted; raw text is "
+        "cut into pieces."
     )
     router_aux_loss: Annotated[float, Field(ge=0)] = Field(
         description="Factor of the router's load-balancing loss; 0 turns it off."
@@ -41,7 +41,7 @@ class Training(Part):
     )
 
 
-# What a mix, a recipe or a model may replace of it: the same keys, each optional.
+# What a mix, a recipe or a model may override: the same keys, each of them optional.
 TrainingOverride = create_model(
     "TrainingOverride",
     __base__=Part,

@@ -1,8 +1,8 @@
 """Kinds of values that a configuration holds, and the base of its parts.
 
-A name is checked against what the configuration declares (the context of pydantic's validation), so
-that a misspelt one is a fault with the nearest known name. A text's `format` says in words what it is,
-in the JSON schema and in the documentation.
+A name is checked against what the configuration declares (the context of pydantic's validation): a
+misspelt name is a fault, and its sentence proposes the nearest known name. A text's `format` says
+in words what the text is, in the JSON schema and in the documentation.
 """
 
 import difflib
@@ -106,8 +106,8 @@ def _scored(*extra: str):
 
 
 def task_metric(shown: str, tasks: Iterable[str]) -> tuple[str, str | None]:
-    """The task and the metric that a column shows; None stands for the task's headline. A task's
-    name may have dots, so what is declared is a task."""
+    """The task and the metric that a column shows; None means the task's headline metric. A task's
+    name may have dots itself, so a declared name is always read as a task."""
     task, _, metric = shown.rpartition(".")
     return (task, metric) if shown not in tasks and task in tasks else (shown, None)
 
@@ -124,7 +124,7 @@ def _table_key(value: Any) -> int | str:
 
 
 def _row_name(value: Any) -> str:
-    """The row's labels in one text. YAML reads the label of "8: {...}" as a number."""
+    """The row's labels as one text. YAML reads the label of "8: {...}" as a number."""
     return str(value) if type(value) is int else value
 
 
@@ -163,7 +163,7 @@ def count_or(word: str):
     return Annotated[Count | Literal[word], WrapValidator(check)]
 
 
-Amount = Annotated[float, Field(gt=0, allow_inf_nan=False)]  # a mean, such as tokens a row
+Amount = Annotated[float, Field(gt=0, allow_inf_nan=False)]  # a mean, such as tokens per row
 
 
 class Part(BaseModel):

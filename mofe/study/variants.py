@@ -1,5 +1,5 @@
-"""What is trained and evaluated: mixtures and dense models after their stages of training, and
-their names."""
+"""What is trained and evaluated, and its name: mixtures and dense models after their stages of
+training."""
 
 from dataclasses import dataclass
 
@@ -41,7 +41,7 @@ class Moe:
 
 @dataclass(frozen=True)
 class Dense:
-    """A dense model as it is, which a table shows beside mixtures."""
+    """A dense model, which a table shows beside mixtures."""
 
     base: str
     experts: tuple[()] = ()
@@ -53,7 +53,7 @@ class Dense:
 
 @dataclass(frozen=True)
 class Variant:
-    """A mixture or a dense model after its stages of training; without stages it is its origin."""
+    """A mixture or a dense model after its stages of training; without stages, as it is."""
 
     origin: Moe | Dense
     stages: tuple[Stage, ...] = ()
@@ -64,7 +64,7 @@ class Variant:
 
     @property
     def key(self) -> str:
-        """Its part of every address: origin/stages."""
+        """The variant's part of an address: origin/stages."""
         return f"{self.origin.name}/{self.name}"
 
     @property
