@@ -864,6 +864,15 @@ def test_a_legend_of_many_entries_stays_inside_the_figure(entries):
     assert len([text for text in legend.get_texts() if text.get_text().strip()]) == entries
 
 
+def test_a_table_that_the_paper_lacks_says_nothing_of_the_papers_values(tmp_path):
+    runs = ((put(tmp_path / "train.json", train_record()),),)
+    for number in (2, "routing"):
+        table = one_row(number, ("Small", "LoRA"), cell("time", "Training Time(hr)", runs))
+        note = tables.note(table, frames.tidy(table, "seconds"), "seconds")
+        assert "Ours: one run" in note and "Training time is in seconds" in note
+        assert ("the paper's" in note) == (number == 2)
+
+
 def test_a_column_shows_the_metric_that_it_names(tmp_path):
     metrics = {"acc": {"value": 0.4, "stderr": 0.01}, "acc_norm": {"value": 0.6, "stderr": 0.02}}
     file = put(tmp_path / "arc.json", eval_record(task="arc", metrics=metrics))
