@@ -832,10 +832,10 @@ def test_a_dense_model_is_no_mixture_of_no_experts(results):
 
 def test_a_figure_of_our_own_is_one_function(results, tmp_path):
     """Declared, drawn from what it names, and the report's like the others."""
-    name, found = "final_loss", []
+    name, found = "a_figure_of_our_own", []
 
     @figures.figure(FromTrainings("train_json"), "Final losses.")
-    def final_loss(trainings, unit):
+    def a_figure_of_our_own(trainings, unit):
         found.extend(trainings)
         drawn, _ = drawing.panels(1, width=3, height=3)
         return drawn
@@ -851,6 +851,26 @@ def test_a_figure_of_our_own_is_one_function(results, tmp_path):
     assert [file for run in found for file in run.files] == plan.train_jsons
     assert all(len(run.files) == 3 for run in found)
     assert "/" not in str(spec)
+
+
+@pytest.mark.parametrize("entries", [3, 6, 7, 13])
+def test_a_legend_of_many_entries_stays_inside_the_figure(entries):
+    drawn, _ = drawing.panels(2, width=3.7, height=2.9)
+    drawing.legend(drawn, [drawing.key("a recipe", marker="o") for _ in range(entries)])
+    drawn.canvas.draw()
+    (legend,) = drawn.legends
+    shown = legend.get_window_extent()
+    assert shown.x0 >= 0 and shown.x1 <= drawn.bbox.width and shown.y0 >= 0
+    assert len([text for text in legend.get_texts() if text.get_text().strip()]) == entries
+
+
+def test_a_table_that_the_paper_lacks_says_nothing_of_the_papers_values(tmp_path):
+    runs = ((put(tmp_path / "train.json", train_record()),),)
+    for number in (2, "routing"):
+        table = one_row(number, ("Small", "LoRA"), cell("time", "Training Time(hr)", runs))
+        note = tables.note(table, frames.tidy(table, "seconds"), "seconds")
+        assert "Ours: one run" in note and "Training time is in seconds" in note
+        assert ("the paper's" in note) == (number == 2)
 
 
 def test_a_column_shows_the_metric_that_it_names(tmp_path):

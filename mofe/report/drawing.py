@@ -194,8 +194,10 @@ def common_keys(unit: frames.Unit) -> list[Line2D]:
 
 
 def legend(figure: Figure, *lines: list[Line2D]) -> None:
-    """One legend below all panels, with the entries line by line."""
-    lines = [line for line in lines if line]
+    """One legend below all panels, with the entries line by line; a line that is too long goes on in
+    the next. An entry takes about 1.2 inches."""
+    most = max(1, int(figure.get_figwidth() / 1.2))
+    lines = [line[at : at + most] for line in lines for at in range(0, len(line), most)]
     blank = key(" ")
     # matplotlib fills a legend column by column.
     handles = [key for column in itertools.zip_longest(*lines, fillvalue=blank) for key in column]

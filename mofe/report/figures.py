@@ -209,5 +209,5 @@ def loss_curves(trainings: Sequence[Trainings], unit: Unit) -> Drawing:
         drawing.whole_numbers(axis)
     drawn.suptitle("Training loss by training data and method")
     keys = [drawing.key(names[it][0], color=names[it][1], ls=styles[it]) for it in names]
-    drawing.legend(drawn, keys[:6], keys[6:])
+    drawing.legend(drawn, keys)
     return drawn

@@ -175,9 +175,12 @@ def note(table, frame: pd.DataFrame, unit: frames.Unit) -> str:
     seeds = int(frame["seeds"].max(skipna=True)) if frame["seeds"].notna().any() else 0
     # Untuned models have no seed, so even in a study of several some values are of one run.
     mean = f"mean ± standard deviation over {seeds} seeds, or one run" if seeds > 1 else "one run"
-    sentences = [f"Ours: {mean}; in parentheses the paper's value."]
+    published = frame["paper"].notna().any()
+    theirs = "; in parentheses the paper's value" if published else ""
+    sentences = [f"Ours: {mean}{theirs}."]
     if unit != "hours" and "time" in kind_by_column(table).values():
-        sentences.append("Training time is in seconds; the paper's, in hours, is not comparable.")
+        theirs = "; the paper's, in hours, is not comparable" if published else ""
+        sentences.append(f"Training time is in seconds{theirs}.")
     if _shared(table):
         sentences.append("Training time is of all GPUs that computed a row together, added up.")
     return " ".join(sentences)
