@@ -144,6 +144,7 @@ def test_a_mixtures_own_merge_enters_its_name_where_it_differs(paper_plan):
     assert name == "tinyllama_2tinyllama_random_top1"
     params = plan.params.merge(name)
     assert (params["gate_mode"], params["experts_per_token"]) == ("random", 1)
+    assert params["seed"] == plan.study.sampling_seed
     assert plan.params.merge("tinyllama_2tinyllama") == paper_plan.params.merge(
         "tinyllama_2tinyllama"
     )

@@ -54,7 +54,7 @@ _METHODS = {
     "qlora": ("QLoRA", "#CC79A7"),
     "dora": ("DoRA", "#009E73"),
 }
-_OTHER_COLOURS = ("#56B4E9", "#000000", "#8C6D1F", "#4B3B8F", "#7F7F7F")
+_OTHER_COLOURS = ("#56B4E9", "#000000", "#8C6D1F", "#4B3B8F", "#A0522D")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 LINES = ("-", "--", "-.", ":")
 

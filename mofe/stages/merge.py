@@ -61,7 +61,8 @@ def merge(params: Mapping[str, Any], out: Path) -> str:
         params.get("names", {}),
         weights=True,
     )
-    torch.manual_seed(0)  # for `random` gates
+    if params["gate_mode"] == "random":
+        torch.manual_seed(params["seed"])
     # Identical experts are meant: the model is trained after merging.
     options = MergeOptions(copy_tokenizer=False)
     build(mergekit_config(params), str(out), options, device="cpu", allow_all_same=True)

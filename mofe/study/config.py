@@ -482,7 +482,7 @@ class Study(Part):
         description="Seeds of fine-tuning. The dense experts are made once, with `sampling_seed`."
     )
     sampling_seed: Seed = Field(
-        description="Decides which rows are drawn from data sets, and Sujet's 9:1 split."
+        description="Decides which rows are drawn from data sets, Sujet's 9:1 split, and random gates."
     )
     hub: Folder = Field(
         description="The folder that the hub's data sets and models are fetched into, as "

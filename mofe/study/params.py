@@ -99,6 +99,8 @@ class Params:
         base = self.paths.model_dir(mixture.base)
         own = {"gate_mode": mixture.gate_mode, "experts_per_token": mixture.experts_per_token}
         settings = _plain(self.study.merge) | {k: v for k, v in own.items() if v is not None}
+        if settings["gate_mode"] == "random":
+            settings["seed"] = self.study.sampling_seed
         return {**settings, "base": base, "slots": slots, "names": names}
 
     def stage(self, stage: Stage) -> dict[str, Any]:
