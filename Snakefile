@@ -1,5 +1,5 @@
-# MoFE, reproduced: every table of the paper, from nothing. The experiment is in config.yaml, where
-# and how it runs in profiles/.
+# MoFE, reproduced: every table of the paper, from nothing. config.yaml describes the experiment;
+# profiles/ say where and how it runs.
 from snakemake.utils import min_version
 
 min_version("9.27.1")

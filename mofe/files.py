@@ -1,4 +1,4 @@
-"""Writing files so that a reader finds the whole file or none."""
+"""Writing files so that a reader finds a complete file or none."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 
 def write_atomic(path: str | os.PathLike, content: str | bytes) -> None:
-    """Write ``content`` to ``path``: the whole of it, or nothing (see ``atomic``).
+    """Write `content` to `path` completely or not at all (see `atomic`).
 
-    Text is written as UTF-8 with the line ends it has.
+    Text is written as UTF-8; its line ends are not changed.
     """
     with atomic(path) as temporary:
         temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
@@ -19,15 +19,15 @@ def write_atomic(path: str | os.PathLike, content: str | bytes) -> None:
 
 @contextmanager
 def atomic(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary path to write a file at, which is then flushed to disk and renamed to ``path``.
+    """A temporary path for a file, which is then flushed to disk and renamed to `path`.
 
-    A failure, as on a full disk, leaves what stood there before and no temporary file. Missing
-    folders are made.
+    After a failure, such as a full disk, the old file is still there and the temporary file is not.
+    Missing folders are made.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, because a rename is atomic only within one file system; with the process
-    # in its name, because two jobs may write the same file.
+    # The path is in the same folder, because a rename is atomic only within one file system. It has
+    # the process in its name, because two jobs may write the same file.
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield temporary

@@ -1,13 +1,13 @@
-"""Tables in Markdown: the one helper for pages, model cards and generated documentation.
+"""Tables in Markdown, for pages, model cards and generated documentation.
 
-A cell holds Markdown: `code`, **bold**. Text that is to appear as it is goes through `plain` first.
+A cell holds Markdown: `code`, **bold**. `plain` escapes text that shall appear as it is.
 """
 
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-# An escaped character is left alone, so that escaping twice changes nothing.
+# An escaped character stays, so that escaping twice changes nothing.
 _BAR = re.compile(r"(\\.)|\|")
 _CELL = re.compile(r"((?:\\.|[^|\\]|\\$)*)\|")
 _RULES = {"": "---", "l": ":--", "r": "--:"}
@@ -19,7 +19,7 @@ def plain(text: Any) -> str:
 
 
 def escape(cell: Any) -> str:
-    """A cell's Markdown on one line: a bar or a line's end would end the cell."""
+    """A cell's Markdown on one line and without bars, either of which would end the cell."""
     return _BAR.sub(lambda found: found[1] or r"\|", re.sub(r"\s*[\r\n]\s*", " ", str(cell)))
 
 
@@ -31,12 +31,11 @@ def row(cells: Iterable[Any]) -> str:
 def table(
     headings: Sequence[str], rows: Iterable[Sequence[Any]], align: str = "", padded: bool = True
 ) -> str:
-    """A table.
+    """A table, without a line's end after its last line.
 
-    headings: one for each column. rows: cells, in the headings' order. align: "l" or "r" for each
-    column; columns beyond its end have no alignment of their own, which shows them left. padded:
-    whether columns are padded so that the table reads as text too. Returns lines without a line's
-    end at the last.
+    headings: one per column. rows: their cells, in the headings' order. align: "l" or "r" per
+    column; columns beyond its end have no alignment, which shows them at the left. padded: whether
+    columns are padded with spaces, so that the table can be read as text.
     """
     rule = [_RULES[align[column : column + 1]] for column in range(len(headings))]
     lines = "\n".join(map(row, (headings, rule, *rows)))
@@ -44,12 +43,13 @@ def table(
 
 
 def aligned(text: str) -> str:
-    """Markdown whose tables have padded columns, as their second lines say; other text stays."""
+    """Markdown with the columns of its tables padded, to the side that their second lines give.
+    Other text stays as it is."""
     return re.sub(r"(?m)^\|.*\|\n\|[-:| ]+\|(\n\|.*\|)*$", lambda found: _padded(found[0]), text)
 
 
 def _padded(lines: str) -> str:
-    """A table with padded columns; the last one only where it is aligned right."""
+    """A table with padded columns. The last column is padded only if it is aligned right."""
     head, rule, *rows = (_cells(line) for line in lines.split("\n"))
     widths = [max(3, *map(len, column)) for column in zip(head, *rows, strict=True)]
     right = [cell.endswith(":") for cell in rule]
@@ -68,5 +68,5 @@ def _padded(lines: str) -> str:
 
 
 def _cells(line: str) -> list[str]:
-    """The cells of a table's line, as they stand in it."""
+    """The cells of a table's line, without the spaces around them."""
     return [cell.strip() for cell in _CELL.findall(line[1:])]

@@ -33,7 +33,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def git_revision() -> str:
-    """The commit of this code, "+changes" where the working tree differs, or "unknown"."""
+    """The commit of this code, with "+changes" if the working tree differs, or "unknown"."""
     root = Path(__file__).parents[1]
     if not (root / ".git").exists():
         return "unknown"  # an installed package or an unpacked archive has no revision
@@ -48,7 +48,7 @@ def git_revision() -> str:
         return done.stdout.strip() if done.returncode == 0 else ""
 
     commit = git("rev-parse", "HEAD")
-    # benchmarks write their results as they grow; that is no other code
+    # benchmarks/results is left out: results are no code
     code = ("status", "--porcelain", "--", ".", ":!benchmarks/results")
     return (commit + ("+changes" if git(*code) else "")) if commit else "unknown"
 
@@ -70,7 +70,7 @@ def hardware() -> dict[str, Any]:
 
 
 def stamp() -> dict[str, Any]:
-    """What every record says of the code and the machine that made it."""
+    """What every record says about the code and the machine that made it."""
     return {"git_revision": git_revision(), "versions": versions(), "hardware": hardware()}
 
 
@@ -80,7 +80,8 @@ def hash_config(params: Mapping[str, Any]) -> str:
 
 
 def fingerprint(paths: Iterable[str | Path]) -> str:
-    """SHA-256 over the files' names, sizes and times of change: other when a file was made anew."""
+    """SHA-256 over the files' names, sizes and times of change. It changes when a file is
+    rewritten."""
     digest = hashlib.sha256()
     for path in sorted(map(Path, paths)):
         stat = path.stat()
@@ -89,10 +90,10 @@ def fingerprint(paths: Iterable[str | Path]) -> str:
 
 
 def hash_tensors(tensors: Mapping[str, Any]) -> str | None:
-    """SHA-256 over named tensors, bit by bit, in order of name; None where there are none.
+    """SHA-256 over the bits of named tensors, in order of name; None if there are no tensors.
 
-    A quantised parameter counts with the scales that belong to it, a sharded one as the whole that
-    its shards are, so all processes must call this.
+    A quantised parameter is hashed with its scales. A sharded parameter is gathered first, so all
+    processes must call this.
     """
     if not tensors:
         return None
@@ -106,7 +107,7 @@ def hash_tensors(tensors: Mapping[str, Any]) -> str | None:
 
 
 def _scales(state) -> list:
-    """The scales of a quantised parameter; nested ones are quantised themselves."""
+    """The scales of a quantised parameter. Nested scales are themselves quantised."""
     if state is None:
         return []
     return [state.absmax, *([state.offset, *_scales(state.state2)] if state.nested else [])]

@@ -20,14 +20,14 @@ from pydantic_core import PydanticCustomError
 from mofe.files import write_atomic
 
 Count = Annotated[int, Field(ge=0)]
-Number = Annotated[int, Field(ge=1)]  # a count of what cannot be missing, or a place counted from 1
+Number = Annotated[int, Field(ge=1)]  # a count that is never 0, or a number from 1
 Amount = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Texts = Annotated[tuple[str, ...], Field(strict=False)]  # any sequence of texts
 
 
 class Record(BaseModel):
-    """A record, or a part of one: every key is known and of its type, every number is finite."""
+    """A record or a part of one. Unknown keys, wrong types and infinite numbers are errors."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
@@ -39,13 +39,13 @@ Kind = TypeVar("Kind", bound=Record)
 
 
 def write(path: str | os.PathLike, record: Record) -> None:
-    """Write a record as a JSON file, whole or not at all."""
+    """Write a record as a JSON file, completely or not at all."""
     text = json.dumps(record.model_dump(exclude_unset=True), indent=2, allow_nan=False)
     write_atomic(path, text + "\n")
 
 
 def line(record: Record) -> str:
-    """A record as one line of JSON, with the line's end."""
+    """A record as one line of JSON, including the line's end."""
     return json.dumps(record.model_dump(exclude_unset=True), allow_nan=False) + "\n"
 
 
@@ -81,7 +81,7 @@ def _parse(content: bytes, kind: type[Kind], where: str) -> Kind:
         raise ValueError(f"{where}: {_sentence(error.errors()[0])}") from error
 
 
-# pydantic's names of faults -> what the value is not
+# pydantic's name of a fault -> what the value should be
 _EXPECTED = {
     "float_type": "a finite number",
     "finite_number": "a finite number",
@@ -97,7 +97,7 @@ _EXPECTED = {
 
 
 def _sentence(fault: dict[str, Any]) -> str:
-    """One of pydantic's faults in our words."""
+    """One of pydantic's faults as a sentence."""
     key, value = ".".join(map(str, fault["loc"])), fault["input"]
     limits = fault.get("ctx", {})
     match fault["type"]:
@@ -166,7 +166,7 @@ class LossStep(Record):
 
 
 class Frozen(Record):
-    """Hashes of everything that a training leaves as it is."""
+    """Hashes of everything that a training does not change."""
 
     before: str | None = Field(
         description="SHA-256 of all frozen parameters before training; null where none is frozen."
@@ -180,7 +180,7 @@ class Frozen(Record):
 
     @property
     def unchanged(self) -> bool:
-        """Whether every frozen parameter is bit for bit what it was."""
+        """Whether every frozen parameter is bit for bit the same as before."""
         return self.before == self.after
 
 
@@ -287,7 +287,7 @@ class _Evaluated(Record):
 
 
 class Scores(Record):
-    """What the answers to a task's questions come to."""
+    """The scores of the answers to a task's questions."""
 
     n: Number = Field(description="Number of questions.")
     headline: str = Field(
@@ -406,15 +406,10 @@ class AskedQuestion(Question):
 
     @model_validator(mode="after")
     def _of_one_kind(self) -> Self:
-        choice, words = (
-            (self.options, self.target),
-            (
-                *(self.reference, self.row),
-                *(self.stops, self.most),
-            ),
-        )
-        given, none = (words, choice) if self.options is None else (choice, words)
-        if None in given or any(value is not None for value in none):
+        choice = (self.options, self.target)
+        free_text = (self.reference, self.row, self.stops, self.most)
+        given, absent = (free_text, choice) if self.options is None else (choice, free_text)
+        if None in given or any(value is not None for value in absent):
             raise PydanticCustomError(
                 "kind",
                 "a question has options and target, or reference, row, stops and most",
@@ -616,7 +611,7 @@ class PlanJob(Record):
     )
     needs: PlanNeeds = Field(description="What it asks for.")
     hours: Amount = Field(description="Hours that it takes.")
-    gpu_hours: Amount = Field(description="The same, times its GPUs.")
+    gpu_hours: Amount = Field(description="These hours, times its GPUs.")
     parameters: Count = Field(description="Parameters of its model.")
     trainable: Count = Field(description="Parameters that it trains.")
     tokens: Amount = Field(description="Tokens that it reads.")

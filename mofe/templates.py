@@ -1,9 +1,9 @@
-"""Jinja templates: the texts of pages stand in files beside the module that has their data.
+"""Jinja templates. Each is a file beside the module that has its data.
 
 A template's name says what it makes: *.html.jinja, *.md.jinja, *.tex.jinja or *.txt.jinja. A
-missing value is an error, and a line that holds only a statement leaves no line. HTML templates
-escape all values. The others escape what a filter is applied to: `plain` and `row` in Markdown,
-`tex` in LaTeX (mofe/report/tables.py).
+missing value is an error. A line with only a statement leaves no line. HTML templates escape all
+values; others escape values by a filter: `plain` and `row` in Markdown, `tex` in LaTeX
+(mofe/report/tables.py).
 """
 
 from collections.abc import Callable, Mapping
@@ -39,18 +39,18 @@ LATEX = {
 def render(
     template: Path, filters: Mapping[str, Callable[..., Any]] | None = None, **values: Any
 ) -> str:
-    """Fill a template's file with values. filters: those that it has besides FILTERS.
+    """Fill a template's file with values. filters: more filters than FILTERS.
 
-    Raises jinja2.UndefinedError where the template asks for a value that is not there.
+    Raises jinja2.UndefinedError where the template uses a value that is not given.
     """
-    made = environment(template.parent, template.suffixes[0].removeprefix("."))
-    made.filters |= filters or {}
-    return made.get_template(template.name).render(values)
+    jinja = environment(template.parent, template.suffixes[0].removeprefix("."))
+    jinja.filters |= filters or {}
+    return jinja.get_template(template.name).render(values)
 
 
 def environment(folder: Path, kind: str) -> jinja2.Environment:
-    """What templates of a kind (html, md, tex, txt) in a folder are read with."""
-    made = jinja2.Environment(
+    """Jinja's environment for the templates of a kind (html, md, tex, txt) in a folder."""
+    jinja = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
         autoescape=kind == "html",
         undefined=jinja2.StrictUndefined,
@@ -59,5 +59,5 @@ def environment(folder: Path, kind: str) -> jinja2.Environment:
         keep_trailing_newline=True,
         **(LATEX if kind == "tex" else {}),
     )
-    made.filters |= FILTERS
-    return made
+    jinja.filters |= FILTERS
+    return jinja

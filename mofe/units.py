@@ -1,7 +1,7 @@
-"""Quantities as people read them: bytes, times, counts; each function writes one number.
+"""Quantities as people read them: bytes, times and counts. Each function formats one number.
 
-Estimates are printed roughly, because more digits would promise more than is known; what was
-counted or measured is printed in full.
+Estimates get few digits, because more would promise more than is known. Counts and measurements get
+all of them.
 """
 
 GIB = 1 << 30
@@ -24,7 +24,7 @@ def size(amount: float) -> str:
 def rough_size(amount: float) -> str:
     """Bytes that were estimated, to two digits: "43 kB", "0.58 MB", "0.68 GB", "63 GB".
 
-    A unit begins at a tenth of itself, so that the sizes of one table mostly share one.
+    A unit is used from a tenth of itself on, so that most sizes in one table have the same unit.
     """
     for unit, bytes_ in (("GB", 1e9), ("MB", 1e6)):
         if amount >= bytes_ / 10:
@@ -33,7 +33,7 @@ def rough_size(amount: float) -> str:
 
 
 def gib(amount: float) -> str:
-    """Bytes of memory, to a decimal: "37.5 GiB"; from 100 GiB on without."""
+    """Bytes of memory, with one decimal below 100 GiB: "37.5 GiB", "103 GiB"."""
     return f"{amount / GIB:,.{1 if amount < 100 * GIB else 0}f} GiB"
 
 
@@ -73,7 +73,7 @@ def scaled(amount: float, scale: str, decimals: int = 0) -> str:
 
 
 def rough_count(count: float) -> str:
-    """Parameters to a decimal, in billions or millions: "1.6 B", "6.8 M"."""
+    """Parameters in billions or millions, with one decimal: "1.6 B", "6.8 M"."""
     return scaled(count, "B" if count >= 1e9 else "M", 1)
 
 

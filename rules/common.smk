@@ -1,4 +1,4 @@
-# The study, its plan, and what all rules share.
+# The study, its plan, and the functions that all rules share.
 import hashlib
 import os
 import re
@@ -21,7 +21,8 @@ from mofe.study.plan import Plan
 from mofe.study.tables import bare
 from mofe.study.values import ConfigError
 
-# Snakemake lists the command line's files first; what is laid over what is the other way round.
+# Snakemake lists the command line's files first, but they override config.yaml, so they come last
+# here.
 CONFIG_FILES = dict.fromkeys(
     os.path.relpath(f) for f in ["config.yaml", *workflow.configfiles]
 )
@@ -52,7 +53,7 @@ spread = partial(resources.spread, COSTS, jobs=GRAPH.jobs)
 
 
 def names(planned):
-    """A wildcard's pattern: only planned names, so that a typo is a missing rule."""
+    """A wildcard's pattern: planned names only, so that no rule makes a misspelt target."""
     return "|".join(map(re.escape, planned)) or "(?!)"
 
 
@@ -65,7 +66,7 @@ def variant(wildcards):
 
 
 def named(wildcards):
-    """What a record says of the variant that it belongs to."""
+    """The names that a record has of its variant."""
     return {"moe": variant(wildcards).origin.name, "stages": variant(wildcards).name}
 
 
@@ -101,7 +102,7 @@ onstart:
     will_run = waiting()
     refuse(checks.before_the_run(PLAN, COSTS, will_run, os.path.isdir, has_gpu))
     refuse(downloads.state(STUDY.hub, checks.downloads(PLAN, will_run)))
-    # a fork cannot use a GPU that its parent has looked at, nor another environment's Python
+    # A fork cannot use a GPU that its parent has initialised, nor another environment's Python.
     if (
         workflow.local_exec
         and STUDY.device == "cpu"

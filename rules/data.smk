@@ -1,6 +1,6 @@
 # Data: repositories of the hub, the generated world of the mini study, and training sets, whose
-# rows are sampled once for all variants. What is fetched is fetched where the workflow is called,
-# for a cluster's nodes have no internet.
+# rows are sampled once for all variants. Repositories are fetched on the machine that calls the
+# workflow, because a cluster's nodes have no internet.
 
 
 localrules:
@@ -23,7 +23,7 @@ rule prefetch:
 
 rule fetch_repository:
     output:
-        # the files themselves are no output: Snakemake would delete what a cut connection left
+        # The files are no output: Snakemake would delete them after a cut connection.
         f"{STUDY.hub}/{{repo}}.json",
     log:
         f"{ROOT}/logs/hub/{{repo}}.log",

@@ -1,5 +1,5 @@
-# Evaluation: a task's questions, made once for all variants of one tokenizer, and what one variant with
-# one seed answers.
+# Evaluation: a task's questions, made once for all variants with the same tokenizer, and the
+# answers of one variant with one seed.
 
 
 rule questions:

@@ -1,4 +1,5 @@
-# Dense models: the base, linked from the hub's folder or pretrained here, and the experts fine-tuned from it.
+# Dense models: the base, which is linked from the hub's folder or pretrained here, and the experts
+# that are fine-tuned from it.
 
 
 localrules:
@@ -46,8 +47,8 @@ rule pretrain:
 
 
 rule preflight:
-    # An expert that will not fit is refused before GPU-hours are spent on training others for its
-    # mixtures. Headers, configurations and tokenizers are read, no weights.
+    # Refuses models that do not fit together before GPU-hours are spent on training them. It reads
+    # headers, configurations and tokenizers, and no weights.
     input:
         unpack(lambda w: GRAPH.preflight(**w)),
     output:

@@ -1,4 +1,4 @@
-# Trained models for others, on demand: no table needs them, so `all` makes none.
+# Trained models as checkpoints for others, on demand: no table needs them, so `all` makes none.
 
 
 rule export:

@@ -1,5 +1,6 @@
-# Mixtures of experts: what mergekit-moe makes of a base and its experts, stored as a router and
-# references to the dense models. So whatever loads a merge has those as inputs too.
+# Mixtures of experts, which mergekit-moe makes from a base and its experts. A merge is stored as a
+# router with references to the dense models, so every job that loads a merge has those as inputs
+# too.
 
 
 rule merge:

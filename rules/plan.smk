@@ -1,5 +1,5 @@
-# What the study will take, before anything runs. It declares no output, so that asking for it always
-# asks anew: finished runs correct it.
+# What the study will take, before anything runs. The rule has no output, so it always runs when it
+# is asked for: finished runs correct the estimates.
 
 
 rule plan:

@@ -1,6 +1,7 @@
-# Tables, figures and the report: they read JSON and nothing else.
+# Tables, figures and the report, which read JSON and logs only.
 
-# The paper's values by their hash: other values are drawn anew, wherever this checkout lies.
+# The hash of the paper's values: if they change, tables and figures are made again. A hash, because
+# a path would differ between checkouts.
 PUBLISHED = hashlib.sha256(
     Path(workflow.basedir, "mofe", "report", "paper.csv").read_bytes()
 ).hexdigest()

@@ -1,5 +1,5 @@
-# Fine-tuning: one stage of one variant with one seed. What was trained is stored, to be laid over
-# the merge.
+# Fine-tuning: one stage of one variant with one seed. Only the trained parameters are stored;
+# loading puts them in place of the merge's.
 
 
 rule train:

@@ -1,4 +1,4 @@
-"""What the study will take, as a page and as JSON (rules/plan.smk)."""
+"""The plan of the study, as a page and as JSON (rules/plan.smk)."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What was fetched from the hub (rules/data.smk)."""
+"""A summary of what was fetched from the hub (rules/data.smk)."""
 
 from mofe.jobs.job import go_online, run
 

@@ -1,4 +1,4 @@
-"""Whether the models of a dense expert's mixtures fit together (rules/experts.smk)."""
+"""A check that the models of an expert's mixtures fit together (rules/experts.smk)."""
 
 from pathlib import Path
 

@@ -186,7 +186,7 @@ def test_a_dense_row_shares_no_name_with_a_merge():
         "models": {"tinyllama_4tinyllama": {"path": "x"}},
         "tables": {7: {"rows": {"8 | 9": row, "9 | 9": {"model": "tinyllama_4tinyllama"}}}},
     }
-    with pytest.raises(ConfigError, match="both be stored as tinyllama_4tinyllama/none"):
+    with pytest.raises(ConfigError, match="both be stored as tinyllama_4tinyllama;"):
         Plan(read_study(CONFIG, **study))
 
 
@@ -277,6 +277,33 @@ def test_two_artefacts_never_share_a_name():
         "tables": {7: {"rows": {"8 | 9": row, "9 | 9": {**row, "train": {"a": "b_c"}}}}},
     }
     with pytest.raises(ConfigError, match="would both be stored as"):
+        Plan(read_study(CONFIG, **study))
+
+
+def test_two_merges_never_share_a_name_also_where_their_training_differs():
+    """An expert's own name may end like the settings that enter a merge's name."""
+    medical = {"from": "tinyllama", "train": {"medmcqa": "expert"}}
+    gates = {"positive": [["x"], ["y"]]}
+    study = {
+        "models": {"medical_random": {**medical, "gates": gates}},
+        "mixtures": {
+            "A": {"base": "tinyllama", "experts": {"medical_random": 2}},
+            "B": {
+                "base": "tinyllama",
+                "experts": {"medical": 2},
+                "merge": {"gate_mode": "random"},
+            },
+        },
+        "tables": {
+            7: {
+                "rows": {
+                    "8 | 9": {"mixture": "A", "train": {"medmcqa": "lora"}},
+                    "9 | 9": {"mixture": "B", "train": {"medmcqa": "mofe"}},
+                }
+            }
+        },
+    }
+    with pytest.raises(ConfigError, match="both be stored as tinyllama_2medical_random;"):
         Plan(read_study(CONFIG, **study))
 
 

@@ -1,7 +1,7 @@
 """Write the generated parts of the documentation: `make docs`, or `python docs/generate`.
 
-A generated part of a page stands between `<!-- begin NAME -->` and `<!-- end NAME -->`; other files are
-generated whole. With --check nothing is written, and a part that is out of date is an error
+A generated part of a page is between `<!-- begin NAME -->` and `<!-- end NAME -->`; other files are
+generated completely. With --check nothing is written, and a part that is out of date is an error
 (tests/test_docs.py).
 """
 
@@ -23,8 +23,8 @@ FILES: dict[str, Callable[[], str]] = {**keys.FILES, **records.FILES}
 
 
 def texts() -> dict[Path, str]:
-    """Every file that has a generated part, as it should be. Raises ValueError where a page lacks
-    a part's marks."""
+    """The up-to-date text of every file with a generated part. Raises ValueError where a page lacks
+    the marks of a part."""
     found = {ROOT / name: make() for name, make in FILES.items()}
     for (page, name), make in PARTS.items():
         path = ROOT / page
@@ -36,14 +36,14 @@ def texts() -> dict[Path, str]:
         )
         if count != 1:
             raise ValueError(
-                f"{page}: the marks of the part {name!r} stand {count} times, not once"
+                f"{page}: has the marks of the part {name!r} {count} times; write them once"
             )
         found[path] = text
     return found
 
 
 def main() -> None:
-    """Write what is out of date, or name it."""
+    """Write what is out of date; with --check, only name it."""
     stale = [
         path for path, text in texts().items() if not path.exists() or path.read_text() != text
     ]

@@ -1,4 +1,5 @@
-"""The tables of docs/configuration.md and the editors' schema, from the models of mofe/study/config.py."""
+"""The tables of docs/configuration.md and the editors' schema, from the models of
+mofe/study/config.py."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from mofe.study.config import Study
 
 PAGE = "docs/configuration.md"
 HEADINGS = ("Key", "Value", "Default", "Meaning")
-OVERRIDES = "training"  # the section whose keys other sections repeat, each of them optional
+OVERRIDES = "training"  # the section whose keys other sections may override
 Node = dict[str, Any]  # a node of a JSON schema
 
 
@@ -27,14 +28,14 @@ SCHEMA: Node = Study.model_json_schema(schema_generator=_Untitled)
 
 
 def _resolved(node: Node) -> Node:
-    """A node with what it refers to; what stands beside the reference wins."""
+    """A node with what it refers to. Keys beside the reference override those of its target."""
     if "$ref" not in node:
         return node
     return {**SCHEMA["$defs"][node["$ref"].rpartition("/")[2]], **node}
 
 
 def _alternatives(node: Node) -> list[Node]:
-    """What a value may be, without null where that is the default."""
+    """What a value may be. Null is left out if it is the default."""
     node = _resolved(node)
     found = [_resolved(n) for n in node.get("anyOf", node.get("oneOf", [node]))]
     optional = "default" in node and node["default"] is None
@@ -42,7 +43,7 @@ def _alternatives(node: Node) -> list[Node]:
 
 
 def _parts(node: Node) -> list[Node]:
-    """The parts, each a mapping with keys of its own, that a section, its entries or items may be."""
+    """The mappings with keys of their own that a section, its entries or its items may be."""
     found = []
     for alternative in _alternatives(node):
         if "properties" in alternative:
@@ -85,7 +86,7 @@ def _range(node: Node) -> str:
 
 
 def _value(node: Node) -> str:
-    """What may stand as a key's value, in words."""
+    """What a key's value may be, in words."""
     return _or([_one_value(n) for n in _alternatives(node)])
 
 
@@ -139,7 +140,7 @@ def _rows(part: Node, keys: list[str], above: str = "") -> Iterator[list[str]]:
 
 
 def _top() -> str:
-    """The table of the keys at the top level. Those that hold keys have a section of their own."""
+    """The table of the keys at the top level. Keys that hold keys have a section of their own."""
     rows = []
     for key, node in SCHEMA["properties"].items():
         row = _row(SCHEMA, key)
@@ -151,7 +152,8 @@ def _top() -> str:
 
 
 def _section(name: str) -> str:
-    """The table of a section's keys, or one for each alternative and one of what they share."""
+    """The table of a section's keys. A section with alternatives has a table for each of them, and
+    one for the keys that they share."""
     parts = SECTIONS[name]
     first, *others = [part["properties"] for part in parts]
     shared = [key for key in first if all(first[key] == other.get(key) for other in others)]
@@ -171,7 +173,7 @@ def _section(name: str) -> str:
 
 
 def _loosened(node: Any) -> Any:
-    """A schema for overlays: no key is required, so a part may fit several alternatives."""
+    """A schema for overlays: no key is required, so a part may match several alternatives."""
     if isinstance(node, list):
         return [_loosened(n) for n in node]
     if not isinstance(node, dict):

@@ -10,8 +10,8 @@ from mofe.records import Record
 
 SCHEMAS = "docs/schemas"
 
-# A part of docs/results.md -> the record that its table describes, and those whose keys it leaves out
-# because another table has them.
+# Part of docs/results.md -> the record that its table describes, and the records whose keys it
+# leaves out because another table has them.
 TABLES: dict[str, tuple[type[Record], tuple[type[Record], ...]]] = {
     "train": (records.TrainRecord, ()),
     "train-dense": (records.DenseTrainRecord, (records.TrainRecord,)),
@@ -38,18 +38,19 @@ def table(part: str) -> str:
     return markdown.table(("Key", "Meaning"), rows)
 
 
-def _keys(kind: type[Record], before: str, told: set[type[Record]]) -> Iterator[tuple[str, str]]:
-    """(key, meaning) of a record and of the records in it, each of these once; `told` gathers them."""
+def _keys(kind: type[Record], before: str, seen: set[type[Record]]) -> Iterator[tuple[str, str]]:
+    """(key, meaning) of a record and of the records in it. `seen` collects the inner records, each
+    of which is described once. before: the path to the record."""
     for name, field in kind.model_fields.items():
         yield f"{before}{name}", field.description
         for inner, between in _inner(field.annotation):
-            if inner not in told:
-                told.add(inner)
-                yield from _keys(inner, f"{before}{name}{between}.", told)
+            if inner not in seen:
+                seen.add(inner)
+                yield from _keys(inner, f"{before}{name}{between}.", seen)
 
 
 def _inner(annotation: Any) -> Iterator[tuple[type[Record], str]]:
-    """The records in a type, with what stands between the type's key and theirs."""
+    """The records in a type, with the text between the type's key and theirs."""
     if inspect.isclass(annotation) and issubclass(annotation, Record):
         yield annotation, ""
     here = {dict: ".*", tuple: "[]"}.get(get_origin(annotation), "")

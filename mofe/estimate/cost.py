@@ -34,9 +34,7 @@ MINUTES = 15  # added to it: starting, reading the dense models, waiting for a s
 LARGER = 1.2  # main memory may be this many times its estimate
 NODE = 1500  # MB added per node: Snakemake's own processes, and tokenised rows
 
-STARTING = (
-    3 / 60
-)  # hours from a GPU job's start to its first step: imports, reading, moving to the GPU
+STARTING = 3 / 60  # hours before a GPU job's first step: imports, reading, moving to the GPU
 DISK = 100e6  # bytes/s that a shared disk reads or writes
 TOKENIZER = 80  # bytes of a tokenizer's files per token: TinyLlama's have 75
 CPU_FLOPS = 20e9  # FLOP/s per thread, until a CPU study's own runs have measured it

@@ -1,7 +1,8 @@
-"""Fine-tuning methods on modules: each turns a loaded model into one whose trained part is marked.
+"""Fine-tuning methods on modules: each prepares a loaded model and marks what is trained.
 
-One function per class of mofe/study/methods.py. What `requires_grad` marks afterwards is what is
-trained, stored and laid over the merge again, so training and evaluation rebuild the very same model.
+There is one function per class of mofe/study/methods.py. The parameters with `requires_grad` are
+then trained, stored, and loaded into the merge again, so training and evaluation build the same
+model.
 """
 
 from collections.abc import Callable
@@ -19,12 +20,13 @@ APPLY: dict[type[Method], Callable[[nn.Module, Method], nn.Module]] = {}
 
 
 def apply(model: nn.Module, method: Method) -> nn.Module:
-    """The model under a method, which may change it in place."""
+    """The model prepared for a method. The model that is given may be changed."""
     return APPLY[type(method)](model, method)
 
 
 def _of(kind: type[M]):
-    """Registers the function that applies a class of methods; a subclass needs its own."""
+    """Register the function that applies a class of methods. A subclass needs a function of its
+    own."""
 
     def register(function: Callable[[nn.Module, M], nn.Module]):
         APPLY[kind] = function
@@ -45,8 +47,8 @@ def full(model: nn.Module, method: Full) -> nn.Module:
 
 @_of(Freeze)
 def freeze(model: nn.Module, method: Freeze) -> nn.Module:
-    """Frozen experts become a stack of their own. Raises ValueError for a dense model and for one
-    with fewer experts than are to be frozen."""
+    """Put frozen experts into a stack of their own. Raises ValueError for a dense model, and for a
+    model with fewer experts than are frozen."""
     model.requires_grad_(True)
     layers = _expert_layers(model)
     if not layers:
@@ -66,9 +68,9 @@ def freeze(model: nn.Module, method: Freeze) -> nn.Module:
 
 @_of(Lora)
 def lora(model: nn.Module, method: Lora) -> nn.Module:
-    """By peft. QLoRA first quantises the decoder's linear layers and its experts to NF4, as the
-    QLoRA paper does with all of a model's linear layers; embeddings, norms, router and lm_head stay.
-    """
+    """Add LoRA's adapters with peft. QLoRA first quantises the decoder's linear layers and its
+    experts to NF4, as the QLoRA paper does with all linear layers of a model. Embeddings, norms,
+    router and lm_head stay as they are."""
     return _with_products(model, method)
 
 
@@ -90,7 +92,7 @@ def ia3(model: nn.Module, method: Ia3) -> nn.Module:
 
 
 def _with_products(model: nn.Module, method: Lora, **more: bool) -> nn.Module:
-    """The model with LoRA's matrices. more: further arguments of peft's LoraConfig."""
+    """The model with LoRA's adapters. more: further arguments of peft's LoraConfig."""
     from peft import LoraConfig, get_peft_model  # costs seconds to import, as mofe.layers.dora does
     from peft.tuners.lora import LoraLayer
 
@@ -110,8 +112,8 @@ def _with_products(model: nn.Module, method: Lora, **more: bool) -> nn.Module:
     model = get_peft_model(model, config)
     for module in model.modules():
         if isinstance(module, LoraLayer):
-            # inputs have the dtype that products are computed in; peft's float32 copies of them would
-            # be cast back
+            # inputs already have the dtype of the products; peft would copy them to float32, and
+            # the copies would be cast back
             module.cast_input_dtype_enabled = False
     if config.use_dora:
         Scaled.put_in(model)
@@ -121,8 +123,8 @@ def _with_products(model: nn.Module, method: Lora, **more: bool) -> nn.Module:
 def merge_and_unload(model: nn.Module) -> nn.Module:
     """The trained model as a plain Mixtral (or Llama) again, ready for the next stage.
 
-    Adapters are merged into their layers and split experts are packed. Raises ValueError for a
-    quantised model, which has no plain form of equal weights.
+    Adapters are merged into their layers, and split experts are packed. Raises ValueError for a
+    quantised model, because no plain model has the same weights.
     """
     if any(isinstance(m, SplitExperts) and m.is_quantized for m in model.modules()):
         raise ValueError("tables: a stage cannot follow a quantised one; make it the last")

@@ -60,7 +60,7 @@ LINES = ("-", "--", "-.", ":")
 
 
 class Point(NamedTuple):
-    """One row's score on one task. paper and hours are the paper's, where they are comparable."""
+    """One row's score on one task. `paper` and `hours` are the paper's values, where comparable."""
 
     row: object
     cell: object
@@ -73,7 +73,7 @@ class Point(NamedTuple):
 
 
 def by_task(tables: Sequence, unit: frames.Unit) -> dict[str, list[Point]]:
-    """Task -> the tables' scores on it, each once: tables show some models twice."""
+    """The tables' scores by task, each once: some models are in several tables."""
     panels: dict[str, dict[tuple, Point]] = {}
     for table in tables:
         for row in table.rows:
@@ -98,12 +98,12 @@ def _published(table, row, cell, unit: frames.Unit) -> float | None:
 
 
 def task_title(points: list[Point]) -> str:
-    """The task as the paper's tables head it: "MedMCQA / Medicine" where two name it."""
+    """The task under its headings in the paper's tables: "MedMCQA / Medicine" if they differ."""
     return " / ".join(dict.fromkeys(point.cell.column for point in points))
 
 
 def accuracy_label(points: list[Point]) -> str:
-    """The axis says what its error bars are."""
+    """The axis' label, which says what the error bars are."""
     several = any(point.score.sd is not None for point in points)
     return f"accuracy (± {'SD over seeds' if several else 'standard error'})"
 
@@ -116,7 +116,7 @@ def _error(measured: frames.Measured) -> float | None:
 
 
 def panels(count: int, width: float, height: float, columns: int | None = None):
-    """A figure with ``count`` panels of so many inches, and its axes."""
+    """A figure with `count` panels, and its axes. width, height: of a panel, in inches."""
     if count == 0:
         raise ValueError("there is nothing to draw: no score and no loss was given")
     columns = columns or count
@@ -133,7 +133,7 @@ def columns(count: int) -> int:
 
 
 def time_point(axis: Axes, point: Point, unit: frames.Unit, colour: str, marker: str) -> None:
-    """Our point, and the paper's where both its coordinates are comparable."""
+    """Our point, and the paper's if its score and its time are both comparable."""
     time = next(cell for cell in point.row.cells if cell.kind == "time")
     ours = frames.measure(time, unit)
     axis.errorbar(
@@ -154,7 +154,7 @@ def time_point(axis: Axes, point: Point, unit: frames.Unit, colour: str, marker:
 
 
 def line(axis: Axes, at: list[int], points: list[Point], colour: str, marker: str) -> None:
-    """Scores over a count, joined in the count's order; the paper's as hollow markers."""
+    """A line of scores over the counts `at`, in increasing order; the paper's as hollow markers."""
     order = sorted(range(len(at)), key=at.__getitem__)
     x = [at[i] for i in order]
     points = [points[i] for i in order]
@@ -205,7 +205,7 @@ def legend(figure: Figure, *lines: list[Line2D]) -> None:
 
 
 def methods(recipes: Iterable[str | None]) -> dict[str | None, tuple[str, str]]:
-    """recipe -> (name, colour), in the order given; a recipe of the users' own keeps its name."""
+    """(name, colour) by recipe, in the order given. A recipe of the user is named as it is."""
     found, colours = {}, itertools.cycle(_OTHER_COLOURS)
     for recipe in dict.fromkeys(recipes):
         found[recipe] = _METHODS.get(recipe) or (recipe, next(colours))
@@ -213,7 +213,8 @@ def methods(recipes: Iterable[str | None]) -> dict[str | None, tuple[str, str]]:
 
 
 def style():
-    """The looks of every figure, as a context: text is laid out when a figure is saved."""
+    """The style of every figure, as a context manager. Saving a figure needs it too: only then is
+    text laid out."""
     return matplotlib.rc_context(_STYLE)
 
 
@@ -236,7 +237,8 @@ def save(figure: Figure, outputs: Iterable[str | os.PathLike]) -> None:
 
 
 def mean_loss(logs: Sequence[str]) -> tuple[list[int], list[float], list[float]]:
-    """Steps, mean loss over the logs and its standard deviation (0 for one log)."""
+    """Steps, the mean loss over the logs and its standard deviation (0 for one log). Raises
+    ValueError where the logs have different steps."""
     runs = [_losses(path) for path in logs]
     steps = list(runs[0])
     for path, run in zip(logs, runs, strict=True):
@@ -248,11 +250,8 @@ def mean_loss(logs: Sequence[str]) -> tuple[list[int], list[float], list[float]]
 
 
 def _losses(path: str | os.PathLike) -> dict[int, float]:
-    """step -> loss of a log.jsonl.
-
-    Raises:
-        ValueError: a line is not whole, or its loss is not a finite number.
-    """
+    """The loss by step of a log.jsonl. Raises ValueError where a line is incomplete, or where its
+    loss is not a finite number."""
     losses = {step.step: step.loss for step in records.read_lines(path, LossStep)}
     if not losses:
         raise ValueError(f"{path}: holds no step")

@@ -1,9 +1,9 @@
 """The report's figures. Each is one function, with what it is drawn from and its caption beside it.
 
-A figure's function takes what its source gives (mofe/report/sources.py) and the unit of training time,
-and returns a matplotlib figure; `draw` writes it. A study has the figures whose source it has. Workflow
-files read the declarations too, so matplotlib and pandas (mofe/report/drawing.py) are imported in the
-functions only.
+A figure's function takes what its source gives (mofe/report/sources.py) and the unit of training
+time, and returns a matplotlib figure; `draw` writes it. A study has those figures whose source it
+has. The Snakefile imports this module too, so matplotlib and pandas (mofe/report/drawing.py) are
+imported in the functions only.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FIGURES: dict[str, Figure] = {}  # by name, in the report's order
 
 
 def figure(source: FromTables | FromTrainings, caption: str):
-    """Declare the function below as a figure; its name is the figure's."""
+    """Declare the decorated function as a figure of its name."""
 
     def declare(function: Callable[[Any, Unit], Drawing]):
         FIGURES[function.__name__] = Figure(source, caption, function)
@@ -48,7 +48,7 @@ def figure(source: FromTables | FromTrainings, caption: str):
 
 def of(plan: Plan) -> dict[str, Figure]:
     """The figures of a study, by name: those whose source it has."""
-    return {name: it for name, it in FIGURES.items() if it.source.spec(plan)}
+    return {name: figure for name, figure in FIGURES.items() if figure.source.spec(plan)}
 
 
 def inputs(plan: Plan) -> dict[str, list[str]]:
@@ -64,19 +64,17 @@ def draw(
     unit: Unit,
     outputs: Iterable[str | os.PathLike],
 ) -> None:
-    """Write a figure in the formats that the outputs' names end in, byte for byte the same from the
-    same results.
+    """Write a figure in the formats that the outputs' names end in. Equal results give equal bytes.
 
-    spec, files: of its source; seeds: how many the study has.
-
-    Raises:
-        ValueError: a file is not what it should be, or there is nothing to draw.
+    spec, files: those of its source; seeds: the number of the study's seeds. Raises ValueError
+    where a file is invalid, or where there is nothing to draw.
     """
     from mofe.report import drawing
 
-    it = FIGURES[name]
+    figure = FIGURES[name]
     with drawing.style():
-        drawing.save(it.function(it.source.filled(spec, files, seeds), unit), outputs)
+        drawn = figure.function(figure.source.filled(spec, files, seeds), unit)
+        drawing.save(drawn, outputs)
 
 
 SCORES = (
@@ -92,7 +90,8 @@ SCORES = (
     "model. Hollow markers, at paper scale only: the paper's values.",
 )
 def time_accuracy(tables: Sequence[Table], unit: Unit) -> Drawing:
-    """One panel a task. Untuned models took no time and are drawn as a line, as is the floor."""
+    """One panel per task. Untuned models took no time, so each is a horizontal line, like the
+    floor."""
     from mofe.report import drawing
 
     panels = drawing.by_task(tables, unit)
@@ -114,7 +113,7 @@ def time_accuracy(tables: Sequence[Table], unit: Unit) -> Drawing:
         axis.set_xlim(left=0)
     drawn.suptitle("Training time and accuracy by fine-tuning method and model size")
     used = dict.fromkeys(row.recipe for row in rows if row.recipe is not None)
-    methods = [drawing.key(names[it][0], color=names[it][1], marker="o") for it in used]
+    methods = [drawing.key(names[recipe][0], color=names[recipe][1], marker="o") for recipe in used]
     others = [drawing.key(size, color="#333333", marker=markers[size]) for size in sizes]
     if any(row.recipe is None for row in rows):
         others.append(drawing.key("untuned", color="#777777", ls="--"))
@@ -129,8 +128,8 @@ def time_accuracy(tables: Sequence[Table], unit: Unit) -> Drawing:
     "markers, at paper scale only: the paper's values.",
 )
 def medical_experts(tables: Sequence[Table], unit: Unit) -> Drawing:
-    """One panel a task. Mixtures without and with finance experts are a line each; `medical` and
-    `finance` are those experts' names in the rows' mixtures."""
+    """One panel per task, with one line for mixtures without finance experts and one for those
+    with. `medical` and `finance` are the experts' names in the rows' mixtures."""
     from mofe.report import drawing
 
     panels = drawing.by_task(tables, unit)
@@ -163,7 +162,7 @@ def medical_experts(tables: Sequence[Table], unit: Unit) -> Drawing:
     "needs no model. Hollow markers, at paper scale only: the paper's values.",
 )
 def frozen_experts(tables: Sequence[Table], unit: Unit) -> Drawing:
-    """One panel a task."""
+    """One panel per task."""
     from mofe.report import drawing
 
     panels = drawing.by_task(tables, unit)
@@ -187,14 +186,14 @@ def frozen_experts(tables: Sequence[Table], unit: Unit) -> Drawing:
     "the band is their standard deviation.",
 )
 def loss_curves(trainings: Sequence[Trainings], unit: Unit) -> Drawing:
-    """A panel for each mix, a line for each recipe. Raises ValueError where runs of one line took
+    """One panel per mix, one line per recipe. Raises ValueError where the runs of one line have
     different steps."""
     from mofe.report import drawing
 
     facets: dict[str, dict[str, list[str]]] = {}
-    for it in trainings:
-        facets.setdefault(it.mix, {}).setdefault(it.recipe, []).extend(it.files)
-    names = drawing.methods(it.recipe for it in trainings)
+    for runs in trainings:
+        facets.setdefault(runs.mix, {}).setdefault(runs.recipe, []).extend(runs.files)
+    names = drawing.methods(runs.recipe for runs in trainings)
     styles = dict(zip(names, itertools.cycle(drawing.LINES), strict=False))
     columns = drawing.columns(len(facets))
     drawn, axes = drawing.panels(len(facets), width=3.7, height=2.9, columns=columns)
@@ -208,6 +207,9 @@ def loss_curves(trainings: Sequence[Trainings], unit: Unit) -> Drawing:
         axis.set(title=mix, xlabel="optimiser step", ylabel="loss (nats a token)")
         drawing.whole_numbers(axis)
     drawn.suptitle("Training loss by training data and method")
-    keys = [drawing.key(names[it][0], color=names[it][1], ls=styles[it]) for it in names]
+    keys = [
+        drawing.key(name, color=colour, ls=styles[recipe])
+        for recipe, (name, colour) in names.items()
+    ]
     drawing.legend(drawn, keys)
     return drawn

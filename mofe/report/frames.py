@@ -1,4 +1,5 @@
-"""A table's results as one tidy frame, read from the JSON files the plan lists for its cells."""
+"""A table's results as one tidy frame, read from the JSON files that the plan lists for its
+cells."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ import pandas as pd
 from mofe import records
 from mofe.records import EvalRecord, Floor, TrainRecord
 from mofe.report import paper
+from mofe.study.tables import Cell, Row, Table
 
 Unit = Literal["hours", "seconds"]
 
@@ -24,13 +26,13 @@ SECONDS_PER = {"hours": 3600.0, "seconds": 1.0}
 
 @dataclass(frozen=True)
 class Measured:
-    """What the runs say about one cell.
+    """What the runs measured for one cell.
 
-    value: mean over seeds. sd: sample standard deviation over seeds, None for one seed.
-    stderr: standard error of the evaluation, None where nothing was evaluated: the root mean
-    square of the seeds' own standard errors. It is what one seed's score carries from the choice
-    of questions; it does not shrink with the seeds, which all answer the same questions.
-    n: questions a seed answered, None where nothing was evaluated. seeds: their count.
+    value: mean over seeds. sd: sample standard deviation over seeds, None for one seed. stderr:
+    standard error of one seed's score, which comes from the choice of questions: the root mean
+    square of the seeds' standard errors. More seeds do not make it smaller, because all answer the
+    same questions. n: questions per seed. seeds: the number of seeds. stderr and n are None where
+    nothing was evaluated.
     """
 
     value: float
@@ -40,30 +42,29 @@ class Measured:
     seeds: int
 
 
-def label(row) -> str:
-    """The row's address within its table: its labels as printed, joined by " | "."""
+def label(row: Row) -> str:
+    """The row's labels as printed, joined by " | ", which identify it in its table."""
     return paper.LABEL_SEPARATOR.join(row.labels)
 
 
 def time_column(column: str, unit: Unit) -> str:
-    """The heading of our training time: the paper's says hours, so seconds get their own."""
+    """The heading of our training time. The paper's heading says hours, so seconds have another."""
     if unit == "hours":
         return column
     return re.sub(r"\(hr\)$|$", "(s)", column, count=1)
 
 
-def tidy(table, unit: Unit) -> pd.DataFrame:
-    """One line a cell of ``table``: what the paper prints, what we measured.
+def tidy(table: Table, unit: Unit) -> pd.DataFrame:
+    """One line per cell of a table: what the paper prints and what we measured.
 
-    Columns: row (from 1), label, column (the paper's heading; at the row's end those of the columns
-    that only we have, ``table.beside``), paper (published value), value,
-    sd, stderr, n, seeds (see Measured). Parameters are counted in ones, scores are fractions of 1.
-    Training time is in ``unit``: hours compare with the paper's; seconds never stand in one line
-    with them, but in a line of their own under "Training Time(s)". Empty is NaN or NA; a cell that
-    neither the paper nor we fill has no line. A row the paper lacks has no paper values.
+    Columns: row (from 1), label, column (the heading; those of `table.beside` come last), paper
+    (published value), value, sd, stderr, n, seeds (see Measured). Parameters are counts and scores
+    are fractions of 1. Training time is in `unit`. Hours are in the same line as the paper's hours;
+    seconds have a line of their own under "Training Time(s)". An empty field is NaN or NA. A cell
+    that neither the paper nor we fill has no line, and a row that the paper lacks has no paper
+    values.
 
-    Raises:
-        ValueError: a file is not what it should be, or the seeds of a cell contradict each other.
+    Raises ValueError where a file is invalid, or where the seeds of a cell contradict each other.
     """
     if unit not in SECONDS_PER:
         raise ValueError(f"unit is {unit!r}; training time is in hours or in seconds")
@@ -72,7 +73,7 @@ def tidy(table, unit: Unit) -> pd.DataFrame:
     return frame.astype({"row": "int64", "n": "Int64", "seeds": "Int64", **floats})
 
 
-def _lines(table, unit: Unit) -> Iterator[tuple]:
+def _lines(table: Table, unit: Unit) -> Iterator[tuple]:
     for number, row in enumerate(table.rows, start=1):
         for cell in (*row.cells, *row.beside):
             printed = paper.printed(table.number, label(row), cell.column)
@@ -94,15 +95,15 @@ def _fields(measured: Measured | None) -> tuple:
     return measured.value, measured.sd, measured.stderr, measured.n, measured.seeds
 
 
-def measure(cell, unit: Unit) -> Measured | None:
-    """Read a cell's files; None for a cell without any, as an untuned row's training time."""
+def measure(cell: Cell, unit: Unit) -> Measured | None:
+    """What a cell's files hold; None for a cell without files, such as an untuned row's time."""
     if not cell.files:
         return None
     return {"trainable": _trainable, "time": _time, "task": _score}[cell.kind](cell, unit)
 
 
-def _trainable(cell, unit: Unit) -> Measured:
-    """Parameters trained in the last stage: a fact of the recipe, so equal whatever the seed."""
+def _trainable(cell: Cell, unit: Unit) -> Measured:
+    """Parameters trained in the last stage. The recipe decides them, so all seeds have the same."""
     last = [records.read(stages[-1], TrainRecord) for stages in cell.files]
     counts = [record.trainable_parameters for record in last]
     if len(set(counts)) > 1:
@@ -113,9 +114,9 @@ def _trainable(cell, unit: Unit) -> Measured:
     return Measured(counts[0], _sd(counts), None, None, len(counts))
 
 
-def _time(cell, unit: Unit) -> Measured:
-    """Training time of all stages of a row, added up: of a stage that several GPUs computed
-    together, of each of them, or a model that was shared out would seem cheaper than it is."""
+def _time(cell: Cell, unit: Unit) -> Measured:
+    """The sum of a row's training times over its stages. The times of all GPUs of a stage count, or
+    a model that needs several GPUs would seem cheaper than it is."""
     times = [
         sum(records.read(path, TrainRecord).device_seconds for path in stages) / SECONDS_PER[unit]
         for stages in cell.files
@@ -123,7 +124,7 @@ def _time(cell, unit: Unit) -> Measured:
     return Measured(statistics.fmean(times), _sd(times), None, None, len(times))
 
 
-def _score(cell, unit: Unit) -> Measured:
+def _score(cell: Cell, unit: Unit) -> Measured:
     evals = [records.read(path, EvalRecord) for path in cell.files]
     for key in ("n", "headline"):
         if len(found := {getattr(record, key) for record in evals}) > 1:
@@ -137,9 +138,8 @@ def _score(cell, unit: Unit) -> Measured:
                 f"{path}: has no {metric}, only {', '.join(record.metrics)}; let the column show one "
                 f"of those, or evaluate again where lm-eval's task has {metric}"
             )
-    measured = [record.metrics[metric] for record in evals]
-    scores = [it.value for it in measured]
-    squares = [it.stderr**2 for it in measured]
+    scores = [record.metrics[metric].value for record in evals]
+    squares = [record.metrics[metric].stderr ** 2 for record in evals]
     stderr = math.sqrt(statistics.fmean(squares))
     return Measured(statistics.fmean(scores), _sd(scores), stderr, evals[0].n, len(scores))
 
@@ -148,7 +148,7 @@ def _sd(values: list) -> float | None:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
-def floor(cell) -> Floor | None:
-    """The score that needs no model on a task cell's questions; None where answers are in words,
-    which have no such score."""
+def floor(cell: Cell) -> Floor | None:
+    """The score that a task cell's questions give without a model; None for free text, which has no
+    such score."""
     return records.read(cell.files[0], EvalRecord).floor

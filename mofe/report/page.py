@@ -1,7 +1,8 @@
-"""The report: one self-contained HTML page with every table beside the paper's, and the figures.
+"""The report: one self-contained HTML page that compares every table with the paper's, and shows
+the figures.
 
-It asks nothing of the network: styles are inline, images are data URIs, there is no script. It
-holds no date, so the same results give the same page.
+It needs no network: styles are inline, images are data URIs, and there is no script. It has no
+date, so equal results give equal pages.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from mofe.files import write_atomic
 from mofe.records import EvalRecord, Hardware, TrainRecord
 from mofe.report import frames
 from mofe.report.tables import BESIDE, entry, headings, kind_by_column, shown_labels
+from mofe.study.tables import Cell, Table
 from mofe.templates import render
 from mofe.units import duration
 
-# The counts of a training set, as the page heads them.
+# The counts of a training set, and their headings on the page.
 _COUNTED = (
     ("read", "Rows read"),
     ("incomplete", "Incomplete"),
@@ -47,7 +49,7 @@ _TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
 
 def write(
-    tables: Sequence,
+    tables: Sequence[Table],
     figures: Sequence[tuple[str | os.PathLike, str]],
     assumptions: Sequence[Mapping[str, Any]],
     data: Mapping[str, str | os.PathLike],
@@ -59,23 +61,18 @@ def write(
     notes: Sequence[str],
     out: str | os.PathLike,
 ) -> None:
-    """Write the report of a study.
+    """Write the report of a study to the HTML file `out`.
 
-    Args:
-        tables: the plan's tables, in the order shown.
-        figures: (PNG file, caption) of each figure.
-        assumptions: item, choice, evidence and, if it has one, the configuration's key of each
-            choice where the paper is silent; a choice may be any value of a configuration.
-        data: the counts JSON of every training set, by its name.
-        mixes: of every mix that fine-tuning uses its `data` (names of training sets) and its
-            `trainings` (the train.json of every run on it).
-        trainings: every train.json of the study; evaluations: every evaluation's JSON.
-        study: its name. unit: of the training time.
-        notes: paragraphs on what the study can show; text is escaped, markupsafe.Markup is not.
-        out: the HTML file.
+    tables: the plan's tables, in the order shown. figures: (PNG file, caption) of each figure.
+    assumptions: the item, choice, evidence and, if there is one, the configuration's key of each
+    choice where the paper is silent; a choice may be any value of a configuration. data: the counts
+    JSON of every training set, by name. mixes: for every mix that fine-tuning uses, its `data`
+    (names of training sets) and its `trainings` (the train.json of every run on it). trainings,
+    evaluations: every train.json and every evaluation's JSON. study: its name. unit: the unit of
+    training time. notes: paragraphs on what the study can show; text is escaped, markupsafe.Markup
+    is not.
 
-    Raises:
-        ValueError: a result is not what it should be; ``out`` is then left as it was.
+    Raises ValueError where a result is invalid; `out` is then left as it was.
     """
     trained = [records.read(path, TrainRecord) for path in trainings]
     evaluated = [records.read(path, EvalRecord) for path in evaluations]
@@ -86,7 +83,7 @@ def write(
         beside=BESIDE,
         tables=[view(table, unit) for table in tables],
         figures=[image(path, caption) for path, caption in figures],
-        assumptions=[{"key": "", **it, "choice": in_words(it["choice"])} for it in assumptions],
+        assumptions=[{"key": "", **a, "choice": in_words(a["choice"])} for a in assumptions],
         data={name: records.read_counts(path) for name, path in data.items()},
         counted=_COUNTED,
         mixes=[mixed(name, mix["data"], mix["trainings"]) for name, mix in mixes.items()],
@@ -96,10 +93,11 @@ def write(
 
 
 def in_words(choice: Any) -> str:
-    """A value of the configuration as a person would write it; what is unset goes unsaid."""
+    """A value of the configuration as a person would write it. Keys that are not set are left
+    out."""
     if isinstance(choice, Mapping):
-        said = [(key, in_words(it)) for key, it in choice.items() if it is not None]
-        return "; ".join(f"{key}: {words}" for key, words in said if words)
+        parts = [(key, in_words(value)) for key, value in choice.items() if value is not None]
+        return "; ".join(f"{key}: {words}" for key, words in parts if words)
     if isinstance(choice, Sequence) and not isinstance(choice, str):
         return ", ".join(map(in_words, choice))
     if isinstance(choice, bool):
@@ -112,10 +110,11 @@ def in_words(choice: Any) -> str:
 def image(path: str | os.PathLike, caption: str) -> dict[str, Any]:
     """A PNG file as a data URI, its caption, and its width on the page in pixels.
 
-    The figures are drawn at one resolution, so one scale gives their letters one size.
+    All figures are drawn at the same resolution, so with one scale their letters have the same
+    size.
     """
     png = Path(path).read_bytes()
-    pixels = int.from_bytes(png[16:20], "big")  # the width's place in a PNG's header
+    pixels = int.from_bytes(png[16:20], "big")  # where a PNG's header has the width
     source = "data:image/png;base64," + base64.b64encode(png).decode("ascii")
     return {"source": source, "caption": caption, "width": round(0.75 * pixels)}
 
@@ -125,8 +124,11 @@ def image(path: str | os.PathLike, caption: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Field:
-    """A cell of the page's table. part is paper, ours or difference; first opens its column, apart
-    says that this column is not the paper's."""
+    """A cell of the page's table.
+
+    part: paper, ours or difference. best: whether it is the best score of its column. first:
+    whether it is the first part of its column. apart: whether the paper's table lacks this column.
+    """
 
     part: str
     text: str
@@ -138,7 +140,8 @@ class Field:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the page's table: its parts, its fields row by row, and its last lines."""
+    """A column of the page's table: its parts, its fields row by row, and its footer (floor,
+    stderr, n)."""
 
     group: str
     heading: str
@@ -150,8 +153,8 @@ class Column:
     apart: bool = False
 
 
-def view(table, unit: frames.Unit) -> dict[str, Any]:
-    """What the template shows of a table: headings, rows, last lines and words on the order."""
+def view(table: Table, unit: frames.Unit) -> dict[str, Any]:
+    """What the template shows of a table: headings, rows, footer and sentences on the order."""
     frame = frames.tidy(table, unit)
     labels = len(table.label_headings)
     heads = headings(table, unit)
@@ -182,13 +185,15 @@ def view(table, unit: frames.Unit) -> dict[str, Any]:
     }
 
 
-def _tasks(table) -> list[str]:
+def _tasks(table: Table) -> list[str]:
     kinds = kind_by_column(table)
     return [column for column in table.columns if kinds[column] == "task"]
 
 
-def _columns(table, frame: pd.DataFrame, group: str, heading: str, shown: str) -> list[Column]:
-    """The page's columns for one of the table's: two for a time that is not in the paper's unit."""
+def _columns(
+    table: Table, frame: pd.DataFrame, group: str, heading: str, shown: str
+) -> list[Column]:
+    """The page's columns for a column of the table: two if its time is not in the paper's unit."""
     kind = kind_by_column(table)[heading]
     if heading != shown:
         return [
@@ -197,23 +202,28 @@ def _columns(table, frame: pd.DataFrame, group: str, heading: str, shown: str) -
         ]
     parts = ("paper", "ours") if kind == "trainable" else ("paper", "ours", "difference")
     rows = _rows(table, frame, heading, kind, parts)
-    last = _last_lines(table, frame, heading) if kind == "task" else {}
-    return [Column(group, heading, parts, rows, **last)]
+    footer = _footer(table, frame, heading) if kind == "task" else {}
+    return [Column(group, heading, parts, rows, **footer)]
 
 
-def _column_beside(table, frame: pd.DataFrame, heading: str) -> Column:
-    """The page's column for one that the paper's table lacks."""
+def _column_beside(table: Table, frame: pd.DataFrame, heading: str) -> Column:
+    """The page's column for a column that the paper's table lacks."""
     rows = _rows(table, frame, heading, "task", ("ours",), apart=True)
-    return Column(
-        BESIDE, heading, ("ours",), rows, **_last_lines(table, frame, heading), apart=True
-    )
+    footer = _footer(table, frame, heading)
+    return Column(BESIDE, heading, ("ours",), rows, **footer, apart=True)
 
 
 def _rows(
-    table, frame, heading: str, kind: str, parts: tuple[str, ...], apart: bool = False
+    table: Table,
+    frame: pd.DataFrame,
+    heading: str,
+    kind: str,
+    parts: tuple[str, ...],
+    apart: bool = False,
 ) -> list[tuple[Field, ...]]:
+    """The fields of a column, row by row."""
     lines = {line.row: line for line in frame[frame["column"] == heading].itertuples()}
-    # The best score is marked, the paper's and ours; for time and size there is no such thing.
+    # The best scores are marked, the paper's and ours; time and size have none.
     scores = lines.values() if kind == "task" else ()
     best = {
         "paper": max((line.paper for line in scores if pd.notna(line.paper)), default=None),
@@ -235,14 +245,14 @@ def _rows(
 
 
 def _difference(line, kind: str) -> str:
-    """Ours less the paper's, with its sign; nothing where one of the two is missing."""
+    """Our value minus the paper's, with a sign; empty if either is missing."""
     if line is None or pd.isna(line.value) or pd.isna(line.paper):
         return ""
     text = f"{line.value - line.paper:+.{4 if kind == 'task' else 1}f}"
     return text.replace("-", _MINUS)
 
 
-def _last_lines(table, frame: pd.DataFrame, heading: str) -> dict[str, str]:
+def _footer(table: Table, frame: pd.DataFrame, heading: str) -> dict[str, str]:
     """A task's floor, the standard error of its evaluation and its number of questions."""
     lines = frame[(frame["column"] == heading) & frame["value"].notna()]
     if lines.empty:
@@ -256,19 +266,20 @@ def _last_lines(table, frame: pd.DataFrame, heading: str) -> dict[str, str]:
     }
 
 
-def _scored(table) -> list:
+def _scored(table: Table) -> list[Cell]:
     """The table's cells that show a task's score."""
     cells = [cell for row in table.rows for cell in (*row.cells, *row.beside)]
     return [cell for cell in cells if cell.kind == "task" and cell.files]
 
 
-def floors(table) -> list[str]:
+def floors(table: Table) -> list[str]:
     """How each floor of a table is reached, in words, each once."""
-    return list(dict.fromkeys(it.how for cell in _scored(table) if (it := frames.floor(cell))))
+    found = (frames.floor(cell) for cell in _scored(table))
+    return list(dict.fromkeys(floor.how for floor in found if floor))
 
 
-def others(table) -> list[str]:
-    """In words: what the evaluations behind a column measured besides the score it shows."""
+def others(table: Table) -> list[str]:
+    """Sentences on the other metrics of the evaluations whose score a column shows."""
     found: dict[tuple[str, str], list[float]] = {}
     for cell in _scored(table):
         for record in (records.read(file, EvalRecord) for file in cell.files):
@@ -282,16 +293,17 @@ def others(table) -> list[str]:
 
 
 def span(values: Iterable[float], form: str) -> str:
-    """The least and the greatest of values, "3 to 5", or the one that all are."""
+    """The least and the greatest value, "3 to 5", or only one if they print the same."""
     shown = dict.fromkeys(f"{value:{form}}" for value in (min(values), max(values)))
     return " to ".join(shown)
 
 
 def order(frame: pd.DataFrame, column: str) -> str | None:
-    """In words: are a task's rows ordered as in the paper? None if no two can be compared.
+    """A sentence on whether a task's rows are ordered as in the paper; None if no two can be
+    compared.
 
-    It counts pairs of rows that the paper's values tell apart, and asks no more: whether a
-    difference is more than noise is not asked here.
+    It counts the pairs of rows whose values differ in the paper. It does not test whether a
+    difference is more than noise.
     """
     lines = frame[frame["column"] == column].dropna(subset=["paper", "value"])
     pairs = [
@@ -302,16 +314,17 @@ def order(frame: pd.DataFrame, column: str) -> str | None:
     if not pairs:
         return None
     same, count = sum(pairs), len(pairs)
-    told = "all" if same == count else "none" if same == 0 else f"{same}"
+    number = "all" if same == count else "none" if same == 0 else f"{same}"
     theirs, ours = (_best(lines, name) for name in ("paper", "value"))
     best = f"best is {ours}" + (" in both" if ours == theirs else f", in the paper {theirs}")
     noun = "pair of rows is" if count == 1 else "pairs of rows are"
-    return f"{column}: {told} of {count} {noun} in the paper's order; {best}."
+    return f"{column}: {number} of {count} {noun} in the paper's order; {best}."
 
 
 def _best(lines: pd.DataFrame, name: str) -> str:
-    """The labels of the rows whose value is the greatest: all of them, where several are equal."""
-    labels = [f"“{it}”" for it in lines.loc[lines[name] == lines[name].max(), "label"]]
+    """The labels of all rows that have the greatest value."""
+    best = lines.loc[lines[name] == lines[name].max(), "label"]
+    labels = [f"“{label}”" for label in best]
     return " and ".join(filter(None, (", ".join(labels[:-1]), labels[-1])))
 
 
@@ -319,8 +332,8 @@ def _best(lines: pd.DataFrame, name: str) -> str:
 
 
 def mixed(name: str, data: Sequence[str], trainings: Sequence[str | os.PathLike]) -> dict[str, Any]:
-    """A mix of training sets, and what its runs took of them: rows an epoch, and over-long rows
-    that they left out. They differ between runs only where a recipe has a max_length of its own."""
+    """A mix of training sets, with the rows per epoch of its runs and the over-long rows that they
+    left out. These differ between runs only if a recipe has a max_length of its own."""
     runs = [records.read(path, TrainRecord) for path in trainings]
     return {
         "name": name,
@@ -362,7 +375,7 @@ def provenance(trained: Sequence[TrainRecord], evaluated: Sequence[EvalRecord]) 
 
 
 def _experts(record: TrainRecord) -> str:
-    """In words: what became of what was frozen."""
+    """In words: whether the frozen parameters were changed."""
     if not record.frozen_sha256.any:
         return "none frozen"
     return "unchanged" if record.frozen_sha256.unchanged else "changed"
@@ -381,7 +394,7 @@ def _processes(trained: Sequence[TrainRecord]) -> list[str]:
 def _resumed(trained: Sequence[TrainRecord]) -> str:
     """In words: how many trainings went on from a checkpoint."""
     times = [record.resumed for record in trained]
-    resumed = len([it for it in times if it])
+    resumed = sum(count > 0 for count in times)
     return f"{resumed} of {len(times)} trainings, {sum(times)} times in all"
 
 

@@ -1,7 +1,7 @@
 """What figures are drawn from: the paper's tables, or files of trainings.
 
-A source says what a job gets as its parameter (`spec`, without file names), which files are the job's
-inputs (`files`, in the order that the spec takes them in), and puts both together (`filled`).
+A source has a job's parameter (`spec`, without file names) and a job's inputs (`files`, in the
+order of the spec), and joins the two (`filled`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FromTables:
-    """The cells of the paper's columns, of those of these tables that the study has."""
+    """The paper's columns of these tables, as far as the study has them."""
 
     numbers: tuple[int | str, ...]
 
@@ -38,7 +38,7 @@ class FromTables:
 
 @dataclass(frozen=True)
 class Trainings:
-    """The trainings of one variant: on which mix, by which recipe, and a file of each seed's."""
+    """The trainings of one variant: its mix, its recipe, and one file per seed."""
 
     mix: str
     recipe: str
@@ -47,7 +47,7 @@ class Trainings:
 
 @dataclass(frozen=True)
 class FromTrainings:
-    """A file of every training: its loss log or its record."""
+    """One file per training: its loss log or its record."""
 
     file: Literal["loss_log", "train_json"]  # as mofe.study.addresses.Addresses calls them
 
@@ -71,11 +71,11 @@ RECORDS = FromTrainings("train_json")
 def by_mix(
     mixes: Mapping[str, Sequence[str]], trainings: Sequence[Trainings]
 ) -> dict[str, dict[str, Sequence[str]]]:
-    """Of every mix its `data` sets (Plan.mixes) and the files of its `trainings`."""
-    return {
-        mix: {"data": data, "trainings": [f for it in trainings if it.mix == mix for f in it.files]}
-        for mix, data in mixes.items()
-    }
+    """The `data` sets of every mix (Plan.mixes), and the files of its `trainings`."""
+    files: dict[str, list[str]] = {mix: [] for mix in mixes}
+    for runs in trainings:
+        files[runs.mix].extend(runs.files)
+    return {mix: {"data": data, "trainings": files[mix]} for mix, data in mixes.items()}
 
 
 def _without_beside(table: Table) -> Table:

@@ -1,9 +1,9 @@
-"""A paper's table with our values in it, as LaTeX, markdown and tidy CSV.
+"""A table of the paper with our values, as LaTeX, Markdown and tidy CSV.
 
-A cell shows our mean over seeds, its standard deviation, and the paper's value in parentheses,
-digit for digit as the paper prints it. Training time in seconds shows no published value: the
-paper's is in hours, and the two are never mixed. Columns that the paper's table lacks stand at its
-right in markdown, under BESIDE, and in the CSV; LaTeX is the paper's table, without them.
+A cell shows our mean over seeds, its standard deviation, and in parentheses the paper's value
+exactly as printed. Training time in seconds is shown without the paper's, which is in hours.
+Columns that the paper's table lacks are at the right in Markdown, under BESIDE, and in the CSV;
+LaTeX has only the paper's columns.
 """
 
 from __future__ import annotations
@@ -23,29 +23,23 @@ from mofe.markdown import plain
 from mofe.markdown import table as markdown_table
 from mofe.records import TrainRecord
 from mofe.report import frames, paper
+from mofe.study.tables import Table
 from mofe.templates import render
 from mofe.units import parameters
 
 BESIDE = "Not in the paper"  # heads the columns that only we have
 
-# What a page 345 pt wide (article, 10 pt) can take: longer texts are broken into lines.
 _TEMPLATE = Path(__file__).with_name("table.tex.jinja")
-_HEADING_WIDTH = 10
-_LABEL_WIDTH, _LABEL_WIDTH_BESIDE_MANY, _MANY = 20, 10, 3
 
 
 def write(
-    table,
+    table: Table,
     unit: frames.Unit,
     tex: str | os.PathLike,
     md: str | os.PathLike,
     csv: str | os.PathLike,
 ) -> None:
-    """Write the three files of a table; none is touched if a result cannot be read.
-
-    Raises:
-        ValueError: see frames.tidy.
-    """
+    """Write the three files of a table. Raises what frames.tidy raises; no file is then changed."""
     frame = frames.tidy(table, unit)
     texts = {tex: latex(table, frame, unit), md: markdown(table, frame, unit), csv: to_csv(frame)}
     for path, text in texts.items():
@@ -53,7 +47,7 @@ def write(
 
 
 def to_csv(frame: pd.DataFrame) -> str:
-    """The tidy frame as CSV; 12 digits hold a parameter count of any model here exactly."""
+    """The tidy frame as CSV. With 12 digits, every count of parameters is exact."""
     return frame.to_csv(index=False, float_format="%.12g", lineterminator="\n")
 
 
@@ -62,15 +56,18 @@ def to_csv(frame: pd.DataFrame) -> str:
 
 @dataclass(frozen=True)
 class Entry:
-    """A cell's texts; empty where there is nothing to say."""
+    """A cell's texts, each of which may be empty.
+
+    ours, sd: our mean and its standard deviation. paper: the published value as printed.
+    """
 
     ours: str = ""
     sd: str = ""
     paper: str = ""
 
 
-def columns(table, unit: frames.Unit) -> list[str]:
-    """The value columns as shown, left to right: time is headed by the unit it is in."""
+def columns(table: Table, unit: frames.Unit) -> list[str]:
+    """The headings of the value columns, left to right. That of time names its unit."""
     kinds = kind_by_column(table)
     return [
         frames.time_column(column, unit) if kinds[column] == "time" else column
@@ -78,23 +75,24 @@ def columns(table, unit: frames.Unit) -> list[str]:
     ]
 
 
-def kind_by_column(table) -> dict[str, str]:
-    """Every heading, ours beside the paper's included -> trainable, time or task."""
+def kind_by_column(table: Table) -> dict[str, str]:
+    """The kind (trainable, time or task) of every column by its heading, those of BESIDE
+    included."""
     return {cell.column: cell.kind for row in table.rows for cell in (*row.cells, *row.beside)}
 
 
-def entries(table, frame: pd.DataFrame, unit: frames.Unit) -> list[list[Entry]]:
-    """The cells of the paper's columns row by row, in the order of ``columns``."""
+def entries(table: Table, frame: pd.DataFrame, unit: frames.Unit) -> list[list[Entry]]:
+    """The cells of the paper's columns row by row, in the order of `columns`."""
     return _entries(table, frame, list(zip(table.columns, columns(table, unit), strict=True)))
 
 
-def entries_beside(table, frame: pd.DataFrame) -> list[list[Entry]]:
-    """The cells of the columns that only we have, row by row."""
+def entries_beside(table: Table, frame: pd.DataFrame) -> list[list[Entry]]:
+    """The cells of the columns that the paper's table lacks, row by row."""
     return _entries(table, frame, list(zip(table.beside, table.beside, strict=True)))
 
 
-def _entries(table, frame: pd.DataFrame, pairs: list[tuple[str, str]]) -> list[list[Entry]]:
-    """pairs: (heading, heading as shown) of each column."""
+def _entries(table: Table, frame: pd.DataFrame, pairs: list[tuple[str, str]]) -> list[list[Entry]]:
+    """The cells of some columns, row by row. pairs: (heading, heading as shown) of each column."""
     kinds = kind_by_column(table)
     lines = {(line.row, line.column): line for line in frame.itertuples(index=False)}
     return [
@@ -107,7 +105,8 @@ def _entries(table, frame: pd.DataFrame, pairs: list[tuple[str, str]]) -> list[l
 
 
 def entry(line, kind: str, number: int | str, label: str) -> Entry:
-    """The texts of one line of the tidy frame (None: no such line) of table ``number``."""
+    """The texts of a cell of table `number`. line: its line of the tidy frame; None if it has
+    none."""
     if line is None:
         return Entry()
     published = paper.printed(number, label, line.column) or ""
@@ -118,10 +117,8 @@ def entry(line, kind: str, number: int | str, label: str) -> Entry:
 
 
 def format_pair(value: float, sd: float, kind: str) -> tuple[str, str]:
-    """A value and its standard deviation to the same decimals; no deviation for one seed.
-
-    Parameters have none: they are counted, and equal for all seeds.
-    """
+    """A value and its standard deviation with the same number of decimals. One seed has no
+    deviation, and neither have parameters, whose number is the same for all seeds."""
     if kind == "trainable":
         return parameters(value), ""
     decimals = 4 if kind == "task" else _decimals(value)
@@ -129,15 +126,14 @@ def format_pair(value: float, sd: float, kind: str) -> tuple[str, str]:
 
 
 def _decimals(time: float) -> int:
-    """Three digits of a time are worth reading, whichever unit it is in; at most 3 decimals."""
+    """The number of decimals that show three digits of a time; at most 3."""
     return min(3, max(0, 2 - math.floor(math.log10(time)))) if time > 0 else 0
 
 
-def shown_labels(table) -> list[tuple[str, ...]]:
-    """The rows' labels with repeated parents blank, as the paper prints them.
-
-    A label is a parent if others follow it. Counts ("0 | 2 | 2") are values and are repeated.
-    """
+def shown_labels(table: Table) -> list[tuple[str, ...]]:
+    """The rows' labels as the paper prints them: a label is blank if the row above has the same
+    label and the same labels left of it. Last labels and counts ("0 | 2 | 2") are always
+    printed."""
     shown, previous = [], ()
     for row in table.rows:
         texts = list(row.labels)
@@ -150,16 +146,10 @@ def shown_labels(table) -> list[tuple[str, ...]]:
     return shown
 
 
-def headings(table, unit: frames.Unit) -> list[tuple[str, str]]:
-    """(group, heading) of the paper's columns, label columns first; the group is empty if there is
-    none.
-
-    Where a group is one column wide and only repeats its heading ("MedMCQA" over "MedMCQA"), the
-    group is dropped.
-
-    Raises:
-        ValueError: the table's header does not span its columns.
-    """
+def headings(table: Table, unit: frames.Unit) -> list[tuple[str, str]]:
+    """(group, heading) of the paper's columns, label columns first. The group is empty if there is
+    none, or if it only repeats the heading ("MedMCQA" over "MedMCQA"). Raises ValueError where the
+    table's header does not span its columns."""
     own = [*table.label_headings, *columns(table, unit)]
     groups = [text for text, width in table.header for _ in range(width)] or [""] * len(own)
     if len(groups) != len(own):
@@ -170,10 +160,10 @@ def headings(table, unit: frames.Unit) -> list[tuple[str, str]]:
     return [("" if group == heading else group, heading) for group, heading in pairs]
 
 
-def note(table, frame: pd.DataFrame, unit: frames.Unit) -> str:
-    """How to read a cell, in one or two sentences."""
+def note(table: Table, frame: pd.DataFrame, unit: frames.Unit) -> str:
+    """How to read a cell, in one to three sentences."""
     seeds = int(frame["seeds"].max(skipna=True)) if frame["seeds"].notna().any() else 0
-    # Untuned models have no seed, so even in a study of several some values are of one run.
+    # Untuned models have no seed, so even a study of several seeds has values from one run.
     mean = f"mean ± standard deviation over {seeds} seeds, or one run" if seeds > 1 else "one run"
     published = frame["paper"].notna().any()
     theirs = "; in parentheses the paper's value" if published else ""
@@ -181,13 +171,13 @@ def note(table, frame: pd.DataFrame, unit: frames.Unit) -> str:
     if unit != "hours" and "time" in kind_by_column(table).values():
         theirs = "; the paper's, in hours, is not comparable" if published else ""
         sentences.append(f"Training time is in seconds{theirs}.")
-    if _shared(table):
+    if _on_several_gpus(table):
         sentences.append("Training time is of all GPUs that computed a row together, added up.")
     return " ".join(sentences)
 
 
-def _shared(table) -> bool:
-    """Whether a training time is of more than one process."""
+def _on_several_gpus(table: Table) -> bool:
+    """Whether several processes computed a training whose time is shown."""
     timed = [cell for row in table.rows for cell in row.cells if cell.kind == "time"]
     runs = (
         records.read(path, TrainRecord)
@@ -199,6 +189,11 @@ def _shared(table) -> bool:
 
 
 # --- LaTeX ------------------------------------------------------------------------------------
+
+_HEADING_WIDTH = 10  # characters of a heading in one line
+# (characters of a label in one line, points between columns), so that a table fits into a page of
+# 345 pt (article, 10 pt): with up to two columns of values, and with more of them
+_FEW_COLUMNS, _MANY_COLUMNS = (20, 5), (10, 2.5)
 
 _LATEX = str.maketrans(
     {
@@ -236,21 +231,21 @@ def escape(text: str) -> str:
     return text.translate(_LATEX)
 
 
-def latex(table, frame: pd.DataFrame, unit: frames.Unit) -> str:
-    """A table float that needs the booktabs package and nothing else, within a page's width.
+def latex(table: Table, frame: pd.DataFrame, unit: frames.Unit) -> str:
+    """A table float within a page's width. It needs the booktabs package and nothing else.
 
-    Ours and the paper's values have a column each under their common heading, so that digits align
-    whatever stands beside them.
+    Our value and the paper's have a LaTeX column each under their common heading, so that digits
+    are aligned.
     """
-    columns, many = _latex_columns(table, unit), len(table.columns) >= _MANY
-    room = _LABEL_WIDTH_BESIDE_MANY if many else _LABEL_WIDTH
-    labels = [[_lines(text, room) for text in texts] for texts in shown_labels(table)]
+    columns = _latex_columns(table, unit)
+    label_width, column_gap = _FEW_COLUMNS if len(table.columns) <= 2 else _MANY_COLUMNS
+    labels = [[_lines(text, label_width) for text in texts] for texts in shown_labels(table)]
     return render(
         _TEMPLATE,
         filters={"tex": escape},
         table=table,
         note=note(table, frame, unit),
-        column_gap=2.5 if many else 5,
+        column_gap=column_gap,
         columns=columns,
         groups=_latex_groups(columns),
         blocks=any(texts and not texts[0] for texts in labels),
@@ -260,10 +255,10 @@ def latex(table, frame: pd.DataFrame, unit: frames.Unit) -> str:
 
 @dataclass(frozen=True)
 class LatexColumn:
-    """A column as the template sets it.
+    """A column of the table, which is one or two columns in LaTeX.
 
-    group, heading: its headings, the lower one in lines. align: l or c. width: of how many of
-    LaTeX's columns it is made, 2 for a value of ours beside the paper's.
+    group: its upper heading. heading: its lower heading, line by line. align: l or c. width: its
+    number of LaTeX columns, 2 for our value and the paper's.
     """
 
     group: str
@@ -272,18 +267,20 @@ class LatexColumn:
     width: int
 
 
-def _latex_columns(table, unit: frames.Unit) -> list[LatexColumn]:
-    """All columns: words are aligned left; counts and the headings of values are centred."""
-    labels, columns = len(table.label_headings), []
-    for at, (group, heading) in enumerate(headings(table, unit)):
-        words = at < labels and not all(row.labels[at].isdigit() for row in table.rows)
+def _latex_columns(table: Table, unit: frames.Unit) -> list[LatexColumn]:
+    """All columns of the table. Labels are aligned left if they are words, and centred if they are
+    counts; headings of values are centred."""
+    columns = []
+    for index, (group, heading) in enumerate(headings(table, unit)):
+        is_label = index < len(table.label_headings)
+        words = is_label and not all(row.labels[index].isdigit() for row in table.rows)
         lines = _lines(heading, _HEADING_WIDTH)
-        columns.append(LatexColumn(group, lines, "l" if words else "c", 1 if at < labels else 2))
+        columns.append(LatexColumn(group, lines, "l" if words else "c", 1 if is_label else 2))
     return columns
 
 
 def _latex_groups(columns: list[LatexColumn]) -> list[tuple[str, int, int]]:
-    """(group, its first of LaTeX's columns from 1, its last); none where no column has a group."""
+    """(group, its first LaTeX column, its last), counted from 1; empty if no column has a group."""
     groups, last = [], 0
     for group, members in itertools.groupby(columns, key=lambda column: column.group):
         first, last = last + 1, last + sum(column.width for column in members)
@@ -292,15 +289,16 @@ def _latex_groups(columns: list[LatexColumn]) -> list[tuple[str, int, int]]:
 
 
 def _lines(text: str, width: int) -> list[str]:
-    """Text in lines of at most ``width`` characters where it has spaces or hyphens to break at."""
+    """Text in lines of at most `width` characters, broken at spaces and hyphens; longer words
+    stay."""
     return textwrap.wrap(text, width, break_long_words=False)
 
 
-# --- markdown ---------------------------------------------------------------------------------
+# --- Markdown ---------------------------------------------------------------------------------
 
 
-def markdown(table, frame: pd.DataFrame, unit: frames.Unit) -> str:
-    """The table in GitHub's markdown, with a group in front of its heading: "Model: General"."""
+def markdown(table: Table, frame: pd.DataFrame, unit: frames.Unit) -> str:
+    """The table in GitHub's Markdown, with a group in front of its heading: "Model: General"."""
     pairs = [*headings(table, unit), *((BESIDE, text) for text in table.beside)]
     heads = [plain(f"{group}: {text}" if group else text) for group, text in pairs]
     count = len(table.label_headings)
@@ -319,7 +317,7 @@ def markdown(table, frame: pd.DataFrame, unit: frames.Unit) -> str:
     return f"{title}\n\n{body}\n\n{note(table, frame, unit)}\n"
 
 
-def _markdown_entry(it: Entry) -> str:
-    published = f"({it.paper})" if it.paper else ""
-    ours = f"{it.ours} ± {it.sd}" if it.sd else it.ours
+def _markdown_entry(entry: Entry) -> str:
+    published = f"({entry.paper})" if entry.paper else ""
+    ours = f"{entry.ours} ± {entry.sd}" if entry.sd else entry.ours
     return " ".join(filter(None, (ours, published)))

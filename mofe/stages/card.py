@@ -1,4 +1,4 @@
-"""The card of an exported model: what it was made from, how it was trained, what it scores."""
+"""The card of an exported model: what it was made from, how it was trained, and its scores."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,8 +23,8 @@ def card(
 ) -> str:
     """The model card (README.md), from the records of the trainings and evaluations that exist.
 
-    params: Plan.params.export; names: of merge, stages and seed; total: number of parameters; merge:
-    the manifest of the merge, None for a dense model.
+    params: Plan.params.export; names: of merge, stages and seed; total: number of parameters;
+    merge: the manifest of the merge, None for a dense model.
     """
     trainings = [records.read(file, TrainRecord) for file in params["trainings"]]
     scores = [records.read(f, EvalRecord) for f in params["evaluations"] if Path(f).exists()]
@@ -52,6 +52,6 @@ def _yaml(value: Any) -> str:
 
 
 def _commits(manifests: Sequence[str]) -> dict[str, str]:
-    """The commit that was really fetched of each of the hub's repositories, by their manifests."""
+    """The commit that was fetched of each repository of the hub, from the manifests."""
     fetched = [records.read(file, HubManifest) for file in manifests if Path(file).exists()]
     return {manifest.repo: manifest.commit for manifest in fetched}

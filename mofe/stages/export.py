@@ -28,10 +28,10 @@ def export(
     names: Mapping[str, Any],
     out: Path,
 ) -> str:
-    """Write a variant as a checkpoint, a Mixtral or a dense model: sharded safetensors, configuration,
-    tokenizer, card.
+    """Write a variant as the checkpoint of a Mixtral or a dense model: sharded safetensors,
+    configuration, tokenizer, card.
 
-    merge, trained as in evaluate_variant; params: Plan.params.export; names: of merge, stages and
+    merge, trained: as in evaluate_variant. params: Plan.params.export. names: of merge, stages and
     seed. Weights are stored in the merge's dtype. Returns a line for the user.
     """
     model = plain(merge, [parse(stage) for stage in params["chain"]], trained)
@@ -49,8 +49,8 @@ def export(
 def plain(merge: str, chain: Sequence[Method], trained: Sequence[str]) -> nn.Module:
     """The variant as a plain model, without adapters or split experts, in float32, on the CPU.
 
-    A quantised last stage has no plain form of equal weights; its NF4 weights are expanded, which
-    changes no value, and what was trained is laid over or merged into those.
+    If the last stage is quantised, its NF4 weights are expanded, which changes no value. Its
+    trained parameters then replace or are merged into these.
     """
     if not (chain and chain[-1].is_quantized):
         return methods.merge_and_unload(load.variant(merge, chain, trained))
@@ -62,7 +62,7 @@ def plain(merge: str, chain: Sequence[Method], trained: Sequence[str]) -> nn.Mod
 
 
 def _through_nf4(model: nn.Module, method: Method) -> nn.Module:
-    """The model with the values that its weights have once the method has quantised them."""
+    """The model with its weights' values after the method has quantised them."""
     import bitsandbytes as bnb  # costs seconds to import, and only QLoRA needs it
 
     weights = dict(model.named_parameters())
@@ -70,7 +70,7 @@ def _through_nf4(model: nn.Module, method: Method) -> nn.Module:
     if hasattr(quantised, "get_base_model"):
         quantised = quantised.get_base_model()
     for name, module in quantised.named_modules():
-        # peft wraps a target's layer: "...q_proj.base_layer" is the "...q_proj" of the plain model
+        # peft wraps a targeted layer: "...q_proj.base_layer" is "...q_proj" in the plain model
         name = name.removesuffix(".base_layer")
         if isinstance(module, SplitExperts):
             for part in ("gate_up", "down"):
@@ -82,14 +82,15 @@ def _through_nf4(model: nn.Module, method: Method) -> nn.Module:
 
 
 def _plain_stack(stack: nn.Module, part: str) -> torch.Tensor:
-    """A stack's matrices of a part, (experts, out, in)."""
+    """A stack's matrices of one part (gate_up or down), (experts, out, in)."""
     if isinstance(stack, QuantizedStack):
         return torch.stack([expanded(layer) for layer in getattr(stack, f"{part}s")])
     return getattr(stack, part).detach()
 
 
 def _filled(config, weights: Mapping[str, torch.Tensor]) -> nn.Module:
-    """A Mixtral of this configuration with these weights, none of which may be missing."""
+    """A Mixtral of this configuration with these weights. Raises ValueError where weights are
+    missing or unknown."""
     model = load.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     missing, unexpected = model.load_state_dict(dict(weights), strict=False)
     tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
@@ -102,7 +103,7 @@ def _filled(config, weights: Mapping[str, torch.Tensor]) -> nn.Module:
 
 
 def push(*, model: str, repo: str, out: Path) -> str:
-    """Upload an exported model to a private repository of the user's, with the user's own token.
+    """Upload an exported model to a private repository of the user, with the user's token.
 
     Raises PermissionError where there is no token.
     """

@@ -1,7 +1,7 @@
 """Merging: mergekit-moe's Mixtral of a base model and its experts (section 3.1).
 
-mergekit decides what the Mixtral is, its configuration and its router; all its other weights are
-the dense models' own and stay where they are (mofe/models/manifest.py).
+mergekit makes the configuration and the router. All other weights are those of the dense models and
+stay in their files (mofe/models/manifest.py).
 """
 
 import shutil
@@ -23,7 +23,7 @@ from mofe.models.files import TOKENIZER_FILES
 
 
 class Router(MixtralMoE):
-    """mergekit's Mixtral without the weights that its sources hold: configuration and router."""
+    """mergekit's Mixtral without the weights that its sources have: configuration and router."""
 
     def name(self) -> str:
         return "Router"
@@ -31,16 +31,16 @@ class Router(MixtralMoE):
     def write_model(
         self, out_path, config, merge_options, router_weights, shared_router_weights=None
     ):
-        """router_weights: (experts, hidden) for each layer."""
+        """router_weights: one tensor (experts, hidden) per layer."""
         base, dtype = config.base_model.config(), dtype_from_name(config.dtype)
         mixtral = self._generate_config(base, len(config.experts), None, config.experts_per_token)
         mixtral.torch_dtype = dtype
         mixtral.save_pretrained(out_path)
-        gates = {
-            self._router_weight_name(layer): gate.to(dtype).contiguous()
-            for layer, gate in enumerate(router_weights)
+        router = {
+            self._router_weight_name(layer): weight.to(dtype).contiguous()
+            for layer, weight in enumerate(router_weights)
         }
-        save_file(gates, Path(out_path) / manifest.ROUTER, {"format": "pt"})
+        save_file(router, Path(out_path) / manifest.ROUTER, {"format": "pt"})
 
 
 ALL_OUTPUT_ARCHITECTURES.append(Router())  # `build` looks architectures up there
@@ -49,12 +49,13 @@ ALL_OUTPUT_ARCHITECTURES.append(Router())  # `build` looks architectures up ther
 def merge(params: Mapping[str, Any], out: Path) -> str:
     """Store a Mixtral in `out`: its configuration, router, manifest, and the base's tokenizer.
 
-    params: Plan.params.merge. Attention, embeddings and norms are the base's, each slot's FFN its
-    expert's, as the merge's dtype rounds them; the router starts from the hidden states of the
-    slots' prompts ("hidden" gates, section 3.2). Returns a line for the user. Raises
-    IncompatibleModels before anything is merged where the models do not fit together, and
-    ValueError where two slots get the same gate, or a slot none: mergekit only warns, and the
-    router could not tell those experts apart.
+    params: Plan.params.merge. Attention, embeddings and norms are those of the base, and each
+    slot's FFN is that of its expert, rounded to the merge's dtype. The router starts from the
+    hidden states of the slots' prompts ("hidden" gates, section 3.2). Returns a line for the user.
+
+    Raises IncompatibleModels where the models do not fit together, before anything is merged.
+    Raises ValueError where two slots get the same row of the router, or a slot gets an empty one:
+    mergekit only warns, and the router could not distinguish those experts.
     """
     preflight.check(
         [(params["base"], slot["model"]) for slot in params["slots"]],
@@ -63,12 +64,12 @@ def merge(params: Mapping[str, Any], out: Path) -> str:
     )
     if params["gate_mode"] == "random":
         torch.manual_seed(params["seed"])
-    # Identical experts are meant: the model is trained after merging.
+    # Identical experts are intended: the model is trained after merging.
     options = MergeOptions(copy_tokenizer=False)
     build(mergekit_config(params), str(out), options, device="cpu", allow_all_same=True)
     if params["gate_mode"] != "random":
-        _refuse_equal_gates(out)
-    # mergekit would save the tokenizer as it used it, padding on the left.
+        _refuse_equal_rows(out)
+    # mergekit would save the tokenizer with the padding that it used, on the left.
     for name in TOKENIZER_FILES:
         if (file := Path(params["base"]) / name).exists():
             shutil.copy(file, out / name)
@@ -77,7 +78,8 @@ def merge(params: Mapping[str, Any], out: Path) -> str:
 
 
 def mergekit_config(params: Mapping[str, Any], architecture: str = "router") -> MoEMergeConfig:
-    """What mergekit is asked for. architecture: "mixtral" stands for the whole checkpoint."""
+    """mergekit's configuration of a merge. architecture: "mixtral" gives the complete
+    checkpoint."""
     return MoEMergeConfig.model_validate(
         {
             "base_model": params["base"],
@@ -97,10 +99,12 @@ def mergekit_config(params: Mapping[str, Any], architecture: str = "router") -> 
     )
 
 
-def _refuse_equal_gates(out: Path) -> None:
-    for name, gates in load_file(out / manifest.ROUTER).items():
-        gates = gates.float()
-        if len(gates.unique(dim=0)) < len(gates) or not gates.any(dim=1).all():
+def _refuse_equal_rows(out: Path) -> None:
+    """Raises ValueError where a layer's router has equal or empty rows; each row is one
+    expert's."""
+    for name, weight in load_file(out / manifest.ROUTER).items():
+        rows = weight.float()
+        if len(rows.unique(dim=0)) < len(rows) or not rows.any(dim=1).all():
             raise ValueError(
                 f"models.*.gates: {out.name} has equal or empty gates in {name}; give each slot "
                 "prompts that end in words of its own"

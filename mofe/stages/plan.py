@@ -1,7 +1,7 @@
 """The plan: what a study will take, before a GPU-hour is spent (rule `plan`).
 
-Parameters are counted on the real modules too, without their weights (on the meta device), and must be
-those of mofe/study/methods.py.
+Parameters are also counted on the real modules, without weights (on the meta device). The counts
+must equal those of mofe/study/methods.py.
 """
 
 from collections.abc import Mapping
@@ -29,10 +29,8 @@ MIXTURE_KEYS = ("num_local_experts", "num_experts_per_tok")
 
 
 def write(*, config: Mapping[str, Any], markdown_file: Path, json_file: Path) -> str:
-    """Write the forecast of a study (its merged configuration); returns a summary in a few lines.
-
-    Raises ConfigError where a model's shape is not known, RuntimeError where the parameters of the
-    real modules are not those that were estimated with.
+    """Write the forecast of a study. config: its merged configuration. Returns a summary in a few
+    lines. Raises ConfigError where a model's shape is not known, and what `check_counts` raises.
     """
     costs = Costs(Plan(load_study(config)))
     found = forecast(costs, figures.inputs(costs.plan), check_counts(costs))
@@ -42,7 +40,7 @@ def write(*, config: Mapping[str, Any], markdown_file: Path, json_file: Path) ->
 
 
 def count_on_modules(shape: Shape, method: Method) -> tuple[int, int]:
-    """(all, trained) parameters of the real model under a method, without its weights."""
+    """(all, trained) parameters of the real model under a method. No weights are made."""
     sizes = {name: value for name, value in asdict(shape).items() if value is not None}
     dense = not shape.num_local_experts
     for name in MIXTURE_KEYS if dense else ("attention_bias",):
@@ -53,13 +51,14 @@ def count_on_modules(shape: Shape, method: Method) -> tuple[int, int]:
             if dense
             else MixtralForCausalLM(MixtralConfig(**sizes))
         )
-        model = methods.apply(model, method)
+        # 4-bit weights cannot be made on the meta device, and are as many as the others
+        model = methods.apply(model, method.unquantized())
     everything = sum(p.numel() for p in model.parameters())
     return everything, sum(p.numel() for p in parameters.trained(model).values())
 
 
 def check_counts(costs: Costs) -> int:
-    """Count every trained model of the study on the real modules; returns how many kinds there are.
+    """Count every trained model of the study on the real modules. Returns the number of kinds.
 
     Raises RuntimeError where the modules and mofe/study/methods.py disagree.
     """

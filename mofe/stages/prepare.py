@@ -16,21 +16,21 @@ from mofe.files import write_atomic
 def prepare(params: dict[str, Any], rows_file: Path, counts_file: Path) -> str:
     """Write a training set as parquet (`prompt`, `answer`: str) and the counts of its rows.
 
-    params: Plan.params.data. A prompt that occurs twice is used once, and one that the task's test
-    set has too is dropped. Raw text has an empty prompt. Equal parameters give equal rows. Returns
-    a line for the user. The counts are a TaskCounts, or for raw text a TextCounts.
-    Raises ValueError where a row is not of its schema, or where fewer rows are left than the study
-    asks for.
+    params: Plan.params.data. A prompt that occurs twice is used once, and a prompt that is in the
+    task's test set is dropped. Raw text has an empty prompt. Equal parameters give equal rows. The
+    counts are a TaskCounts, or for raw text a TextCounts. Returns a line for the user. Raises
+    ValueError where a row does not fit its schema, or where fewer rows are left than the study asks
+    for.
     """
     data, source = params["data"], params["source"]
     rows = sources.load(source, data["subset"], data["split"], params["mirror"])
     counts = {"read": len(rows)}
     if data["task"]:
-        whole = tasks.complete(params["task"], rows)
-        part = tasks.training_part(params["task"], whole)
+        complete = tasks.complete(params["task"], rows)
+        part = tasks.training_part(params["task"], complete)
         labelled = list(tasks.render(params["task"], part))
-        counts["incomplete"] = len(rows) - len(whole)
-        counts |= {"held_out": len(whole) - len(part), "unlabelled": len(part) - len(labelled)}
+        counts["incomplete"] = len(rows) - len(complete)
+        counts |= {"held_out": len(complete) - len(part), "unlabelled": len(part) - len(labelled)}
         distinct = list(reversed(dict(reversed(labelled)).items()))
         counts["duplicate"] = len(labelled) - len(distinct)
         tested = _test_prompts(params["task"])

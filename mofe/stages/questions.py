@@ -1,8 +1,9 @@
-"""A benchmark's questions as models are asked them, in tokens: made by lm-eval, once a task and
+"""A benchmark's questions in tokens, as models are asked them: made by lm-eval, once per task and
 tokenizer.
 
-lm-eval reads, renders and orders the questions; this takes longer than a small model takes to answer
-them, and no variant changes them. They are kept as parquet, a row for each AskedQuestion.
+lm-eval reads, renders and orders the questions. That takes longer than a small model takes to
+answer them, and gives the same for every variant. So they are stored as parquet, one row per
+AskedQuestion.
 """
 
 import hashlib
@@ -27,13 +28,13 @@ STORED = {
     str: pa.string(),
     int: pa.int64(),
     tuple[str, ...]: pa.list_(pa.string()),
-    list[int]: pa.list_(pa.int32()),  # tokens, and places in them
+    list[int]: pa.list_(pa.int32()),  # tokens, and positions in them
     list[list[int]]: pa.list_(pa.list_(pa.int32())),
 }
 
 
 def _type(annotation: Any) -> Any:
-    """A field's type without None and without what else is said of it."""
+    """A field's type without None and without annotations."""
     if get_origin(annotation) is UnionType or get_origin(annotation) is Union:
         annotation = next(kind for kind in get_args(annotation) if kind is not type(None))
     return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
@@ -42,13 +43,13 @@ def _type(annotation: Any) -> Any:
 COLUMNS = pa.schema(
     {name: STORED[_type(field.annotation)] for name, field in AskedQuestion.model_fields.items()}
 )
-# The file's metadata where lm-eval scores the task by `acc_norm` too.
+# The file's metadata if lm-eval also scores the task by `acc_norm`.
 NORMED = {b"acc_norm": b"true"}
 
 
 def make(*, params: Mapping[str, Any], tokenizer: str, out: Path) -> str:
-    """Write the questions of a task. params: Plan.params.task; tokenizer: a model's folder. Returns a
-    line for the user. Raises as `build` does."""
+    """Write the questions of a task. params: Plan.params.task; tokenizer: a model's folder. Returns
+    a line for the user. Raises as `build` does."""
     found = build(params, load.tokenizer(tokenizer))
     sink = pa.BufferOutputStream()
     schema = COLUMNS.with_metadata(NORMED) if tasks.has_norm(params) else COLUMNS
@@ -64,24 +65,24 @@ def read(file: str | Path) -> list[AskedQuestion]:
 
 
 def has_norm(file: str | Path) -> bool:
-    """Whether the task is scored by `acc_norm` too."""
+    """Whether lm-eval also scores the task of these questions by `acc_norm`."""
     return NORMED.items() <= (pq.read_schema(file).metadata or {}).items()
 
 
 def build(params: Mapping[str, Any], tokenizer) -> list[AskedQuestion]:
     """Every question, in lm-eval's order.
 
-    Raises ValueError for a task that is not scored as `mofe.stages.evaluate` scores, for a question without
-    one right option, and where an answer's tokens cannot be told from its prompt's; besides, what
+    Raises ValueError for a task that mofe.stages.evaluate cannot score, for a question without
+    exactly one right option, and for an answer that adds no token to its prompt. Raises also what
     mofe.tasks.build raises.
     """
     found = []
     for name, task in tasks.build(params).items():
         _check(params["name"], name, task)
         task.build_all_requests()
-        asked = [it.args for it in task.instances]
-        chosen = task.OUTPUT_TYPE == "multiple_choice"
-        if chosen:
+        asked = [instance.args for instance in task.instances]
+        is_choice = task.OUTPUT_TYPE == "multiple_choice"
+        if is_choice:
             encoded = encode(tokenizer, asked)
         else:
             prompts = tokenizer([prompt for prompt, _ in asked])["input_ids"]
@@ -90,7 +91,7 @@ def build(params: Mapping[str, Any], tokenizer) -> list[AskedQuestion]:
             instances, tokens = zip(*group, strict=True)
             doc, (prompt, settings) = instances[0].doc, instances[0].args
             ids, starts = zip(*tokens, strict=True)
-            given = _choice(task, doc) if chosen else _words(task, doc, settings)
+            given = _choice(task, doc) if is_choice else _free_text(task, doc, settings)
             found.append(
                 AskedQuestion(
                     task=name,
@@ -109,6 +110,7 @@ def _number(pair) -> int:
 
 
 def _choice(task, doc: Mapping[str, Any]) -> dict[str, Any]:
+    """What an AskedQuestion of multiple choice has besides its tokens."""
     options, target = task.doc_to_choice(doc), task.doc_to_target(doc)
     target = options.index(target) if target in options else target
     if not isinstance(target, int) or not 0 <= target < len(options):
@@ -119,15 +121,17 @@ def _choice(task, doc: Mapping[str, Any]) -> dict[str, Any]:
     return {"options": options, "target": target}
 
 
-def _words(task, doc: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+def _free_text(task, doc: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What an AskedQuestion of free text has besides its tokens."""
     stops, most = greedy(settings)
     reference, row = task.doc_to_target(doc), json.dumps(doc, default=str)
     return {"reference": reference, "row": row, "stops": list(stops), "most": most}
 
 
 def _check(key: str, name: str, task) -> None:
-    """Whether mofe.stages.evaluate's scores are this task's: of a choice lm-eval's `acc`, of an answer in
-    words `f1` and `exact` by the task file's process_results."""
+    """Raises ValueError for a task that mofe.stages.evaluate cannot score. Multiple choice is
+    scored by lm-eval's `acc`, free text by `f1` and `exact` from the task file's
+    process_results."""
     scores, own = set(task.aggregation()), task.config.process_results
     if task.OUTPUT_TYPE == "multiple_choice":
         several = task.multiple_input or task.multiple_target or "acc_mutual_info" in scores
@@ -143,17 +147,18 @@ def _check(key: str, name: str, task) -> None:
 
 
 def encode(tokenizer, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int], int]]:
-    """(tokens of context + continuation, where the continuation starts), as lm-eval splits it.
+    """(tokens of context + continuation, where the continuation starts) per pair, as lm-eval splits
+    it.
 
     Raises ValueError for a context without a token, and for a continuation that adds none.
     """
     contexts = list(dict.fromkeys(context for context, _ in pairs))
     lengths = dict(zip(contexts, map(len, tokenizer(contexts)["input_ids"]), strict=True))
-    whole = tokenizer([context + continuation for context, continuation in pairs])["input_ids"]
-    for ids, (context, continuation) in zip(whole, pairs, strict=True):
+    texts = tokenizer([context + continuation for context, continuation in pairs])["input_ids"]
+    for ids, (context, continuation) in zip(texts, pairs, strict=True):
         if not 0 < lengths[context] < len(ids):
             raise ValueError(f"tasks: {continuation!r} adds no token after {context[-40:]!r}")
-    return [(ids, lengths[context]) for ids, (context, _) in zip(whole, pairs, strict=True)]
+    return [(ids, lengths[context]) for ids, (context, _) in zip(texts, pairs, strict=True)]
 
 
 def greedy(settings: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:

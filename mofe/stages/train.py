@@ -1,4 +1,5 @@
-"""The trainings of a study: a stage of a variant, a dense expert, and the mini study's base model."""
+"""The trainings of a study: a stage of a variant, a dense expert, and the mini study's base
+model."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,13 +39,15 @@ def train_variant(
     checkpoint: Path,
     sharding: Sharding = "none",
 ) -> str:
-    """Train one stage of a variant and store what was trained, with its record.
+    """Train one stage of a variant, and store the trained parameters and the record.
 
-    merge: the merge's folder; parents, chain: files of trained parameters and methods of the stages before, first stage
-    first; params: Plan.params.stage; names: of merge and stages, for the record; checkpoint: a
-    folder for this training alone, from which an interrupted one goes on. Called by every process
-    of the job; the first one writes. Returns a line for the user. Raises RuntimeError where a
-    frozen parameter changed, Interrupted on a signal.
+    merge: the merge's folder. parents, chain: the files of trained parameters and the methods of
+    the stages before, first stage first. params: Plan.params.stage. names: of merge and stages, for
+    the record. checkpoint: a folder for this training alone, from which an interrupted training
+    goes on.
+
+    Every process of the job calls this; the first one writes. Returns a line for the user. Raises
+    RuntimeError where a frozen parameter changed, and Interrupted on a signal.
     """
     set_seed(seed)
     model, method = load.variant(merge, [parse(stage) for stage in chain], parents), parse(params)
@@ -121,9 +124,9 @@ def pretrain(
 def _fit_recorded(
     model, method, origin, pairs, params, seed, checkpoint, inputs, sharding="none", **hashed
 ) -> tuple[dict[str, Any], Checkpoint]:
-    """Fit. Returns what train.json says (all of a TrainRecord but the names) and the checkpoint.
-    `hashed` is what else the result depends on, for its config_hash."""
-    stamp = provenance.stamp()  # what fails here fails before the training
+    """Train a model. Returns the values of train.json (a TrainRecord without its names) and the
+    checkpoint. hashed: what else the result depends on, for its config_hash."""
+    stamp = provenance.stamp()  # first, so that a failure comes before the training
     tokenizer = load.tokenizer(origin)
     rows = tokens.tokenize(pairs, tokenizer, params["training"]["max_length"])
     training = _with_micro_batch(model, method, params["training"], rows, sharding)
@@ -160,13 +163,15 @@ def _with_micro_batch(
     rows: tokens.Rows,
     sharding: Sharding,
 ) -> dict[str, Any]:
-    """The training's keys with a number for micro_batch "auto", as the plan chooses it, but for this
-    job's own GPUs. The job's parameters keep "auto", so that other GPUs make no other job."""
+    """The training's keys with a number for micro_batch "auto", chosen as in the plan but for the
+    GPUs that this job got. The job's parameters keep "auto", so other GPUs do not make it another
+    job."""
     device, usable = devices.current(), None
     if device.type == "cuda":
         usable = hardware.usable(torch.cuda.get_device_properties(device).total_memory)
     shape = Shape.of(model.config.to_dict())
-    # what a micro-batch may have: they are cut by length, and rows of one kind have like lengths
+    # A micro-batch may consist of the rows with the largest share of labelled tokens, since rows
+    # are batched by length and rows of one kind have similar lengths.
     shares = (a / n for a, n in zip(rows.answers, rows.lengths, strict=True))
     labelled = max(shares, default=memory.CHOICES)
     processes = parallel.processes()
@@ -191,8 +196,8 @@ def _store_dense(
         model = store.unsharded(model, lambda: methods.apply(load.checkpoint(origin), method))
     if parallel.rank() == 0:
         out.mkdir(parents=True, exist_ok=True)
-        # Merges are all that reads an expert, and its dtype is theirs where it is not float32
-        # (Plan.params.expert_dtype): rounded here or there, a merge's weights are the same.
+        # Only merges read an expert. Its dtype is float32 or theirs (Plan.params.expert_dtype), so
+        # a merge's weights are the same whether they are rounded here or there.
         dtype = getattr(torch, params.get("dtype", "float32"))
         methods.merge_and_unload(model).to(dtype).save_pretrained(out)
         load.tokenizer(origin).save_pretrained(out)

@@ -111,9 +111,11 @@ def _slots(study: Study) -> Iterator[str]:
     for name, mixture in study.mixtures.items():
         total = sum(mixture.experts.values())
         merge = study.merged_by(name)
+        own = mixture.merge.experts_per_token is not None
+        key = f"mixtures.{name}.merge.experts_per_token" if own else "merge.experts_per_token"
         if total < merge.experts_per_token:
             yield (
-                f"mixtures.{name}.experts: {total} expert(s), but merge.experts_per_token is "
+                f"mixtures.{name}.experts: {total} expert(s), but {key} is "
                 f"{merge.experts_per_token}; add experts"
             )
         for expert, count in mixture.experts.items():

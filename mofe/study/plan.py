@@ -241,11 +241,15 @@ class Plan:
         return Variant(origin, tuple(Stage(m, r) for m, r in row.train.items()))
 
     def _refuse_equal_names(self):
-        """Names are looked up, never parsed, so two artefacts must not share one."""
+        """Names are looked up, never parsed, so no two artefacts may share one: neither two origins
+        (merges, dense models) nor two variants of them."""
         rows = [row for table in self.study.tables.values() for row in table.rows.values()]
-        seen: dict[str, Variant] = {}
-        for shown in (self.variant(row) for row in rows):
-            for variant in (*shown.parents, shown):
-                if seen.setdefault(variant.key, variant) != variant:
-                    clash = f"tables: two different variants would both be stored as {variant.key}"
-                    raise ConfigError([f"{clash}; rename one of their models, mixes or recipes"])
+        shown = [self.variant(row) for row in rows]
+        variants = [variant for last in shown for variant in (*last.parents, last)]
+        named = [(variant.origin.name, variant.origin) for variant in shown]
+        named += [(variant.key, variant) for variant in variants]
+        seen: dict[str, Moe | Dense | Variant] = {}
+        for name, artefact in named:
+            if seen.setdefault(name, artefact) != artefact:
+                clash = f"tables: two different models would both be stored as {name}"
+                raise ConfigError([f"{clash}; rename one of their models, mixes or recipes"])
