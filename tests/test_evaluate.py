@@ -160,8 +160,8 @@ def test_a_prompt_without_room_for_an_answer_loses_its_beginning(tmp_path, tiny)
         found = {**row("mofe_finance_open", number), **words, "ids": [ids], "starts": [len(ids)]}
         built.append(AskedQuestion(**found))
     told = evaluate.score(scorer.model, tokenizer, built, {"harness": ["mofe_finance_open"]})
-    assert [it.prompt_cut for it in told] == [lost, 0] and lost > 0
-    assert [it.generated for it in told] == theirs.generate_until(requests)
+    assert [answer.prompt_cut for answer in told] == [lost, 0] and lost > 0
+    assert [answer.generated for answer in told] == theirs.generate_until(requests)
     with pytest.raises(
         ValueError, match=r"an answer of 24 tokens .* leaves the model's 24 no room"
     ):
@@ -185,7 +185,7 @@ def test_a_question_without_room_loses_its_beginning(tmp_path, tiny):
         tokens = {"ids": list(ids), "starts": list(starts)}
         built.append(AskedQuestion(**row("x", number), **choice, **tokens))
     told = evaluate.score(scorer.model, tokenizer, built, {})
-    assert [it.prompt_cut for it in told] == [lost, 0] and lost > 0
+    assert [answer.prompt_cut for answer in told] == [lost, 0] and lost > 0
     with pytest.raises(ValueError, match="leaves the model's 24 no room"):
         scorer.loglikelihoods(questions.encode(tokenizer, [("which", " " + long)]))
 

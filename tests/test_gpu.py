@@ -134,7 +134,7 @@ def test_a_trained_model_is_evaluated_as_it_was_trained(tiny, data, tmp_path, ba
 def test_options_of_one_context_are_read_as_each_alone(tiny):
     scorer = evaluate.AnswerScorer(evaluate.ready(tiny / "moe4a", [], []))
     asked = [([5, 9, 7, *range(12, 12 + i), 20 + i], 3) for i in range(6)]
-    alone = [scorer.loglikelihoods([it])[0] for it in asked]
+    alone = [scorer.loglikelihoods([request])[0] for request in asked]
     assert scorer.loglikelihoods(asked) == pytest.approx(alone, rel=0.02)
 
 

@@ -33,12 +33,12 @@ REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture
 def online(monkeypatch):
-    with fake_hub.running() as it:
-        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, it.url)
+    with fake_hub.running() as server:
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, server.url)
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "ENDPOINT", it.url)
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
         monkeypatch.setattr("time.sleep", lambda seconds: None)  # the client's waits between tries
-        yield it
+        yield server
 
 
 def wanted(repo="org/name", kind="dataset", revision="main", files=("*.parquet",), sample=None):
@@ -388,7 +388,7 @@ def test_every_row_of_a_training_set_is_accounted_for(tmp_path):
 # --------------------------------------------------------------------------------- the workflow
 
 
-def publish_world(it: fake_hub.Hub, tiny: Path, plan: Plan) -> None:
+def publish_world(server: fake_hub.Hub, tiny: Path, plan: Plan) -> None:
     """The generated world's data sets and a tiny Llama, at the addresses that the study pins."""
     for name, repository in plan.repositories.items():
         folder = tiny / "a" if repository.kind == "model" else tiny / "world" / name
@@ -400,7 +400,7 @@ def publish_world(it: fake_hub.Hub, tiny: Path, plan: Plan) -> None:
         if repository.revision == "refs/convert/parquet":
             (content,) = (files[p] for p in files if p.startswith("data/train-"))
             files = {"default/train/0000.parquet": content}
-        it.publish(repository.kind, name, repository.revision, files)
+        server.publish(repository.kind, name, repository.revision, files)
 
 
 def test_prefetch_then_everything_without_the_hub(tiny, tmp_path, monkeypatch):
@@ -413,11 +413,11 @@ def test_prefetch_then_everything_without_the_hub(tiny, tmp_path, monkeypatch):
     overlay.write_text(yaml.safe_dump(changed))
     run = ["--cores", "2", "--configfile", str(CONFIG), str(overlay)]
     run += ["--config", f"results={tmp_path}/r", f"hub={tmp_path}/hub", "--"]
-    with fake_hub.running() as it:
-        monkeypatch.setenv("HF_ENDPOINT", it.url)
+    with fake_hub.running() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
         monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # as on a cluster; the prefetch lifts it
-        publish_world(it, tiny, plan)
+        publish_world(server, tiny, plan)
         told = snakemake(*run, "prefetch").stderr
         assert told.index("to download: ") < told.index("rule fetch_repository"), "sizes come first"
         stated = json.loads((tmp_path / "hub/sizes.json").read_text())
@@ -426,9 +426,9 @@ def test_prefetch_then_everything_without_the_hub(tiny, tmp_path, monkeypatch):
         for repo in plan.repositories:
             record = json.loads((tmp_path / f"hub/{repo}.json").read_text())
             assert record["commit"] and record["files"]
-        before = it.requests.copy()
+        before = server.requests.copy()
         snakemake(*run, "prefetch")
-        assert it.requests == before, "what was fetched is not asked for again"
+        assert server.requests == before, "what was fetched is not asked for again"
     prepared = [f"{tmp_path}/r/data/{name}.parquet" for name in names]
     snakemake(*run, *prepared, f"{tmp_path}/r/experts/tinyllama")
     assert all(Path(file).is_file() for file in prepared)

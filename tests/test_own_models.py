@@ -93,10 +93,10 @@ class Own:
 
 @pytest.fixture(scope="module")
 def own(tiny, tmp_path_factory) -> Own:
-    it = Own(tmp_path_factory.mktemp("own"), load.tokenizer(tiny / "a"))
-    it.exported = f"{it.results}/models/ours_1code-1law-1tuned/quiz_mofe/s0"
-    it.run(f"{it.results}/table8.csv", it.exported)
-    return it
+    study = Own(tmp_path_factory.mktemp("own"), load.tokenizer(tiny / "a"))
+    study.exported = f"{study.results}/models/ours_1code-1law-1tuned/quiz_mofe/s0"
+    study.run(f"{study.results}/table8.csv", study.exported)
+    return study
 
 
 def test_a_table_of_ones_own(own):

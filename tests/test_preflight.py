@@ -68,7 +68,7 @@ def refused(base: Path, expert: Path, **options) -> str:
         ({"vocab_size": 2000}, "vocab_size is 2000"),
         ({"kind": MistralConfig}, "model_type is mistral, the base models.ours has llama"),
     ],
-    ids=lambda it: next(iter(it)) if isinstance(it, dict) else "",
+    ids=lambda case: next(iter(case)) if isinstance(case, dict) else "",
 )
 def test_an_expert_unlike_its_base(tmp_path, base, changes, told):
     sentence = refused(base, other(tmp_path / "expert", base, **changes))

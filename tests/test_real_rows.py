@@ -109,13 +109,13 @@ def test_training_is_recorded(study):
 def test_every_row_that_was_read_is_accounted_for(study):
     counts = {p.stem: json.loads(p.read_text()) for p in study.glob("data/*.json")}
     assert set(counts) == {"mmlu", "medmcqa", "sujet", "medical_corpus", "multi_news"}
-    for it in counts.values():
-        left = it["usable"] + it["duplicate"] + it["also_in_test"]
-        if "pieces" in it:
-            assert it["pieces"] == left
+    for counted in counts.values():
+        left = counted["usable"] + counted["duplicate"] + counted["also_in_test"]
+        if "pieces" in counted:
+            assert counted["pieces"] == left
         else:
-            assert it["read"] == left + it["held_out"] + it["unlabelled"]
-        assert it["sampled"] == 48 <= it["usable"] and it["characters"] > 48
+            assert counted["read"] == left + counted["held_out"] + counted["unlabelled"]
+        assert counted["sampled"] == 48 <= counted["usable"] and counted["characters"] > 48
     assert counts["medical_corpus"]["read"] == 60, "the sample"
     assert counts["multi_news"]["read"] == 30 and counts["multi_news"]["pieces"] >= 90
     assert 0 < counts["sujet"]["held_out"] < counts["sujet"]["read"] / 2

@@ -263,9 +263,9 @@ def test_the_finance_split_parts_distinct_prompts(rows, seed):
         assert row["options"][row["gold"]] == row["answer"] + end
     assert finance.part(data, "test", seed)["inputs"] == parts["test"]["inputs"]
     opened = {which: finance.open_part(data, which, seed) for which in ("train", "test")}
-    asked = [text for it in (*opened.values(), parts["test"]) for text in it["inputs"]]
+    asked = [text for part in (*opened.values(), parts["test"]) for text in part["inputs"]]
     assert len(asked) == len(set(asked)), "no row is in two of these"
-    assert all(kind == "qa" for it in opened.values() for kind in it["task_type"])
+    assert all(kind == "qa" for part in opened.values() for kind in part["task_type"])
     assert opened["train"]["inputs"] == [
         row["inputs"] for row in parts["train"] if row["task_type"] == "qa"
     ]

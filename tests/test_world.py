@@ -330,9 +330,11 @@ def test_corpus_tokens(made):
 
 def test_vignettes_have_their_share():
     items = worlds.testing_exam(World(vignettes=0.1), worlds.MEDICAL)
-    asked = [it for it in items if "never" in it.options]
+    asked = [item for item in items if "never" in item.options]
     assert len(asked) / len(items) == pytest.approx(0.1, abs=0.001)
-    assert not [it for it in worlds.testing_exam(World(), worlds.GENERAL) if "never" in it.options]
+    assert not [
+        item for item in worlds.testing_exam(World(), worlds.GENERAL) if "never" in item.options
+    ]
 
 
 @pytest.mark.parametrize(
