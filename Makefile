@@ -1,5 +1,4 @@
-# One command each: `make mini` runs the study in miniature, `make test` the tests. Both set
-# everything up first; a second call finds it done.
+# `make mini` runs the study in miniature, `make test` the tests. The first call sets everything up.
 PYTHON ?= python3
 SEEDS ?=
 OVERLAY ?=
@@ -13,7 +12,7 @@ space := $(subst ,, )
 seeds = $(if $(SEEDS),--config seeds=$(subst $(space),$(comma),$(strip $(SEEDS))))
 overlay = $(if $(OVERLAY),--configfile config.yaml profiles/mini/study.yaml $(OVERLAY))
 
-# What only the benchmarks need goes beside the locked environment, not into it.
+# Packages that only the benchmarks need are installed beside the locked environment.
 BENCH_PACKAGES ?= .venv/bench
 QUICK ?=
 bench = PYTHONPATH=$(BENCH_PACKAGES) $(BIN)/python benchmarks
@@ -36,7 +35,7 @@ test: .venv/ready latex slurm
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slurm"
 	$(BIN)/python -m pytest -m slurm
 
-# Ratios want a machine that does nothing else. Real rows are read from MOFE_SHARED.
+# Run it on an idle machine, because it compares times. Real rows are read from MOFE_SHARED.
 bench: $(BENCH_PACKAGES)/ready
 	$(bench)/training.py $(if $(QUICK),--quick)
 	$(bench)/evaluation.py $(if $(QUICK),--quick)
@@ -50,7 +49,7 @@ $(BENCH_PACKAGES)/ready: benchmarks/requirements.txt .venv/ready
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --target $(BENCH_PACKAGES) --no-deps -r benchmarks/requirements.txt
 	touch $@
 
-# Tables of keys and records, the schemas: from the code's own descriptions.
+# Tables of keys and records, and the schemas, from the descriptions in the code.
 docs: .venv/ready
 	$(BIN)/python docs/generate
 
@@ -65,7 +64,7 @@ format: .venv/ready
 	$(BIN)/ruff format
 	$(BIN)/snakefmt Snakefile rules
 
-# uv installs the pinned packages in parallel and compiles their bytecode, all by hash.
+# uv checks the pinned packages by hash, installs them in parallel and compiles their bytecode.
 .venv/ready: requirements.lock envs/installer.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv

@@ -54,9 +54,9 @@ def preload(*names: str) -> None:
     """Import what the forks will use: modules, or "module:name" for what a module loads late."""
     for name in names:
         module, _, attribute = name.partition(":")
-        it = importlib.import_module(module)
+        found = importlib.import_module(module)
         if attribute:
-            getattr(it, attribute)
+            getattr(found, attribute)
 
 
 def forked(function: Callable, *arguments) -> Any:

@@ -119,24 +119,24 @@ def harness_task(scoring: str, file: Path) -> dict:
 # ------------------------------------------------------------------------------- who answers
 
 
-def ask_ours(it: dict) -> dict:
+def ask_ours(checkpoint: dict) -> dict:
     """Making the questions and evaluating one model: seconds of both, of the first alone, and every
     question's (log-likelihoods, whether correct)."""
     from mofe import records
     from mofe.stages import questions as asking
     from mofe.stages.evaluate import evaluate_variant
 
-    with tempfile.TemporaryDirectory(dir=it["folder"]) as folder:
+    with tempfile.TemporaryDirectory(dir=checkpoint["folder"]) as folder:
         questions, asked = Path(folder) / "questions.jsonl.gz", Path(folder) / "asked.parquet"
         started = time.perf_counter()
-        asking.make(params=it["params"], tokenizer=it["merge"], out=asked)
+        asking.make(params=checkpoint["params"], tokenizer=checkpoint["merge"], out=asked)
         made = time.perf_counter() - started
         evaluate_variant(
-            merge=it["merge"],
+            merge=checkpoint["merge"],
             trained=[],
             chain=[],
             asked=str(asked),
-            params=it["params"],
+            params=checkpoint["params"],
             names={"moe": "measured", "stages": "none", "seed": 0},
             record=Path(folder) / "record.json",
             questions=questions,
@@ -146,20 +146,20 @@ def ask_ours(it: dict) -> dict:
     return {
         "seconds": seconds,
         "questions_seconds": made,
-        "answers": [(list(it.loglikelihoods), it.correct) for it in answers],
+        "answers": [(list(answer.loglikelihoods), answer.correct) for answer in answers],
     }
 
 
-def ask_harness(it: dict, batch: int) -> dict:
+def ask_harness(checkpoint: dict, batch: int) -> dict:
     """lm_eval's evaluation, likewise."""
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
-    manager = TaskManager(include_path=it["tasks"], include_defaults=False)
+    manager = TaskManager(include_path=checkpoint["tasks"], include_defaults=False)
     started = time.perf_counter()
     found = simple_evaluate(
         model="hf",
-        model_args=f"pretrained={it['merge']},dtype=float32",
+        model_args=f"pretrained={checkpoint['merge']},dtype=float32",
         tasks=[TASK],
         batch_size=batch,
         device="cuda" if has_gpu() else "cpu",
@@ -172,16 +172,23 @@ def ask_harness(it: dict, batch: int) -> dict:
     return {"seconds": seconds, "answers": answers}
 
 
-def command_ours(it: dict) -> dict:
-    return launch("python", __file__, "--ours", json.dumps(it))
+def command_ours(checkpoint: dict) -> dict:
+    return launch("python", __file__, "--ours", json.dumps(checkpoint))
 
 
-def command_harness(it: dict, batch: int, device: str) -> dict:
-    with tempfile.TemporaryDirectory(dir=it["folder"]) as out:
+def command_harness(checkpoint: dict, batch: int, device: str) -> dict:
+    with tempfile.TemporaryDirectory(dir=checkpoint["folder"]) as out:
         return launch(
             *("lm_eval", "run", "--model", "hf", "--tasks", TASK, "--log_samples"),
-            *("--model_args", f"pretrained={it['merge']},dtype=float32"),
-            *("--include_path", it["tasks"], "--batch_size", str(batch), "--device", device),
+            *("--model_args", f"pretrained={checkpoint['merge']},dtype=float32"),
+            *(
+                "--include_path",
+                checkpoint["tasks"],
+                "--batch_size",
+                str(batch),
+                "--device",
+                device,
+            ),
             *("--output_path", out),
         )
 
@@ -193,16 +200,16 @@ def compare(
     name: str, identical: bool, turns: int, questions: int, batches: list[int], device: str
 ) -> dict:
     with tempfile.TemporaryDirectory() as folder:
-        it = forked(prepare, name, identical, Path(folder), questions)
-        tried = {batch: forked(ask_harness, it, batch)["seconds"] for batch in batches}
+        checkpoint = forked(prepare, name, identical, Path(folder), questions)
+        tried = {batch: forked(ask_harness, checkpoint, batch)["seconds"] for batch in batches}
         batch = min(tried, key=tried.get)
         calls, commands = [], []
         for _ in range(turns):
-            calls.append((forked(ask_ours, it), forked(ask_harness, it, batch)))
-            commands.append((command_ours(it), command_harness(it, batch, device)))
+            calls.append((forked(ask_ours, checkpoint), forked(ask_harness, checkpoint, batch)))
+            commands.append((command_ours(checkpoint), command_harness(checkpoint, batch, device)))
     ours, theirs = calls[0][0]["answers"], calls[0][1]["answers"]
     return {
-        "shape": it["shape"],
+        "shape": checkpoint["shape"],
         "questions": len(ours),
         "batch_seconds": tried,
         "batch": batch,
@@ -266,7 +273,7 @@ def main() -> None:
     result = f"evaluation-{'gpu' if on_gpu else 'cpu'}"
     result, found = f"quick-{result}" if quick else result, {}
     for name, kind in cases[:1] if quick else cases:
-        found[f"{name}, {kind}"] = it = compare(
+        found[f"{name}, {kind}"] = result = compare(
             name,
             EXPERTS[kind],
             1 if quick else arguments.turns,
@@ -275,11 +282,11 @@ def main() -> None:
             "cuda" if on_gpu else "cpu",
         )
         print(
-            f"{name}, {kind}: {it['questions']} questions, lm_eval takes "
-            f"{it['call']['ratio']['median']:.2f} times as long, as a command "
-            f"{it['command']['ratio']['median']:.2f} times, for a further model "
-            f"{it['again']['ratio']['median']:.2f} times; {it['judged_otherwise']} judged otherwise, "
-            f"log-likelihoods within {it['largest_difference']:.1e}",
+            f"{name}, {kind}: {result['questions']} questions, lm_eval takes "
+            f"{result['call']['ratio']['median']:.2f} times as long, as a command "
+            f"{result['command']['ratio']['median']:.2f} times, for a further model "
+            f"{result['again']['ratio']['median']:.2f} times; {result['judged_otherwise']} judged otherwise, "
+            f"log-likelihoods within {result['largest_difference']:.1e}",
             flush=True,
         )
         # written as it grows: this takes long

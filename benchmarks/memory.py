@@ -171,11 +171,11 @@ def compare(size: str, methods: list[str]) -> list[dict]:
     return found
 
 
-def row(it: dict) -> str:
+def row(entry: dict) -> str:
     """A comparison as one line, in MiB."""
-    estimate, measured = it["estimate"], it["measured"]
+    estimate, measured = entry["estimate"], entry["measured"]
     return (
-        f"{it['size']} {it['experts']} experts {it['method']:8} estimate {mib(estimate):>9} MiB  "
+        f"{entry['size']} {entry['experts']} experts {entry['method']:8} estimate {mib(estimate):>9} MiB  "
         f"measured {mib(measured):>9} MiB  {estimate / measured - 1:+.1%}"
     )
 
@@ -191,7 +191,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=MEASURED, default=list(MEASURED))
     parser.add_argument("--out", help="a JSON file for the record")
     arguments = parser.parse_args()
-    found = [it for size in arguments.sizes for it in compare(size, arguments.methods)]
+    found = [entry for size in arguments.sizes for entry in compare(size, arguments.methods)]
     record = {"trainings": found, **provenance.stamp()}
     if arguments.out:
         write_atomic(arguments.out, json.dumps(record, indent=2) + "\n")

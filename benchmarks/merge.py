@@ -83,18 +83,18 @@ def merge_mergekit(config: str, out: str) -> float:
     return time.perf_counter() - started
 
 
-def measure(side: str, it: dict, command: bool) -> dict:
+def measure(side: str, sources: dict, command: bool) -> dict:
     """One merge: seconds, bytes written and, of a command, peak memory."""
     with tempfile.TemporaryDirectory() as folder:
         out = str(Path(folder) / "out")
         if side == "ours" and command:
-            done = launch("python", __file__, "--ours", json.dumps([it["params"], out]))
+            done = launch("python", __file__, "--ours", json.dumps([sources["params"], out]))
         elif side == "ours":
-            done = {"seconds": forked(merge_ours, it["params"], out)}
+            done = {"seconds": forked(merge_ours, sources["params"], out)}
         elif command:
-            done = launch("mergekit-moe", it["config"], out, "--device", "cpu")
+            done = launch("mergekit-moe", sources["config"], out, "--device", "cpu")
         else:
-            done = {"seconds": forked(merge_mergekit, it["config"], out)}
+            done = {"seconds": forked(merge_mergekit, sources["config"], out)}
         files = [file for file in Path(out).rglob("*") if file.is_file() and not file.is_symlink()]
         return done | {"bytes": sum(file.stat().st_size for file in files)}
 
@@ -102,12 +102,12 @@ def measure(side: str, it: dict, command: bool) -> dict:
 def compare(size: str, turns: int) -> dict:
     sides, found = ("ours", "mergekit"), {}
     with tempfile.TemporaryDirectory() as folder:
-        it = forked(prepare, size, Path(folder))
+        sources = forked(prepare, size, Path(folder))
         for how in ("call", "command"):
             runs = {side: [] for side in sides}
             for _ in range(turns):
                 for side in sides:
-                    runs[side].append(measure(side, it, how == "command"))
+                    runs[side].append(measure(side, sources, how == "command"))
             times = {side: [run["seconds"] for run in runs[side]] for side in sides}
             found[how] = times | {"ratio": ratio(times["mergekit"], times["ours"])}
     found["peak_bytes"] = {s: max(run["peak_bytes"] for run in runs[s]) for s in sides}
@@ -135,11 +135,11 @@ def main() -> None:
     sizes = arguments.sizes or (["rows"] if arguments.quick else ["rows", "tinyllama"])
     found = {}
     for size in sizes:
-        found[size] = it = compare(size, 1 if arguments.quick else arguments.turns)
+        found[size] = result = compare(size, 1 if arguments.quick else arguments.turns)
         print(
-            f"{size}: mergekit takes {it['call']['ratio']['median']:.2f} times as long, as a command "
-            f"{it['command']['ratio']['median']:.2f} times; bytes "
-            f"{it['bytes_written']}, peak {it['peak_bytes']}",
+            f"{size}: mergekit takes {result['call']['ratio']['median']:.2f} times as long, as a command "
+            f"{result['command']['ratio']['median']:.2f} times; bytes "
+            f"{result['bytes_written']}, peak {result['peak_bytes']}",
             flush=True,
         )
     name = "quick-merge" if arguments.quick else "merge"

@@ -53,31 +53,37 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     yield ""
 
 
-def times(it: dict[str, Any] | None) -> str:
+def times(ratio: dict[str, Any] | None) -> str:
     """A ratio with its range: "2.51 (2.40-2.60)"; of one pair without."""
-    if it is None:
+    if ratio is None:
         return ""
-    if it["pairs"] == 1:
-        return f"{it['median']:.2f}"
-    return f"{it['median']:.2f} ({it['min']:.2f}-{it['max']:.2f})"
+    if ratio["pairs"] == 1:
+        return f"{ratio['median']:.2f}"
+    return f"{ratio['median']:.2f} ({ratio['min']:.2f}-{ratio['max']:.2f})"
 
 
 def machine(record: dict[str, Any]) -> str:
-    it = record["hardware"]
-    what = ", ".join(it["gpus"]) or f"{it['cores']} cores of an {it['cpu']}"
+    hardware = record["hardware"]
+    what = ", ".join(hardware["gpus"]) or f"{hardware['cores']} cores of an {hardware['cpu']}"
     threads = f", {record['threads']} thread(s) each" if "threads" in record else ""
-    load = f", load average {it['load_average'][0]} at the end" if "load_average" in it else ""
+    load = (
+        f", load average {hardware['load_average'][0]} at the end"
+        if "load_average" in hardware
+        else ""
+    )
     commit, _, changes = record["git_revision"].partition("+")
     with_changes = " with changes that were not committed" if changes else ""
     return f"{what}{threads}{load}; revision `{commit[:12]}`{with_changes}"
 
 
 def entries(size: dict[str, Any], mixture: str) -> Entries:
-    return {(it["system"], it["method"]): it for it in size["mixtures"].get(mixture, [])}
+    return {
+        (entry["system"], entry["method"]): entry for entry in size["mixtures"].get(mixture, [])
+    }
 
 
-def speed(it: dict[str, Any]) -> float:
-    return median(it["tokens_per_second"])
+def speed(entry: dict[str, Any]) -> float:
+    return median(entry["tokens_per_second"])
 
 
 # ----------------------------------------------------------------------------------- training
@@ -109,7 +115,7 @@ def _settings(size: dict[str, Any]) -> str:
     """How the others ran, where they did."""
     if "trl_best" not in size:
         return ""
-    tried = ", ".join(f"{how} {it:,.0f}" for how, it in size["trl_settings"].items())
+    tried = ", ".join(f"{how} {speed:,.0f}" for how, speed in size["trl_settings"].items())
     return (
         f" The Trainer takes {size['trainer_rows']} rows a forward pass. TRL's fastest setting was "
         f"{size['trl_best']} (tokens/s: {tried})."
@@ -119,30 +125,30 @@ def _settings(size: dict[str, Any]) -> str:
 def _training_rows(size: dict[str, Any], memory: Sequence[str]) -> Iterator[list[str]]:
     for mixture in (m for m in MIXTURES if m in size["mixtures"]):
         found = entries(size, mixture)
-        for (system, method), it in found.items():
+        for (system, method), entry in found.items():
             if system != "mofe":
                 continue
             name = f"{mixture}, {METHODS[method]}"
-            if "failed" in it:
-                yield [name, it["failed"], *[""] * (len(memory) + 6)]
+            if "failed" in entry:
+                yield [name, entry["failed"], *[""] * (len(memory) + 6)]
                 continue
             yield [
                 name,
-                f"{speed(it):,.0f}",
-                f"{it['utilisation']:.0%}",
-                str(it["rows_at_once"]),
-                *(units.mib(it[what]) for what in memory),
+                f"{speed(entry):,.0f}",
+                f"{entry['utilisation']:.0%}",
+                str(entry["rows_at_once"]),
+                *(units.mib(entry[what]) for what in memory),
                 *(_theirs(found, other, method) for other in ("trainer", "trl")),
-                times(it.get("over_mofe")),
+                times(entry.get("over_mofe")),
                 f"{_by_flops(found, method):.2f}" if method != "mofe" else "",
             ]
 
 
 def _theirs(found: Entries, system: str, method: str) -> str:
-    it = found.get((system, method))
-    if it is None:
+    entry = found.get((system, method))
+    if entry is None:
         return "cannot" if method not in (*STOCK, FOLDED) else ""
-    return it.get("failed") or times(it.get("over_ours"))
+    return entry.get("failed") or times(entry.get("over_ours"))
 
 
 def _by_flops(found: Entries, method: str) -> float:
@@ -153,11 +159,11 @@ def _by_flops(found: Entries, method: str) -> float:
 def first_losses(record: dict[str, Any]) -> str:
     """How far the systems' first losses lie apart, where they are to be the same."""
     apart = [
-        abs(it["losses"][0] - found["mofe", method]["losses"][0])
+        abs(entry["losses"][0] - found["mofe", method]["losses"][0])
         for size in record["sizes"].values()
         for found in (entries(size, mixture) for mixture in size["mixtures"])
-        for (system, method), it in found.items()
-        if system != "mofe" and method != "qlora" and "over_ours" in it
+        for (system, method), entry in found.items()
+        if system != "mofe" and method != "qlora" and "over_ours" in entry
     ]
     return f"{max(apart):.1e}" if apart else "not compared"
 
@@ -182,9 +188,9 @@ def hours(record: dict[str, Any]) -> Iterator[str]:
         for label, spec in specs.items():
             ((mix, recipe),) = spec.train.items()
             tokens = sum(study.data[d].rows * study.data[d].tokens for d in plan.mix(mix))
-            it = entries(size, spec.mixture).get(("mofe", recipe), {})
-            if "tokens_per_second" in it:
-                seconds = study.training.epochs * tokens / speed(it)
+            entry = entries(size, spec.mixture).get(("mofe", recipe), {})
+            if "tokens_per_second" in entry:
+                seconds = study.training.epochs * tokens / speed(entry)
                 taken[spec.mixture, recipe] = seconds / 3600
             theirs = paper.printed(number, label, "Training Time(hr)")
             printed[spec.mixture, recipe] = float(theirs) if theirs else None
@@ -213,17 +219,17 @@ def evaluation(record: dict[str, Any]) -> Iterator[str]:
     ]
     rows = [
         [
-            f"{name}, lm_eval in batches of {it['batch']}",
-            f"{it['questions']}",
-            f"{it['questions'] / median(it['call']['ours']):,.0f}",
-            times(it["call"]["ratio"]),
-            times(it["command"]["ratio"]),
-            times(it["again"]["ratio"]),
-            *(units.mib(it["peak_bytes"][side]) for side in ("ours", "lm_eval")),
-            str(it["judged_otherwise"]),
-            f"{it['largest_difference']:.0e}",
+            f"{name}, lm_eval in batches of {size['batch']}",
+            f"{size['questions']}",
+            f"{size['questions'] / median(size['call']['ours']):,.0f}",
+            times(size["call"]["ratio"]),
+            times(size["command"]["ratio"]),
+            times(size["again"]["ratio"]),
+            *(units.mib(size["peak_bytes"][side]) for side in ("ours", "lm_eval")),
+            str(size["judged_otherwise"]),
+            f"{size['largest_difference']:.0e}",
         ]
-        for name, it in record["sizes"].items()
+        for name, size in record["sizes"].items()
     ]
     yield from table(head, rows)
 
@@ -234,13 +240,13 @@ def merging(record: dict[str, Any]) -> Iterator[str]:
     rows = [
         [
             TITLES[name],
-            f"{median(it['call']['ours']):.1f}",
-            times(it["call"]["ratio"]),
-            times(it["command"]["ratio"]),
-            *(units.mib(it["peak_bytes"][side]) for side in ("ours", "mergekit")),
-            *(f"{it['bytes_written'][side] / 1e6:,.1f}" for side in ("ours", "mergekit")),
+            f"{median(size['call']['ours']):.1f}",
+            times(size["call"]["ratio"]),
+            times(size["command"]["ratio"]),
+            *(units.mib(size["peak_bytes"][side]) for side in ("ours", "mergekit")),
+            *(f"{size['bytes_written'][side] / 1e6:,.1f}" for side in ("ours", "mergekit")),
         ]
-        for name, it in record["sizes"].items()
+        for name, size in record["sizes"].items()
     ]
     yield from table(head, rows)
 
@@ -286,7 +292,9 @@ def targets(
     if gpu and (size := gpu["sizes"].get("tinyllama_512")):
         where = ", ".join(gpu["hardware"]["gpus"])
         found = {mixture: entries(size, mixture)["mofe", "mofe"] for mixture in size["mixtures"]}
-        speeds = {mixture: speed(it) for mixture, it in found.items() if "failed" not in it}
+        speeds = {
+            mixture: speed(entry) for mixture, entry in found.items() if "failed" not in entry
+        }
         if "large" in speeds:
             what = f"{where}: MoFE's tokens/s"
             yield judged(what, {"large": speeds["large"]}, 35_000, True)
@@ -296,8 +304,8 @@ def targets(
         for what, *target in methods_targets(size):
             yield judged(f"{where}: {what}", *target)
     if evaluate:
-        ratios = {name: it["call"]["ratio"]["median"] for name, it in evaluate["sizes"].items()}
-        other = sum(it["judged_otherwise"] for it in evaluate["sizes"].values())
+        ratios = {name: size["call"]["ratio"]["median"] for name, size in evaluate["sizes"].items()}
+        other = sum(size["judged_otherwise"] for size in evaluate["sizes"].values())
         what = f"evaluation over lm_eval ({other} questions judged otherwise)"
         yield judged(what, ratios, 2.0, True)
 
@@ -305,7 +313,7 @@ def targets(
 def over(size: dict[str, Any], system: str, method: str, key: str) -> dict[str, float]:
     """A training's ratio of one of summarise's keys, by mixture, where it was measured."""
     its = {m: entries(size, m).get((system, method), {}).get(key) for m in size["mixtures"]}
-    return {mixture: it["median"] for mixture, it in its.items() if it}
+    return {mixture: ratio["median"] for mixture, ratio in its.items() if ratio}
 
 
 def methods_targets(size: dict[str, Any]) -> Iterator[tuple[str, dict[str, float], float, bool]]:
@@ -364,16 +372,22 @@ def figure(record: dict[str, Any], file: Path) -> None:
 
 def _bars(axis, found: Entries) -> None:
     methods = [m for m in METHODS if ("mofe", m) in found]
-    measured = {key: it for key, it in found.items() if "tokens_per_second" in it}
+    measured = {key: entry for key, entry in found.items() if "tokens_per_second" in entry}
     systems = [system for system in SYSTEMS if any(system == s for s, _ in measured)]
     width = 0.8 / len(systems)
     for at, system in enumerate(systems):
         label, colour = SYSTEMS[system]
         have = [(i, measured[system, m]) for i, m in enumerate(methods) if (system, m) in measured]
-        values = [speed(it) for _, it in have]
+        values = [speed(entry) for _, entry in have]
         spread = [
-            [v - min(it["tokens_per_second"]) for v, (_, it) in zip(values, have, strict=True)],
-            [max(it["tokens_per_second"]) - v for v, (_, it) in zip(values, have, strict=True)],
+            [
+                v - min(entry["tokens_per_second"])
+                for v, (_, entry) in zip(values, have, strict=True)
+            ],
+            [
+                max(entry["tokens_per_second"]) - v
+                for v, (_, entry) in zip(values, have, strict=True)
+            ],
         ]
         places = [place + (at - (len(systems) - 1) / 2) * width for place, _ in have]
         axis.barh(places, values, width, color=colour, label=label)
@@ -415,7 +429,10 @@ def page() -> Iterator[str]:
             continue
         yield f"## {title}"
         yield ""
-        versions = (f"{it} {record['versions'][it]}" for it in ("trl", "transformers", "torch"))
+        versions = (
+            f"{package} {record['versions'][package]}"
+            for package in ("trl", "transformers", "torch")
+        )
         yield f"{machine(record)}; {', '.join(versions)}."
         yield ""
         if any("trl_best" in size for size in record["sizes"].values()):

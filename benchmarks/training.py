@@ -424,9 +424,9 @@ def best_for_trl(size: Size, shape: Shape, rows, settings) -> tuple[str, dict[st
     speeds: dict[str, float] = defaultdict(float)
     for _ in range(1 if size.warm_up else 2):
         for name, chosen in settings.items():
-            it = forked(run, "trl", size, shape, "mofe", rows, chosen)
-            if "failed" not in it:
-                speeds[name] = max(speeds[name], *map(_speed, it["laps"]))
+            result = forked(run, "trl", size, shape, "mofe", rows, chosen)
+            if "failed" not in result:
+                speeds[name] = max(speeds[name], *map(_speed, result["laps"]))
     return max(speeds, key=speeds.get, default=next(iter(settings))), dict(speeds)
 
 
@@ -462,8 +462,8 @@ def compare(name: str, arguments: argparse.Namespace) -> Iterator[dict]:
         runs = defaultdict(list)
         for turn in range(arguments.turns):
             for system, method in cases(size, arguments.methods, turn < arguments.others):
-                it = forked(run, system, size, shape, method, rows, tried.get(best))
-                runs[system, method].append(it)
+                result = forked(run, system, size, shape, method, rows, tried.get(best))
+                runs[system, method].append(result)
         record["mixtures"][mixture] = summarise(record, shape, runs)
         for line in lines(name, mixture, record["mixtures"][mixture]):
             print(line, flush=True)
@@ -476,16 +476,16 @@ def summarise(record: dict, shape: Shape, runs: dict) -> list[dict]:
     for (system, method), its in runs.items():
         entry = {"system": system, "method": method}
         found.append(entry)
-        if any("failed" in it for it in its):
-            entry["failed"] = next(it["failed"] for it in its if "failed" in it)
+        if any("failed" in result for result in its):
+            entry["failed"] = next(result["failed"] for result in its if "failed" in result)
             continue
-        laps = [lap for it in its for lap in it["laps"]]
+        laps = [lap for result in its for lap in result["laps"]]
         speeds = [_speed(lap) for lap in laps]
         middle = sorted(speeds)[len(speeds) // 2]
         flops = flops_per_token(shape, method, record["mean_length"], record["answer_share"])
         entry |= {
             "tokens_per_second": speeds,
-            "peak_bytes": max(it["peak_bytes"] for it in its),
+            "peak_bytes": max(result["peak_bytes"] for result in its),
             "flops_per_token": flops,
             "utilisation": middle * flops / record["matmul_flops"],
             "losses": its[0]["losses"],
@@ -493,9 +493,13 @@ def summarise(record: dict, shape: Shape, runs: dict) -> list[dict]:
         entry |= {k: its[0][k] for k in ("rows_at_once", "estimated_bytes") if k in its[0]}
         for label, other in (("over_ours", ("mofe", method)), ("over_mofe", (system, "mofe"))):
             beside = runs.get(other, [])[: len(its)]  # of the same turns
-            if other == (system, method) or not beside or any("failed" in it for it in beside):
+            if (
+                other == (system, method)
+                or not beside
+                or any("failed" in result for result in beside)
+            ):
                 continue
-            others = [lap for it in beside for lap in it["laps"]]
+            others = [lap for result in beside for lap in result["laps"]]
             # how many times as long as the other, by wall time and by this process's CPU time
             for kind, clock in ((label, "seconds"), (f"{label}_cpu", "cpu_seconds")):
                 if clock in laps[0]:
@@ -518,25 +522,25 @@ def flops_per_token(shape: Shape, method: str, length: float, answers: float) ->
 
 def lines(size: str, mixture: str, entries: list[dict]):
     """A line for every system and method."""
-    for it in entries:
-        begin = f"{size:9} {mixture:6} {it['system']:7} {it['method']:12}"
-        if "failed" in it:
-            yield f"{begin} {it['failed']}"
+    for entry in entries:
+        begin = f"{size:9} {mixture:6} {entry['system']:7} {entry['method']:12}"
+        if "failed" in entry:
+            yield f"{begin} {entry['failed']}"
             continue
-        middle = sorted(it["tokens_per_second"])[len(it["tokens_per_second"]) // 2]
+        middle = sorted(entry["tokens_per_second"])[len(entry["tokens_per_second"]) // 2]
         against = "".join(
-            f"  {it[key]['median']:5.2f} x {what}"
+            f"  {entry[key]['median']:5.2f} x {what}"
             for key, what in (
                 ("over_ours", "ours"),
                 ("over_ours_cpu", "ours by CPU"),
                 ("over_mofe", "its MoFE"),
                 ("over_mofe_cpu", "its MoFE by CPU"),
             )
-            if key in it
+            if key in entry
         )
         yield (
-            f"{begin} {middle:9,.0f} tokens/s  {it['utilisation']:4.0%} of the ceiling "
-            f"{mib(it['peak_bytes']):>7} MiB  loss {it['losses'][0]:.5f}{against}"
+            f"{begin} {middle:9,.0f} tokens/s  {entry['utilisation']:4.0%} of the ceiling "
+            f"{mib(entry['peak_bytes']):>7} MiB  loss {entry['losses'][0]:.5f}{against}"
         )
 
 

@@ -41,9 +41,14 @@ def measured(benchmarks) -> dict:
         "trl_best": "packed",
         "trl_settings": {"packed": 100.0},
     }
-    it = {"losses": [7.0, 6.0], "peak_bytes": 1 << 30, "rows_at_once": 4, "estimated_bytes": 1e9}
+    result = {
+        "losses": [7.0, 6.0],
+        "peak_bytes": 1 << 30,
+        "rows_at_once": 4,
+        "estimated_bytes": 1e9,
+    }
     runs = {
-        key: [it | training.measured(size, [s / 2, s], cpu=s, tokens=800) for s in seconds]
+        key: [result | training.measured(size, [s / 2, s], cpu=s, tokens=800) for s in seconds]
         for key, seconds in SPEEDS.items()
     }
     runs["mofe", "lora"] = [{"failed": "out of memory"}]
@@ -52,7 +57,7 @@ def measured(benchmarks) -> dict:
 
 
 def test_ratios_are_of_the_same_turn(measured):
-    found = {(it["system"], it["method"]): it for it in measured["mixtures"]["medium"]}
+    found = {(entry["system"], entry["method"]): entry for entry in measured["mixtures"]["medium"]}
     assert found["trainer", "mofe"]["over_ours"] == {
         "median": 2.75,
         "min": 2.5,

@@ -184,9 +184,9 @@ def test_auto_is_the_most_rows_that_fit(training, length, usable, gpus):
 
     rows, peak = choice("auto")
     tokens = [16384, 8192, 4096, 2048, 1024]
-    possible = sorted({max(1, it // length) for it in tokens})
+    possible = sorted({max(1, rows // length) for rows in tokens})
     assert rows in possible and choice(rows) == (rows, peak), "a number stays"
-    fitting = [it for it in possible if choice(it)[1] <= usable]
+    fitting = [rows for rows in possible if choice(rows)[1] <= usable]
     assert rows == max(fitting, default=possible[0])
 
 
@@ -357,12 +357,15 @@ def test_memory_is_within_15_percent_of_the_measured_peak(tmp_path):
     recorded = json.loads((ROOT / "benchmarks" / "results" / "memory-cpu.json").read_text())
     spec = importlib.util.spec_from_file_location("benchmark", ROOT / "benchmarks" / "memory.py")
     spec.loader.exec_module(benchmark := importlib.util.module_from_spec(spec))
-    for it in json.loads(out.read_text())["trainings"] + recorded["trainings"]:
-        dense, _, rows, length = benchmark.SIZES[it["size"]]
+    for entry in json.loads(out.read_text())["trainings"] + recorded["trainings"]:
+        dense, _, rows, length = benchmark.SIZES[entry["size"]]
         training = {"micro_batch": rows, "max_length": length}
-        shape, method = dense.mixture(it["experts"], 2), benchmark.MEASURED[it["method"]]
+        shape, method = dense.mixture(entry["experts"], 2), benchmark.MEASURED[entry["method"]]
         estimate = memory.total(memory.on_cpu(shape, method, training, memory.CHOICES, stored=2))
-        assert estimate == pytest.approx(it["measured"], rel=0.15), (it["size"], it["method"])
+        assert estimate == pytest.approx(entry["measured"], rel=0.15), (
+            entry["size"],
+            entry["method"],
+        )
 
 
 def test_the_rule_plan_writes_page_and_json(tmp_path):

@@ -34,7 +34,7 @@ def test_a_lock_pins_every_package_by_hash_and_names_no_host(lock):
         pin, *hashes = entry.split("--hash=")
         assert PIN.fullmatch(pin.strip()), entry[:80]
         assert hashes, pin
-        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", it.strip()) for it in hashes), pin
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", digest.strip()) for digest in hashes), pin
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
@@ -50,7 +50,7 @@ def test_a_conda_environment_has_the_locks_pins(env):
     assert content["name"] == env.stem
     assert content["channels"] == ["conda-forge"]
     *conda, pip = content["dependencies"]
-    assert [re.split("[ =<>]", it)[0] for it in conda] == ["python", "pip"]
+    assert [re.split("[ =<>]", package)[0] for package in conda] == ["python", "pip"]
     assert sorted(pip["pip"]) == sorted(wanted)
 
 

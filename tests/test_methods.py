@@ -161,10 +161,10 @@ def test_a_study_with_the_new_methods_is_planned_and_asked_for(tmp_path):
     }
     assert of["ia3"].trainable == 22 * 2 * 256 and of["ia3"].scratch == 12 * of["ia3"].trainable
     assert of["rslora"].trainable == 22 * 64 * (2048 + 2048)
-    total = {name: memory.total(it.memory) for name, it in of.items()}
+    total = {name: memory.total(estimate.memory) for name, estimate in of.items()}
     assert total["ia3"] < total["lora"] < total["mofe"]
     assert of["ia3"].flops < of["lora"].flops < of["mofe"].flops
-    assert all(it.fits and it.needs.gpus == 1 for it in of.values())
+    assert all(estimate.fits and estimate.needs.gpus == 1 for estimate in of.values())
 
 
 def test_the_example_of_a_new_method_is_the_code():

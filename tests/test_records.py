@@ -25,13 +25,13 @@ def values(annotation, limits=()) -> st.SearchStrategy:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         told = [
-            it
+            limit
             for more in arguments[1:]
-            for it in (more.metadata if isinstance(more, FieldInfo) else [more])
+            for limit in (more.metadata if isinstance(more, FieldInfo) else [more])
         ]
         return values(arguments[0], (*limits, *told))
     if origin in (Union, types.UnionType):
-        return st.one_of(*(values(it, limits) for it in arguments))
+        return st.one_of(*(values(argument, limits) for argument in arguments))
     if origin is Literal:
         return st.sampled_from(arguments)
     if origin is dict:
@@ -40,8 +40,8 @@ def values(annotation, limits=()) -> st.SearchStrategy:
         return st.lists(values(arguments[0]), max_size=3).map(origin)
     if isinstance(annotation, type) and issubclass(annotation, Record):
         return drawn(annotation)
-    low = next((it.ge for it in limits if isinstance(it, Ge)), None)
-    high = next((it.le for it in limits if isinstance(it, Le)), None)
+    low = next((limit.ge for limit in limits if isinstance(limit, Ge)), None)
+    high = next((limit.le for limit in limits if isinstance(limit, Le)), None)
     return {
         int: st.integers(low, high),
         float: st.floats(low, high, allow_nan=False, allow_infinity=False),
@@ -53,7 +53,9 @@ def values(annotation, limits=()) -> st.SearchStrategy:
 
 def drawn(kind: type[Record]) -> st.SearchStrategy[Record]:
     """Any record of a kind."""
-    fields = {name: values(it.annotation, it.metadata) for name, it in kind.model_fields.items()}
+    fields = {
+        name: values(field.annotation, field.metadata) for name, field in kind.model_fields.items()
+    }
     return st.fixed_dictionaries(fields).map(lambda found: kind(**agreed(kind, found)))
 
 

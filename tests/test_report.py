@@ -305,9 +305,9 @@ def one_row(number, label, *cells, **more) -> SimpleNamespace:
         caption="One row.",
         label_headings=tuple("AB"[: len(label)]),
         header=(),
-        columns=tuple(it.column for it in cells),
+        columns=tuple(cell.column for cell in cells),
         rows=(row,),
-        beside=tuple(it.column for it in row.beside),
+        beside=tuple(cell.column for cell in row.beside),
     )
 
 
@@ -842,12 +842,12 @@ def test_a_figure_of_our_own_is_one_function(results, tmp_path):
 
     try:
         plan = Plan(read_study(CONFIG, MINI))
-        it = figures.of(plan)[name]
-        spec, files_ = it.source.spec(plan), it.source.files(plan)
+        figure = figures.of(plan)[name]
+        spec, files_ = figure.source.spec(plan), figure.source.files(plan)
         figures.draw(name, spec, files_, 3, "hours", [tmp_path / "x.png"])
     finally:
         del figures.FIGURES[name]
-    assert (tmp_path / "x.png").stat().st_size > 1000 and it.caption == "Final losses."
+    assert (tmp_path / "x.png").stat().st_size > 1000 and figure.caption == "Final losses."
     assert [file for run in found for file in run.files] == plan.train_jsons
     assert all(len(run.files) == 3 for run in found)
     assert "/" not in str(spec)
@@ -995,7 +995,7 @@ def test_columns_beside_the_papers_are_set_apart(results, html, tmp_path):
         "Finance answers (F1)",
         ("ours",),
     )
-    assert column.apart and not any(it.apart for it in shown["columns"][:-1])
+    assert column.apart and not any(other.apart for other in shown["columns"][:-1])
     assert shown["groups"] == [("Model", 3), ("Task Performance", 6), ("Not in the paper", 1)]
     assert (column.floor, column.n) == ("none", "2,000"), "no floor is not a floor of zero"
     assert shown["floors"] == ["always answering the commonest option"]
@@ -1136,7 +1136,10 @@ def test_provenance_counts_trainings_and_frozen_experts():
     assert (told["frozen"], told["unchanged"]) == (2, 1)
     assert [run["experts"] for run in told["runs"]] == ["unchanged", "changed", "none frozen"]
     assert told["versions"]["torch"] == "2.15.0, 2.14.0"
-    assert [(it["recipe"], it["trainings"]) for it in told["recipes"]] == [("mofe", 2), ("full", 1)]
+    assert [(recipe["recipe"], recipe["trainings"]) for recipe in told["recipes"]] == [
+        ("mofe", 2),
+        ("full", 1),
+    ]
     assert told["hardware"] == ["A processor, 2 cores, no GPU"]
 
 

@@ -42,11 +42,11 @@ def cluster() -> Iterator[slurm.Slurm]:
         pytest.fail(f"MOFE_REQUIRE_SLURM is set, but no Slurm can be started: {why}")
     if why:
         pytest.skip(f"no Slurm can be started: {why} (docs/slurm.md)")
-    it = slurm.Slurm(Path(f"/tmp/mofe-slurm-test-{os.getpid()}"))
-    it.start()
-    yield it
-    it.stop()
-    shutil.rmtree(it.folder)
+    running = slurm.Slurm(Path(f"/tmp/mofe-slurm-test-{os.getpid()}"))
+    running.start()
+    yield running
+    running.stop()
+    shutil.rmtree(running.folder)
 
 
 class Study:
@@ -74,7 +74,7 @@ class Study:
             ],
         }
         return {
-            rule: {(it.needs.runtime, it.needs.mem_mb) for it in found}
+            rule: {(estimate.needs.runtime, estimate.needs.mem_mb) for estimate in found}
             for rule, found in estimates.items()
         }
 
@@ -131,10 +131,10 @@ class Study:
 def study(cluster, tmp_path_factory) -> Study:
     """Tables 1 and 7. Meanwhile one training gets a time limit that it exceeds, another is
     cancelled."""
-    it = Study(cluster, tmp_path_factory.mktemp("slurm"))
+    study = Study(cluster, tmp_path_factory.mktemp("slurm"))
     for stages in (LIMITED, CANCELLED):
-        hold(it.checkpoint(stages), HELD)
-    child = it.start("--", *(f"{it.results}/table{n}.tex" for n in (1, 7)))
+        hold(study.checkpoint(stages), HELD)
+    child = study.start("--", *(f"{study.results}/table{n}.tex" for n in (1, 7)))
     told: list[str] = []
     reader = threading.Thread(target=lambda: told.extend(child.stdout))
     reader.start()
@@ -146,17 +146,17 @@ def study(cluster, tmp_path_factory) -> Study:
         then()
 
     def waits(stages: str) -> bool:
-        return logged(it.checkpoint(stages)) == HELD
+        return logged(study.checkpoint(stages)) == HELD
 
     def job(recipe: str) -> str:
-        return it.trainings(recipe)[0]["JobId"]
+        return study.trainings(recipe)[0]["JobId"]
 
     when(lambda: waits(LIMITED), lambda: cluster.run(*limit(job(LIMITED))))
     when(lambda: waits(CANCELLED), lambda: cluster.run("scancel", job(CANCELLED)))
     child.wait()
     reader.join()
     assert child.returncode == 0, "".join(told)[-6000:]
-    return it
+    return study
 
 
 def limit(job: str) -> list[str]:
@@ -185,7 +185,7 @@ def test_trainings_and_evaluations_ran_on_a100_nodes_with_what_the_plan_asks(stu
 def again(study: Study, rule: str, job: dict[str, str]) -> bool:
     """Whether it is another attempt at what an earlier job was to make."""
     before = study.jobs(rule)[: study.jobs(rule).index(job)]
-    return job["Comment"] in {it["Comment"] for it in before}
+    return job["Comment"] in {entry["Comment"] for entry in before}
 
 
 def gpus(job: dict[str, str]) -> str:

@@ -177,9 +177,11 @@ class Reduced:
 
 @pytest.fixture(scope="module")
 def reduced(tmp_path_factory) -> Reduced:
-    it = Reduced(tmp_path_factory.mktemp("study") / "results", tmp_path_factory.mktemp("overlays"))
-    it.run("all")
-    return it
+    study = Reduced(
+        tmp_path_factory.mktemp("study") / "results", tmp_path_factory.mktemp("overlays")
+    )
+    study.run("all")
+    return study
 
 
 def test_one_command_makes_every_table_figure_and_the_report(reduced):
@@ -454,7 +456,7 @@ def test_snakemakes_own_report(reduced, tmp_path):
         for name in ("workflow-desc", "results")
     )
     assert "dense experts are\nfine-tuned from a base model" in about and "reduced" in about
-    captions = {Path(file).name: it["caption"] for file, it in described.items()}
+    captions = {Path(file).name: about["caption"] for file, about in described.items()}
     assert "Accuracy against the number of frozen experts" in captions["frozen_experts.png"]
     assert "Accuracy against the number of medical experts" in captions["medical_experts.png"]
     assert "Training time against accuracy" in captions["time_accuracy.png"]

@@ -67,7 +67,9 @@ def has_norm(params: dict[str, Any]) -> bool:
     leaves = [config for name in params["harness"] for config in _leaves(name)]
     listed = [config.get("metric_list") or [{"metric": "acc_norm"}] for config in leaves]
     choices = all(config["output_type"] == "multiple_choice" for config in leaves)
-    return choices and all("acc_norm" in [it["metric"] for it in metrics] for metrics in listed)
+    return choices and all(
+        "acc_norm" in [metric["metric"] for metric in metrics] for metrics in listed
+    )
 
 
 def training_rows(params: dict[str, Any], rows: Dataset) -> Iterator[tuple[str, str]]:
