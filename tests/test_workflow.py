@@ -374,7 +374,7 @@ def test_a_table_of_our_own_with_dense_rows_and_a_random_router(reduced):
     (merge,) = reduced.records(f"moe/{random}/merge.json")
     assert (merge["gate_mode"], merge["experts_per_token"]) == ("random", 1)
     cards = [Path(folder, "README.md").read_text() for folder in exported]
-    assert "Router: random gates, 1 experts a token." in cards[0]
+    assert "Router: random gates, 1 experts per token." in cards[0]
     assert "A dense model of the study" in cards[1] and "Dense model: medical." in cards[1]
     assert AutoModelForCausalLM.from_pretrained(exported[1]).config.model_type == "llama"
     assert r"\label{tab:mofe-routing}" in (root / "tablerouting.tex").read_text()
@@ -456,7 +456,7 @@ def test_snakemakes_own_report(reduced, tmp_path):
         for name in ("workflow-desc", "results")
     )
     assert "dense experts are\nfine-tuned from a base model" in about and "reduced" in about
-    captions = {Path(file).name: about["caption"] for file, about in described.items()}
+    captions = {Path(file).name: entry["caption"] for file, entry in described.items()}
     assert "Accuracy against the number of frozen experts" in captions["frozen_experts.png"]
     assert "Accuracy against the number of medical experts" in captions["medical_experts.png"]
     assert "Training time against accuracy" in captions["time_accuracy.png"]
