@@ -1,4 +1,5 @@
-"""Evaluation: questions a second, beside the `lm_eval` command on the same questions and checkpoint.
+"""Evaluation: questions per second, beside the `lm_eval` command on the same questions and
+checkpoint.
 
     python benchmarks/evaluation.py             to benchmarks/results/evaluation-cpu.json
     python benchmarks/evaluation.py --quick     whether it works
@@ -6,9 +7,9 @@
 Two times of each side. `command`: a process from its start to its end, as it is typed: lm_eval
 beside this project's job without a warm parent. `call`: what the process does once everything is
 imported, in a fork: lm_eval.simple_evaluate, as the command calls it but with its index of tasks
-(seconds) made before the clock starts, beside all of two jobs: mofe.stages.questions.make, which other
-models are spared, and mofe.stages.evaluate.evaluate_variant.
-lm_eval takes the batch size that is fastest here. Every question's scores are compared.
+(seconds) made before the clock starts, beside all of two jobs: mofe.stages.questions.make, which
+other models are spared, and mofe.stages.evaluate.evaluate_variant. lm_eval takes the batch size
+that is fastest here. Every question's scores are compared.
 """
 
 import argparse

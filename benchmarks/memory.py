@@ -4,9 +4,9 @@
     python benchmarks/memory.py tiny 30m 100m   up to a mixture of 93 million parameters, minutes
     python benchmarks/memory.py tinyllama       TinyLlama's shape: for a GPU
 
-Each training is mofe.stages.train.train_variant on a merge with random weights, in a process of its own,
-for two optimiser steps of two micro-batches whose rows have the greatest length. Without a GPU the
-peak is the process's resident memory (VmHWM), with one the memory that torch allocated on it.
+Each training is mofe.stages.train.train_variant on a merge with random weights, in a process of its
+own, for two optimiser steps of two micro-batches whose rows have the greatest length. Without a GPU
+the peak is the process's resident memory (VmHWM), with one the memory that torch allocated on it.
 """
 
 import argparse
@@ -42,7 +42,7 @@ MEASURED = METHODS | {
     "rslora": RsLora(rank=8, alpha=16, targets=TARGETS),
     "ia3": Ia3(targets=TARGETS, feedforward=["o_proj"]),
 }
-# shape, numbers of experts, rows a forward pass, tokens a row
+# shape, numbers of experts, rows per forward pass, tokens per row
 SIZES = {
     "tiny": (Shape(64, 192, 3, 4, 2, 1000), [4], 16, 256),
     "30m": (Shape(256, 704, 8, 8, 4, 4000), [4], 8, 256),
@@ -61,7 +61,8 @@ TRAINING = {
 
 
 def make_merge(shape: Shape, folder: Path) -> None:
-    """A Mixtral of this shape with random weights, and a tokenizer, as mofe.stages.merge leaves them."""
+    """A Mixtral of this shape with random weights, and a tokenizer, as mofe.stages.merge leaves
+    them."""
     import torch
     from safetensors.torch import save_file
     from transformers import MixtralConfig, MixtralForCausalLM, PreTrainedTokenizerFast

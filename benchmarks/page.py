@@ -23,7 +23,7 @@ TITLES = {
     "mini": "the mini study's shape",
     "rows": "TinyLlama at a quarter of its width",
     "tinyllama": "TinyLlama's shape",
-    "tinyllama_512": "TinyLlama's shape, 512 rows a step",
+    "tinyllama_512": "TinyLlama's shape, 512 rows per step",
 }
 METHODS = {
     "full": "full",
@@ -98,7 +98,7 @@ def training(record: dict[str, Any]) -> Iterator[str]:
             f"Hidden {shape['hidden_size']}, {shape['num_hidden_layers']} layers, FFN "
             f"{shape['intermediate_size']}, {shape['num_attention_heads']} heads, vocabulary "
             f"{shape['vocab_size']}; {size['rows']} rows of {size['mean_length']:.0f} tokens on average, "
-            f"all of them in every step, {settings['epochs']} steps a run"
+            f"all of them in every step, {settings['epochs']} steps per run"
             f"{', the first unmeasured' if record['hardware']['gpus'] else ''}. A large matrix product "
             f"reaches {size['matmul_flops'] / 1e9:,.0f} GFLOP/s here." + _settings(size)
         )
@@ -117,7 +117,7 @@ def _settings(size: dict[str, Any]) -> str:
         return ""
     tried = ", ".join(f"{how} {speed:,.0f}" for how, speed in size["trl_settings"].items())
     return (
-        f" The Trainer takes {size['trainer_rows']} rows a forward pass. TRL's fastest setting was "
+        f" The Trainer takes {size['trainer_rows']} rows per forward pass. TRL's fastest setting was "
         f"{size['trl_best']} (tokens/s: {tried})."
     )
 
@@ -340,7 +340,7 @@ def methods_targets(size: dict[str, Any]) -> Iterator[tuple[str, dict[str, float
 
 
 def figure(record: dict[str, Any], file: Path) -> None:
-    """True tokens a second of every method and system, medium mixture: a panel a shape."""
+    """True tokens per second of every method and system, medium mixture: one panel per shape."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -413,9 +413,10 @@ def page() -> Iterator[str]:
     yield ""
     yield (
         "`make bench` measures all of this again and writes this page; nothing in it is typed by "
-        "hand. Numbers are in [benchmarks/results](../benchmarks/results). What is compared ran in "
-        "turns on one machine; a ratio is the median over the turns, with the least and the greatest; without these, of one turn. "
-        "“Trainer takes 2” means: twice as long as this project for the same tokens."
+        "hand. Numbers are in [benchmarks/results](../benchmarks/results). Programs that are "
+        "compared ran in turns on one machine. A ratio is the median over the turns, with the least and "
+        "the greatest in parentheses; without parentheses there was one turn. “Trainer takes 2” means "
+        "that it takes twice as long as this project for the same tokens."
     )
     yield ""
     rows = list(targets(found["training-cpu"], found["training-gpu"], found["evaluation-cpu"]))
@@ -437,22 +438,23 @@ def page() -> Iterator[str]:
         yield ""
         if any("trl_best" in size for size in record["sizes"].values()):
             figure(record, FIGURES / f"{name}.png")
-            yield f"![True tokens a second by method](images/{name}.png)"
+            yield f"![True tokens per second by method](images/{name}.png)"
             yield ""
         yield (
-            "Everyone trains the same identical experts on the same rows with the same loss; how far the "
-            f"first losses differ: {first_losses(record)} (QLoRA's apart: stock 4-bit loading leaves "
-            "the experts as they are). Speed counts the rows' own tokens, no padding. "
-            "“Of the ceiling”: FLOPs that the method needs, by mofe/estimate/flops.py, over those of a large "
-            "matrix product. “Rows at once”: of the greatest length, of shorter ones as many more; "
-            "“estimated”: the peak by the plan, if all of them had it. “Cannot”: packed experts cannot be frozen in part."
+            "All programs train the same identical experts on the same rows with the same loss. Their "
+            f"first losses differ by at most {first_losses(record)}, except QLoRA's, because stock 4-bit "
+            "loading does not quantise the experts. Speed counts the rows' own tokens, without padding. "
+            "“Of the ceiling”: needed FLOPs per second (mofe/estimate/flops.py), divided by those "
+            "of a large matrix product. “Rows at once”: rows of the greatest length per forward pass; of "
+            "shorter rows there are more. “Estimated”: the plan's peak, with rows of the greatest length. "
+            "“Cannot”: packed experts cannot be frozen in part."
         )
         yield ""
         if name == "training-gpu":
             yield (
-                "A ratio here is the median over the steps after the first of one run each, side by "
-                "side. In all of them products are computed in bfloat16; the Trainer and TRL hold frozen "
-                "experts in it, too, because autocast leaves their products as their weights are."
+                "A ratio here is from one run of each program: the median over the steps after the first. "
+                "All programs compute products in bfloat16. The Trainer and TRL also hold frozen experts "
+                "in bfloat16, because autocast leaves those products in the type of the weights."
             )
             yield ""
         yield from training(record)

@@ -6,14 +6,14 @@
 
 Everyone trains the same random mixture of identical experts on the same rows, all of them in every
 optimiser step, with the same loss (on the answers alone) and the same AdamW; this project with as
-many tokens a forward pass as micro_batch "auto" chooses. Speed is true tokens a second: tokens of
-rows, padding does not count, and so do not loading, tokenising and building a trainer. With a GPU
-the shape is TinyLlama's (training-gpu.json); there the first step is warm-up, and the steps after
-it are what is paired.
+many tokens per forward pass as micro_batch "auto" chooses. Speed is true tokens per second: tokens
+of rows, padding does not count, and so do not loading, tokenising and building a trainer. With a
+GPU the shape is TinyLlama's (training-gpu.json); there the first step is warm-up, and the steps
+after it are what is paired.
 
 The Trainer is what a user would write: stock MixtralForCausalLM, requires_grad_(False) on the
-experts, on a GPU also .to(bfloat16), the paper's four rows a forward pass (the mini study's 32 for
-its shape), padded to the longest. TRL runs with whichever of TRL_SETTINGS is fastest here. Both
+experts, on a GPU also .to(bfloat16), the paper's four rows per forward pass (the mini study's 32
+for its shape), padded to the longest. TRL runs with whichever of TRL_SETTINGS is fastest here. Both
 leave out what they cannot do: freezing some of a packed layer's experts, and quantising them (their
 QLoRA quantises attention).
 """
@@ -76,7 +76,7 @@ TRL_ON_GPU = {
 class Size:
     """A dense shape, and what it trains on: rows of the generated `world` or real ones ("medmcqa",
     "mmlu_medmcqa"), all of them in each of `steps` optimiser steps; the first `warm_up` steps are
-    not measured, and each of those after them is. micro_batch: the Trainer's rows a forward pass.
+    not measured, and each of those after them is. micro_batch: the Trainer's rows per forward pass.
     alone: this project and nobody else. methods: what is trained, None for everything.
     """
 
@@ -104,7 +104,7 @@ TINYLLAMA = Shape(2048, 5632, 22, 32, 4, 32000)
 SIZES = {
     "mini": Size(Shape(64, 192, 3, 4, 2, 1000), "world", 256, 4, 32, 256),
     # TinyLlama's proportions at a quarter of its width: 64 a head, FFN 2.75 times as wide. No row
-    # has more than 256 tokens, and a CPU core is fastest at about 1,000 tokens a forward pass.
+    # has more than 256 tokens, and a CPU core is fastest at about 1,000 tokens per forward pass.
     "rows": Size(replace(TINYLLAMA, hidden_size=512, intermediate_size=1408, num_hidden_layers=4,
                          num_attention_heads=8, num_key_value_heads=1), "medmcqa", 64, 2, 4, 256),
     "tinyllama_512": Size(TINYLLAMA, "mmlu_medmcqa", 512, 6, 4, 1024, warm_up=1, alone=True),
@@ -201,8 +201,8 @@ def train_ours(size: Size, shape: Shape, method: str, rows, settings) -> dict:
 
 
 def at_once(size: Size, shape: Shape, method: str) -> tuple[dict, dict]:
-    """The training with as many rows a forward pass as the plan would choose for this machine, and
-    the parts of its peak of memory by the plan's estimate
+    """The training with as many rows per forward pass as the plan would choose for this machine,
+    and the parts of its peak of memory by the plan's estimate
     (mofe.estimate.memory.choose_micro_batch)."""
     import torch
 
@@ -419,8 +419,8 @@ def cases(size: Size, methods: list[str], everything: bool) -> list[tuple[str, s
 
 
 def best_for_trl(size: Size, shape: Shape, rows, settings) -> tuple[str, dict[str, float]]:
-    """The fastest of these settings for MoFE, and the tokens a second of each: the best lap of two
-    runs, or of one that is warmed up."""
+    """The fastest of these settings for MoFE, and the tokens per second of each: the best lap of
+    two runs, or of one that is warmed up."""
     speeds: dict[str, float] = defaultdict(float)
     for _ in range(1 if size.warm_up else 2):
         for name, chosen in settings.items():

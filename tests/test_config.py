@@ -269,7 +269,7 @@ FAULTS = {
         "cannot be a name",
     ),
     "a table without a number": (("tables", 0), {}, "tables.0", "a number from 1 or a name"),
-    "more experts a token than a mixture has": (
+    "more experts per token than a mixture has": (
         ("mixtures", "small", "merge"),
         {"experts_per_token": 3},
         "mixtures.small.experts",

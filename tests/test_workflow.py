@@ -456,7 +456,7 @@ def test_snakemakes_own_report(reduced, tmp_path):
         for name in ("workflow-desc", "results")
     )
     assert "dense experts are\nfine-tuned from a base model" in about and "reduced" in about
-    captions = {Path(file).name: about["caption"] for file, about in described.items()}
+    captions = {Path(file).name: entry["caption"] for file, entry in described.items()}
     assert "Accuracy against the number of frozen experts" in captions["frozen_experts.png"]
     assert "Accuracy against the number of medical experts" in captions["medical_experts.png"]
     assert "Training time against accuracy" in captions["time_accuracy.png"]
