@@ -158,12 +158,14 @@ def _by_flops(found: Entries, method: str) -> float:
 
 def first_losses(record: dict[str, Any]) -> str:
     """How far the systems' first losses lie apart, where they are to be the same."""
+    recipes = read_study(ROOT / "config.yaml").recipes
+    quantized = {name for name, recipe in recipes.items() if recipe.is_quantized}
     apart = [
         abs(entry["losses"][0] - found["mofe", method]["losses"][0])
         for size in record["sizes"].values()
         for found in (entries(size, mixture) for mixture in size["mixtures"])
         for (system, method), entry in found.items()
-        if system != "mofe" and method != "qlora" and "over_ours" in entry
+        if system != "mofe" and method not in quantized and "over_ours" in entry
     ]
     return f"{max(apart):.1e}" if apart else "not compared"
 

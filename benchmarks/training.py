@@ -266,9 +266,9 @@ def _stock(shape: Shape, method: str):
     from peft import LoraConfig, get_peft_model
 
     model = build(shape)
-    if method == "qlora":
+    if METHODS[method].is_quantized:
         model = _loaded_in_4bit(model)
-    if method != "full":
+    if METHODS[method].frozen_experts(shape.num_local_experts):
         for layer in model.model.layers:
             layer.mlp.experts.requires_grad_(False)
             if torch.cuda.is_available():  # else their products would be float32's, by autocast too

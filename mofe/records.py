@@ -496,6 +496,14 @@ class SourceFile(Record):
     sha256: str = Field(description="Its hash.")
 
 
+class Format(Record):
+    """The version of a file whose other keys depend on it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    format: int = Field(description="The version of this format.")
+
+
 class MergeManifest(Record):
     """merge.json: which dense models a merge's weights are read from."""
 

@@ -128,7 +128,7 @@ FAULTS = {
         ("recipes", "full", "rank"),
         8,
         "recipes.full.rank",
-        "method 'full' does not take it, lora and rslora do; remove it",
+        "method 'full' does not take it, only lora and rslora; remove it",
     ),
     "a missing setting": (
         ("recipes", "small"),
@@ -483,3 +483,17 @@ def test_overlay_of_the_mini_study_changes_no_table():
     assert {n: r.method for n, r in paper.recipes.items()} == {
         n: r.method for n, r in mini.recipes.items()
     }
+
+
+@pytest.mark.parametrize(
+    "tables, said",
+    [
+        ({"3": None}, "tables: 3 and '3' name the same"),
+        ({"01": {"caption": "Ours."}}, "tables: 1 and '01' name the same"),
+        ({8: {"rows": {8: {"mixture": "small"}, "8": None}}}, r"tables.8.rows: 8 and '8' name"),
+    ],
+)
+def test_a_key_in_quotes_is_no_second_key(tables, said):
+    """Merging files takes a number and the same number in quotes for two keys."""
+    with pytest.raises(ConfigError, match=said):
+        read_study(CONFIG, tables=tables)

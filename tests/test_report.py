@@ -883,7 +883,7 @@ def test_a_column_shows_the_metric_that_it_names(tmp_path):
     assert frame["stderr"].to_dict() == {"ARC": 0.01, "Norm": 0.02}
     assert page.others(table) == [
         "ARC: accuracy by log-likelihood per character (acc_norm) is 0.6000.",
-        "Norm: acc is 0.4000.",
+        "Norm: accuracy (acc) is 0.4000.",
     ]
     absent = cell("task", "F1", (file,), "arc", "f1")
     with pytest.raises(ValueError, match=r"arc.json: has no f1, only acc, acc_norm"):

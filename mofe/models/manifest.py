@@ -6,7 +6,6 @@ it is loaded. A full checkpoint would store a dense model's weights once per slo
 """
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -122,7 +121,7 @@ def read(folder: str | Path) -> records.MergeManifest:
     """The manifest of a merge. Raises ValueError for one of another format."""
     folder = Path(folder)
     # first of all its format: the keys of another one may be others
-    found = json.loads((folder / MANIFEST).read_text())["format"]
+    found = records.read(folder / MANIFEST, records.Format).format
     if found != FORMAT:
         raise ValueError(
             f"{folder}: its manifest has format {found}, this version reads {FORMAT}; "

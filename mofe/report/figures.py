@@ -122,7 +122,7 @@ def time_accuracy(tables: Sequence[Table], unit: Unit) -> Drawing:
 
 
 @figure(
-    FromTables((3, 4)),
+    FromTables((3, 4), lambda row: bool(row.experts)),
     "Accuracy against the number of medical experts in the mixture (Tables 3 and 4), for mixtures "
     f"with and without finance experts. {SCORES} Dotted: the score that needs no model. Hollow "
     "markers, at paper scale only: the paper's values.",
@@ -140,7 +140,7 @@ def medical_experts(tables: Sequence[Table], unit: Unit) -> Drawing:
     drawn, axes = drawing.panels(len(panels), width=4.0, height=3.6)
     keys = {}
     for axis, points in zip(axes, panels.values(), strict=True):
-        mixtures = [(point, dict(point.row.experts)) for point in points if point.row.experts]
+        mixtures = [(point, dict(point.row.experts)) for point in points]
         for name, (belongs, colour, marker) in series.items():
             chosen = [(point, experts) for point, experts in mixtures if belongs(experts)]
             if chosen:
@@ -157,7 +157,7 @@ def medical_experts(tables: Sequence[Table], unit: Unit) -> Drawing:
 
 
 @figure(
-    FromTables((7,)),
+    FromTables((7,), lambda row: row.frozen is not None),
     f"Accuracy against the number of frozen experts (Table 7). {SCORES} Dotted: the score that "
     "needs no model. Hollow markers, at paper scale only: the paper's values.",
 )
@@ -168,7 +168,6 @@ def frozen_experts(tables: Sequence[Table], unit: Unit) -> Drawing:
     panels = drawing.by_task(tables, unit)
     drawn, axes = drawing.panels(len(panels), width=4.8, height=3.6)
     for axis, points in zip(axes, panels.values(), strict=True):
-        points = [point for point in points if point.row.frozen is not None]
         drawing.line(axis, [point.row.frozen for point in points], points, "#D55E00", "o")
         drawing.floor_line(axis, points[0].cell)
         axis.set(title=drawing.task_title(points), xlabel="frozen experts in the mixture")

@@ -41,6 +41,7 @@ _COUNTED = (
     ("characters", "Characters"),
 )
 _METRICS = {
+    "acc": "accuracy (acc)",
     "exact": "the share of exact matches",
     "acc_norm": "accuracy by log-likelihood per character (acc_norm)",
 }

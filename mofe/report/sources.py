@@ -6,12 +6,12 @@ order of the spec), and joins the two (`filled`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from mofe.study import tables
-from mofe.study.tables import Table
+from mofe.study.tables import Row, Table
 
 if TYPE_CHECKING:
     from mofe.study.plan import Plan
@@ -22,6 +22,7 @@ class FromTables:
     """The paper's columns of these tables, as far as the study has them."""
 
     numbers: tuple[int | str, ...]
+    rows: Callable[[Row], bool] = lambda row: True  # those that the figure shows
 
     def spec(self, plan: Plan) -> list[Table]:
         return tables.bare(self._tables(plan))
@@ -33,7 +34,12 @@ class FromTables:
         return tables.filled(spec, files, seeds)
 
     def _tables(self, plan: Plan) -> list[Table]:
-        return [_without_beside(plan.tables[n]) for n in self.numbers if n in plan.tables]
+        there = [self._drawn(plan.tables[n]) for n in self.numbers if n in plan.tables]
+        return [table for table in there if table.rows]
+
+    def _drawn(self, table: Table) -> Table:
+        rows = tuple(replace(row, beside=()) for row in table.rows if self.rows(row))
+        return replace(table, rows=rows, beside=())
 
 
 @dataclass(frozen=True)
@@ -76,8 +82,3 @@ def by_mix(
     for runs in trainings:
         files[runs.mix].extend(runs.files)
     return {mix: {"data": data, "trainings": files[mix]} for mix, data in mixes.items()}
-
-
-def _without_beside(table: Table) -> Table:
-    rows = tuple(replace(row, beside=()) for row in table.rows)
-    return replace(table, rows=rows, beside=())

@@ -64,6 +64,23 @@ def _dropped_in_vain(files: Iterable[Path], lines: Mapping[tuple, str]) -> Itera
             yield f"{'.'.join(path)}{lines.get(path, '')}: is not there{suggest(name, names)}"
 
 
+def _alike(config: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for every table, and every row of a table, that two keys name: a number and the
+    same number in quotes. Merging files takes them for two."""
+    tables = config.get("tables")
+    parts = {"tables": tables} if isinstance(tables, Mapping) else {}
+    for key, table in parts.get("tables", {}).items():
+        if isinstance(table, Mapping) and isinstance(table.get("rows"), Mapping):
+            parts[f"tables.{key}.rows"] = table["rows"]
+    for where, part in parts.items():
+        seen: dict[str, Any] = {}
+        for key in part:
+            text = str(int(key)) if str(key).isdecimal() else str(key)
+            if text in seen:
+                yield f"{where}: {seen[text]!r} and {key!r} name the same; write the key in one way"
+            seen[text] = key
+
+
 def load_study(config: Mapping[str, Any], files: Iterable[str | Path] = ()) -> Study:
     """Check a merged configuration and return it as a `Study`.
 
@@ -73,7 +90,7 @@ def load_study(config: Mapping[str, Any], files: Iterable[str | Path] = ()) -> S
     """
     files = [Path(f) for f in files]
     lines, problems = _scan(files)
-    problems += _dropped_in_vain(files, lines)
+    problems += [*_dropped_in_vain(files, lines), *_alike(config)]
     declared = {
         section: list(config[section])
         for section in ("models", "sources", "data", "mixes", "tasks", "recipes", "mixtures")

@@ -261,7 +261,7 @@ def _with_methods(kind: type[Method], error: Mapping[str, Any]) -> InitErrorDeta
     if sort == "extra_forbidden" and not above and takers:
         own = kind.model_fields["method"].default
         sort = "method_settings"
-        message = f"method '{own}' does not take it, {' and '.join(takers)} do; remove it"
+        message = f"method '{own}' does not take it, only {' and '.join(takers)}; remove it"
     described = PydanticCustomError(sort, "{message}", {"message": message})
     return InitErrorDetails(type=described, loc=error["loc"], input=error["input"])
 
