@@ -821,13 +821,13 @@ def test_nothing_to_draw_is_an_error(tmp_path):
 
 
 def test_a_dense_model_is_no_mixture_of_no_experts(results):
-    """Beside mixtures in Tables 3 and 4 it is no point at zero medical experts."""
-    table = results[1][2]
-    dense = SimpleNamespace(**vars(table.rows[1]) | {"experts": ()})
-    drawn = figures.medical_experts([with_rows(table, (table.rows[0], dense))], "seconds")
-    (axis,) = drawn.axes
-    (ours,) = [container.lines[0] for container in axis.containers]
-    assert list(ours.get_xdata()) == [0]
+    """Beside mixtures in Table 3 it is no point at zero medical experts, and alone no figure."""
+    dense, tables = {"model": "medical"}, {4: None}
+    beside = Plan(read_study(CONFIG, tables=tables | {3: {"rows": {"0 | 0": dense}}}))
+    (table,) = figures.of(beside)["medical_experts"].source.spec(beside)
+    assert [row.labels for row in table.rows] == [("0", "4"), ("2", "2"), ("4", "0")]
+    untuned = {"rows": dict.fromkeys(beside.study.tables[7].rows) | {"4 | 4": dense}}
+    assert "frozen_experts" not in figures.of(Plan(read_study(CONFIG, tables={7: untuned})))
 
 
 def test_a_figure_of_our_own_is_one_function(results, tmp_path):
