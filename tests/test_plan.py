@@ -24,6 +24,16 @@ PAPERS = 62  # evaluations that the paper's columns show
 BESIDE = 8  # and those of our own columns: Tables 4 and 5 are nine rows and eight models
 
 
+def eval_jsons(plan: Plan) -> list[str]:
+    """The JSON of every evaluation of a plan: each variant on its tasks, seed by seed."""
+    return [
+        plan.paths.eval_json(plan.variants[key], seed, task)
+        for key, tasks in plan.tasks.items()
+        for seed in plan.seeds(plan.variants[key])
+        for task in tasks
+    ]
+
+
 def test_the_papers_study_is_31_trainings(paper_plan):
     rows = [row for table in paper_plan.tables.values() for row in table.rows]
     assert len(rows) == 44
@@ -35,8 +45,8 @@ def test_the_papers_study_is_31_trainings(paper_plan):
         "finance",
     ]
     assert len(paper_plan.moes) == 12
-    assert len(paper_plan.eval_jsons) == len(set(paper_plan.eval_jsons)) == PAPERS + BESIDE
-    beside = [path for path in paper_plan.eval_jsons if path.endswith("/finance_open.json")]
+    assert len(eval_jsons(paper_plan)) == len(set(eval_jsons(paper_plan))) == PAPERS + BESIDE
+    beside = [path for path in eval_jsons(paper_plan) if path.endswith("/finance_open.json")]
     assert len(beside) == BESIDE
 
 
@@ -78,7 +88,7 @@ def test_columns_beside_the_papers_are_evaluated_and_stay_out_of_its_columns(pap
             assert [cell.column for cell in row.beside] == list(table.beside)
             own = [file for cell in row.beside for file in cell.files]
             assert own == [f for f in own if f.endswith("/s0/finance_open.json")]
-            assert set(own) <= set(paper_plan.table_input(number)) & set(paper_plan.eval_jsons)
+            assert set(own) <= set(paper_plan.table_input(number)) & set(eval_jsons(paper_plan))
             assert not set(own) & set(figures.FIGURES["medical_experts"].source.files(paper_plan))
     general, two_two = paper_plan.tables[5].rows[0], paper_plan.tables[4].rows[4]
     assert general.beside == two_two.beside
@@ -103,7 +113,7 @@ def test_tables_lose_their_files_and_get_them_back(seeds):
     assert tables.filled(bare, files, len(seeds)) == whole
     assert bare == tables.bare(once.tables.values()), "whatever the seeds"
     assert "/" not in str(bare)
-    assert sorted(tables.evaluations(whole)) == sorted(plan.eval_jsons)
+    assert sorted(tables.evaluations(whole)) == sorted(eval_jsons(plan))
     with pytest.raises(ValueError, match="lacks its file"):
         tables.filled(bare, files[:-1], len(seeds))
     with pytest.raises(ValueError, match="belongs to no cell"):
@@ -193,17 +203,17 @@ def test_a_dense_row_shares_no_name_with_a_merge():
 def test_seeds_are_finetunings(paper_plan):
     mini = Plan(read_study(CONFIG, MINI))
     assert len(mini.train_jsons) == 3 * 31
-    assert len(mini.eval_jsons) == 3 * PAPERS - 2 * 6, "an untuned merge has no seed"
+    assert len(eval_jsons(mini)) == 3 * PAPERS - 2 * 6, "an untuned merge has no seed"
     assert not any(table.beside for table in mini.tables.values())
-    assert all(path.startswith("results/mini/") for path in mini.eval_jsons + mini.train_jsons)
-    assert paper_plan.eval_jsons[0].startswith("results/evals/")
+    assert all(path.startswith("results/mini/") for path in eval_jsons(mini) + mini.train_jsons)
+    assert eval_jsons(paper_plan)[0].startswith("results/evals/")
 
 
 def test_planning_imports_neither_torch_nor_transformers():
     code = (
         "import sys; from mofe.study.load import read_study; from mofe.study.plan import Plan;"
         "from mofe.report import figures;"
-        f"plan = Plan(read_study({str(CONFIG)!r})); plan.eval_jsons; figures.of(plan);"
+        f"plan = Plan(read_study({str(CONFIG)!r})); plan.tables; figures.of(plan);"
         "heavy = {'torch', 'transformers', 'pandas', 'datasets', 'matplotlib'};"
         "sys.exit(bool(heavy & set(sys.modules)))"
     )

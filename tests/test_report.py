@@ -776,10 +776,6 @@ def test_the_paper_is_drawn_at_its_own_scale_only(results):
 STEP = {"step": 1, "loss": 2.0, "learning_rate": 1e-3, "tokens": 3000, "seconds": 0.2}
 
 
-def with_rows(table, rows) -> SimpleNamespace:
-    return SimpleNamespace(**vars(table) | {"rows": rows})
-
-
 def log(path, losses) -> str:
     path.write_text(
         "".join(json.dumps(STEP | {"step": i, "loss": x}) + "\n" for i, x in enumerate(losses, 1))

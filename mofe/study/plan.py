@@ -213,15 +213,6 @@ class Plan:
     def train_jsons(self) -> list[str]:
         return [self.paths.train_json(v, s) for v in self.trained.values() for s in self.seeds(v)]
 
-    @cached_property
-    def eval_jsons(self) -> list[str]:
-        return [
-            self.paths.eval_json(self.variants[key], seed, task)
-            for key, tasks in self.tasks.items()
-            for seed in self.seeds(self.variants[key])
-            for task in tasks
-        ]
-
     def members(self, moe: Moe) -> set[str]:
         """The dense models of a mixture, and those that they are fine-tuned from."""
         return {m for name in (moe.base, *moe.experts) for m in self.study.lineage(name)}
