@@ -10,9 +10,10 @@ from conftest import CONFIG, MINI, ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mofe import paper
 from mofe.estimate.cost import Costs
 from mofe.estimate.schedule import jobs
-from mofe.report import figures, paper, sources
+from mofe.report import figures, sources
 from mofe.report.figures import inputs
 from mofe.study import tables
 from mofe.study.load import load_study, read_study

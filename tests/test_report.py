@@ -20,9 +20,9 @@ from conftest import CONFIG, MINI
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mofe import files, records, templates, units
+from mofe import files, paper, records, templates, units
 from mofe.records import EvalRecord, TrainRecord
-from mofe.report import drawing, figures, frames, page, paper, tables
+from mofe.report import drawing, figures, frames, page, tables
 from mofe.report.sources import FromTrainings, Trainings
 from mofe.study.load import read_study
 from mofe.study.plan import Plan

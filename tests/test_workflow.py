@@ -481,6 +481,6 @@ def test_finished_results_are_due_in_no_other_clone(reduced, clone):
         return reduced.dry(None, "all", folder=clone)
 
     assert "Nothing to be done" in dry()
-    values = clone / "mofe" / "report" / "paper.csv"
+    values = clone / "mofe" / "paper.csv"
     values.write_text(values.read_text().replace("0.3331", "0.3332"))
     assert jobs(dry()) == {"table": 7, "figure": 4, "report": 1, "all": 1}
