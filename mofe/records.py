@@ -570,6 +570,175 @@ class PushRecord(Record):
     commit: str = Field(description="The commit of the upload.")
 
 
+# -------------------------------------------------------------------------------------- claims
+
+Scale = Literal["paper", "miniature", "other"]
+# What a verdict says, by what is asked: the paper's own numbers, the paper's scale, and any other
+# study. No word stands in two of these lists but `exact`, which follows from a definition.
+PrintedVerdict = Literal["beyond its noise", "inside its noise", "exact"]
+PaperScaleVerdict = Literal[
+    "holds",
+    "direction only",
+    "no difference above δ",
+    "contradicted",
+    "undecided",
+    "not run",
+    "exact",
+]
+HereVerdict = Literal[
+    "same here",
+    "other way here",
+    "no difference here",
+    "undecided here",
+    "cannot be asked here",
+    "not run",
+    "exact",
+]
+Test = Literal[
+    "crossed",  # seeds by questions
+    "questions",  # both models are untuned: questions alone
+    "McNemar",  # one seed: two models
+    "printed",  # printed scores with the paper's own noise
+    "rounding",  # printed whole hours
+    "log ratio",  # measured times over seeds
+    "count",  # whole numbers
+]
+
+
+class Comparison(Record):
+    """A part of a claim: two rows in one column."""
+
+    column: str = Field(description="The column, by its heading.")
+    first: str = Field(description="The row that is claimed to be greater (of times: smaller).")
+    second: str = Field(description="The row that it is compared with.")
+    test: Test = Field(description="What the comparison was tested with.")
+    difference: float = Field(
+        description="The first less the second, as a fraction of 1. Of times, the first over the "
+        "second; of counts, the first less the second."
+    )
+    low: float = Field(description="Lower end of the 95% interval.")
+    high: float = Field(description="Upper end of the 95% interval.")
+    stderr: Amount | None = Field(
+        description="Standard error of the difference; null where there is none."
+    )
+    df: Amount | None = Field(description="Its degrees of freedom; null where there are none.")
+    p: Share | None = Field(description="Two-sided; null where nothing is tested.")
+    these_low: float | None = Field(
+        default=None,
+        description="Lower end of the 95% interval for these very questions, that is for new "
+        "seeds alone; null where it is not known.",
+    )
+    these_high: float | None = Field(default=None, description="Its upper end.")
+    by_group_low: float | None = Field(
+        default=None,
+        description="A second look: lower end of the 95% interval if the questions of one of the "
+        "benchmark's parts, such as a subject of MMLU, are alike; null for fewer than ten parts.",
+    )
+    by_group_high: float | None = Field(default=None, description="Its upper end.")
+    seeds: Count = Field(description="Seeds of each row; 0 of printed numbers.")
+    identical: bool = Field(
+        description="Whether both rows gave the same records, bit for bit, question by question."
+    )
+    least: Amount | None = Field(
+        default=None,
+        description="The least difference that would have been found in 80% of such studies.",
+    )
+
+
+class Judgement(Record):
+    """A claim's verdict in one column."""
+
+    verdict: PrintedVerdict | PaperScaleVerdict | HereVerdict = Field(description="The verdict.")
+    reading: str = Field(
+        default="part by part",
+        description="How the parts are taken, where there are several readings.",
+    )
+    reason: str | None = Field(
+        default=None, description="Why there is no other verdict, or what it rests on."
+    )
+    p: Share | None = Field(default=None, description="The claim's p, two-sided.")
+    p_holm: Share | None = Field(
+        default=None,
+        description="The same after Holm's correction over the claims of its section; null in the "
+        "file of a single claim.",
+    )
+    opposed: Share | None = Field(
+        default=None,
+        description="The least p, by Holm over the parts, of those that point the other way.",
+    )
+    equal: Share | None = Field(
+        default=None, description="The p of equality within the margin (TOST) of all parts."
+    )
+    summary: Comparison | None = Field(
+        default=None,
+        description="What the verdict is about: the weakest part, or of `mean` the mean of all.",
+    )
+    parts: Annotated[tuple[Comparison, ...], Field(strict=False)] = Field(
+        default=(), description="The comparisons; parts that are one function stand here once."
+    )
+
+
+class ClaimRecord(Record):
+    """claims/{claim}.json: a claim of the paper, or of ours, and what is known of it."""
+
+    claim: str = Field(description="Its name.")
+    says: str = Field(description="The sentence.")
+    place: str = Field(description="Where the paper says so.")
+    section: str = Field(description="The family of the correction.")
+    kind: str = Field(description="What is claimed: `all`, `mean`, `some`, `equal`, ...")
+    in_paper: bool = Field(description="Whether the paper claims it; else it is ours.")
+    tables: Annotated[tuple[int | str, ...], Field(strict=False)] = Field(
+        description="The tables that it is about."
+    )
+    study: str = Field(description="The study that was run.")
+    scale: Scale = Field(description="`paper`, `miniature`, or `other`.")
+    margin: Amount = Field(description="Differences up to this are none (δ).")
+    printed: Judgement | None = Field(
+        description="The paper's own numbers, tested again; null where it prints none."
+    )
+    printed_again: Judgement | None = Field(
+        description="The same in another reading: rows that are one function, as runs of it."
+    )
+    paper_scale: Judgement = Field(description="Whether it holds at the paper's scale.")
+    here: Judgement | None = Field(
+        description="What this study shows; null for a study at the paper's scale, whose verdict "
+        "is the one above."
+    )
+    files: Texts = Field(description="The records that the study's verdict is read from.")
+
+
+class LeastEffect(Record):
+    """The least difference that 80% of studies at the paper's scale would find, with the paper's
+    own run-to-run noise."""
+
+    task: str = Field(description="The task.")
+    questions: Number = Field(description="Its questions.")
+    seeds: Number | None = Field(description="Seeds per row; null for any number.")
+    new: Amount = Field(description="About new seeds and new questions.")
+    these: Amount = Field(description="About new seeds on these very questions.")
+
+
+class ClaimsRecord(Record):
+    """claims.json: all claims of a study, corrected for their number."""
+
+    study: str = Field(description="The study that was run.")
+    scale: Scale = Field(description="`paper`, `miniature`, or `other`.")
+    seeds: Count = Field(description="Its number of seeds.")
+    margin: Amount = Field(description="Differences up to this are none (δ).")
+    printed_counts: dict[str, Count] = Field(
+        description="How many of the paper's claims have each verdict, on its own numbers."
+    )
+    paper_scale_counts: dict[str, Count] = Field(
+        description="How many of the paper's claims have each verdict, at its scale."
+    )
+    claims: Annotated[tuple[ClaimRecord, ...], Field(strict=False)] = Field(
+        description="The claims in order."
+    )
+    least: Annotated[tuple[LeastEffect, ...], Field(strict=False)] = Field(
+        description="What a study at the paper's scale can find."
+    )
+
+
 # ---------------------------------------------------------------------------------------- plan
 
 
@@ -742,5 +911,7 @@ KINDS: dict[str, type[Record]] = {
     "merge": MergeManifest,
     "hub": HubManifest,
     "pushed": PushRecord,
+    "claim": ClaimRecord,
+    "claims": ClaimsRecord,
     "plan": PlanRecord,
 }
