@@ -85,6 +85,17 @@ class Addresses:
     def figure(self, name: str, kind: str) -> str:
         return f"{self.root}/figures/{name}.{kind}"
 
+    def claim(self, claim: str) -> str:
+        return f"{self.root}/claims/{claim}.json"
+
+    def claims(self, kind: str) -> str:
+        return f"{self.root}/claims.{kind}"
+
+    @property
+    def claims_paper(self) -> str:
+        """The verdicts on the paper's own numbers, which need no run."""
+        return f"{self.root}/claims_paper.md"
+
     @property
     def report(self) -> str:
         return f"{self.root}/report.html"
