@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from mofe.study import checks
+from mofe.study.claims import Claim
 from mofe.study.hardware import GPUS
 from mofe.study.methods import Recipe
 from mofe.study.training import Training, TrainingOverride
@@ -245,6 +246,11 @@ class Hardware(Part):
         description="Share of the GPU's peak that training and evaluation reach, until finished "
         "runs have measured it."
     )
+    exclusive: bool = Field(
+        False,
+        description="Whether every training had its machine to itself, so that times can be "
+        "compared. Claims about time are judged only then.",
+    )
 
 
 class Sizes(Part):
@@ -441,6 +447,14 @@ class TableSpec(Part):
         return self
 
 
+class Evidence(Part):
+    """How claims are judged (mofe/claims.yaml, docs/statistics.md)."""
+
+    margin: Share = Field(
+        0.01, description="Differences up to this, as a fraction of 1, are called none (δ)."
+    )
+
+
 class Export(Part):
     """Trained models as checkpoints for others."""
 
@@ -528,6 +542,15 @@ class Study(Part):
         description="The tables, the paper's by number, others by any number or word; null "
         "leaves one out."
     )
+    claims: Annotated[
+        dict[Name, Claim],
+        BeforeValidator(_kept, json_schema_input_type=dict[Name, Claim | None]),
+    ] = Field(
+        {},
+        description="Claims of your own, by name, beside those of `mofe/claims.yaml`; null leaves one "
+        "out.",
+    )
+    evidence: Evidence = Field(Evidence(), description="How claims are judged.")
     assumptions: list[Assumption] = Field(
         description="Choices where the paper is silent. The report prints them with the values "
         "that the study really used."

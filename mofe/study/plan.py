@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from mofe.study import tables
+from mofe.study import claims, tables
 from mofe.study.addresses import Addresses
 from mofe.study.config import Study, TableRow
 from mofe.study.methods import Method, Untuned
@@ -110,6 +110,16 @@ class Plan:
         return tuple(
             dict.fromkeys(self.study.tokenizer(v.origin.base) for v in self.variants.values())
         )
+
+    @cached_property
+    def claims(self) -> dict[str, list[Table] | None]:
+        """By claim, the cells of the study's tables that it is read from; None where the study
+        leaves one out."""
+        return {n: claims.claimed(self.tables, c) for n, c in self.study.claims.items()}
+
+    def claim_input(self, claim: str) -> list[str]:
+        """Every JSON that a claim's verdict is read from."""
+        return tables.files(self.claims[claim] or [])
 
     def shown_in(self, *numbers: int) -> list[Variant]:
         """The variants that these tables' rows show, each once."""
