@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -357,6 +358,15 @@ class ChoiceAnswer(_Answered):
         description="1 where `choice` is `target`, else 0; lm-eval's `acc`."
     )
 
+    def score(self, metric: str) -> float:
+        """`acc`, or lm-eval's `acc_norm`: 1 where the target is the likeliest option by its
+        log-likelihood per character, else 0."""
+        if metric == "acc":
+            return self.correct
+        pairs = zip(self.loglikelihoods, self.options, strict=True)
+        likelihoods = [likely / len(option) if option else -math.inf for likely, option in pairs]
+        return int(likelihoods.index(max(likelihoods)) == self.target)
+
 
 class WrittenAnswer(_Answered):
     """A line of {task}.questions.jsonl.gz: a free-text question and its answer."""
@@ -371,6 +381,10 @@ class WrittenAnswer(_Answered):
         "script: case, punctuation, articles and spaces do not count."
     )
     exact: Share = Field(description="1 where both answers are equal by the same rules, else 0.")
+
+    def score(self, metric: str) -> float:
+        """`f1` or `exact`."""
+        return {"f1": self.f1, "exact": self.exact}[metric]
 
 
 class AskedQuestion(Question):
@@ -682,7 +696,8 @@ class ClaimRecord(Record):
     """claims/{claim}.json: a claim of the paper, or of ours, and what is known of it."""
 
     claim: str = Field(description="Its name.")
-    says: str = Field(description="The sentence.")
+    says: str = Field(description="The claim in one sentence.")
+    quote: str | None = Field(description="The paper's own words; null where it has none.")
     place: str = Field(description="Where the paper says so.")
     section: str = Field(description="The family of the correction.")
     kind: str = Field(description="What is claimed: `all`, `mean`, `some`, `equal`, ...")

@@ -124,6 +124,17 @@ class Graph:
     def table(self, number: str) -> Inputs:
         return {"cells": self.plan.table_input(self.plan.table_key(number))}
 
+    def claim(self, claim: str) -> Inputs:
+        """The records of the cells that it compares, and the world, which knows its ceilings."""
+        return {"cells": self.plan.claim_input(claim), "world": self._world()}
+
+    def claims(self) -> Inputs:
+        return {"claims": [self.plan.paths.claim(name) for name in self.plan.claims]}
+
+    def claims_paper(self) -> Inputs:
+        """Nothing: it is computed from the paper's values."""
+        return {}
+
     def figure(self, figure: str) -> Inputs:
         return {"files": list(self.figures[figure])}
 
@@ -140,6 +151,7 @@ class Graph:
         return {
             "tables": [f for number in self.plan.tables for f in self._table_files(number)],
             "figures": [f for name in self.figures for f in self._figure_files(name)],
+            "claims": self._claims_files(),
             "report": self.plan.paths.report,
         }
 
@@ -184,6 +196,9 @@ class Graph:
         yield from self._runs()
         for number in plan.tables:
             yield _node(self.table, self._table_files(number), number=str(number))
+        for name in plan.claims:
+            yield _node(self.claim, [paths.claim(name)], claim=name)
+        yield _node(self.claims, self._claims_files())
         for name in self.figures:
             yield _node(self.figure, self._figure_files(name), figure=name)
         yield _node(self.report, [paths.report])
@@ -226,6 +241,9 @@ class Graph:
 
     def _table_files(self, number: int | str) -> list[str]:
         return [self.plan.paths.table(number, kind) for kind in ("tex", "md", "csv")]
+
+    def _claims_files(self) -> list[str]:
+        return [self.plan.paths.claims(kind) for kind in ("json", "csv", "md", "tex")]
 
     def _figure_files(self, name: str) -> list[str]:
         return [self.plan.paths.figure(name, kind) for kind in ("pdf", "png")]

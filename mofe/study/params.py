@@ -169,6 +169,20 @@ class Params:
         folders = [[self.paths.model_dir(name) for name in pair] for pair in pairs]
         return {"pairs": folders, "names": names}
 
+    def judging(self) -> dict[str, Any]:
+        """What every verdict depends on besides its records (mofe.report.judge.Setting)."""
+        study = self.study
+        return {
+            "study": study.study,
+            "scale": study.scale,
+            "margin": study.evidence.margin,
+            "exclusive": study.hardware.exclusive,
+        }
+
+    def claim(self, claim: str) -> dict[str, Any]:
+        """A claim as the configuration has it."""
+        return self.study.claims[claim].model_dump(mode="json")
+
     def push_repo(self, variant: Variant, seed: int | str) -> str:
         """The hub repository that an exported model is pushed to. Raises ConfigError where the
         study names none: nothing is pushed unless the user asks for it."""
