@@ -38,7 +38,7 @@ def estimate(costs: Costs, rule: str, wildcards: Mapping[str, str]) -> Estimate:
             return costs.fetch(wildcards["model"])
         case "pretrain" | "train_expert":
             return costs.train_expert(wildcards["model"])
-        case "merge":
+        case "merge" | "merge_per_seed":
             return costs.merge(wildcards["moe"])
         case "train":
             return costs.train(costs.plan.variants[wildcards["variant"]])
