@@ -133,7 +133,7 @@ def test_the_exported_model_is_the_trained_one(own):
     value = score["metrics"]["acc"]["value"]
     # the card shows the scores that exist when it is written
     assert f"| quiz | acc | {value:.4f} |" in card or "Not evaluated when" in card
-    assert "lab/law at main" in card and "ours, fine-tuned on quiz by expert" in card
+    assert "lab/law at main" in card and "ours, fine-tuned on quiz by expert with seed 0" in card
 
 
 def test_nothing_is_exported_or_pushed_by_all(own):

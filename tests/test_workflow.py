@@ -361,8 +361,8 @@ def test_a_further_seed_makes_other_experts_and_merges_of_the_same_base(reduced)
         trained = json.loads((root / f"experts/medical/s{seed}/train.json").read_text())
         merged = json.loads((root / f"moe/{moe}/s{seed}/merge.json").read_text())
         assert trained["seed"] == seed
-        folder = f"../../../experts/medical/s{seed}"
-        assert (merged["base"], merged["slots"]) == ("../../../experts/tinyllama", [folder] * 4)
+        dense = f"{root}/experts/medical/s{seed}"
+        assert (merged["base"], merged["slots"]) == (f"{root}/experts/tinyllama", [dense] * 4)
     frame = pd.read_csv(table).set_index("label")
     assert frame["seeds"].to_dict() == {"Base": 1, "Expert": 2, "Experts": 2}
 

@@ -479,9 +479,9 @@ class Study(Part):
         Field(min_length=1),
         BeforeValidator(_listed, json_schema_input_type=list[Seed] | Seed),
     ] = Field(
-        description="The seeds of all that a table's row draws: each seed trains the dense models "
-        "that have `from` anew, merges them anew, and fine-tunes the mixture. Models of the hub, of "
-        "a folder or from `scratch` are the same for all seeds, and so are the rows of the data."
+        description="The seeds of what a table's row draws. With each, the dense models that have "
+        "`from` are trained anew, merged, and fine-tuned. All other models, and the rows of data, "
+        "are the same for all seeds."
     )
     sampling_seed: Seed = Field(
         description="Decides which rows are drawn from data sets, Sujet's 9:1 split, and random gates."
