@@ -224,7 +224,9 @@ class Run(Record):
 
 class _Trained(Record):
     recipe: str = Field(description="The recipe of this training: of a variant, of its last stage.")
-    seed: Count = Field(description="The seed of fine-tuning.")
+    seed: Count = Field(
+        description="The seed of the training; of a variant also that of its dense experts."
+    )
     trainable_parameters: Count = Field(description="Parameters that are trained.")
     total_parameters: Number = Field(
         description="All parameters of the model, adapters included; a 4-bit one counts as one."
@@ -284,7 +286,9 @@ class _Evaluated(Record):
     task: str = Field(description="The task, as the study names it.")
     moe: Moe
     stages: Stages
-    seed: Count = Field(description="The seed of fine-tuning; 0 for an untuned merge.")
+    seed: Count = Field(
+        description="The row's seed, also of its dense experts; 0 where nothing of it is trained."
+    )
 
 
 class Scores(Record):
@@ -830,6 +834,22 @@ class PlanTotals(Record):
     disk: Amount = Field(description="Bytes left on disk.")
 
 
+class PlanShare(Record):
+    """A part of the jobs."""
+
+    jobs: Count = Field(description="Jobs.")
+    gpu_hours: Amount = Field(description="Their GPU-hours; of a CPU study, core-hours.")
+
+
+class PlanSeed(Record):
+    """What one further seed takes where all that the study's seeds need is made."""
+
+    totals: PlanTotals = Field(description="Sums over the jobs that it adds.")
+    trainings: PlanShare = Field(description="The fine-tunings of the tables' rows.")
+    experts: PlanShare = Field(description="The dense experts.")
+    evaluations: dict[str, PlanShare] = Field(description="The evaluations, by task.")
+
+
 class PlanDisk(Record):
     """Bytes on disk."""
 
@@ -892,6 +912,7 @@ class PlanRecord(Record):
 
     study: str = Field(description="The study.")
     device: Literal["cuda", "cpu"] = Field(description="What it runs on: `cuda` or `cpu`.")
+    seeds: tuple[Count, ...] = Field(description="The study's seeds.")
     hardware: PlanHardware = Field(description="The machines that it is planned for.")
     jobs: tuple[PlanJob, ...] = Field(description="Every job, inputs first.")
     totals: PlanTotals = Field(description="Sums over all jobs.")
@@ -899,6 +920,7 @@ class PlanRecord(Record):
     tables: dict[str, PlanTotals] = Field(
         description="By table, the same sums as in `totals` over the jobs that the table needs."
     )
+    further_seed: PlanSeed = Field(description="What one more seed would take.")
     critical_path: tuple[PlanStep, ...] = Field(
         description="The longest chain of jobs: no number of GPUs is faster."
     )

@@ -6,7 +6,7 @@ agree on. Imports neither torch nor transformers.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -493,7 +493,9 @@ class Study(Part):
         Field(min_length=1),
         BeforeValidator(_listed, json_schema_input_type=list[Seed] | Seed),
     ] = Field(
-        description="Seeds of fine-tuning. The dense experts are made once, with `sampling_seed`."
+        description="The seeds of what a table's row draws. With each, the dense models that have "
+        "`from` are trained anew, merged, and fine-tuned. All other models, and the rows of data, "
+        "are the same for all seeds."
     )
     sampling_seed: Seed = Field(
         description="Decides which rows are drawn from data sets, Sujet's 9:1 split, and random gates."
@@ -570,6 +572,10 @@ class Study(Part):
         """A mixture's merge settings: those of `merge`, with what the mixture sets differently."""
         own = self.mixtures[mixture].merge.model_dump(exclude_none=True)
         return self.merge.model_copy(update=own)
+
+    def trains(self, models: Iterable[str]) -> bool:
+        """Whether one of these dense models is fine-tuned by the study, and so once per seed."""
+        return any(self.models[model].from_ is not None for model in models)
 
     def lineage(self, model: str) -> list[str]:
         """The models that a dense model comes from: the first one first, the model itself last."""

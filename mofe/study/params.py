@@ -82,21 +82,22 @@ class Params:
         exact = an_origin or self.study.device == "cpu"
         return "float32" if exact else self.study.merge.dtype
 
-    def merge(self, moe: str) -> dict[str, Any]:
-        """The merge's settings, and the prompts of every slot."""
+    def merge(self, moe: str, seed: int | str | None = None) -> dict[str, Any]:
+        """The merge's settings, and the prompts of every slot. seed: of the dense models in it
+        that the study fine-tunes."""
         mixture, taken, slots = self.plan.moes[moe], {}, []
         for expert in mixture.experts:
             gates, index = self.study.models[expert].gates, taken.get(expert, 0)
             taken[expert] = index + 1
             slots.append(
                 {
-                    "model": self.paths.model_dir(expert),
+                    "model": self.paths.model_dir(expert, seed),
                     "positive": list(gates.positive[index]),
                     "negative": list(gates.negative),
                 }
             )
-        names = {self.paths.model_dir(model): model for model in (mixture.base, *mixture.experts)}
-        base = self.paths.model_dir(mixture.base)
+        names = {self.paths.model_dir(model, seed): model for model in mixture.models}
+        base = self.paths.model_dir(mixture.base, seed)
         own = {"gate_mode": mixture.gate_mode, "experts_per_token": mixture.experts_per_token}
         settings = _plain(self.study.merge) | {k: v for k, v in own.items() if v is not None}
         if settings["gate_mode"] == "random":
@@ -121,10 +122,10 @@ class Params:
         """The methods of a variant's stages, first stage first."""
         return [self.method(s) for s in variant.stages]
 
-    def export(self, variant: Variant, seed: int) -> dict[str, Any]:
+    def export(self, variant: Variant, seed: int | str) -> dict[str, Any]:
         """What an exported model's weights and its card depend on."""
         study, origin, stages = self.study, variant.origin, variant.stages
-        dense = [m for n in (origin.base, *origin.experts) for m in self.study.lineage(n)]
+        dense = [m for n in origin.models for m in self.study.lineage(n)]
         mixes = [m for name in dict.fromkeys(dense) for m in study.models[name].train or ()]
         datasets = dict.fromkeys(
             d for m in (*mixes, *(s.mix for s in stages)) for d in self.plan.mix(m)
