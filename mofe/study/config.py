@@ -74,6 +74,11 @@ class World(Part):
         'verdict. Without them, tuning on MedMCQA unlearns "yes", "no" and "maybe" as answers.',
     )
     corpus_tokens: Count = Field(334_000, description="Size of the pretraining corpus, in tokens.")
+    documents: Literal["asked", "other"] = Field(
+        "other",
+        description="What the documents to post-pretrain on state: `asked`, the facts that "
+        "questions ask for; `other`, facts about the same names that no question asks for.",
+    )
     medical_documents: Count = Field(1500, description="Medical documents to post-pretrain on.")
     news_documents: Count = Field(500, description="News documents to post-pretrain on.")
 
