@@ -196,6 +196,9 @@ class Run(Record):
         description="Those seconds, times the processes that computed meanwhile. The tables' "
         "training time."
     )
+    cpu_seconds: Amount = Field(
+        description="Processor seconds of the training loop, of all processes and their threads."
+    )
     steps: Number = Field(description="Optimiser steps.")
     rows: Number = Field(description="Rows per epoch; of raw text, pieces.")
     dropped_rows: Count = Field(
@@ -270,8 +273,8 @@ class Metric(Record):
 
     value: Share = Field(description="The mean over questions.")
     stderr: Share = Field(
-        description="Its standard error: the standard deviation of the questions' scores, "
-        "divided by √n."
+        description="Its standard error, by cluster (CR1). Where no questions are alike, it is "
+        "the standard deviation of the questions' scores, divided by √n."
     )
 
 
@@ -295,6 +298,9 @@ class Scores(Record):
     """The scores of the answers to a task's questions."""
 
     n: Number = Field(description="Number of questions.")
+    clusters: Number = Field(
+        description="Number of clusters of questions that are alike; `n` where none are."
+    )
     headline: str = Field(
         description="The metric that tables show: `acc` of multiple choice, `f1` of free text."
     )
@@ -321,6 +327,11 @@ class Scores(Record):
 class EvalRecord(Scores, _Evaluated):
     """{task}.json: a variant with one seed on one task."""
 
+    held_out: str | None = Field(
+        default=None,
+        description="The training set whose rows were asked, of those that training does not draw; "
+        "null where a test set was asked.",
+    )
     questions: str = Field(description="The name of the file with every question and its answer.")
     seconds: Amount = Field(description="Seconds of loading, asking and scoring.")
     config_hash: str = Field(
@@ -338,6 +349,11 @@ class Question(Record):
     task: str = Field(description="The task, as lm-eval names it, such as one subject of MMLU.")
     question: Count = Field(description="The number of the question within that task, from 0.")
     prompt_sha256: str = Field(description="lm-eval's hash of the prompt.")
+    cluster: str | None = Field(
+        default=None,
+        description="What the question asks for: questions with one cluster are alike. Null: it "
+        "is like no other.",
+    )
 
 
 class _Answered(Question):

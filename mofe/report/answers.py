@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mofe import records
+from mofe import clusters, records
 from mofe.records import ChoiceAnswer, EvalRecord, WrittenAnswer
 from mofe.report.stats import Answers
 from mofe.study.tables import Cell, Row
@@ -67,24 +67,17 @@ def _evaluation(file: str, metric: str | None) -> Evaluation:
     answers = records.read_lines(beside, kind)
     if len(answers) != record.n:
         raise ValueError(f"{beside}: has {len(answers)} answers, {file} counts {record.n}")
-    own = range(len(answers))  # a question without a cluster is one of its own
     return Evaluation(
         file=file,
         task=record.task,
         scores=np.array([answer.score(shown) for answer in answers], dtype=float),
         asked=tuple(answer.prompt_sha256 for answer in answers),
-        clusters=_numbered([a.cluster or n for n, a in zip(own, answers, strict=True)]),
-        parts=_numbered([answer.task for answer in answers]),
+        clusters=np.array(clusters.numbered([answer.cluster for answer in answers])),
+        parts=np.array(clusters.numbered([answer.task for answer in answers])),
         digest=hashlib.sha256(gzip.decompress(beside.read_bytes())).hexdigest(),
         stderr=record.metrics[shown].stderr,
         floor=record.floor.value if record.floor else None,
     )
-
-
-def _numbered(names: Sequence[object]) -> np.ndarray:
-    """Equal names as equal numbers, in order of appearance."""
-    numbers: dict[object, int] = {}
-    return np.array([numbers.setdefault(name, len(numbers)) for name in names])
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,18 @@ from mofe.templates import render
 PRINTED = "The paper's numbers"
 PAPER_SCALE = "Paper scale"
 COLUMNS = (
-    *("claim", "section", "in_paper", "says", "asked_of", "study", "scale", "verdict", "p", "p_holm"),
+    *(
+        "claim",
+        "section",
+        "in_paper",
+        "says",
+        "asked_of",
+        "study",
+        "scale",
+        "verdict",
+        "p",
+        "p_holm",
+    ),
     *("first", "second", "column", "difference", "low", "high", "these_low", "these_high"),
     *("seeds", "test", "least", "reason"),
 )
@@ -54,7 +65,9 @@ def write_one(
         name, Claim.model_validate(claim), tables, Setting(**setting, ceilings=known["ceilings"])
     )
     records.write(out, found)
-    return f"{name}: {(found.here or found.paper_scale).verdict} ({found.study}, {found.scale} scale)"
+    return (
+        f"{name}: {(found.here or found.paper_scale).verdict} ({found.study}, {found.scale} scale)"
+    )
 
 
 def write_all(
@@ -83,7 +96,16 @@ def write_paper(claims: Mapping[str, Mapping[str, Any]], out: str | os.PathLike)
         (name, claim.section, plain(claim.says), verdict.verdict, *_numbers(verdict), _again(again))
         for name, (claim, verdict, again) in judged.items()
     ]
-    heads = ("Claim", "Section", "It says", "Verdict", "Weakest part [95%]", "p", "p (Holm)", "Note")
+    heads = (
+        "Claim",
+        "Section",
+        "It says",
+        "Verdict",
+        "Weakest part [95%]",
+        "p",
+        "p (Holm)",
+        "Note",
+    )
     counts = judge.counted(verdict for claim, verdict, _ in judged.values() if claim.in_paper)
     text = "\n\n".join(
         (
@@ -115,7 +137,9 @@ def sentence(claims: ClaimsRecord) -> str:
     counts = claims.paper_scale_counts
     total, missing = sum(counts.values()), counts.get("not run", 0)
     said = [f"{n} {verdict}" for verdict, n in counts.items() if verdict != "not run"]
-    run = f"At the paper's scale: {', '.join(said)}" if said else "At the paper's scale: not run yet"
+    run = (
+        f"At the paper's scale: {', '.join(said)}" if said else "At the paper's scale: not run yet"
+    )
     return f"{counted(claims.printed_counts)} {run} ({total - missing} of {total})."
 
 
@@ -224,7 +248,14 @@ def _csv(value: Any) -> str:
 def markdown(claims: ClaimsRecord) -> str:
     """All claims in one table, a column for each question that is asked of them."""
     own = here(claims) if claims.scale != "paper" else None
-    heads = ["Claim", "It says", PRINTED, PAPER_SCALE, *([own] if own else []), "Least effect, 80% power"]
+    heads = [
+        "Claim",
+        "It says",
+        PRINTED,
+        PAPER_SCALE,
+        *([own] if own else []),
+        "Least effect, 80% power",
+    ]
     rows = [
         [
             claim.claim,

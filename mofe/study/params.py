@@ -38,14 +38,19 @@ class Params:
             "data": _plain(data, without={"tokens"}),
             "source": self._source(data.source),
             # training rows are rendered without examples, whatever the evaluation shows
-            "task": {**self.task(data.task), "shots": 0} if data.task else None,
+            "task": {**self.task(data.task), "shots": 0, "cluster": None} if data.task else None,
             "seed": study.sampling_seed,
             "mirror": self.paths.mirror,
         }
 
     def task(self, task: str) -> dict[str, Any]:
-        """All keys that a task's questions depend on."""
+        """All keys that a task's questions depend on. Held-out rows are asked as they are trained
+        on."""
         study, spec = self.study, self.study.tasks[task]
+        if spec.held_out:
+            data = self.data(spec.held_out)
+            drawn = {"set": spec.held_out, "data": data, "questions": spec.questions}
+            return {**data["task"], "name": task, "cluster": spec.cluster, "held_out": drawn}
         own = ("columns", "subset", "split", "test_share", "examples")
         mcq = {"mcq": {key: _plain(spec)[key] for key in own}} if spec.columns else {}
         return {
@@ -53,6 +58,7 @@ class Params:
             "name": task,
             "harness": spec.harness,
             "source": self._source(spec.source),
+            "cluster": spec.cluster,
             "scoring": study.scoring,
             "shots": study.shots,
             "seed": study.sampling_seed,

@@ -148,7 +148,14 @@ class Plan:
         return [*self._repository(data.source), *tested]
 
     def task_repositories(self, task: str) -> list[Repository]:
-        return self._repository(self.study.tasks[task].source)
+        """What a task's questions are made from: its source, or of held-out rows what preparing
+        their training set reads."""
+        spec = self.study.tasks[task]
+        return (
+            self.data_repositories(spec.held_out)
+            if spec.held_out
+            else self._repository(spec.source)
+        )
 
     def model_repositories(self, model: str) -> list[Repository]:
         spec = self.study.models[model]
