@@ -671,7 +671,8 @@ class Comparison(Record):
     by_group_high: float | None = Field(default=None, description="Its upper end.")
     seeds: Count = Field(description="Seeds of each row; 0 of printed numbers.")
     identical: bool = Field(
-        description="Whether both rows gave the same records, bit for bit, question by question."
+        description="Whether both rows are one function: the same answers to all questions at every "
+        "seed, with log-likelihoods that differ by rounding alone (1e-4 nats)."
     )
     least: Amount | None = Field(
         default=None,

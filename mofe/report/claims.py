@@ -270,11 +270,12 @@ def markdown(claims: ClaimsRecord) -> str:
     parts = [
         f"# Which claims hold? Study “{claims.study}”, {claims.scale} scale",
         sentence(claims),
-        "Sizes are points of accuracy with 95% intervals, of the part that speaks least for the claim; p "
-        "is two-sided, corrected for the claims of a section (Holm). "
-        f"Differences up to δ = {100 * claims.margin:g} points are called none. Most of the paper's "
-        "differences on MedMCQA are below the least effect that its questions can show, whatever the number "
-        "of seeds.",
+        (
+            "Sizes are points of accuracy with 95% intervals, of the part that speaks least for the claim; "
+            "p is two-sided, corrected for the claims of a section (Holm). Differences up to "
+            f"δ = {100 * claims.margin:g} points are called none. Most of the paper's differences on MedMCQA "
+            "are below the least effect that its questions can show, whatever the number of seeds."
+        ),
         markdown_table(heads, rows, "l" * len(heads), padded=False),
     ]
     return "\n\n".join(parts) + "\n"

@@ -107,10 +107,7 @@ def _printed_scores(claim: Claim, group: Mapping[str, tuple[str, ...]]) -> Judge
         (table, first), (_, second) = part.rows
         rows = [group.get(label, (label,)) for label in (first, second)]
         key = Part(part.column, tuple((table, " = ".join(labels)) for labels in rows))
-        scored[key] = [
-            noise.score(table, labels, part.column, weight)
-            for labels, weight in zip(rows, (1.0, -1.0), strict=True)
-        ]
+        scored[key] = noise.pair(table, *rows, part.column)
     tests = {part: stats.printed(scores) for part, scores in scored.items()}
     compared = [_comparison(part, test, "printed", same=False) for part, test in tests.items()]
     if claim.kind == "mean":
@@ -367,7 +364,7 @@ def _why(
 ) -> str | None:
     """What a verdict rests on, where the words alone would mislead."""
     if evidence.exact:
-        return claim.exact or "All records are identical, bit for bit."
+        return claim.exact or "All answers are the same, question by question."
     if one_seed:
         differ = sum(part.p is not None and part.p < stats.LEVEL for part in shown)
         return (
@@ -377,8 +374,8 @@ def _why(
     left_out = len(parts(claim)) - len(shown)
     if left_out:
         return (
-            f"{left_out} of {len(parts(claim))} parts compare functions that another part compares, bit "
-            "for bit, and do not count again."
+            f"{left_out} of {len(parts(claim))} parts compare functions that another part compares, and "
+            "do not count again."
         )
     return None
 
@@ -593,25 +590,42 @@ def correct(claims: Sequence[ClaimRecord], seeds: int) -> ClaimsRecord:
     )
 
 
+def counted(judgements: Iterable[Judgement]) -> dict[str, int]:
+    """How many have each verdict."""
+    return dict(Counter(judged.verdict for judged in judgements))
+
+
 def _corrected(claims: Sequence[ClaimRecord], column: str) -> list[ClaimRecord]:
-    changed = {claim.claim: claim for claim in claims}
-    sections: dict[str, list[ClaimRecord]] = {}
-    for claim in claims:
-        judged = getattr(claim, column)
-        if (
-            judged
-            and judged.p is not None
-            and judged.verdict not in ("exact", "cannot be asked here")
-        ):
-            sections.setdefault(claim.section, []).append(claim)
+    """The claims with one column's p corrected."""
+    judged = {c.claim: (c.section, found) for c in claims if (found := getattr(c, column))}
+    corrected = holm_by_section(judged)
+    return [c.model_copy(update={column: corrected.get(c.claim)}) for c in claims]
+
+
+def holm_by_section(judged: Mapping[str, tuple[str, Judgement]]) -> dict[str, Judgement]:
+    """Verdicts after Holm's correction. judged: by claim, its section and its verdict."""
+    found = {name: judgement for name, (_, judgement) in judged.items()}
+    sections: dict[str, list[str]] = {}
+    for name, (section, judgement) in judged.items():
+        if judgement.p is not None and judgement.verdict not in ("exact", "cannot be asked here"):
+            sections.setdefault(section, []).append(name)
     for family in sections.values():
-        corrected = stats.holm([getattr(claim, column).p for claim in family])
-        for claim, p in zip(family, corrected, strict=True):
-            judged = getattr(claim, column)
-            verdict = verdicts.corrected(judged.verdict, p, judged.equal)
-            update = {column: judged.model_copy(update={"p_holm": p, "verdict": verdict})}
-            changed[claim.claim] = claim.model_copy(update=update)
-    return list(changed.values())
+        corrected = stats.holm([found[name].p for name in family])
+        for name, p in zip(family, corrected, strict=True):
+            verdict = verdicts.corrected(found[name].verdict, p, found[name].equal)
+            found[name] = found[name].model_copy(update={"p_holm": p, "verdict": verdict})
+    return found
+
+
+def of_paper_alone(
+    claims: Mapping[str, Claim],
+) -> dict[str, tuple[Claim, Judgement, Judgement | None]]:
+    """Every claim that the paper's printed numbers can be asked, its verdict after the correction,
+    and its verdict in another reading."""
+    read = {name: of_paper(claim) for name, claim in claims.items()}
+    judged = {n: (claims[n].section, first) for n, (first, _) in read.items() if first}
+    corrected = holm_by_section(judged)
+    return {name: (claims[name], corrected[name], read[name][1]) for name in corrected}
 
 
 def least_effects() -> list[LeastEffect]:

@@ -56,22 +56,28 @@ def is_untuned(label: str) -> bool:
     return label.split(paper.LABEL_SEPARATOR)[-1] == "X"
 
 
-def score(table: int, labels: Sequence[str], heading: str, weight: float) -> PrintedScore:
-    """A printed score with its noise. labels: one row, or rows that are runs of one function, whose
-    mean counts."""
-    values = [paper.cells()[table, label, heading].value for label in labels]
+def pair(
+    table: int | str, first: Sequence[str], second: Sequence[str], heading: str
+) -> list[PrintedScore]:
+    """The first row's printed score less the second's, each with its noise. first, second: one row
+    each, or rows that are runs of one function, whose mean counts. Borrowed noise is that at the mean
+    of both scores."""
+    rows = [[paper.cells()[table, label, heading].value for label in labels] for labels in (first, second)]
+    noise = yardstick(heading, fmean(map(fmean, rows)))
     benchmark = BENCHMARKS[heading]
-    return PrintedScore(
-        task=benchmark.name,
-        value=fmean(values),
-        questions=benchmark.questions,
-        weight=weight,
-        yardstick=None if is_untuned(labels[0]) else yardstick(heading, fmean(values)),
-        runs=len(values),
-    )
+    return [
+        PrintedScore(
+            task=benchmark.name,
+            value=fmean(values),
+            questions=benchmark.questions,
+            weight=weight,
+            yardstick=None if is_untuned(labels[0]) else noise,
+            runs=len(values),
+        )
+        for labels, values, weight in zip((first, second), rows, (1.0, -1.0), strict=True)
+    ]
 
 
-def difference(table: int, first: str, second: str, heading: str) -> Test:
+def difference(table: int | str, first: str, second: str, heading: str) -> Test:
     """The test of the first row's printed score less the second's."""
-    scores = [score(table, [first], heading, 1.0), score(table, [second], heading, -1.0)]
-    return stats.printed(scores)
+    return stats.printed(pair(table, [first], [second], heading))
