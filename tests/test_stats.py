@@ -262,6 +262,9 @@ def test_equal_records_are_identical():
         assert (test.identical, test.p, test.interval, test.difference) == (True, 1, (0, 0), 0)
         assert stats.tost(test, 0.01) == 0
         assert stats.least_effect_of(test) == 0
+    one = Answers({"task": y})
+    against_itself = Contrast([one], [Term(0, "task", 1), Term(0, "task", -1)], {"task": range(4)})
+    assert stats.crossed(against_itself).identical
     unequal = stats.crossed(single(y, y[::-1]))
     assert (unequal.identical, unequal.difference) == (False, 0)
     assert unequal.p == 1
@@ -490,6 +493,9 @@ REFUSED = {
     "has a number that may be 0": lambda: stats.ratio_of_printed(6, 0),
     "each arm needs two or more": lambda: stats.log_ratio([6.0], [7.0, 8.0]),
     "a time of 0 has no logarithm": lambda: stats.log_ratio([6.0, 0.0], [7.0, 8.0]),
+    "an arm has 2 seeds: judge them by": lambda: stats.of_these_models(
+        single(np.eye(2), np.eye(2))
+    ),
     "a claim has no parts": lambda: stats.joint([]),
 }
 

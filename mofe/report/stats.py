@@ -334,7 +334,10 @@ def crossed(contrast: Contrast) -> Test:
 def of_these_models(contrast: Contrast) -> Test:
     """The test of a contrast of models, one row per arm, on new questions: each is taken as it is,
     without seeds. It says nothing about how they were trained. As `mcnemar`, it compares two
-    checkpoints; it also knows that questions about one fact are alike."""
+    checkpoints; it also knows that questions about one fact are alike. Raises ValueError where an arm has
+    more rows."""
+    if (rows := max(arm.seeds for arm in contrast.arms)) > 1:
+        raise ValueError(f"an arm has {rows} seeds: judge them by `crossed`, or give one row")
     arms = [replace(arm, seeded=False) for arm in contrast.arms]
     return replace(crossed(replace(contrast, arms=arms)), these=None)
 
