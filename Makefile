@@ -17,13 +17,14 @@ BENCH_PACKAGES ?= .venv/bench
 QUICK ?=
 bench = PYTHONPATH=$(BENCH_PACKAGES) $(BIN)/python benchmarks
 
-.PHONY: help mini test bench docs lint format lock latex slurm clean
+.PHONY: help mini test bench error-rates docs lint format lock latex slurm clean
 
 help:
 	@echo "make mini           the study in miniature, three seeds, to results/mini/"
 	@echo "make mini SEEDS=0   the same with one seed"
 	@echo "make test           the tests"
 	@echo "make bench          the benchmarks, to docs/benchmarks.md (make bench QUICK=1: whether they work)"
+	@echo "make error-rates    how often the statistical tests err, to docs/statistics.md"
 	@echo "make docs           the generated parts of the documentation"
 	@echo "make lint           ruff, snakefmt and snakemake --lint"
 	@echo "make lock           resolve requirements.in anew"
@@ -48,6 +49,11 @@ endif
 $(BENCH_PACKAGES)/ready: benchmarks/requirements.txt .venv/ready
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --target $(BENCH_PACKAGES) --no-deps -r benchmarks/requirements.txt
 	touch $@
+
+# The studies are drawn from fixed seeds, so that equal code gives equal rates.
+error-rates: .venv/ready
+	PYTHONPATH=. $(BIN)/python tests/simulate.py
+	$(BIN)/python docs/generate
 
 # Tables of keys and records, and the schemas, from the descriptions in the code.
 docs: .venv/ready
