@@ -37,7 +37,8 @@ def plan(tiny) -> Plan:
 @pytest.mark.parametrize("scoring", ["text", "letter"])
 def test_scores_are_lm_evals(tiny, plan, task, scoring):
     """Log-likelihoods and every item's accuracy equal those of lm-eval's own language model."""
-    params = {**plan.params.task(task), "scoring": scoring}
+    # lm-eval knows no clusters
+    params = {**plan.params.task(task), "scoring": scoring, "cluster": None}
     tokenizer = load.tokenizer(tiny / "a")
     model = methods.apply(load.checkpoint(tiny / "moe2a2b"), METHODS["lora"])
     ours = evaluate.score(model, tokenizer, questions.build(params, tokenizer), params)
