@@ -195,6 +195,10 @@ class Run(Record):
         description="Those seconds, times the processes that computed meanwhile. The tables' "
         "training time."
     )
+    cpu_seconds: Amount = Field(
+        description="Seconds that CPU cores worked for the training loop, of all its processes and "
+        "threads. Other work on the machine hardly changes them."
+    )
     steps: Number = Field(description="Optimiser steps.")
     rows: Number = Field(description="Rows per epoch; of raw text, pieces.")
     dropped_rows: Count = Field(
@@ -224,6 +228,7 @@ class Run(Record):
 class _Trained(Record):
     recipe: str = Field(description="The recipe of this training: of a variant, of its last stage.")
     seed: Count = Field(description="The seed of fine-tuning.")
+    learning_rate: Amount = Field(description="The highest learning rate of its schedule.")
     trainable_parameters: Count = Field(description="Parameters that are trained.")
     total_parameters: Number = Field(
         description="All parameters of the model, adapters included; a 4-bit one counts as one."
@@ -231,6 +236,10 @@ class _Trained(Record):
 
 
 class _TrainRecord(Run, _Trained):
+    flops: Amount = Field(
+        description="Floating-point operations of the matrix products for these tokens, forward and "
+        "backward, as the plan counts them (mofe/estimate/flops.py)."
+    )
     frozen_sha256: Frozen = Field(
         description="Hashes of the frozen parameters. If they differ, the training fails."
     )

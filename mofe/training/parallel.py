@@ -121,6 +121,15 @@ def any_of(flag: bool) -> bool:
     return bool(votes)
 
 
+def sum_of(amount: float) -> float:
+    """The sum of what all processes give. All of them must call this."""
+    if processes() == 1:
+        return amount
+    total = torch.tensor(amount, dtype=torch.float64)
+    dist.all_reduce(total, group=_control())
+    return float(total)
+
+
 @cache
 def _control() -> dist.ProcessGroup:
     accelerator()  # starts the processes' group, if it has not been started yet
