@@ -3,7 +3,10 @@
 # The hash of the paper's values: if they change, tables and figures are made again. A hash, because
 # a path would differ between checkouts.
 PUBLISHED = hashlib.sha256(
-    Path(workflow.basedir, "mofe", "report", "paper.csv").read_bytes()
+    b"".join(
+        Path(workflow.basedir, "mofe", "report", name).read_bytes()
+        for name in ("paper.csv", "paper_tasks.csv")
+    )
 ).hexdigest()
 
 
@@ -29,7 +32,7 @@ rule table:
     params:
         table=lambda w: bare([PLAN.tables[PLAN.table_key(w.number)]])[0],
         seeds=len(STUDY.seeds),
-        unit=STUDY.time_unit,
+        setting=STUDY.setting,
         published=PUBLISHED,
     script:
         "../scripts/table.py"
@@ -57,9 +60,9 @@ rule figure:
         **asks("figure"),
     params:
         spec=lambda w: FIGURES[w.figure].source.spec(PLAN),
-        caption=lambda w: FIGURES[w.figure].caption,
+        caption=lambda w: figures.caption(w.figure, STUDY.setting),
         seeds=len(STUDY.seeds),
-        unit=STUDY.time_unit,
+        setting=STUDY.setting,
         published=PUBLISHED,
     script:
         "../scripts/figure.py"
@@ -84,13 +87,12 @@ rule report:
     params:
         tables=bare(PLAN.tables.values()),
         seeds=len(STUDY.seeds),
-        captions=[figure.caption for figure in FIGURES.values()],
+        captions=[figures.caption(name, STUDY.setting) for name in FIGURES],
         assumptions=PLAN.params.assumptions(),
         datasets=list(PLAN.datasets),
         trainings=RECORDS.spec(PLAN),
         mixes=PLAN.mixes,
-        study=STUDY.study,
-        unit=STUDY.time_unit,
+        setting=STUDY.setting,
         notes=list(STUDY.notes),
         published=PUBLISHED,
     script:
