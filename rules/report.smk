@@ -1,4 +1,10 @@
-# Tables, figures and the report, which read JSON and logs only.
+# Tables, figures and the report, which read JSON and logs only; and on demand one PDF of the tables
+# and figures.
+
+
+localrules:
+    pdf,
+
 
 # The hash of the paper's values: if they change, tables and figures are made again. A hash, because
 # a path would differ between checkouts.
@@ -97,3 +103,21 @@ rule report:
         published=PUBLISHED,
     script:
         "../scripts/report.py"
+
+
+rule pdf:
+    # On demand: `all` does not need LaTeX.
+    input:
+        **GRAPH.pdf(),
+    output:
+        PLAN.paths.pdf,
+    log:
+        f"{ROOT}/logs/pdf.log",
+    conda:
+        "../envs/mofe.yaml"
+    params:
+        numbers=list(PLAN.tables),
+        captions=[figures.caption(name, STUDY.setting) for name in FIGURES],
+        setting=STUDY.setting,
+    script:
+        "../scripts/document.py"

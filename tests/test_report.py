@@ -25,7 +25,7 @@ from scipy import stats
 
 from mofe import files, records, templates, units
 from mofe.records import EvalRecord, TrainRecord
-from mofe.report import drawing, figures, frames, kinds, noise, page, paper, tables
+from mofe.report import document, drawing, figures, frames, kinds, noise, page, paper, tables
 from mofe.report.sources import FromTrainings, Trainings
 from mofe.study import tables as study_tables
 from mofe.study.load import read_study
@@ -704,6 +704,29 @@ def test_a_result_that_cannot_be_read_leaves_the_tables_in_place(tmp_path):
         render(table, PAPERS, tmp_path)
     kinds = ("tex", "md", "csv")
     assert before == tuple((tmp_path / f"table7.{kind}").read_text("utf-8") for kind in kinds)
+
+
+@needs_latex
+def test_the_document_has_every_table_and_figure_and_is_the_same_twice(results, tmp_path):
+    """With a table and a figure whose names and texts LaTeX would act on."""
+    nasty = tmp_path / "50%_&"
+    nasty.mkdir()
+    numbers = [*range(1, 8), "C_1"]
+    made = []
+    for number, table in zip(numbers, [*results[1], hostile(results[1][6])], strict=True):
+        tex = tables.latex(table, frames.tidy(table, MINIATURE), MINIATURE)
+        (nasty / f"table{number}.tex").write_text(tex, encoding="utf-8")
+        made.append((nasty / f"table{number}.tex", number))
+    drawn = draw(results[1], MINIATURE, nasty)
+    shown = [(pdf, f"{name}: 50% & more.") for name, (pdf, _) in drawn.items()]
+    for out in ("one.pdf", "two.pdf"):
+        document.write(made, shown, MINIATURE, tmp_path / out)
+    one = (tmp_path / "one.pdf").read_bytes()
+    assert one == (tmp_path / "two.pdf").read_bytes() and one.startswith(b"%PDF")
+    (nasty / "table1.tex").write_text("\\undefinedcommand")
+    with pytest.raises(RuntimeError, match="pdflatex fails: ! Undefined control sequence"):
+        document.write(made, shown, MINIATURE, tmp_path / "one.pdf")
+    assert (tmp_path / "one.pdf").read_bytes() == one
 
 
 # --- what ours is, and the paper's noise -----------------------------------------------------
