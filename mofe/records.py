@@ -197,7 +197,8 @@ class Run(Record):
         "training time."
     )
     cpu_seconds: Amount = Field(
-        description="Processor seconds of the training loop, of all processes and their threads."
+        description="Seconds that CPU cores worked for the training loop, of all its processes and "
+        "threads. Other work on the machine hardly changes them."
     )
     steps: Number = Field(description="Optimiser steps.")
     rows: Number = Field(description="Rows per epoch; of raw text, pieces.")
@@ -230,6 +231,7 @@ class _Trained(Record):
     seed: Count = Field(
         description="The seed of the training; of a variant also that of its dense experts."
     )
+    learning_rate: Amount = Field(description="The highest learning rate of its schedule.")
     trainable_parameters: Count = Field(description="Parameters that are trained.")
     total_parameters: Number = Field(
         description="All parameters of the model, adapters included; a 4-bit one counts as one."
@@ -237,6 +239,10 @@ class _Trained(Record):
 
 
 class _TrainRecord(Run, _Trained):
+    flops: Amount = Field(
+        description="Floating-point operations of the matrix products for these tokens, forward and "
+        "backward, as the plan counts them (mofe/estimate/flops.py)."
+    )
     frozen_sha256: Frozen = Field(
         description="Hashes of the frozen parameters. If they differ, the training fails."
     )

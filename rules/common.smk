@@ -2,6 +2,7 @@
 import hashlib
 import os
 import re
+import shutil
 import sys
 from dataclasses import asdict
 from functools import partial
@@ -100,13 +101,14 @@ def has_gpu():
 
 onstart:
     will_run = waiting()
-    refuse(checks.before_the_run(PLAN, COSTS, will_run, os.path.isdir, has_gpu))
+    known = os.path.isdir, has_gpu, shutil.which
+    refuse(checks.before_the_run(PLAN, COSTS, will_run, *known))
     refuse(downloads.state(STUDY.hub, checks.downloads(PLAN, will_run)))
     # A fork cannot use a GPU that its parent has initialised, nor another environment's Python.
     if (
         workflow.local_exec
         and STUDY.device == "cpu"
         and not workflow.deployment_settings.deployment_method
-        and {j.rule for j in will_run} - {"prefetch", "fetch_repository"}
+        and {j.rule for j in will_run} - {"prefetch", "fetch_repository", "pdf"}
     ):
         WARM_PARENT = warm.start()

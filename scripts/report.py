@@ -18,8 +18,7 @@ run(
     mixes=sources.by_mix(snakemake.params.mixes, runs),
     trainings=trainings,
     evaluations=tables.evaluations(shown),
-    study=snakemake.params.study,
-    unit=snakemake.params.unit,
+    setting=snakemake.params.setting,
     notes=snakemake.params.notes,
     out=snakemake.output[0],
 )

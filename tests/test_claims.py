@@ -19,7 +19,7 @@ from mofe.files import write_atomic
 from mofe.records import ChoiceAnswer, ClaimRecord, ClaimsRecord, EvalRecord, Floor, Metric
 from mofe.report import claims as files
 from mofe.report import judge, stats, verdicts
-from mofe.report.judge import Setting
+from mofe.report.judge import Conditions
 from mofe.report.verdicts import Evidence
 from mofe.study.claims import Claim, shipped
 from mofe.study.load import read_study
@@ -98,7 +98,7 @@ def test_what_a_study_leaves_out_is_no_fault_and_not_run():
     plan = Plan(read_study(CONFIG, tables=left_out, claims={"mine": mine}))
     absent = {name for name, tables in plan.claims.items() if tables is None}
     assert absent == {"C10", "C10e", "C11m", "C11f", "C12", "C12f", "mine"}
-    setting = Setting("x", "paper", 0.01, False, {})
+    setting = Conditions("x", "paper", 0.01, False, {})
     assert judge.judge("C10", CLAIMS["C10"], None, setting).paper_scale.verdict == "not run"
 
 
@@ -271,7 +271,7 @@ def table(folder: Path, rows: dict[str, np.ndarray], untuned=(), **more) -> Tabl
 def judged(folder, rows, parts, kind="all", scale="paper", untuned=(), ceilings=None, **more):
     asked = {"says": "s", "place": "p", "section": "4", "table": 9, "kind": kind}
     claimed = Claim.model_validate({**asked, "parts": {"Quiz": parts}, **more})
-    setting = Setting("a study", scale, 0.05, False, ceilings or {})
+    setting = Conditions("a study", scale, 0.05, False, ceilings or {})
     return judge.judge("X", claimed, [table(folder, rows, untuned)], setting)
 
 
@@ -370,7 +370,7 @@ def test_questions_about_one_fact_widen_the_interval(tmp_path):
     alike = {name: np.repeat(right, 6, axis=1) for name, right in rows.items()}
     asked = {"says": "s", "place": "p", "section": "4", "table": 9, "kind": "all"}
     claimed = Claim.model_validate({**asked, "parts": {"Quiz": [["a", "b"]]}})
-    setting = Setting("a study", "paper", 0.05, False, {})
+    setting = Conditions("a study", "paper", 0.05, False, {})
     widths = {}
     for clusters in (None, facts):
         shown = table(tmp_path / str(clusters is None), alike, clusters=clusters)
@@ -414,7 +414,7 @@ def test_other_questions_are_refused(tmp_path):
     claimed = Claim.model_validate({**asked, "parts": {"Quiz": [["a", "b"]]}})
     both = Table(9, "", ("Model",), ("Quiz",), (), (*one.rows, *other.rows))
     with pytest.raises(ValueError, match="the questions differ"):
-        judge.judge("X", claimed, [both], Setting("x", "paper", 0.05, False, {}))
+        judge.judge("X", claimed, [both], Conditions("x", "paper", 0.05, False, {}))
 
 
 # ----------------------------------------------------------------------------- the words, the files
@@ -445,7 +445,7 @@ def test_words_follow_from_the_evidence(p, opposed, equal, points, decides):
 
 
 def all_claims(scale="miniature"):
-    setting = Setting("toy", scale, 0.02, False, {})
+    setting = Conditions("toy", scale, 0.02, False, {})
     judged = [judge.judge(name, claim, None, setting) for name, claim in CLAIMS.items()]
     return judge.correct(judged, seeds=3)
 

@@ -136,7 +136,8 @@ def test_two_processes_compute_what_one_does(both, tiny, method, sharding):
     one, two = both / "one" / f"{method}-{sharding}", both / "two" / f"{method}-{sharding}"
     assert losses(two) == pytest.approx(losses(one), rel=1e-4)
     records = [json.loads((out / "train.json").read_text()) for out in (one, two)]
-    for key in ("steps", "rows", "tokens", "answer_tokens", "trainable_parameters", "config_hash"):
+    counts = ("steps", "rows", "tokens", "answer_tokens", "trainable_parameters", "flops")
+    for key in (*counts, "config_hash"):
         assert records[0][key] == records[1][key], key
     assert (records[1]["processes"], records[1]["sharding"]) == (2, sharding)
     assert records[0]["device_seconds"] == records[0]["seconds"]

@@ -6,7 +6,7 @@ same answers to all questions, and their log-likelihoods differ by rounding alon
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 

@@ -1,7 +1,7 @@
 """The report's figures. Each is one function, with what it is drawn from and its caption beside it.
 
-A figure's function takes what its source gives (mofe/report/sources.py) and the unit of training
-time, and returns a matplotlib figure; `draw` writes it. A study has those figures whose source it
+A figure's function takes what its source gives (mofe/report/sources.py) and the study's setting, and
+returns a matplotlib figure; `draw` names the study in it and writes it. A study has those figures whose source it
 has. The Snakefile imports this module too, so matplotlib and pandas (mofe/report/drawing.py) are
 imported in the functions only.
 """
@@ -19,8 +19,8 @@ from mofe.report.sources import FromTables, FromTrainings, Trainings
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
-    from mofe.report.frames import Unit
     from mofe.study.plan import Plan
+    from mofe.study.setting import Setting
     from mofe.study.tables import Table
 
 
@@ -30,7 +30,7 @@ class Figure:
 
     source: FromTables | FromTrainings
     caption: str
-    function: Callable[[Any, Unit], Drawing]
+    function: Callable[[Any, Setting], Drawing]
 
 
 FIGURES: dict[str, Figure] = {}  # by name, in the report's order
@@ -39,7 +39,7 @@ FIGURES: dict[str, Figure] = {}  # by name, in the report's order
 def figure(source: FromTables | FromTrainings, caption: str):
     """Declare the decorated function as a figure of its name."""
 
-    def declare(function: Callable[[Any, Unit], Drawing]):
+    def declare(function: Callable[[Any, Setting], Drawing]):
         FIGURES[function.__name__] = Figure(source, caption, function)
         return function
 
@@ -61,20 +61,26 @@ def draw(
     spec: Sequence,
     files: Sequence[str],
     seeds: int,
-    unit: Unit,
+    setting: Setting,
     outputs: Iterable[str | os.PathLike],
 ) -> None:
     """Write a figure in the formats that the outputs' names end in. Equal results give equal bytes.
 
     spec, files: those of its source; seeds: the number of the study's seeds. Raises ValueError
-    where a file is invalid, or where there is nothing to draw.
+    where a file is invalid, or where there is nothing to draw. The captions are the files' metadata.
     """
     from mofe.report import drawing
 
     figure = FIGURES[name]
     with drawing.style():
-        drawn = figure.function(figure.source.filled(spec, files, seeds), unit)
-        drawing.save(drawn, outputs)
+        drawn = figure.function(figure.source.filled(spec, files, seeds), setting)
+        drawing.name_study(drawn, setting)
+        drawing.save(drawn, outputs, about=caption(name, setting))
+
+
+def caption(name: str, setting: Setting) -> str:
+    """A figure's caption, which says what "ours" is."""
+    return f"{FIGURES[name].caption} {setting.ours}"
 
 
 SCORES = (
@@ -89,12 +95,12 @@ SCORES = (
     f"is the model's size. {SCORES} Dashed: the untuned models; dotted: the score that needs no "
     "model. Hollow markers, at paper scale only: the paper's values.",
 )
-def time_accuracy(tables: Sequence[Table], unit: Unit) -> Drawing:
+def time_accuracy(tables: Sequence[Table], setting: Setting) -> Drawing:
     """One panel per task. Untuned models took no time, so each is a horizontal line, like the
     floor."""
     from mofe.report import drawing
 
-    panels = drawing.by_task(tables, unit)
+    panels = drawing.by_task(tables, setting)
     drawn, axes = drawing.panels(len(panels), width=4.4, height=3.9)
     rows = [point.row for points in panels.values() for point in points]
     names = drawing.methods(row.recipe for row in rows)
@@ -106,9 +112,9 @@ def time_accuracy(tables: Sequence[Table], unit: Unit) -> Drawing:
                 axis.axhline(point.score.value, color="#777777", lw=0.9, ls="--", zorder=1)
             else:
                 colour, marker = names[point.row.recipe][1], markers[point.row.labels[0]]
-                drawing.time_point(axis, point, unit, colour, marker)
+                drawing.time_point(axis, point, setting.unit, colour, marker)
         drawing.floor_line(axis, points[0].cell)
-        axis.set(title=drawing.task_title(points), xlabel=f"training time ({unit})")
+        axis.set(title=drawing.task_title(points), xlabel=f"training time ({setting.unit})")
         axis.set_ylabel(drawing.accuracy_label(points))
         axis.set_xlim(left=0)
     drawn.suptitle("Training time and accuracy by fine-tuning method and model size")
@@ -117,7 +123,7 @@ def time_accuracy(tables: Sequence[Table], unit: Unit) -> Drawing:
     others = [drawing.key(size, color="#333333", marker=markers[size]) for size in sizes]
     if any(row.recipe is None for row in rows):
         others.append(drawing.key("untuned", color="#777777", ls="--"))
-    drawing.legend(drawn, methods, others + drawing.common_keys(unit))
+    drawing.legend(drawn, methods, others + drawing.common_keys(setting))
     return drawn
 
 
@@ -127,12 +133,12 @@ def time_accuracy(tables: Sequence[Table], unit: Unit) -> Drawing:
     f"with and without finance experts. {SCORES} Dotted: the score that needs no model. Hollow "
     "markers, at paper scale only: the paper's values.",
 )
-def medical_experts(tables: Sequence[Table], unit: Unit) -> Drawing:
+def medical_experts(tables: Sequence[Table], setting: Setting) -> Drawing:
     """One panel per task, with one line for mixtures without finance experts and one for those
     with. `medical` and `finance` are the experts' names in the rows' mixtures."""
     from mofe.report import drawing
 
-    panels = drawing.by_task(tables, unit)
+    panels = drawing.by_task(tables, setting)
     series = {
         "without finance experts": (lambda experts: not experts.get("finance"), "#D55E00", "o"),
         "with finance experts": (lambda experts: bool(experts.get("finance")), "#0072B2", "s"),
@@ -152,7 +158,7 @@ def medical_experts(tables: Sequence[Table], unit: Unit) -> Drawing:
         axis.set_ylabel(drawing.accuracy_label(points))
         drawing.whole_numbers(axis)
     drawn.suptitle("Accuracy by the number of medical experts")
-    drawing.legend(drawn, [*keys.values(), *drawing.common_keys(unit)])
+    drawing.legend(drawn, [*keys.values(), *drawing.common_keys(setting)])
     return drawn
 
 
@@ -161,11 +167,11 @@ def medical_experts(tables: Sequence[Table], unit: Unit) -> Drawing:
     f"Accuracy against the number of frozen experts (Table 7). {SCORES} Dotted: the score that "
     "needs no model. Hollow markers, at paper scale only: the paper's values.",
 )
-def frozen_experts(tables: Sequence[Table], unit: Unit) -> Drawing:
+def frozen_experts(tables: Sequence[Table], setting: Setting) -> Drawing:
     """One panel per task."""
     from mofe.report import drawing
 
-    panels = drawing.by_task(tables, unit)
+    panels = drawing.by_task(tables, setting)
     drawn, axes = drawing.panels(len(panels), width=4.8, height=3.6)
     for axis, points in zip(axes, panels.values(), strict=True):
         drawing.line(axis, [point.row.frozen for point in points], points, "#D55E00", "o")
@@ -174,7 +180,7 @@ def frozen_experts(tables: Sequence[Table], unit: Unit) -> Drawing:
         axis.set_ylabel(drawing.accuracy_label(points))
         drawing.whole_numbers(axis)
     drawn.suptitle("Accuracy by the number of frozen experts")
-    drawing.legend(drawn, drawing.common_keys(unit))
+    drawing.legend(drawn, drawing.common_keys(setting))
     return drawn
 
 
@@ -184,7 +190,7 @@ def frozen_experts(tables: Sequence[Table], unit: Unit) -> Drawing:
     "The line is the mean over the runs with that data and method, that is over mixtures and seeds; "
     "the band is their standard deviation.",
 )
-def loss_curves(trainings: Sequence[Trainings], unit: Unit) -> Drawing:
+def loss_curves(trainings: Sequence[Trainings], setting: Setting) -> Drawing:
     """One panel per mix, one line per recipe. Raises ValueError where the runs of one line have
     different steps."""
     from mofe.report import drawing

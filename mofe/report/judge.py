@@ -189,7 +189,7 @@ def _printed_counts(claim: Claim) -> Judgement:
 
 
 @dataclass(frozen=True)
-class Setting:
+class Conditions:
     """What a study's verdict depends on besides its records.
 
     study, scale: its name and scale. margin: δ. exclusive: whether each training had its machine
@@ -203,7 +203,9 @@ class Setting:
     ceilings: Mapping[str, float]
 
 
-def judge(name: str, claim: Claim, tables: Sequence[Table] | None, setting: Setting) -> ClaimRecord:
+def judge(
+    name: str, claim: Claim, tables: Sequence[Table] | None, conditions: Conditions
+) -> ClaimRecord:
     """The record of one claim. tables: those that it names, with its rows and columns alone and
     their files; None where the study leaves one of its cells out.
 
@@ -220,8 +222,8 @@ def judge(name: str, claim: Claim, tables: Sequence[Table] | None, setting: Sett
             for table in tables
             for row in table.rows
         }
-        shown, files = _of_study(claim, rows, setting)
-    at_paper_scale = setting.scale == "paper"
+        shown, files = _of_study(claim, rows, conditions)
+    at_paper_scale = conditions.scale == "paper"
     if at_paper_scale:
         paper_scale, here = shown, None
     else:
@@ -236,9 +238,9 @@ def judge(name: str, claim: Claim, tables: Sequence[Table] | None, setting: Sett
         kind=claim.kind,
         in_paper=claim.in_paper,
         tables=claim.tables(),
-        study=setting.study,
-        scale=setting.scale,
-        margin=setting.margin,
+        study=conditions.study,
+        scale=conditions.scale,
+        margin=conditions.margin,
         printed=again,
         printed_again=by_part,
         paper_scale=paper_scale,
@@ -248,19 +250,19 @@ def judge(name: str, claim: Claim, tables: Sequence[Table] | None, setting: Sett
 
 
 def _of_study(
-    claim: Claim, rows: Mapping[Named, Row], setting: Setting
+    claim: Claim, rows: Mapping[Named, Row], conditions: Conditions
 ) -> tuple[Judgement, list[str]]:
     if claim.kind == "count":
         return _study_counts(claim, rows)
-    if claim.cannot and setting.scale == "miniature":
+    if claim.cannot and conditions.scale == "miniature":
         return Judgement(verdict="cannot be asked here", reason=claim.cannot), []
     if claim.kind in TIMED:
-        return _study_times(claim, rows, setting)
-    return _study_scores(claim, rows, setting)
+        return _study_times(claim, rows, conditions)
+    return _study_scores(claim, rows, conditions)
 
 
 def _study_scores(
-    claim: Claim, rows: Mapping[Named, Row], setting: Setting
+    claim: Claim, rows: Mapping[Named, Row], conditions: Conditions
 ) -> tuple[Judgement, list[str]]:
     found = arms(rows, Reader())
     compared: dict[tuple[str, int, int], Part] = {}
@@ -275,17 +277,17 @@ def _study_scores(
     if claim.kind == "mean":
         mean = test(_contrast(found, list(tests)))
         summary = _mean_of(shown, mean, shown[0].test)
-        evidence = _evidence(claim, [mean], setting.margin)
+        evidence = _evidence(claim, [mean], conditions.margin)
     else:
         summary = _weakest(claim, shown)
-        evidence = _evidence(claim, list(tests.values()), setting.margin)
+        evidence = _evidence(claim, list(tests.values()), conditions.margin)
     evidence = replace(
         evidence,
         exact=claim.kind == "equal" and all(part.identical for part in shown),
         decides=not one_seed,
     )
-    stuck = None if evidence.exact else _stuck(found, list(tests), setting)
-    if stuck and setting.scale == "miniature":
+    stuck = None if evidence.exact else _stuck(found, list(tests), conditions)
+    if stuck and conditions.scale == "miniature":
         verdict, reason = "cannot be asked here", stuck
     else:
         verdict = verdicts.of_study(evidence, claims_equality=claim.kind == "equal")
@@ -337,7 +339,7 @@ def _mcnemar(first, second, test: Test) -> float:
     return stats.mcnemar(first, second).p if whole else test.p
 
 
-def _stuck(found: Arms, compared: Sequence[Part], setting: Setting) -> str | None:
+def _stuck(found: Arms, compared: Sequence[Part], conditions: Conditions) -> str | None:
     """Why nothing can be asked: all compared rows stand within one standard error of the task's floor
     or of its ceiling."""
     standing = [
@@ -345,7 +347,7 @@ def _stuck(found: Arms, compared: Sequence[Part], setting: Setting) -> str | Non
     ]
     for kind, limits in (
         ("floor", [seeds[0].floor for seeds in standing]),
-        ("ceiling", [setting.ceilings.get(seeds[0].task, 1.0) for seeds in standing]),
+        ("ceiling", [conditions.ceilings.get(seeds[0].task, 1.0) for seeds in standing]),
     ):
         if all(map(_stands_at, limits, standing)):
             return f"All compared rows stand within one standard error of the task's {kind}."
@@ -381,7 +383,7 @@ def _why(
 
 
 def _study_times(
-    claim: Claim, rows: Mapping[Named, Row], setting: Setting
+    claim: Claim, rows: Mapping[Named, Row], conditions: Conditions
 ) -> tuple[Judgement, list[str]]:
     """Times are compared only where every training had a machine to itself, of one kind."""
     cells = {(name, cell.column): cell for name, row in rows.items() for cell in row.cells}
@@ -390,7 +392,7 @@ def _study_times(
         dict.fromkeys(f for cell in cells.values() for stages in cell.files for f in stages)
     )
     machines = {run.hardware for seeds in runs.values() for stages in seeds for run in stages}
-    if not setting.exclusive:
+    if not conditions.exclusive:
         why = "Trainings may have shared a machine; set hardware.exclusive where each had one to itself."
         return Judgement(verdict="not run", reason=why), files
     if len(machines) > 1:

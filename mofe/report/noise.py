@@ -8,7 +8,7 @@ share a seed. Benchmarks that these tables lack borrow MedMCQA's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from statistics import fmean
 
@@ -62,7 +62,10 @@ def pair(
     """The first row's printed score less the second's, each with its noise. first, second: one row
     each, or rows that are runs of one function, whose mean counts. Borrowed noise is that at the mean
     of both scores."""
-    rows = [[paper.cells()[table, label, heading].value for label in labels] for labels in (first, second)]
+    rows = [
+        [paper.cells()[table, label, heading].value for label in labels]
+        for labels in (first, second)
+    ]
     noise = yardstick(heading, fmean(map(fmean, rows)))
     benchmark = BENCHMARKS[heading]
     return [
@@ -81,3 +84,37 @@ def pair(
 def difference(table: int | str, first: str, second: str, heading: str) -> Test:
     """The test of the first row's printed score less the second's."""
     return stats.printed(pair(table, [first], [second], heading))
+
+
+def is_borrowed(heading: str) -> bool:
+    """Whether a heading's noise is another benchmark's."""
+    return not yardstick(heading, 0.5).own
+
+
+def threshold(heading: str, one: float, two: float, trained: tuple[bool, bool]) -> float:
+    """The difference of two printed scores of single runs that chance alone exceeds in 5% of cases.
+
+    one, two: the scores, fractions of 1. trained: whether each is of a trained model; an untuned one
+    has no run-to-run noise.
+    """
+    noise, benchmark = yardstick(heading, (one + two) / 2), BENCHMARKS[heading]
+    scores = [
+        PrintedScore(benchmark.name, value, benchmark.questions, weight, noise if is_run else None)
+        for value, weight, is_run in zip((one, two), (1.0, -1.0), trained, strict=True)
+    ]
+    test = stats.printed(scores)
+    return test.high - test.difference
+
+
+def inside(heading: str, printed: Mapping[int, float], trained: Mapping[int, bool]) -> set[int]:
+    """The rows whose printed score is inside the noise of the column's best: not shown to be below
+    it. The best itself is not among them.
+
+    printed, trained: by row, the paper's score, and whether it is of a trained model.
+    """
+    best = max(printed, key=printed.__getitem__)
+
+    def limit(row: int) -> float:
+        return threshold(heading, printed[best], printed[row], (trained[best], trained[row]))
+
+    return {row for row in printed if row != best and printed[best] - printed[row] < limit(row)}

@@ -1,5 +1,5 @@
-"""The report: one self-contained HTML page that compares every table with the paper's, and shows
-the figures.
+"""The report: one self-contained HTML page that shows every table beside the paper's, and the
+figures.
 
 It needs no network: styles are inline, images are data URIs, and there is no script. It has no
 date, so equal results give equal pages.
@@ -22,7 +22,17 @@ from mofe import records
 from mofe.files import write_atomic
 from mofe.records import EvalRecord, Hardware, TrainRecord
 from mofe.report import frames
-from mofe.report.tables import BESIDE, entry, headings, kind_by_column, shown_labels
+from mofe.report.kinds import KINDS, floor
+from mofe.report.tables import (
+    BESIDE,
+    entry,
+    headings,
+    in_noise,
+    is_published,
+    kind_by_column,
+    shown_labels,
+)
+from mofe.study.setting import Setting
 from mofe.study.tables import Cell, Table
 from mofe.templates import render
 from mofe.units import duration
@@ -57,8 +67,7 @@ def write(
     mixes: Mapping[str, Mapping[str, Sequence]],
     trainings: Sequence[str | os.PathLike],
     evaluations: Sequence[str | os.PathLike],
-    study: str,
-    unit: frames.Unit,
+    setting: Setting,
     notes: Sequence[str],
     out: str | os.PathLike,
 ) -> None:
@@ -69,9 +78,9 @@ def write(
     choice where the paper is silent; a choice may be any value of a configuration. data: the counts
     JSON of every training set, by name. mixes: for every mix that fine-tuning uses, its `data`
     (names of training sets) and its `trainings` (the train.json of every run on it). trainings,
-    evaluations: every train.json and every evaluation's JSON. study: its name. unit: the unit of
-    training time. notes: paragraphs on what the study can show; text is escaped, markupsafe.Markup
-    is not.
+    evaluations: every train.json and every evaluation's JSON. setting: the study's name, scale and
+    unit of training time. notes: paragraphs on what the study can show; text is escaped,
+    markupsafe.Markup is not.
 
     Raises ValueError where a result is invalid; `out` is then left as it was.
     """
@@ -79,10 +88,10 @@ def write(
     evaluated = [records.read(path, EvalRecord) for path in evaluations]
     page = render(
         _TEMPLATE,
-        study=study,
+        setting=setting,
         notes=notes,
         beside=BESIDE,
-        tables=[view(table, unit) for table in tables],
+        tables=[view(table, setting) for table in tables],
         figures=[image(path, caption) for path, caption in figures],
         assumptions=[{"key": "", **a, "choice": in_words(a["choice"])} for a in assumptions],
         data={name: records.read_counts(path) for name, path in data.items()},
@@ -127,13 +136,17 @@ def image(path: str | os.PathLike, caption: str) -> dict[str, Any]:
 class Field:
     """A cell of the page's table.
 
-    part: paper, ours or difference. best: whether it is the best score of its column. first:
-    whether it is the first part of its column. apart: whether the paper's table lacks this column.
+    part: paper, ours or difference. sd, unit: of our value. mark: the mark of a value of the paper
+    that is inside its own noise of the best. best: whether it is the best score of its column, and
+    no other is within its noise. first: whether it is the first part of its column. apart: whether
+    the paper's table lacks this column.
     """
 
     part: str
     text: str
     sd: str = ""
+    unit: str = ""
+    mark: str = ""
     best: bool = False
     first: bool = False
     apart: bool = False
@@ -154,15 +167,16 @@ class Column:
     apart: bool = False
 
 
-def view(table: Table, unit: frames.Unit) -> dict[str, Any]:
-    """What the template shows of a table: headings, rows, footer and sentences on the order."""
-    frame = frames.tidy(table, unit)
+def view(table: Table, setting: Setting) -> dict[str, Any]:
+    """What the template shows of a table: headings, rows, footer, and sentences on what its numbers
+    are of."""
+    frame = frames.tidy(table, setting)
     labels = len(table.label_headings)
-    heads = headings(table, unit)
+    heads = headings(table, setting)
     columns = [
         column
         for (group, shown), heading in zip(heads[labels:], table.columns, strict=True)
-        for column in _columns(table, frame, group, heading, shown)
+        for column in _columns(table, frame, setting, group, heading, shown)
     ]
     columns += [_column_beside(table, frame, heading) for heading in table.beside]
     groups = [group for group, _ in heads[:labels]]
@@ -170,6 +184,8 @@ def view(table: Table, unit: frames.Unit) -> dict[str, Any]:
     return {
         "number": table.number,
         "caption": table.caption,
+        "ours": setting.ours,
+        "in_noise": in_noise(frame),
         "groups": [
             (text, len(list(run))) for text, run in itertools.groupby(groups) if any(groups)
         ],
@@ -181,27 +197,27 @@ def view(table: Table, unit: frames.Unit) -> dict[str, Any]:
             for at, shown in enumerate(shown_labels(table))
         ],
         "floors": floors(table),
-        "orders": [words for column in _tasks(table) if (words := order(frame, column))],
         "others": others(table),
     }
 
 
-def _tasks(table: Table) -> list[str]:
-    kinds = kind_by_column(table)
-    return [column for column in table.columns if kinds[column] == "task"]
-
-
 def _columns(
-    table: Table, frame: pd.DataFrame, group: str, heading: str, shown: str
+    table: Table, frame: pd.DataFrame, setting: Setting, group: str, heading: str, shown: str
 ) -> list[Column]:
-    """The page's columns for a column of the table: two if its time is not in the paper's unit."""
+    """The page's columns for a column of the table: two if its time is not in the paper's unit. A
+    difference from the paper's value is shown in the paper's own setting only."""
     kind = kind_by_column(table)[heading]
     if heading != shown:
-        return [
-            Column(group, heading, ("paper",), _rows(table, frame, heading, kind, ("paper",))),
-            Column(group, shown, ("ours",), _rows(table, frame, shown, kind, ("ours",))),
-        ]
-    parts = ("paper", "ours") if kind == "trainable" else ("paper", "ours", "difference")
+        ours = Column(group, shown, ("ours",), _rows(table, frame, shown, kind, ("ours",)))
+        if not is_published(frame, heading):
+            return [ours]
+        theirs = _rows(table, frame, heading, kind, ("paper",))
+        return [Column(group, heading, ("paper",), theirs), ours]
+    parts: tuple[str, ...] = ("ours",)
+    if is_published(frame, heading):
+        parts = ("paper", "ours")
+        if setting.is_papers and KINDS[kind].difference is not None:
+            parts += ("difference",)
     rows = _rows(table, frame, heading, kind, parts)
     footer = _footer(table, frame, heading) if kind == "task" else {}
     return [Column(group, heading, parts, rows, **footer)]
@@ -223,45 +239,72 @@ def _rows(
     apart: bool = False,
 ) -> list[tuple[Field, ...]]:
     """The fields of a column, row by row."""
-    lines = {line.row: line for line in frame[frame["column"] == heading].itertuples()}
-    # The best scores are marked, the paper's and ours; time and size have none.
-    scores = lines.values() if kind == "task" else ()
-    best = {
-        "paper": max((line.paper for line in scores if pd.notna(line.paper)), default=None),
-        "ours": max((line.value for line in scores if pd.notna(line.value)), default=None),
-    }
+    of_column = frame[frame["column"] == heading]
+    lines = {line.row: line for line in of_column.itertuples()}
+    best = {"paper": _best_of_paper(of_column), "ours": _best_of_ours(of_column)}
+    if kind != "task":
+        best = {}  # time and size have none
     rows = []
     for number, row in enumerate(table.rows, start=1):
         line = lines.get(number)
         texts = entry(line, kind, table.number, frames.label(row))
         fields = {
-            "paper": (texts.paper, "", line is not None and line.paper == best["paper"]),
-            "ours": (texts.ours, texts.sd, line is not None and line.value == best["ours"]),
-            "difference": (_difference(line, kind), "", False),
+            "paper": {"text": texts.paper, "mark": texts.mark},
+            "ours": {"text": texts.ours, "sd": texts.sd, "unit": texts.unit},
+            "difference": {"text": _difference(line, kind)},
         }
         rows.append(
-            tuple(Field(part, *fields[part], first=part == parts[0], apart=apart) for part in parts)
+            tuple(
+                Field(
+                    part,
+                    **fields[part],
+                    best=best.get(part) == number,
+                    first=part == parts[0],
+                    apart=apart,
+                )
+                for part in parts
+            )
         )
     return rows
 
 
+def _best_of_paper(lines: pd.DataFrame) -> int | None:
+    """The row of a column's best published score; None where another is inside its noise, or where
+    nothing is known of the noise."""
+    lines = lines[lines["paper"].notna()]
+    if lines.empty or lines["paper_in_noise"].fillna(True).any():
+        return None
+    return int(lines.loc[lines["paper"].idxmax(), "row"])
+
+
+def _best_of_ours(lines: pd.DataFrame) -> int | None:
+    """The row of a column's best measured score; None where another is within one standard error of
+    it."""
+    lines = lines[lines["value"].notna()].sort_values("value", ascending=False)
+    if lines.empty or pd.isna(lines["stderr"].iloc[0]):
+        return None
+    near = lines["value"] >= lines["value"].iloc[0] - lines["stderr"].iloc[0]
+    return int(lines["row"].iloc[0]) if near.sum() == 1 else None
+
+
 def _difference(line, kind: str) -> str:
-    """Our value minus the paper's, with a sign; empty if either is missing."""
-    if line is None or pd.isna(line.value) or pd.isna(line.paper):
+    """Our value minus the paper's, with a sign; empty if either is missing, or if the kind has no
+    difference."""
+    decimals = KINDS[kind].difference
+    if line is None or decimals is None or pd.isna(line.value) or pd.isna(line.paper):
         return ""
-    text = f"{line.value - line.paper:+.{4 if kind == 'task' else 1}f}"
-    return text.replace("-", _MINUS)
+    return f"{line.value - line.paper:+.{decimals}f}".replace("-", _MINUS)
 
 
 def _footer(table: Table, frame: pd.DataFrame, heading: str) -> dict[str, str]:
     """A task's floor, the standard error of its evaluation and its number of questions."""
-    lines = frame[(frame["column"] == heading) & frame["value"].notna()]
+    lines = frame[(frame["column"] == heading) & frame["stderr"].notna()]
     if lines.empty:
         return {}
-    floor = frames.floor(next(cell for cell in _scored(table) if cell.column == heading))
+    least_score = floor(next(cell for cell in _scored(table) if cell.column == heading))
     least, most = lines["stderr"].min(), lines["stderr"].max()
     return {
-        "floor": f"{floor.value:.4f}" if floor else "none",
+        "floor": f"{least_score.value:.4f}" if least_score else "none",
         "stderr": span((least, most), ".4f"),
         "n": " or ".join(f"{n:,}" for n in sorted(set(lines["n"]))),
     }
@@ -275,8 +318,8 @@ def _scored(table: Table) -> list[Cell]:
 
 def floors(table: Table) -> list[str]:
     """How each floor of a table is reached, in words, each once."""
-    found = (frames.floor(cell) for cell in _scored(table))
-    return list(dict.fromkeys(floor.how for floor in found if floor))
+    found = (floor(cell) for cell in _scored(table))
+    return list(dict.fromkeys(one.how for one in found if one))
 
 
 def others(table: Table) -> list[str]:
@@ -297,36 +340,6 @@ def span(values: Iterable[float], form: str) -> str:
     """The least and the greatest value, "3 to 5", or only one if they print the same."""
     shown = dict.fromkeys(f"{value:{form}}" for value in (min(values), max(values)))
     return " to ".join(shown)
-
-
-def order(frame: pd.DataFrame, column: str) -> str | None:
-    """A sentence on whether a task's rows are ordered as in the paper; None if no two can be
-    compared.
-
-    It counts the pairs of rows whose values differ in the paper. It does not test whether a
-    difference is more than noise.
-    """
-    lines = frame[frame["column"] == column].dropna(subset=["paper", "value"])
-    pairs = [
-        (one.value - two.value) * (one.paper - two.paper) > 0
-        for one, two in itertools.combinations(lines.itertuples(), 2)
-        if one.paper != two.paper
-    ]
-    if not pairs:
-        return None
-    same, count = sum(pairs), len(pairs)
-    number = "all" if same == count else "none" if same == 0 else f"{same}"
-    theirs, ours = (_best(lines, name) for name in ("paper", "value"))
-    best = f"best is {ours}" + (" in both" if ours == theirs else f", in the paper {theirs}")
-    noun = "pair of rows is" if count == 1 else "pairs of rows are"
-    return f"{column}: {number} of {count} {noun} in the paper's order; {best}."
-
-
-def _best(lines: pd.DataFrame, name: str) -> str:
-    """The labels of all rows that have the greatest value."""
-    best = lines.loc[lines[name] == lines[name].max(), "label"]
-    labels = [f"“{label}”" for label in best]
-    return " and ".join(filter(None, (", ".join(labels[:-1]), labels[-1])))
 
 
 # --- training data ----------------------------------------------------------------------------

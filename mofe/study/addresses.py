@@ -115,3 +115,8 @@ class Addresses:
     @property
     def report(self) -> str:
         return f"{self.root}/report.html"
+
+    @property
+    def pdf(self) -> str:
+        """All tables and figures in one PDF."""
+        return f"{self.root}/tables.pdf"

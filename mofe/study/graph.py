@@ -151,6 +151,12 @@ class Graph:
             "data": [plan.paths.data_counts(dataset) for dataset in plan.datasets],
         }
 
+    def pdf(self) -> Inputs:
+        return {
+            "tables": [self.plan.paths.table(number, "tex") for number in self.plan.tables],
+            "figures": [self.plan.paths.figure(name, "pdf") for name in self.figures],
+        }
+
     def all(self) -> Inputs:
         return {
             "tables": [f for number in self.plan.tables for f in self._table_files(number)],
