@@ -210,8 +210,7 @@ FAULTS = {
         ("models", "general", "train"),
         {"mmlu": "freeze2"},
         "models.general.train",
-        "recipe 'freeze2' freezes 2 experts, but the model is dense and has one FFN per layer; write "
-        "'frozen: all'",
+        "freezes 2 experts, but the model is dense and has one FFN per layer; write 'frozen: all'",
     ),
     "a dense model's router": (
         ("models", "general", "train"),
@@ -229,8 +228,7 @@ FAULTS = {
         ("recipes", "dora", "targets"),
         ["q_proj", "up_proj"],
         "tables.2.rows.Small | DoRA.train",
-        "targets (up_proj) in the experts of mixture 'small', which only LoRA and rsLoRA without "
-        "'dora' can adapt; leave them out",
+        "has targets (up_proj) in the experts of mixture 'small', which only LoRA and rsLoRA",
     ),
     "a target that no layer has": (
         ("recipes", "lora", "targets"),

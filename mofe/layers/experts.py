@@ -31,7 +31,7 @@ from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 from mofe.layers import swiglu
 from mofe.layers.nf4 import expanded, nf4
 
-ALIGNED = 8  # a GPU's grouped products need rows of a multiple of 16 bytes
+ALIGNED = 16  # bytes that rows must be a multiple of in grouped products
 GROUPED = "mofe"  # transformers' name for Mixtral's packed experts as this project computes them
 
 
@@ -371,7 +371,7 @@ class LowRank(nn.Module):
     def forward(self, x: torch.Tensor, ends_E: torch.Tensor, scaling: float) -> torch.Tensor:
         """(P, in), sorted by expert -> (P, out)."""
         a, b = self.a.to(x.dtype), self.b.to(x.dtype)
-        if x.is_cuda and (short := -a.shape[1] % ALIGNED):
+        if short := -a.shape[1] % (ALIGNED // x.element_size()):
             a, b = F.pad(a, (0, 0, 0, short)), F.pad(b, (0, short))
         return TrainedProduct.apply(TrainedProduct.apply(x, a, ends_E) * scaling, b, ends_E)
 
