@@ -103,6 +103,19 @@ def test_equal_experts_with_adapters_are_not_folded():
     close(gradients(ours, *inputs), expected)
 
 
+def test_adapters_of_experts_are_multiplied_in_the_precision_of_autocast():
+    ours, inputs = adapted([0, 1, 2, 3], rank=4), routed(40, 4, seed=3)
+    exact = gradients(ours, *inputs)
+    ours.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = gradients(ours, *inputs)
+    for low, full in zip(found, exact, strict=True):
+        assert low.dtype == full.dtype == torch.float32
+        assert 0 < (low - full).norm() < 0.02 * full.norm()
+    for parameter in ours.stacks[0].adapters.parameters():
+        assert parameter.grad.dtype == torch.float32 and parameter.grad.any()
+
+
 @pytest.mark.parametrize("sizes", [FFN, ["gate_proj", "up_proj"], ["down_proj"]], ids=str)
 def test_adapters_of_experts_keep_what_is_estimated(sizes):
     rows, k, rank = 400, 2, 4
