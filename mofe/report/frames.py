@@ -99,7 +99,8 @@ def measure(cell: Cell, unit: Unit) -> Measured | None:
     """What a cell's files hold; None for a cell without files, such as an untuned row's time."""
     if not cell.files:
         return None
-    return {"trainable": _trainable, "time": _time, "task": _score}[cell.kind](cell, unit)
+    kinds = {"trainable": _trainable, "time": _time, "rate": _rate, "task": _score}
+    return kinds[cell.kind](cell, unit)
 
 
 def _trainable(cell: Cell, unit: Unit) -> Measured:
@@ -112,6 +113,17 @@ def _trainable(cell: Cell, unit: Unit) -> Measured:
             f"{', '.join(map(str, counts))}"
         )
     return Measured(counts[0], _sd(counts), None, None, len(counts))
+
+
+def _rate(cell: Cell, unit: Unit) -> Measured:
+    """The learning rate of the last stage. One search serves all seeds, so all have the same."""
+    rates = [records.read(stages[-1], TrainRecord).learning_rate for stages in cell.files]
+    if len(set(rates)) > 1:
+        raise ValueError(
+            f"{cell.files[0][-1]}: learning_rate differs between seeds: "
+            f"{', '.join(map(str, rates))}"
+        )
+    return Measured(rates[0], _sd(rates), None, None, len(rates))
 
 
 def _time(cell: Cell, unit: Unit) -> Measured:

@@ -25,7 +25,7 @@ from mofe.records import TrainRecord
 from mofe.report import frames, paper
 from mofe.study.tables import Table
 from mofe.templates import render
-from mofe.units import parameters
+from mofe.units import learning_rate, parameters
 
 BESIDE = "Not in the paper"  # heads the columns that only we have
 
@@ -76,7 +76,7 @@ def columns(table: Table, unit: frames.Unit) -> list[str]:
 
 
 def kind_by_column(table: Table) -> dict[str, str]:
-    """The kind (trainable, time or task) of every column by its heading, those of BESIDE
+    """The kind (trainable, time, rate or task) of every column by its heading, those of BESIDE
     included."""
     return {cell.column: cell.kind for row in table.rows for cell in (*row.cells, *row.beside)}
 
@@ -118,9 +118,11 @@ def entry(line, kind: str, number: int | str, label: str) -> Entry:
 
 def format_pair(value: float, sd: float, kind: str) -> tuple[str, str]:
     """A value and its standard deviation with the same number of decimals. One seed has no
-    deviation, and neither have parameters, whose number is the same for all seeds."""
+    deviation, and neither have parameters and learning rates, which are the same for all seeds."""
     if kind == "trainable":
         return parameters(value), ""
+    if kind == "rate":
+        return learning_rate(value), ""
     decimals = 4 if kind == "task" else _decimals(value)
     return f"{value:.{decimals}f}", "" if pd.isna(sd) else f"{sd:.{decimals}f}"
 

@@ -28,7 +28,11 @@ def card(
     """
     trainings = [records.read(file, TrainRecord) for file in params["trainings"]]
     scores = [records.read(f, EvalRecord) for f in params["evaluations"] if Path(f).exists()]
-    stages = zip(params["chain"], trainings, params["training"], strict=True) if trainings else ()
+    training = [
+        {**settings, "learning_rate": run.learning_rate}  # a search may have found it
+        for settings, run in zip(params["training"], trainings, strict=True)
+    ]
+    stages = zip(params["chain"], trainings, training, strict=True)
     return render(
         _TEMPLATE,
         filters={"yaml": _yaml},

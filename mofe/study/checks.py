@@ -173,6 +173,35 @@ def _questions(study: Study) -> Iterator[str]:
             )
 
 
+def _searches(study: Study) -> Iterator[str]:
+    for name, search in study.searches.items():
+        rates = [f"{rate:g}" for rate in search.learning_rate]
+        for rate in sorted({rate for rate in rates if rates.count(rate) > 1}):
+            yield (
+                f"searches.{name}.learning_rate: {rate} stands there twice (to six digits); give "
+                "each rate once"
+            )
+        for task in search.tasks:
+            if study.tasks[task].held_out is None:
+                yield (
+                    f"searches.{name}.tasks: '{task}' asks test questions, which must not choose a "
+                    "learning rate; name a task with 'held_out'"
+                )
+    for name, recipe in study.recipes.items():
+        if recipe.search and recipe.training.learning_rate is not None:
+            yield (
+                f"recipes.{name}: both 'search' and 'training.learning_rate' set its learning "
+                "rate; remove one"
+            )
+    for name, model in study.models.items():
+        for recipe in (model.train or {}).values():
+            if study.recipes[recipe].search:
+                yield (
+                    f"models.{name}.train: recipe '{recipe}' searches its learning rate, which "
+                    "only rows of tables can; name a recipe without 'search'"
+                )
+
+
 def _keys(study: Study) -> Iterator[str]:
     for index, assumption in enumerate(study.assumptions):
         try:
@@ -193,5 +222,5 @@ def value_at(study: Study, path: str) -> Any:
 
 CHECKS: tuple[Callable[[Study], Iterator[str]], ...] = (
     *(_seeds, _shadowed, _cycles, _slots, _keys, _columns, _origins, _chains, _repositories),
-    *(_questions, _freezing),
+    *(_questions, _freezing, _searches),
 )

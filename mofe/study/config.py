@@ -26,6 +26,7 @@ from mofe.study.values import (
     ModelName,
     Name,
     Part,
+    Rate,
     Repository,
     RowName,
     Scored,
@@ -177,6 +178,10 @@ class Task(Part):
     source: SourceName = Field(
         description="The repository that is read in place of the one that lm-eval names."
     )
+    held_out: DataName | None = Field(
+        None,
+        description="The training set whose rows are asked: those that training does not draw.",
+    )
     questions: Count | None = Field(
         None, description="How many questions there are. Only estimates use it."
     )
@@ -224,6 +229,19 @@ class Task(Part):
         if self.test_share and self.examples:
             raise PydanticCustomError("mcq", "'test_share' gives examples; leave 'examples' out")
         return self
+
+
+class Search(Part):
+    """A search for learning rates: every variant whose recipe names it is trained at each of these
+    rates with the study's first seed, and keeps the best."""
+
+    learning_rate: Annotated[list[Rate], Field(min_length=2)] = Field(
+        description="The learning rates to try."
+    )
+    tasks: Annotated[list[TaskName], Field(min_length=1)] = Field(
+        description="The tasks to compare them on, which ask held-out training questions: the "
+        "best rate has the greatest mean of the tasks' headline scores; of equal ones the lowest."
+    )
 
 
 class Gates(Part):
@@ -405,8 +423,8 @@ class TableSpec(Part):
     )
     columns: Annotated[dict[str, Shown], Field(min_length=1)] = Field(
         description="The paper's headings, and what each column shows: a task's headline score, "
-        "another metric of a task (`arc_easy.acc_norm`), `trainable` parameters or the `time` "
-        "of training."
+        "another metric of a task (`arc_easy.acc_norm`), `trainable` parameters, the `time` "
+        "of training, or the learning `rate` of its last stage."
     )
     beside: dict[str, Scored] | None = Field(
         None,
@@ -519,6 +537,9 @@ class Study(Part):
     merge: Merge = Field(description="mergekit-moe's settings.")
     mixtures: dict[Name, Mixture] = Field(description="Mixtures of experts, by name.")
     training: Training = Field(description="AdamW with linear decay to zero.")
+    searches: dict[Name, Search] = Field(
+        {}, description="Searches for learning rates, by name. A recipe's `search` names one."
+    )
     recipes: dict[Name, Recipe] = Field(description="Ways to fine-tune, by name.")
     tables: Annotated[
         dict[TableKey, TableSpec],

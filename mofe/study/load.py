@@ -93,7 +93,16 @@ def load_study(config: Mapping[str, Any], files: Iterable[str | Path] = ()) -> S
     problems += [*_dropped_in_vain(files, lines), *_alike(config)]
     declared = {
         section: list(config[section])
-        for section in ("models", "sources", "data", "mixes", "tasks", "recipes", "mixtures")
+        for section in (
+            "models",
+            "sources",
+            "data",
+            "mixes",
+            "tasks",
+            "recipes",
+            "mixtures",
+            "searches",
+        )
         if isinstance(config.get(section), Mapping)
     }
     study = None

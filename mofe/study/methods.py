@@ -14,12 +14,13 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from mofe.study.shapes import ROUTER, Shape
 from mofe.study.training import TrainingOverride
-from mofe.study.values import Count, Part, count_or
+from mofe.study.values import Count, Part, SearchName, count_or
 
 NAMED = "The method of fine-tuning."
 TARGETS = "The names of the linear layers that get adapters."
 Targets = Annotated[list[str], Field(min_length=1)]
 NF4 = Literal["nf4"]
+SHARED = {"training", "search"}  # keys of every recipe that are no setting of its method
 
 
 class Method(Part):
@@ -41,6 +42,9 @@ class Method(Part):
     training: TrainingOverride = Field(
         default_factory=TrainingOverride, description="Settings of `training` that differ."
     )
+    search: SearchName | None = Field(
+        None, description="The search that finds this recipe's learning rate, variant by variant."
+    )
 
     @model_validator(mode="wrap")
     @classmethod
@@ -53,7 +57,7 @@ class Method(Part):
 
     def settings(self) -> dict[str, Any]:
         """The method's name and the settings that were given, as plain data. `parse` reads it."""
-        return self.model_dump(mode="json", exclude={"training"}, exclude_none=True)
+        return self.model_dump(mode="json", exclude=SHARED, exclude_none=True)
 
     def frozen_experts(self, experts: int) -> int:
         """How many experts per layer keep their weights. They are the first ones."""
@@ -280,5 +284,5 @@ Recipe = Annotated[AnyMethod, Field(discriminator="method"), BeforeValidator(_gi
 def parse(params: Mapping[str, Any]) -> Method:
     """The method in a job's parameters (Plan.params.method). Other parameters are ignored."""
     kind = METHODS[params["method"]]
-    own = kind.model_fields.keys() - {"training"}
+    own = kind.model_fields.keys() - SHARED
     return kind(**{name: params[name] for name in own if name in params})

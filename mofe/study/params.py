@@ -104,14 +104,13 @@ class Params:
         return {**settings, "base": base, "slots": slots, "names": names}
 
     def stage(self, stage: Stage) -> dict[str, Any]:
-        """A stage's resolved recipe: the method, its settings, and the training's."""
+        """A stage's resolved recipe: the method, its settings, and the training's. The learning
+        rate is null where the job reads it from what its search found."""
         recipe = self.study.recipes[stage.recipe]
         mix = self.study.mixes.get(stage.mix)
-        overrides = [mix.training] if mix else []
-        return {
-            **self.method(stage),
-            "training": self._training(*overrides, recipe.training),
-        }
+        training = self._training(*([mix.training] if mix else []), recipe.training)
+        searched = {"learning_rate": stage.rate} if recipe.search else {}
+        return {**self.method(stage), "training": training | searched}
 
     def method(self, stage: Stage) -> dict[str, Any]:
         """The method and its settings: what is needed to rebuild the trained model."""

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 class Cell:
     """What a table shows in one row and column, and the files it is read from.
 
-    files: for a task, one eval JSON per seed; for `trainable` and `time`, the train.json of every
+    files: for a task, one eval JSON per seed; for `trainable`, `time` and `rate`, the train.json of every
     stage per seed, and none for an untuned row. metric: the metric of the task that is shown; None
     means its headline. read: a number that replaces the files in a bare table; cells that are read
     from the same files have the same number.
     """
 
     column: str
-    kind: str  # "trainable", "time" or "task"
+    kind: str  # "trainable", "time", "rate" or "task"
     files: tuple = ()
     task: str | None = None
     metric: str | None = None

@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-SHOWS = ("trainable", "time")  # what a table's column can show besides a task
+SHOWS = ("trainable", "time", "rate")  # what a table's column can show besides a task
 METRICS = ("acc", "acc_norm", "f1", "exact")  # what a task's column can show: task.metric
 LABEL_SEPARATOR = " | "  # joins a row's labels to its name
 
@@ -138,12 +138,14 @@ MixName = _known("mixes", "data")
 TaskName = _known("tasks")
 RecipeName = _known("recipes")
 MixtureName = _known("mixtures")
+SearchName = _known("searches")
 Scored = _scored()
 Shown = _scored(*SHOWS)
 Repository = Annotated[str, _text("org/name", pattern=r"^[\w.-]+/[\w.-]+$")]
 Folder = Annotated[str, _text("folder", pattern=r"^[^{}*?\s]+$")]
 Stages = dict[MixName, RecipeName]  # in order: trained on this mix by this recipe, then ...
 Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]  # a learning rate
 
 
 def count_or(word: str):
