@@ -67,6 +67,7 @@ def train_record(**changes) -> dict:
         "total_parameters": 1_861_000,
         "seconds": 9.0,
         "device_seconds": 9.0,
+        "learning_rate": 1.5e-3,
         "tokens": 120_000,
         "answer_tokens": 12_000,
         "steps": 40,

@@ -16,6 +16,7 @@ TABLES: dict[str, tuple[type[Record], tuple[type[Record], ...]]] = {
     "train": (records.TrainRecord, ()),
     "train-dense": (records.DenseTrainRecord, (records.TrainRecord,)),
     "log": (records.LossStep, ()),
+    "search": (records.SearchRecord, ()),
     "merge": (records.MergeManifest, ()),
     "asked": (records.AskedQuestion, ()),
     "eval": (records.EvalRecord, ()),

@@ -28,11 +28,7 @@ def card(
     """
     trainings = [records.read(file, TrainRecord) for file in params["trainings"]]
     scores = [records.read(f, EvalRecord) for f in params["evaluations"] if Path(f).exists()]
-    training = [
-        {**settings, "learning_rate": run.learning_rate}  # a search may have found it
-        for settings, run in zip(params["training"], trainings, strict=True)
-    ]
-    stages = zip(params["chain"], trainings, training, strict=True)
+    stages = zip(params["chain"], trainings, params["training"], strict=True) if trainings else ()
     return render(
         _TEMPLATE,
         filters={"yaml": _yaml},
@@ -42,7 +38,12 @@ def card(
         merge=merge,
         commits=_commits(params["manifests"]),
         quantized=bool(trainings) and parse(params["chain"][-1]).is_quantized,
-        stages=list(stages),  # (method, record, settings of the training), first stage first
+        # (method, record, settings of the training), first stage first; a search may have found
+        # the learning rate
+        stages=[
+            (method, run, {**settings, "learning_rate": run.learning_rate})
+            for method, run, settings in stages
+        ],
         scores=scores,
         revision=provenance.git_revision(),
         versions=trainings[-1].versions if trainings else provenance.versions(),
