@@ -12,8 +12,7 @@ from typing import Any
 from common import RESULTS, ROOT, write_atomic
 from training import FOLDED, MIXTURES, STOCK
 
-from mofe import markdown, units
-from mofe.report import paper
+from mofe import markdown, paper, units
 from mofe.study.load import read_study
 from mofe.study.plan import Plan
 

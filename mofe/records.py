@@ -197,6 +197,9 @@ class Run(Record):
         description="Those seconds, times the processes that computed meanwhile. The tables' "
         "training time."
     )
+    cpu_seconds: Amount = Field(
+        description="Processor seconds of the training loop, of all processes and their threads."
+    )
     steps: Number = Field(description="Optimiser steps.")
     rows: Number = Field(description="Rows per epoch; of raw text, pieces.")
     dropped_rows: Count = Field(
@@ -225,7 +228,9 @@ class Run(Record):
 
 class _Trained(Record):
     recipe: str = Field(description="The recipe of this training: of a variant, of its last stage.")
-    seed: Count = Field(description="The seed of fine-tuning.")
+    seed: Count = Field(
+        description="The seed of the training; of a variant also that of its dense experts."
+    )
     learning_rate: Amount = Field(description="The highest learning rate of its schedule.")
     trainable_parameters: Count = Field(description="Parameters that are trained.")
     total_parameters: Number = Field(
@@ -270,8 +275,8 @@ class Metric(Record):
 
     value: Share = Field(description="The mean over questions.")
     stderr: Share = Field(
-        description="Its standard error: the standard deviation of the questions' scores, "
-        "divided by √n."
+        description="Its standard error, by cluster (CR1). Where no questions are alike, it is "
+        "the standard deviation of the questions' scores, divided by √n."
     )
 
 
@@ -286,13 +291,18 @@ class _Evaluated(Record):
     task: str = Field(description="The task, as the study names it.")
     moe: Moe
     stages: Stages
-    seed: Count = Field(description="The seed of fine-tuning; 0 for an untuned merge.")
+    seed: Count = Field(
+        description="The row's seed, also of its dense experts; 0 where nothing of it is trained."
+    )
 
 
 class Scores(Record):
     """The scores of the answers to a task's questions."""
 
     n: Number = Field(description="Number of questions.")
+    clusters: Number = Field(
+        description="Number of clusters of questions that are alike; `n` where none are."
+    )
     headline: str = Field(
         description="The metric that tables show: `acc` of multiple choice, `f1` of free text."
     )
@@ -319,6 +329,11 @@ class Scores(Record):
 class EvalRecord(Scores, _Evaluated):
     """{task}.json: a variant with one seed on one task."""
 
+    held_out: str | None = Field(
+        default=None,
+        description="The training set whose rows were asked, of those that training does not draw; "
+        "null where a test set was asked.",
+    )
     questions: str = Field(description="The name of the file with every question and its answer.")
     seconds: Amount = Field(description="Seconds of loading, asking and scoring.")
     config_hash: str = Field(
@@ -336,6 +351,11 @@ class Question(Record):
     task: str = Field(description="The task, as lm-eval names it, such as one subject of MMLU.")
     question: Count = Field(description="The number of the question within that task, from 0.")
     prompt_sha256: str = Field(description="lm-eval's hash of the prompt.")
+    cluster: str | None = Field(
+        default=None,
+        description="What the question asks for: questions with one cluster are alike. Null: it "
+        "is like no other.",
+    )
 
 
 class _Answered(Question):
@@ -360,6 +380,15 @@ class ChoiceAnswer(_Answered):
         description="1 where `choice` is `target`, else 0; lm-eval's `acc`."
     )
 
+    def score(self, metric: str) -> float:
+        """`acc`, or lm-eval's `acc_norm`: 1 where the target is the likeliest option by its
+        log-likelihood per character, else 0."""
+        if metric == "acc":
+            return self.correct
+        pairs = zip(self.loglikelihoods, self.options, strict=True)
+        likelihoods = [likely / len(option) if option else -math.inf for likely, option in pairs]
+        return int(likelihoods.index(max(likelihoods)) == self.target)
+
 
 class WrittenAnswer(_Answered):
     """A line of {task}.questions.jsonl.gz: a free-text question and its answer."""
@@ -374,6 +403,10 @@ class WrittenAnswer(_Answered):
         "script: case, punctuation, articles and spaces do not count."
     )
     exact: Share = Field(description="1 where both answers are equal by the same rules, else 0.")
+
+    def score(self, metric: str) -> float:
+        """`f1` or `exact`."""
+        return {"f1": self.f1, "exact": self.exact}[metric]
 
 
 class AskedQuestion(Question):
@@ -615,6 +648,176 @@ class PushRecord(Record):
     commit: str = Field(description="The commit of the upload.")
 
 
+# -------------------------------------------------------------------------------------- claims
+
+Scale = Literal["paper", "miniature", "other"]
+# What a verdict says, by what is asked: the paper's own numbers, the paper's scale, and any other
+# study. No word stands in two of these lists but `exact`, which follows from a definition.
+PrintedVerdict = Literal["beyond its noise", "inside its noise", "exact"]
+PaperScaleVerdict = Literal[
+    "holds",
+    "direction only",
+    "no difference above δ",
+    "contradicted",
+    "undecided",
+    "not run",
+    "exact",
+]
+HereVerdict = Literal[
+    "same here",
+    "other way here",
+    "no difference here",
+    "undecided here",
+    "cannot be asked here",
+    "not run",
+    "exact",
+]
+Test = Literal[
+    "crossed",  # seeds by questions
+    "questions",  # both models are untuned: questions alone
+    "McNemar",  # one seed: two models
+    "printed",  # printed scores with the paper's own noise
+    "rounding",  # printed whole hours
+    "log ratio",  # measured times over seeds
+    "count",  # whole numbers
+]
+
+
+class Comparison(Record):
+    """A part of a claim: two rows in one column."""
+
+    column: str = Field(description="The column, by its heading.")
+    first: str = Field(description="The row that is claimed to be greater (of times: smaller).")
+    second: str = Field(description="The row that it is compared with.")
+    test: Test = Field(description="What the comparison was tested with.")
+    difference: float = Field(
+        description="The first less the second, as a fraction of 1. Of times, the first over the "
+        "second; of counts, the first less the second."
+    )
+    low: float = Field(description="Lower end of the 95% interval.")
+    high: float = Field(description="Upper end of the 95% interval.")
+    stderr: Amount | None = Field(
+        description="Standard error of the difference; null where there is none."
+    )
+    df: Amount | None = Field(description="Its degrees of freedom; null where there are none.")
+    p: Share | None = Field(description="Two-sided; null where nothing is tested.")
+    these_low: float | None = Field(
+        default=None,
+        description="Lower end of the 95% interval for these very questions, that is for new "
+        "seeds alone; null where it is not known.",
+    )
+    these_high: float | None = Field(default=None, description="Its upper end.")
+    by_group_low: float | None = Field(
+        default=None,
+        description="A second look: lower end of the 95% interval if the questions of one of the "
+        "benchmark's parts, such as a subject of MMLU, are alike; null for fewer than ten parts.",
+    )
+    by_group_high: float | None = Field(default=None, description="Its upper end.")
+    seeds: Count = Field(description="Seeds of each row; 0 of printed numbers.")
+    identical: bool = Field(
+        description="Whether both rows gave the same records, bit for bit, question by question."
+    )
+    least: Amount | None = Field(
+        default=None,
+        description="The least difference that would have been found in 80% of such studies.",
+    )
+
+
+class Judgement(Record):
+    """A claim's verdict in one column."""
+
+    verdict: PrintedVerdict | PaperScaleVerdict | HereVerdict = Field(description="The verdict.")
+    reading: str = Field(
+        default="part by part",
+        description="How the parts are taken, where there are several readings.",
+    )
+    reason: str | None = Field(
+        default=None, description="Why there is no other verdict, or what it rests on."
+    )
+    p: Share | None = Field(default=None, description="The claim's p, two-sided.")
+    p_holm: Share | None = Field(
+        default=None,
+        description="The same after Holm's correction over the claims of its section; null in the "
+        "file of a single claim.",
+    )
+    opposed: Share | None = Field(
+        default=None,
+        description="The least p, by Holm over the parts, of those that point the other way.",
+    )
+    equal: Share | None = Field(
+        default=None, description="The p of equality within the margin (TOST) of all parts."
+    )
+    summary: Comparison | None = Field(
+        default=None,
+        description="What the verdict is about: the weakest part, or of `mean` the mean of all.",
+    )
+    parts: Annotated[tuple[Comparison, ...], Field(strict=False)] = Field(
+        default=(), description="The comparisons; parts that are one function stand here once."
+    )
+
+
+class ClaimRecord(Record):
+    """claims/{claim}.json: a claim of the paper, or of ours, and what is known of it."""
+
+    claim: str = Field(description="Its name.")
+    says: str = Field(description="The claim in one sentence.")
+    quote: str | None = Field(description="The paper's own words; null where it has none.")
+    place: str = Field(description="Where the paper says so.")
+    section: str = Field(description="The family of the correction.")
+    kind: str = Field(description="What is claimed: `all`, `mean`, `some`, `equal`, ...")
+    in_paper: bool = Field(description="Whether the paper claims it; else it is ours.")
+    tables: Annotated[tuple[int | str, ...], Field(strict=False)] = Field(
+        description="The tables that it is about."
+    )
+    study: str = Field(description="The study that was run.")
+    scale: Scale = Field(description="`paper`, `miniature`, or `other`.")
+    margin: Amount = Field(description="Differences up to this are none (δ).")
+    printed: Judgement | None = Field(
+        description="The paper's own numbers, tested again; null where it prints none."
+    )
+    printed_again: Judgement | None = Field(
+        description="The same in another reading: rows that are one function, as runs of it."
+    )
+    paper_scale: Judgement = Field(description="Whether it holds at the paper's scale.")
+    here: Judgement | None = Field(
+        description="What this study shows; null for a study at the paper's scale, whose verdict "
+        "is the one above."
+    )
+    files: Texts = Field(description="The records that the study's verdict is read from.")
+
+
+class LeastEffect(Record):
+    """The least difference that 80% of studies at the paper's scale would find, with the paper's
+    own run-to-run noise."""
+
+    task: str = Field(description="The task.")
+    questions: Number = Field(description="Its questions.")
+    seeds: Number | None = Field(description="Seeds per row; null for any number.")
+    new: Amount = Field(description="About new seeds and new questions.")
+    these: Amount = Field(description="About new seeds on these very questions.")
+
+
+class ClaimsRecord(Record):
+    """claims.json: all claims of a study, corrected for their number."""
+
+    study: str = Field(description="The study that was run.")
+    scale: Scale = Field(description="`paper`, `miniature`, or `other`.")
+    seeds: Count = Field(description="Its number of seeds.")
+    margin: Amount = Field(description="Differences up to this are none (δ).")
+    printed_counts: dict[str, Count] = Field(
+        description="How many of the paper's claims have each verdict, on its own numbers."
+    )
+    paper_scale_counts: dict[str, Count] = Field(
+        description="How many of the paper's claims have each verdict, at its scale."
+    )
+    claims: Annotated[tuple[ClaimRecord, ...], Field(strict=False)] = Field(
+        description="The claims in order."
+    )
+    least: Annotated[tuple[LeastEffect, ...], Field(strict=False)] = Field(
+        description="What a study at the paper's scale can find."
+    )
+
+
 # ---------------------------------------------------------------------------------------- plan
 
 
@@ -691,6 +894,22 @@ class PlanTotals(Record):
     disk: Amount = Field(description="Bytes left on disk.")
 
 
+class PlanShare(Record):
+    """A part of the jobs."""
+
+    jobs: Count = Field(description="Jobs.")
+    gpu_hours: Amount = Field(description="Their GPU-hours; of a CPU study, core-hours.")
+
+
+class PlanSeed(Record):
+    """What one further seed takes where all that the study's seeds need is made."""
+
+    totals: PlanTotals = Field(description="Sums over the jobs that it adds.")
+    trainings: PlanShare = Field(description="The fine-tunings of the tables' rows.")
+    experts: PlanShare = Field(description="The dense experts.")
+    evaluations: dict[str, PlanShare] = Field(description="The evaluations, by task.")
+
+
 class PlanDisk(Record):
     """Bytes on disk."""
 
@@ -753,6 +972,7 @@ class PlanRecord(Record):
 
     study: str = Field(description="The study.")
     device: Literal["cuda", "cpu"] = Field(description="What it runs on: `cuda` or `cpu`.")
+    seeds: tuple[Count, ...] = Field(description="The study's seeds.")
     hardware: PlanHardware = Field(description="The machines that it is planned for.")
     jobs: tuple[PlanJob, ...] = Field(description="Every job, inputs first.")
     totals: PlanTotals = Field(description="Sums over all jobs.")
@@ -760,6 +980,7 @@ class PlanRecord(Record):
     tables: dict[str, PlanTotals] = Field(
         description="By table, the same sums as in `totals` over the jobs that the table needs."
     )
+    further_seed: PlanSeed = Field(description="What one more seed would take.")
     critical_path: tuple[PlanStep, ...] = Field(
         description="The longest chain of jobs: no number of GPUs is faster."
     )
@@ -788,5 +1009,7 @@ KINDS: dict[str, type[Record]] = {
     "merge": MergeManifest,
     "hub": HubManifest,
     "pushed": PushRecord,
+    "claim": ClaimRecord,
+    "claims": ClaimsRecord,
     "plan": PlanRecord,
 }

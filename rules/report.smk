@@ -3,7 +3,7 @@
 # The hash of the paper's values: if they change, tables and figures are made again. A hash, because
 # a path would differ between checkouts.
 PUBLISHED = hashlib.sha256(
-    Path(workflow.basedir, "mofe", "report", "paper.csv").read_bytes()
+    Path(workflow.basedir, "mofe", "paper.csv").read_bytes()
 ).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""mofe/report/paper.csv holds what the paper prints: every cell, and nothing else."""
+"""mofe/paper.csv holds what the paper prints: every cell, and nothing else."""
 
 import os
 from collections import Counter
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mofe.report import paper
+from mofe import paper
 
 SHARED = Path(os.environ.get("MOFE_SHARED", Path(__file__).parents[2] / "shared"))
 TEXT = SHARED / "paper" / "mofe_paper.txt"

@@ -20,9 +20,9 @@ from conftest import CONFIG, MINI
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mofe import files, records, templates, units
+from mofe import files, paper, records, templates, units
 from mofe.records import EvalRecord, TrainRecord
-from mofe.report import drawing, figures, frames, page, paper, tables
+from mofe.report import drawing, figures, frames, page, tables
 from mofe.report.sources import FromTrainings, Trainings
 from mofe.study.load import read_study
 from mofe.study.plan import Plan
@@ -68,6 +68,7 @@ def train_record(**changes) -> dict:
         "seconds": 9.0,
         "device_seconds": 9.0,
         "learning_rate": 1.5e-3,
+        "cpu_seconds": 8.5,
         "tokens": 120_000,
         "answer_tokens": 12_000,
         "steps": 40,
@@ -99,6 +100,7 @@ def eval_record(**changes) -> dict:
         "stages": "both_mofe",
         "seed": 0,
         "n": 2000,
+        "clusters": 700,
         "headline": "acc",
         "metrics": {"acc": {"value": 0.51, "stderr": 0.011}},
         "floor": {"value": 0.262, "how": "always answering the commonest option"},

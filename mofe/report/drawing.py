@@ -24,10 +24,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from mofe import records
+from mofe import paper, records
 from mofe.files import write_atomic
 from mofe.records import EvalRecord, LossStep, SearchRecord
-from mofe.report import frames, paper
+from mofe.report import frames
 from mofe.units import learning_rate
 
 _STYLE = {

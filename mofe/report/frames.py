@@ -12,9 +12,8 @@ from typing import Literal
 
 import pandas as pd
 
-from mofe import records
+from mofe import paper, records
 from mofe.records import EvalRecord, Floor, TrainRecord
-from mofe.report import paper
 from mofe.study.tables import Cell, Row, Table
 
 Unit = Literal["hours", "seconds"]

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from mofe import records
+from mofe import paper, records
 from mofe.files import write_atomic
 from mofe.markdown import plain
 from mofe.markdown import table as markdown_table
 from mofe.records import TrainRecord
-from mofe.report import frames, paper
+from mofe.report import frames
 from mofe.study.tables import Table
 from mofe.templates import render
 from mofe.units import learning_rate, parameters
@@ -223,6 +223,7 @@ _LATEX = str.maketrans(
         "\u00d7": r"$\times$",  # multiplication sign
         "≤": r"$\leq$",
         "≥": r"$\geq$",
+        "δ": r"$\delta$",
         "\u2212": r"$-$",  # minus sign
     }
 )

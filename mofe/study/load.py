@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from mofe.study import claims
 from mofe.study.config import Study
 from mofe.study.faults import sentence
 from mofe.study.values import ConfigError, suggest
@@ -105,12 +106,17 @@ def load_study(config: Mapping[str, Any], files: Iterable[str | Path] = ()) -> S
         )
         if isinstance(config.get(section), Mapping)
     }
+    own = config.get("claims")
+    if isinstance(own, Mapping) or own is None:
+        config = {**config, "claims": overlay(claims.shipped(), own or {})}
     study = None
     try:
         study = Study.model_validate(dict(config), context=declared)
     except ValidationError as error:
         for e in error.errors():
             problems += e["ctx"]["list"] if e["type"] == "study" else [sentence(e, Study, lines)]
+    if study:
+        problems += claims.faults(study, config["tables"])
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     return study

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from mofe.study import tables
+from mofe.study import claims, tables
 from mofe.study.addresses import Addresses
 from mofe.study.config import Search, Study, TableRow
 from mofe.study.methods import Method, Untuned
@@ -95,7 +95,7 @@ class Plan:
     def models(self) -> tuple[str, ...]:
         """Every dense model that a variant needs, directly or as another model's origin."""
         origins = dict.fromkeys(v.origin for v in self.variants.values())
-        parts = [name for origin in origins for name in (origin.base, *origin.experts)]
+        parts = [name for origin in origins for name in origin.models]
         return tuple(dict.fromkeys(m for name in parts for m in self.study.lineage(name)))
 
     @cached_property
@@ -127,6 +127,16 @@ class Plan:
             dict.fromkeys(self.study.tokenizer(v.origin.base) for v in self.variants.values())
         )
 
+    @cached_property
+    def claims(self) -> dict[str, list[Table] | None]:
+        """By claim, the cells of the study's tables that it is read from; None where the study
+        leaves one out."""
+        return {n: claims.claimed(self.tables, c) for n, c in self.study.claims.items()}
+
+    def claim_input(self, claim: str) -> list[str]:
+        """Every JSON that a claim's verdict is read from."""
+        return tables.files(self.claims[claim] or [])
+
     def shown_in(self, *numbers: int) -> list[Variant]:
         """The variants that these tables' rows show, each once."""
         specs = [self.study.tables[n] for n in numbers if n in self.study.tables]
@@ -154,7 +164,14 @@ class Plan:
         return [*self._repository(data.source), *tested]
 
     def task_repositories(self, task: str) -> list[Repository]:
-        return self._repository(self.study.tasks[task].source)
+        """What a task's questions are made from: its source, or of held-out rows what preparing
+        their training set reads."""
+        spec = self.study.tasks[task]
+        return (
+            self.data_repositories(spec.held_out)
+            if spec.held_out
+            else self._repository(spec.source)
+        )
 
     def model_repositories(self, model: str) -> list[Repository]:
         spec = self.study.models[model]
@@ -177,11 +194,21 @@ class Plan:
         return [] if self.study.mirror else [self.paths.manifest(r.repo) for r in repositories]
 
     def seeds(self, variant: Variant) -> tuple[int, ...]:
-        """The seeds that a variant is made with. They are seeds of fine-tuning: an untuned variant
-        has only seed 0, and a search's candidate the study's first."""
+        """The seeds that a variant is made with: the study's if anything of it is trained, of a
+        search's candidate the first. An untuned variant of models that stay the same is made once,
+        as seed 0."""
         if variant.is_candidate:
             return tuple(self.study.seeds[:1])
-        return tuple(self.study.seeds) if variant.stages else (0,)
+        return tuple(self.study.seeds) if self.is_per_seed(variant) else (0,)
+
+    def is_per_seed(self, variant: Variant) -> bool:
+        """Whether every seed gives another model: it is fine-tuned, or made from dense models that
+        the study fine-tunes."""
+        return bool(variant.stages) or self.study.trains(variant.origin.models)
+
+    def merge_seeds(self, moe: Moe) -> tuple[int, ...]:
+        """The seeds that a merge is made with; none if it is made once, for all seeds."""
+        return tuple(self.study.seeds) if self.study.trains(moe.models) else ()
 
     def search(self, variant: Variant) -> Search | None:
         """The search for the learning rate of a variant's last stage; None where it is known."""
@@ -204,17 +231,15 @@ class Plan:
         """The data sets of a mix; a data set's own name is a mix of one."""
         return self.study.mixes[name].data if name in self.study.mixes else [name]
 
-    def merge_input(self, moe: str) -> list[str]:
+    def merge_input(self, moe: Moe, seed: int | str | None) -> list[str]:
         """The dense checkpoints of a merge, the base first, each once. Every job that loads the
         merge reads them too, because its weights are theirs."""
-        mixture = self.moes[moe]
-        models = dict.fromkeys((mixture.base, *mixture.experts))
-        return [self.paths.model_dir(name) for name in models]
+        return [self.paths.model_dir(name, seed) for name in moe.models]
 
-    def dense_input(self, variant: Variant) -> list[str]:
+    def dense_input(self, variant: Variant, seed: int | str) -> list[str]:
         """The dense checkpoints that a variant's merge is read from; none for a dense variant."""
         origin = variant.origin
-        return [] if isinstance(origin, Dense) else self.merge_input(origin.name)
+        return [] if isinstance(origin, Dense) else self.merge_input(origin, seed)
 
     def stage_data(self, mix: str) -> list[str]:
         return [self.paths.data_file(d) for d in self.mix(mix)]
@@ -244,7 +269,7 @@ class Plan:
 
     def members(self, moe: Moe) -> set[str]:
         """The dense models of a mixture, and those that they are fine-tuned from."""
-        return {m for name in (moe.base, *moe.experts) for m in self.study.lineage(name)}
+        return {m for name in moe.models for m in self.study.lineage(name)}
 
     def _moe(self, mixture: str) -> Moe:
         spec = self.study.mixtures[mixture]

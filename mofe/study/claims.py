@@ -1,0 +1,210 @@
+"""Claims: what the paper says, as comparisons of rows, and how each is judged.
+
+mofe/claims.yaml has the paper's claims and some of ours; a study's `claims:` overlays it. A claim names
+its cells by table, row and column, so it stays the same whatever a study trains. `faults` checks claims
+like the configuration, and `claimed` finds what one is read from. Imports neither torch nor
+transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import yaml
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from mofe import paper
+from mofe.study.values import LABEL_SEPARATOR, Part, TableKey, suggest
+
+if TYPE_CHECKING:
+    from mofe.study.config import Study
+    from mofe.study.tables import Table
+
+FILE = Path(__file__).parents[1] / "claims.yaml"
+
+PAIRED = ("all", "mean", "some", "equal", "less")  # kinds whose parts are pairs of rows
+TIMED = ("flat", "rising", "less")  # kinds that compare training times
+
+Kind = Literal["all", "mean", "some", "equal", "flat", "rising", "less", "count"]
+
+
+class RowOf(Part):
+    """A row that a claim names. table: None for the claim's own table."""
+
+    row: str
+    table: TableKey | None = None
+
+
+def _row_of(value: Any) -> Any:
+    """A row's labels, or {table: labels} for a row of another table."""
+    if isinstance(value, Mapping) and len(value) == 1:
+        ((table, row),) = value.items()
+        return {"table": table, "row": row}
+    return {"row": str(value)} if isinstance(value, str | int) else value
+
+
+Row = Annotated[RowOf, BeforeValidator(_row_of, json_schema_input_type=str | dict[TableKey, str])]
+Rows = Annotated[list[Row], Field(min_length=2)]
+ByColumn = dict[str, Annotated[list[Rows], Field(min_length=1)]]
+
+
+@dataclass(frozen=True)
+class CellOf:
+    """A cell that a claim names."""
+
+    table: int | str
+    row: str
+    column: str
+
+
+class Claim(Part):
+    """A claim: what it says, its parts, and the kind of its test."""
+
+    says: str = Field(description="The claim, in one sentence.")
+    quote: str | None = Field(None, description="The paper's own words.")
+    place: str = Field(description="Where the paper says so.")
+    section: str = Field(
+        description="The family of claims over which p is corrected (Holm): the paper's section."
+    )
+    in_paper: bool = Field(
+        True, description="Whether the paper claims it. Others are shown, and not counted."
+    )
+    table: TableKey = Field(description="The table that has the rows.")
+    kind: Kind = Field(
+        description="`all`: every part points the claimed way. `mean`: the mean of the parts does. "
+        "`some`: at least one part does. `equal`: no part differs by more than `evidence.margin`. "
+        "Of training times: `flat`, equal within rounding; `rising`, each row takes longer than the "
+        "one before; `less`, the first row takes less than `ratio` times the second. `count`: "
+        "numbers of parameters that grow, and those of `constant` that do not."
+    )
+    parts: Annotated[ByColumn, Field(min_length=1)] = Field(
+        description="By column, the comparisons. Each is a pair of rows, the one that is claimed to "
+        "be greater (of times: smaller) first; of `flat`, `rising` and `count` two or more rows in "
+        "order. `{table: row}` is a row of another table."
+    )
+    constant: ByColumn = Field(
+        {}, description="With `count`: by column, rows whose numbers are equal to two digits."
+    )
+    ratio: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="With `less`: the greatest ratio that is claimed."
+    )
+    runs: list[Rows] = Field(
+        [],
+        description="Rows that are one function. The paper's numbers are then tested in a second "
+        "reading too, with these rows as runs of it.",
+    )
+    cannot: str | None = Field(
+        None, description="Why a miniature cannot be asked, where that is known beforehand."
+    )
+    exact: str | None = Field(
+        None, description="Why the claim follows from the definition, where it does."
+    )
+
+    @model_validator(mode="after")
+    def _pairs(self):
+        lengths = {len(rows) for lists in self.parts.values() for rows in lists}
+        if self.kind in PAIRED and lengths != {2}:
+            raise PydanticCustomError(
+                "pairs", "parts of a claim of kind '{kind}' are pairs of rows", {"kind": self.kind}
+            )
+        if self.constant and self.kind != "count":
+            raise PydanticCustomError("constant", "'constant' goes with kind 'count' only")
+        return self
+
+    def cells(self) -> list[CellOf]:
+        """Every cell that the claim is read from, each once."""
+        found = [
+            CellOf(row.table or self.table, row.row, column)
+            for lists in (self.parts, self.constant)
+            for column, comparisons in lists.items()
+            for rows in comparisons
+            for row in rows
+        ]
+        return list(dict.fromkeys(found))
+
+    def tables(self) -> tuple[int | str, ...]:
+        """The tables that it is about, its own first."""
+        return tuple(dict.fromkeys((self.table, *(cell.table for cell in self.cells()))))
+
+
+def shipped() -> dict[str, Any]:
+    """The claims of mofe/claims.yaml, as plain data."""
+    return yaml.safe_load(FILE.read_text(encoding="utf-8"))
+
+
+def claimed(tables: Mapping[int | str, Table], claim: Claim) -> list[Table] | None:
+    """The study's tables with only the rows and columns that the claim compares; None where a cell
+    is not there, so that the claim is not run."""
+    wanted: dict[int | str, list[CellOf]] = {}
+    for cell in claim.cells():
+        wanted.setdefault(cell.table, []).append(cell)
+    if any(_lacking(tables, cell) for cell in claim.cells()):
+        return None
+    return [_restricted(tables[key], cells) for key, cells in wanted.items()]
+
+
+def _restricted(table: Table, cells: Sequence[CellOf]) -> Table:
+    named, columns = {c.row for c in cells}, {c.column for c in cells}
+    rows = [
+        replace(
+            row,
+            cells=tuple(c for c in (*row.cells, *row.beside) if c.column in columns),
+            beside=(),
+        )
+        for row in table.rows
+        if LABEL_SEPARATOR.join(row.labels) in named
+    ]
+    return replace(table, rows=tuple(rows), beside=())
+
+
+def _lacking(tables: Mapping[int | str, Table], cell: CellOf) -> bool:
+    table = tables.get(cell.table)
+    if table is None or cell.column not in (*table.columns, *table.beside):
+        return True
+    return cell.row not in [LABEL_SEPARATOR.join(row.labels) for row in table.rows]
+
+
+# ---------------------------------------------------------------------------------- its faults
+
+
+def faults(study: Study, tables: Mapping[Any, Any]) -> Iterator[str]:
+    """A sentence for every cell of a claim that no table has.
+
+    tables: the configuration's `tables` as merged, with what an overlay sets to null. A cell that the
+    paper prints, or that the study leaves out by null, is no fault: its claim is not run. Neither is
+    a table that the study never had, for the claims of mofe/claims.yaml.
+    """
+    given = {_key(key): value for key, value in tables.items()}
+    known = shipped()
+    for name, claim in study.claims.items():
+        for cell in claim.cells():
+            if paper.printed(cell.table, cell.row, cell.column) is not None:
+                continue
+            if fault := _fault(study, given, cell, strict=name not in known):
+                yield f"claims.{name}: {fault}; correct it, or set claims.{name} to null"
+                break
+
+
+def _fault(study: Study, given: Mapping, cell: CellOf, strict: bool) -> str | None:
+    """What is wrong with a cell that the paper does not print; None where it is there or left out."""
+    table = study.tables.get(cell.table)
+    if table is None:
+        if not strict or given.get(cell.table, ...) is None:
+            return None
+        return f"there is no table {cell.table}{suggest(cell.table, study.tables)}"
+    columns = (*table.columns, *(table.beside or {}))
+    raw = given.get(cell.table) or {}
+    if cell.column not in columns and raw.get("beside", ...) is not None:
+        return f"table {cell.table} has no column {cell.column!r}{suggest(cell.column, columns)}"
+    left_out = {str(row) for row, value in (raw.get("rows") or {}).items() if value is None}
+    if cell.row not in table.rows and cell.row not in left_out:
+        return f"table {cell.table} has no row {cell.row!r}{suggest(cell.row, table.rows)}"
+    return None
+
+
+def _key(key: Any) -> int | str:
+    return int(key) if str(key).isdecimal() else str(key)
