@@ -152,7 +152,7 @@ FAULTS = {
         ("recipes", "full", "method"),
         "untuned",
         "recipes.full.method",
-        "known are freeze, full, ia3, lora, rslora",
+        "known are freeze, full, ia3, lora, partial, rslora",
     ),
     "no method": (("recipes", "small"), {"rank": 4}, "recipes.small.method", "add it"),
     "a key of a recipe's training": (
@@ -206,11 +206,47 @@ FAULTS = {
         "'world'",
     ),
     "heads that do not fit": (("models", "tinyllama"), SCRATCH, "models.tinyllama", "no multiple"),
-    "a dense model with frozen experts": (
+    "a dense model with some frozen experts": (
         ("models", "general", "train"),
-        {"mmlu": "mofe"},
+        {"mmlu": "freeze2"},
         "models.general.train",
-        "dense",
+        "freezes 2 experts, but the model is dense and has one FFN per layer; write 'frozen: all'",
+    ),
+    "a dense model's router": (
+        ("models", "general", "train"),
+        {"mmlu": "router"},
+        "models.general.train",
+        "trains the router, but the model is dense and has none; leave 'router' out of 'train'",
+    ),
+    "a part that no model has": (
+        ("recipes", "attention", "train"),
+        ["atention"],
+        "recipes.attention.train.0",
+        "'attention', 'embeddings', 'router', 'norms' or 'experts', but it is 'atention'",
+    ),
+    "adapters that no expert can have": (
+        ("recipes", "dora", "targets"),
+        ["q_proj", "up_proj"],
+        "tables.2.rows.Small | DoRA.train",
+        "has targets (up_proj) in the experts of mixture 'small', which only LoRA and rsLoRA",
+    ),
+    "a target that no layer has": (
+        ("recipes", "lora", "targets"),
+        ["q_proj", "lm_head"],
+        "recipes.lora.targets.1",
+        "but it is 'lm_head'",
+    ),
+    "a module beside adapters that cannot be": (
+        ("recipes", "lora_also", "also"),
+        ["norm"],
+        "recipes.lora_also.also.0",
+        "'embed_tokens' or 'lm_head', but it is 'norm'",
+    ),
+    "one expert of two per token": (
+        ("mixtures", "small", "experts"),
+        {"tinyllama": 1},
+        "mixtures.small.experts",
+        "or lower mixtures.small.merge.experts_per_token",
     ),
     "a stage after a quantised one": (
         ("tables", 7, "rows", "4 | 0", "train"),
@@ -244,11 +280,11 @@ FAULTS = {
         "tables.7.rows.5 | 0.model",
         "'tinyllama'",
     ),
-    "a dense row with frozen experts": (
+    "a dense row with some frozen experts": (
         ("tables", 7, "rows", "4 | 0"),
-        {"model": "tinyllama", "train": {"medmcqa": "mofe"}},
+        {"model": "tinyllama", "train": {"medmcqa": "freeze3"}},
         "tables.7.rows.4 | 0.train",
-        "'mofe' freezes experts, but the model 'tinyllama' is dense; name a mixture",
+        "'freeze3' freezes 3 experts, but model 'tinyllama' is dense",
     ),
     "unknown metric": (
         ("tables", 6, "columns"),

@@ -26,6 +26,7 @@ TINYLLAMA = {
     "num_key_value_heads": 4,
 }
 QKVO = ["q_proj", "k_proj", "v_proj", "o_proj"]
+FFN = ["gate_proj", "up_proj", "down_proj"]
 SETTINGS = {
     "full": {"method": "full"},
     "mofe": {"method": "freeze", "frozen": "all"},
@@ -37,6 +38,27 @@ SETTINGS = {
     "qlora": {"method": "lora", "rank": 8, "alpha": 16, "targets": QKVO, "quantize": "nf4"},
     "rslora": {"method": "rslora", "rank": 8, "alpha": 16, "targets": QKVO},
     "ia3": {"method": "ia3", "targets": ["k_proj", "v_proj", "o_proj"], "feedforward": ["o_proj"]},
+    "lora_also": {
+        "method": "lora",
+        "rank": 8,
+        "alpha": 16,
+        "targets": QKVO,
+        "also": ["embed_tokens", "lm_head"],
+    },
+    "lora_experts": {"method": "lora", "rank": 8, "alpha": 16, "targets": FFN},
+    "rslora_both": {"method": "rslora", "rank": 4, "alpha": 16, "targets": ["v_proj", "up_proj"]},
+    "qlora_all": {
+        "method": "lora",
+        "rank": 8,
+        "alpha": 16,
+        "targets": [*QKVO, *FFN],
+        "quantize": "nf4",
+        "also": ["lm_head"],
+    },
+    "attention": {"method": "partial", "train": ["attention"]},
+    "embeddings": {"method": "partial", "train": ["embeddings"]},
+    "router": {"method": "partial", "train": ["router"]},
+    "norms_experts": {"method": "partial", "train": ["norms", "experts"]},
 }
 METHODS = {name: parse(settings) for name, settings in SETTINGS.items()}
 
@@ -80,6 +102,11 @@ def count(model: torch.nn.Module) -> int:
         ("dora", 8, 2_354_176),
         ("rslora", 8, 2_252_800),
         ("ia3", 8, 22 * (256 + 256 + 2048)),  # keys, values, and the inputs of o_proj
+        ("lora_also", 8, 2_252_800 + 2 * 65_536_000),
+        ("lora_experts", 4, 22 * 4 * 8 * 3 * (2048 + 5632)),
+        ("attention", 8, 22 * 9_437_184),
+        ("embeddings", 8, 2 * 65_536_000),
+        ("router", 8, 22 * 8 * 2048),
     ],
 )
 def test_trainable_parameters_at_tinyllamas_shape(method, experts, expected):
@@ -252,9 +279,10 @@ def test_the_model_evaluated_is_the_model_trained(tiny, method):
 
 
 def test_what_cannot_be_is_refused(tiny, tmp_path):
-    with pytest.raises(ValueError, match="the model is dense"):
-        methods.apply(load.checkpoint(tiny / "a"), METHODS["mofe"])
-    with pytest.raises(ValueError, match="frozen is 3, the mixture has 2"):
+    for method in ("freeze3", "router"):
+        with pytest.raises(ValueError, match="the model is dense"):
+            methods.apply(load.checkpoint(tiny / "a"), METHODS[method])
+    with pytest.raises(ValueError, match="freezes 3 experts, the mixture has 2; freeze fewer"):
         methods.apply(load.checkpoint(tiny / "moe2a"), METHODS["freeze3"])
     with pytest.raises(ValueError, match="quantised"):
         methods.merge_and_unload(methods.apply(load.checkpoint(tiny / "moe2a"), METHODS["qlora"]))

@@ -40,6 +40,13 @@ CASES = [
     ("qlora", "ddp"),
     ("ia3", "ddp"),
     ("ia3", "fsdp"),
+    ("lora_also", "fsdp"),
+    ("lora_experts", "ddp"),
+    ("lora_experts", "fsdp"),
+    ("qlora_all", "ddp"),
+    ("norms_experts", "ddp"),
+    ("attention", "fsdp"),
+    ("router", "ddp"),
 ]
 # Small enough a rate that rounding, of which Adam makes steps, does not decide. The router's auxiliary
 # loss balances each micro-batch, and two processes cut a step into others than one does: so a little.
@@ -183,7 +190,7 @@ def test_rows_that_do_not_count_have_no_loss_and_reach_every_parameter(tiny, dat
     """A process that idles computes a gradient of zero for all that is trained."""
     tokenizer = load.tokenizer(tiny / "a")
     rows = tokens.tokenize(tokens.read([data]), tokenizer, 64)
-    for method in ("full", "mofe", "freeze3", "lora", "dora", "ia3"):
+    for method in ("full", "mofe", "freeze3", "lora", "dora", "ia3", "lora_experts", "router"):
         model = methods.apply(load.checkpoint(tiny / "moe2a2b"), METHODS[method])
         loss = loop.AnswerLoss(model, 0.01)(**tokens.collate(rows, [0], 0, counts=False))
         loss.backward()
@@ -231,10 +238,12 @@ def interrupt(call: dict, number: signal.Signals, after: int) -> None:
     assert not call["trained"].exists() and not call["record"].exists()
 
 
-@pytest.mark.parametrize("method", ["full", "freeze3", "lora", "qlora", "ia3"])
+@pytest.mark.parametrize(
+    "method", ["full", "freeze3", "lora", "qlora", "ia3", "lora_also", "lora_experts", "attention"]
+)
 def test_an_interrupted_training_is_the_uninterrupted_one(tiny, data, tmp_path, method):
     """Bit for bit, dropout included, through SIGTERM and then SIGUSR1."""
-    settings = {**SETTINGS[method], **({"dropout": 0.2} if method == "lora" else {})}
+    settings = {**SETTINGS[method], **({"dropout": 0.2} if "lora" in method else {})}
     calls = {
         name: arguments(tiny, data, tmp_path / name, method, "none", **EPOCHS)
         for name in ("whole", "cut")

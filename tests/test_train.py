@@ -236,7 +236,7 @@ def test_stages_follow_each_other(tiny, data, tmp_path):
     run(tiny, data, tmp_path / "first", "mofe")
     first = str(tmp_path / "first" / "trained.safetensors")
     chain = [{"recipe": "mofe", **SETTINGS["mofe"]}]
-    for method in ("lora", "ia3", "mofe"):
+    for method in ("lora", "ia3", "mofe", "lora_also", "lora_experts", "attention", "router"):
         out = tmp_path / method
         train.train_variant(
             merge=str(tiny / "moe2a2b"),

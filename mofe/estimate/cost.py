@@ -289,8 +289,9 @@ class Costs:
         """One stage of a variant's fine-tuning: its last."""
         shape, method = self.variant_shape(variant), self.plan.method(variant)
         # large matrices trained on a GPU are stored in bfloat16; all else, adapters too, in float32
-        width = 2 if method.trains_base and not self.on_cpu else 4
-        disk = width * method.trainable(shape)
+        added = shape.num_hidden_layers * method.added(shape)
+        width = 4 if self.on_cpu else 2
+        disk = width * (method.trainable(shape) - added) + 4 * added
         return self._train(shape, variant.stages[-1], disk, self._trained_shape(variant))
 
     def train_expert(self, model: str) -> Estimate:
@@ -437,12 +438,13 @@ class Costs:
 
     def _computed_shape(self, variant: Variant, fold: bool) -> Shape:
         """The shape whose products a variant computes. fold: whether equal frozen experts are
-        computed once (mofe/layers/experts.py). If all experts are equal and no stage trains them,
-        one expert then computes each token."""
+        computed once (mofe/layers/experts.py). If all experts are equal and no stage trains or adapts
+        them, one expert then computes each token."""
         shape = self.variant_shape(variant)
-        trained = (self.study.recipes[stage.recipe].trained_ffns(shape) for stage in variant.stages)
-        equal, frozen = len(set(variant.origin.experts)) == 1, not any(trained)
-        return replace(shape, num_experts_per_tok=1) if fold and equal and frozen else shape
+        recipes = [self.study.recipes[stage.recipe] for stage in variant.stages]
+        equal = len(set(variant.origin.experts)) == 1
+        stay = not any(recipe.makes_experts_differ(shape) for recipe in recipes)
+        return replace(shape, num_experts_per_tok=1) if fold and equal and stay else shape
 
     def _pretrain(self, shape: Shape, model: str) -> Estimate:
         training = self.plan.params.model(model)["training"]

@@ -5,7 +5,7 @@ Norms, softmax, AdamW and dequantising NF4 are left out.
 """
 
 from mofe.study.methods import Method
-from mofe.study.shapes import Shape
+from mofe.study.shapes import ATTENTION, ROUTER, Shape
 
 
 def forward(shape: Shape, context: float, labelled: float) -> float:
@@ -24,17 +24,16 @@ def step(shape: Shape, method: Method, context: float, labelled: float) -> float
     Backward computes every product once more for the gradient of its input, and again for the
     gradient of its weight if that is trained. So a frozen expert costs two thirds of a trained one.
     """
-    base = float(method.trains_base)
     trained = {
-        "attention": base,
+        "attention": float(ATTENTION in method.parts),
         "scores": 1.0,  # queries times keys: both are activations and need a gradient
-        "router": base,
+        "router": float(ROUTER in method.parts),
         "ffn": method.trained_ffns(shape) / shape.number_of_ffns,
-        "lm_head": base,
+        "lm_head": float(method.trains_head(shape)),
     }
     products = _products(shape, context, labelled)
     flops = sum(amount * (2 + trained[part]) for part, amount in products.items())
-    return flops + 3 * 2 * shape.num_hidden_layers * method.added(shape)
+    return flops + 3 * 2 * shape.num_hidden_layers * method.multiplied(shape)
 
 
 def _products(shape: Shape, context: float, labelled: float) -> dict[str, float]:

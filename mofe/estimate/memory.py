@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mofe.study.methods import Method
-from mofe.study.shapes import ROUTER, Shape
+from mofe.study.shapes import ATTENTION, EMBEDDINGS, HEAD, NORMS, ROUTER, Shape
 
 NF4 = 0.5 + 4 / 64  # bytes per weight: four bits, and a float32 scale per 64 weights
 # Resident after importing torch, transformers, accelerate and peft. Measured: 900 to 1,108 MB,
@@ -62,9 +62,7 @@ def on_gpu(
     if sharding == "fsdp":
         # While one layer is used, the next one is gathered; everything outside the layers is
         # gathered as one unit. Gathered weights are bfloat16, a layer's gradient is float32.
-        outside = shape.embeddings if method.trains_base else 0
-        layer_trained = (trained - outside) / shape.num_hidden_layers
-        copies = 2 * (2 * shape.layer + shape.embeddings) + 4 * layer_trained
+        copies = 2 * (2 * shape.layer + shape.embeddings) + 4 * method.trained_per_layer(shape)
         share = 1 / gpus
         # experts that cannot be divided evenly go to one process each
         if shape.num_local_experts and not shape.shared_evenly(gpus):
@@ -189,8 +187,8 @@ def _cast(shape: Shape, method: Method) -> int:
     """The number of trained weights that autocast copies: those of products, so neither the
     embeddings nor the norms."""
     norms = (2 * shape.num_hidden_layers + 1) * shape.hidden_size
-    uncopied = shape.vocab_size * shape.hidden_size + norms if method.trains_base else 0
-    return method.trainable(shape) - uncopied
+    uncopied = shape.table if EMBEDDINGS in method.parts else 0
+    return method.trainable(shape) - uncopied - (norms if NORMS in method.parts else 0)
 
 
 # ------------------------------------------------------------------ what backward needs, by term
@@ -212,7 +210,7 @@ def activations(
         **{name: tokens * layers * per_token for name, per_token in in_layer.items()},
         **{name: tokens * read * per_token for name, per_token in in_ffn.items()},
         # in float32 the input; if the norm is trained, the normalised input too
-        "last norm": tokens * 4 * shape.hidden_size * (2 if method.trains_base else 1),
+        "last norm": tokens * 4 * shape.hidden_size * (2 if NORMS in method.parts else 1),
     }
 
 
@@ -220,10 +218,10 @@ def kept_by_layer(shape: Shape, method: Method, mixed: bool) -> Parts:
     """Bytes per token that a decoder layer keeps for backward, without those of its FFN."""
     width = 2 if mixed else 4
     # Hidden states between layers have the embeddings' dtype: float32 if these are trained.
-    stream = 4 if method.trains_base or not mixed else 2
+    stream = 4 if method.trains_stream(shape) or not mixed else 2
     # On a CPU a trained norm also keeps its normalised input; on GPUs mofe/layers/norms.py avoids
     # it.
-    normalised = 4 if method.trains_base and not mixed else 0
+    normalised = 4 if NORMS in method.parts and not mixed else 0
     inputs = {INPUTS[name] for name in method.kept_inputs(shape) if name in INPUTS}
     return {
         "norms": 2 * (stream + normalised) * shape.hidden_size,
@@ -244,6 +242,7 @@ def kept_by_ffn(shape: Shape, method: Method, mixed: bool) -> Parts:
             "gate and up": width * shape.active * 2 * ffn,
             # one row per pair of a token and an expert
             "inputs of trained experts": width * shape.active * trained * shape.hidden_size,
+            "experts' adapters": shape.active * method.kept_in_experts(shape, width),
         }
     return {
         "gate and up": width * 2 * ffn,
@@ -272,13 +271,15 @@ def backward(shape: Shape, method: Method, training: Training, mixed: bool) -> P
         # the largest matrices of the layer's frozen FFNs (gate_up), all of them expanded
         frozen = shape.number_of_ffns - method.trained_ffns(shape)
         parts["expanded NF4"] = frozen * width * 2 * ffn * hidden
-    if method.trains_base:
-        # Before it is added to the sum over earlier micro-batches: in float32, and under autocast
-        # in bfloat16 too. Trained experts are one tensor, and so are their gates and ups.
-        stacked = method.trained_ffns(shape) * (2 if mixture else 1) * ffn * hidden
-        parts["largest weight's gradient"] = (6 if mixed else 4) * max(
-            shape.vocab_size * hidden, stacked
-        )
+    # Before it is added to the sum over earlier micro-batches: in float32, and under autocast in
+    # bfloat16 too. Trained experts are one tensor, and so are their gates and ups.
+    largest = max(
+        shape.table if {EMBEDDINGS, HEAD} & method.parts else 0,
+        shape.query_size * hidden if ATTENTION in method.parts else 0,
+        method.trained_ffns(shape) * (2 if mixture else 1) * ffn * hidden,
+    )
+    if largest:
+        parts["largest weight's gradient"] = (6 if mixed else 4) * largest
     return parts
 
 

@@ -5,7 +5,7 @@ frozen in part, because masking its gradient still computes it, and weight decay
 masked slice. `GatedFfn` computes all stacks. Its backward pass computes no gradient of a frozen
 weight, and keeps no activation that only such a gradient would need. Equal frozen experts can be
 held, and computed, once (`fold_duplicates`). That is exact: the router's weights of a token's
-experts are added up.
+experts are added up. Frozen experts may have adapters, one per expert (`AdaptedStack`).
 
 Shapes. Where a shape helps the reader, the capitals at the end of a tensor's name are its axes:
 
@@ -15,7 +15,8 @@ Shapes. Where a shape helps the reader, the capitals at the end of a tensor's na
     E   experts that are stored: fewer than the router's where equal ones are held once
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Protocol, Self
@@ -30,6 +31,7 @@ from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 from mofe.layers import swiglu
 from mofe.layers.nf4 import expanded, nf4
 
+ALIGNED = 16  # bytes that rows must be a multiple of in grouped products
 GROUPED = "mofe"  # transformers' name for Mixtral's packed experts as this project computes them
 
 
@@ -125,6 +127,59 @@ class GatedFfn(torch.autograd.Function):
         grad_w_gate_up = F.grouped_mm(grad_gate_up.mT, x_PD, offs=ends_E)
         grad_w_down = F.grouped_mm(grad_PD.mT, act, offs=ends_E)
         return grad_x_PD, grad_weight_P, None, None, None, grad_w_gate_up, grad_w_down
+
+
+class FrozenProduct(torch.autograd.Function):
+    """A product with matrices that are not trained; nothing is kept for backward."""
+
+    @staticmethod
+    def forward(ctx, x: torch.Tensor, ends_E: torch.Tensor, matrices: Matrices) -> torch.Tensor:
+        """(P, in) -> (P, out)."""
+        ctx.save_for_backward(ends_E)
+        ctx.matrices = matrices
+        return matrices.times(x, ends_E)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: torch.Tensor):
+        (ends_E,) = ctx.saved_tensors
+        return ctx.matrices.back(grad.contiguous(), ends_E), None, None
+
+
+class TrainedProduct(torch.autograd.Function):
+    """A product with matrices that are trained."""
+
+    @staticmethod
+    def forward(ctx, x: torch.Tensor, weight: torch.Tensor, ends_E: torch.Tensor) -> torch.Tensor:
+        """x (P, in), weight (E, out, in) -> (P, out)."""
+        ctx.save_for_backward(x, weight, ends_E)
+        return F.grouped_mm(x, weight.mT, offs=ends_E)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: torch.Tensor):
+        x, weight, ends_E = ctx.saved_tensors
+        grad = grad.contiguous()
+        grad_weight = F.grouped_mm(grad.mT, x, offs=ends_E)
+        return F.grouped_mm(grad, weight, offs=ends_E), grad_weight, None
+
+
+class WeightedSwiglu(torch.autograd.Function):
+    """silu(gate) * up * weight. For backward it keeps its inputs only."""
+
+    @staticmethod
+    def forward(ctx, gate_up: torch.Tensor, weight_P: torch.Tensor) -> torch.Tensor:
+        """gate_up (P, 2F), weight_P: the router's weight of each pair -> (P, F)."""
+        ctx.save_for_backward(gate_up, weight_P)
+        return swiglu.forward(gate_up).mul_(weight_P[:, None])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: torch.Tensor):
+        gate_up, weight_P = ctx.saved_tensors
+        grad = grad.clone(memory_format=torch.contiguous_format)  # it is overwritten
+        grad_gate_up, grad_weight_P, _ = swiglu.backward(gate_up, grad, weight_P, keep_act=False)
+        return grad_gate_up, grad_weight_P
 
 
 # ---------------------------------------------------------------------------- dispatch and combine
@@ -303,6 +358,100 @@ class QuantizedStack(nn.Module):
         return self
 
 
+class LowRank(nn.Module):
+    """LoRA's product for one matrix of every expert: `a` (E, rank, in) and `b` (E, out, rank)."""
+
+    def __init__(self, experts: int, rank: int, inputs: int, outputs: int, device: torch.device):
+        super().__init__()
+        self.a = nn.Parameter(torch.empty(experts, rank, inputs, device=device))
+        self.b = nn.Parameter(torch.zeros(experts, outputs, rank, device=device))
+        for matrix in self.a.data:  # as peft begins each of its adapters
+            nn.init.kaiming_uniform_(matrix, a=math.sqrt(5))
+
+    def forward(self, x: torch.Tensor, ends_E: torch.Tensor, scaling: float) -> torch.Tensor:
+        """(P, in), sorted by expert -> (P, out)."""
+        a, b = self.a.to(x.dtype), self.b.to(x.dtype)
+        if short := -a.shape[1] % (ALIGNED // x.element_size()):
+            a, b = F.pad(a, (0, 0, 0, short)), F.pad(b, (0, short))
+        return TrainedProduct.apply(TrainedProduct.apply(x, a, ends_E) * scaling, b, ends_E)
+
+    @property
+    def product(self) -> torch.Tensor:
+        """What is added to the experts' matrices (E, out, in), but for the scale."""
+        return self.b.detach() @ self.a.detach()
+
+
+class AdaptedStack(nn.Module):
+    """Frozen experts, in NF4 or not, with LoRA's adapters on their matrices, one per expert.
+
+    sizes: (inputs, outputs) of the adapted matrices, which are some of gate_proj, up_proj and
+    down_proj. scaling: what the adapters' products are multiplied by.
+    """
+
+    def __init__(
+        self,
+        stack: "Stack | QuantizedStack",
+        sizes: Mapping[str, tuple[int, int]],
+        rank: int,
+        scaling: float,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.stack, self.scaling, self.dropout = stack, scaling, dropout
+        device = next(stack.parameters()).device
+        self.adapters = nn.ModuleDict(
+            {name: LowRank(len(stack), rank, *of, device) for name, of in sizes.items()}
+        )
+
+    def __len__(self) -> int:
+        return len(self.stack)
+
+    def same(self, a: int, b: int) -> bool:
+        """As in Stack. Adapters are trained, so no two experts stay equal."""
+        return a == b
+
+    def forward(
+        self, x_PD: torch.Tensor, weight_P: torch.Tensor, ends_E: torch.Tensor
+    ) -> torch.Tensor:
+        """Tokens that are sorted by expert, and the router's weight of each -> (P, D). The weight
+        multiplies what down_proj gets, which is the same and keeps no outputs for backward."""
+        if not len(x_PD):  # gradients of zero, as in _ffn
+            nothing = sum(w.flatten()[:0].sum() for w in self.adapters.parameters())
+            return x_PD * weight_P[:, None].to(x_PD.dtype) + nothing
+        w_gate_up, w_down = _matrices(self.stack, x_PD.dtype)
+        gate_up = FrozenProduct.apply(x_PD, ends_E, w_gate_up)
+        ffn = gate_up.shape[1] // 2
+        for name, room in (("gate_proj", (0, ffn)), ("up_proj", (ffn, 0))):
+            if name in self.adapters:
+                gate_up = gate_up + F.pad(self._adapter(name, x_PD, ends_E), room)
+        act = WeightedSwiglu.apply(gate_up, weight_P)
+        out_PD = FrozenProduct.apply(act, ends_E, w_down)
+        if "down_proj" in self.adapters:
+            out_PD = out_PD + self._adapter("down_proj", act, ends_E)
+        return out_PD
+
+    def _adapter(self, name: str, x: torch.Tensor, ends_E: torch.Tensor) -> torch.Tensor:
+        dropped = F.dropout(x, self.dropout, self.training) if self.dropout else x
+        return self.adapters[name](dropped, ends_E, self.scaling)
+
+    @property
+    def gate_up(self) -> torch.Tensor:
+        """The experts' matrices with their adapters (E, 2F, D). Not for NF4, as `down`."""
+        merged = self.stack.gate_up.detach().clone()
+        for name, part in zip(("gate_proj", "up_proj"), merged.chunk(2, dim=1), strict=True):
+            if name in self.adapters:
+                part += self.scaling * self.adapters[name].product
+        return merged
+
+    @property
+    def down(self) -> torch.Tensor:
+        """(E, D, F)."""
+        down = self.stack.down.detach()
+        if "down_proj" not in self.adapters:
+            return down
+        return down + self.scaling * self.adapters["down_proj"].product
+
+
 class SplitExperts(nn.Module):
     """A layer's experts in stacks.
 
@@ -325,9 +474,18 @@ class SplitExperts(nn.Module):
         stacks = [QuantizedStack(*still) if quantized else Stack(*still, trained=False)]
         return cls([*stacks, Stack(*moved, trained=True)] if len(moved[0]) else stacks)
 
-    @property
-    def is_quantized(self) -> bool:
-        return any(isinstance(stack, QuantizedStack) for stack in self.stacks)
+    @classmethod
+    def adapted(
+        cls, experts: "MixtralExperts | SplitExperts", sizes: Mapping[str, tuple[int, int]], **lora
+    ) -> "SplitExperts":
+        """All experts of a layer frozen, with adapters. experts: packed, or in one stack of NF4.
+        sizes, lora: as in AdaptedStack."""
+        if isinstance(experts, MixtralExperts):
+            weights = experts.gate_up_proj.detach(), experts.down_proj.detach()
+            stack = Stack(*weights, trained=False)
+        else:
+            (stack,) = experts.stacks
+        return cls([AdaptedStack(stack, sizes, **lora)])
 
     def forward(
         self, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
@@ -394,15 +552,23 @@ def mixture(
 def _ffn(
     stack: nn.Module, x_PD: torch.Tensor, weight_P: torch.Tensor, ends_E: torch.Tensor
 ) -> torch.Tensor:
+    if isinstance(stack, AdaptedStack):
+        return stack(x_PD, weight_P, ends_E)
     if isinstance(stack, QuantizedStack):
-        w_gate_up, w_down = Quantized(stack.gate_ups), Quantized(stack.downs)
-        return GatedFfn.apply(x_PD, weight_P, ends_E, w_gate_up, w_down)
+        return GatedFfn.apply(x_PD, weight_P, ends_E, *_matrices(stack, x_PD.dtype))
     weights = stack.gate_up.to(x_PD.dtype), stack.down.to(x_PD.dtype)
     trained = weights if weights[0].requires_grad else ()
     if not len(x_PD):  # gradients of zero, the router's too, without products of nothing
         return x_PD * weight_P[:, None].to(x_PD.dtype) + sum(w.flatten()[:0].sum() for w in trained)
     w_gate_up, w_down = (Packed(w.detach()) for w in weights)
     return GatedFfn.apply(x_PD, weight_P, ends_E, w_gate_up, w_down, *trained)
+
+
+def _matrices(stack: "Stack | QuantizedStack", dtype: torch.dtype) -> tuple[Matrices, Matrices]:
+    """gate_up and down of frozen experts, for products in this dtype."""
+    if isinstance(stack, QuantizedStack):
+        return Quantized(stack.gate_ups), Quantized(stack.downs)
+    return Packed(stack.gate_up.to(dtype)), Packed(stack.down.to(dtype))
 
 
 def packed_experts(

@@ -13,14 +13,19 @@ from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 
 from mofe.layers.experts import SplitExperts
 from mofe.layers.nf4 import nf4
-from mofe.study.methods import Freeze, Full, Ia3, Lora, Method, RsLora, Untuned
+from mofe.study.methods import Freeze, Full, Ia3, Lora, Method, Partial, RsLora, Untuned
+from mofe.study.shapes import ATTENTION, EMBEDDINGS, HEAD, NORMS, ROUTER, Shape
 
 M = TypeVar("M", bound=Method)
 APPLY: dict[type[Method], Callable[[nn.Module, Method], nn.Module]] = {}
 
 
 def apply(model: nn.Module, method: Method) -> nn.Module:
-    """The model prepared for a method. The model that is given may be changed."""
+    """The model prepared for a method. The model that is given may be changed. Raises ValueError
+    where the method cannot train such a model."""
+    experts = _number_of_experts(model)
+    if reason := method.misfit(experts, "the mixture" if experts else "the model"):
+        raise ValueError(f"recipes: method '{method.method}' {reason}")
     return APPLY[type(method)](model, method)
 
 
@@ -47,18 +52,16 @@ def full(model: nn.Module, method: Full) -> nn.Module:
 
 @_of(Freeze)
 def freeze(model: nn.Module, method: Freeze) -> nn.Module:
-    """Put frozen experts into a stack of their own. Raises ValueError for a dense model, and for a
-    model with fewer experts than are frozen."""
+    """Put frozen experts into a stack of their own. A dense model's FFNs are frozen where they
+    are."""
     model.requires_grad_(True)
-    layers = _expert_layers(model)
-    if not layers:
-        raise ValueError("recipes: method 'freeze' needs a mixture of experts, the model is dense")
-    for parent, experts in layers:
+    if not _number_of_experts(model):
+        for layer in model.model.layers:
+            layer.mlp.requires_grad_(False)
+            if method.is_quantized:
+                _quantize(layer.mlp)
+    for parent, experts in _expert_layers(model):
         frozen = method.frozen_experts(experts.num_experts)
-        if frozen > experts.num_experts:
-            raise ValueError(
-                f"recipes: frozen is {frozen}, the mixture has {experts.num_experts} experts"
-            )
         if frozen == experts.num_experts and not method.is_quantized:
             experts.requires_grad_(False)
         else:
@@ -66,9 +69,20 @@ def freeze(model: nn.Module, method: Freeze) -> nn.Module:
     return model
 
 
+@_of(Partial)
+def partial(model: nn.Module, method: Partial) -> nn.Module:
+    """Mark the parameters of the parts that are trained, and no others."""
+    model.requires_grad_(False)
+    _train_parts(model, method)
+    if not method.frozen_experts(1):
+        for layer in model.model.layers:
+            (layer.mlp.experts if _number_of_experts(model) else layer.mlp).requires_grad_(True)
+    return model
+
+
 @_of(Lora)
 def lora(model: nn.Module, method: Lora) -> nn.Module:
-    """Add LoRA's adapters with peft. QLoRA first quantises the decoder's linear layers and its
+    """Add LoRA's adapters, with peft but for those of experts. QLoRA first quantises the decoder's linear layers and its
     experts to NF4, as the QLoRA paper does with all linear layers of a model. Embeddings, norms,
     router and lm_head stay as they are."""
     return _with_products(model, method)
@@ -88,7 +102,9 @@ def ia3(model: nn.Module, method: Ia3) -> nn.Module:
         feedforward_modules=method.feedforward or [],
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+    model = get_peft_model(model, config)
+    _train_parts(model, method)
+    return model
 
 
 def _with_products(model: nn.Module, method: Lora, **more: bool) -> nn.Module:
@@ -99,17 +115,22 @@ def _with_products(model: nn.Module, method: Lora, **more: bool) -> nn.Module:
     from mofe.layers.dora import Scaled
 
     if method.is_quantized:
-        _quantize(model)
+        for layer in model.model.layers:
+            _quantize(layer)
+    shape = Shape.of(model.config.to_dict())
     config = LoraConfig(
         r=method.rank,
         lora_alpha=method.alpha,
-        target_modules=method.targets,
+        target_modules=[*method.targeted(shape)],
         lora_dropout=method.dropout or 0.0,
         use_dora=method.dora or False,
         task_type="CAUSAL_LM",
         **more,
     )
-    model = get_peft_model(model, config)
+    if config.target_modules:
+        model = get_peft_model(model, config)
+    else:  # only experts are adapted, which peft cannot find
+        model.requires_grad_(False)
     for module in model.modules():
         if isinstance(module, LoraLayer):
             # inputs already have the dtype of the products; peft would copy them to float32, and
@@ -117,6 +138,18 @@ def _with_products(model: nn.Module, method: Lora, **more: bool) -> nn.Module:
             module.cast_input_dtype_enabled = False
     if config.use_dora:
         Scaled.put_in(model)
+    if method.adapts_experts(shape):
+        root = method.rank**0.5 if config.use_rslora else method.rank
+        for module in list(model.modules()):
+            if isinstance(getattr(module, "experts", None), MixtralExperts | SplitExperts):
+                module.experts = SplitExperts.adapted(
+                    module.experts,
+                    method.in_experts(shape),
+                    rank=method.rank,
+                    scaling=method.alpha / root,
+                    dropout=config.lora_dropout,
+                )
+    _train_parts(model, method)
     return model
 
 
@@ -126,7 +159,7 @@ def merge_and_unload(model: nn.Module) -> nn.Module:
     Adapters are merged into their layers, and split experts are packed. Raises ValueError for a
     quantised model, because no plain model has the same weights.
     """
-    if any(isinstance(m, SplitExperts) and m.is_quantized for m in model.modules()):
+    if any(getattr(p, "quant_state", None) is not None for p in model.parameters()):
         raise ValueError("tables: a stage cannot follow a quantised one; make it the last")
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
@@ -134,6 +167,26 @@ def merge_and_unload(model: nn.Module) -> nn.Module:
         if isinstance(experts := getattr(module, "experts", None), SplitExperts):
             module.experts = experts.packed(like=MixtralExperts(model.config))
     return model.requires_grad_(True)
+
+
+def _train_parts(model: nn.Module, method: Method) -> None:
+    """Mark what the method trains of the model itself, but for FFNs."""
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    decoder = plain.model
+    modules = {EMBEDDINGS: [decoder.embed_tokens], HEAD: [plain.lm_head], NORMS: [decoder.norm]}
+    for layer in decoder.layers:
+        modules[NORMS] += [layer.input_layernorm, layer.post_attention_layernorm]
+        modules.setdefault(ATTENTION, []).append(layer.self_attn)
+        if hasattr(layer.mlp, "gate"):
+            modules.setdefault(ROUTER, []).append(layer.mlp.gate)
+    for part in method.parts:
+        for module in modules[part]:
+            module.requires_grad_(True)
+
+
+def _number_of_experts(model: nn.Module) -> int:
+    """The experts per layer of a loaded model; 0 for a dense one."""
+    return getattr(model.config, "num_local_experts", 0)
 
 
 def _expert_layers(model: nn.Module) -> list[tuple[nn.Module, MixtralExperts]]:
@@ -144,13 +197,13 @@ def _expert_layers(model: nn.Module) -> list[tuple[nn.Module, MixtralExperts]]:
     ]
 
 
-def _quantize(model: nn.Module) -> None:
-    for layer in model.model.layers:
-        for parent in list(layer.modules()):
-            for name, child in list(parent.named_children()):
-                if isinstance(child, nn.Linear):
-                    bias = None if child.bias is None else child.bias.detach()
-                    setattr(parent, name, nf4(child.weight.detach(), bias))
-                elif isinstance(child, MixtralExperts):
-                    split = SplitExperts.partly(child, child.num_experts, quantized=True)
-                    setattr(parent, name, split)
+def _quantize(part: nn.Module) -> None:
+    """Hold the linear layers and the experts of a decoder layer, or of a part of it, in NF4."""
+    for parent in list(part.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.Linear):
+                bias = None if child.bias is None else child.bias.detach()
+                setattr(parent, name, nf4(child.weight.detach(), bias))
+            elif isinstance(child, MixtralExperts):
+                split = SplitExperts.partly(child, child.num_experts, quantized=True)
+                setattr(parent, name, split)

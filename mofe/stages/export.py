@@ -10,7 +10,7 @@ from torch import nn
 
 from mofe import records
 from mofe.files import write_atomic
-from mofe.layers.experts import QuantizedStack, SplitExperts
+from mofe.layers.experts import AdaptedStack, QuantizedStack, SplitExperts
 from mofe.layers.nf4 import expanded
 from mofe.models import load, manifest, methods
 from mofe.models.files import TOKENIZER_FILES
@@ -83,6 +83,8 @@ def _through_nf4(model: nn.Module, method: Method) -> nn.Module:
 
 def _plain_stack(stack: nn.Module, part: str) -> torch.Tensor:
     """A stack's matrices of one part (gate_up or down), (experts, out, in)."""
+    if isinstance(stack, AdaptedStack):  # the weights below the adapters, which come later
+        stack = stack.stack
     if isinstance(stack, QuantizedStack):
         return torch.stack([expanded(layer) for layer in getattr(stack, f"{part}s")])
     return getattr(stack, part).detach()

@@ -31,13 +31,18 @@ class Router(MixtralMoE):
     def write_model(
         self, out_path, config, merge_options, router_weights, shared_router_weights=None
     ):
-        """router_weights: one tensor (experts, hidden) per layer."""
+        """router_weights: one tensor (experts, hidden) per layer. One expert's row, which nothing
+        reads, is stored as zeros."""
         base, dtype = config.base_model.config(), dtype_from_name(config.dtype)
         mixtral = self._generate_config(base, len(config.experts), None, config.experts_per_token)
         mixtral.torch_dtype = dtype
         mixtral.save_pretrained(out_path)
         router = {
-            self._router_weight_name(layer): weight.to(dtype).contiguous()
+            self._router_weight_name(layer): (
+                weight.to(dtype).contiguous()
+                if len(weight) > 1
+                else torch.zeros(weight.shape, dtype=dtype)
+            )
             for layer, weight in enumerate(router_weights)
         }
         save_file(router, Path(out_path) / manifest.ROUTER, {"format": "pt"})
@@ -51,7 +56,8 @@ def merge(params: Mapping[str, Any], out: Path) -> str:
 
     params: Plan.params.merge. Attention, embeddings and norms are those of the base, and each
     slot's FFN is that of its expert, rounded to the merge's dtype. The router starts from the
-    hidden states of the slots' prompts ("hidden" gates, section 3.2). Returns a line for the user.
+    hidden states of the slots' prompts ("hidden" gates, section 3.2). A mixture of one expert has
+    the gate_mode "none": a router of zeros, which nothing reads. Returns a line for the user.
 
     Raises IncompatibleModels where the models do not fit together, before anything is merged.
     Raises ValueError where two slots get the same row of the router, or a slot gets an empty one:
@@ -67,7 +73,7 @@ def merge(params: Mapping[str, Any], out: Path) -> str:
     # Identical experts are intended: the model is trained after merging.
     options = MergeOptions(copy_tokenizer=False)
     build(mergekit_config(params), str(out), options, device="cpu", allow_all_same=True)
-    if params["gate_mode"] != "random":
+    if params["gate_mode"] not in ("random", "none"):
         _refuse_equal_rows(out)
     # mergekit would save the tokenizer with the padding that it used, on the left.
     for name in TOKENIZER_FILES:
@@ -84,7 +90,8 @@ def mergekit_config(params: Mapping[str, Any], architecture: str = "router") -> 
     return MoEMergeConfig.model_validate(
         {
             "base_model": params["base"],
-            "gate_mode": params["gate_mode"],
+            # mergekit must make a router for one expert too, from no prompts; it is not kept
+            "gate_mode": "random" if params["gate_mode"] == "none" else params["gate_mode"],
             "dtype": params["dtype"],
             "experts_per_token": params["experts_per_token"],
             "architecture": architecture,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mofe.study.values import SHOWS, task_metric
@@ -51,9 +51,6 @@ def _origins(study: Study) -> Iterator[str]:
             ):
                 if getattr(shape, multiple) % getattr(shape, factor):
                     yield f"models.{name}.scratch.shape: {multiple} is no multiple of {factor}"
-        for recipe in (model.train or {}).values():
-            if study.recipes[recipe].needs_mixture:
-                yield f"models.{name}.train: recipe '{recipe}' freezes experts, the model is dense"
 
 
 def _chains(study: Study) -> Iterator[str]:
@@ -73,22 +70,25 @@ def _rows(study: Study) -> Iterator[tuple[str, TableRow]]:
             yield f"tables.{key}.rows.{name}", row
 
 
-def _freezing(study: Study) -> Iterator[str]:
-    """A mixture must have as many experts as are frozen."""
+def _methods(study: Study) -> Iterator[str]:
+    """A recipe's method must be able to train the mixture or the dense model."""
+    for where, experts, named, recipes in _trained(study):
+        for recipe in recipes:
+            if reason := study.recipes[recipe].misfit(experts, named):
+                yield f"{where}.train: recipe '{recipe}' {reason}"
+
+
+def _trained(study: Study) -> Iterator[tuple[str, int, str, Iterable[str]]]:
+    """What is trained: its key path, its experts per layer (0: it is dense), its name for a
+    sentence, and the recipes of its stages."""
+    for name, model in study.models.items():
+        yield f"models.{name}", 0, "the model", (model.train or {}).values()
     for where, row in _rows(study):
-        total = sum(study.mixtures[row.mixture].experts.values()) if row.mixture else 0
-        for recipe in row.train.values():
-            method = study.recipes[recipe]
-            if row.model and method.needs_mixture:
-                yield (
-                    f"{where}.train: recipe '{recipe}' freezes experts, but the model "
-                    f"'{row.model}' is dense; name a mixture"
-                )
-            elif (frozen := method.frozen_experts(total)) > total:
-                yield (
-                    f"{where}.train: recipe '{recipe}' freezes {frozen} experts, mixture "
-                    f"'{row.mixture}' has {total}"
-                )
+        if row.mixture:
+            experts = sum(study.mixtures[row.mixture].experts.values())
+            yield where, experts, f"mixture '{row.mixture}'", row.train.values()
+        else:
+            yield where, 0, f"model '{row.model}'", row.train.values()
 
 
 def _repositories(study: Study) -> Iterator[str]:
@@ -108,7 +108,11 @@ def _repositories(study: Study) -> Iterator[str]:
 
 
 def _slots(study: Study) -> Iterator[str]:
+    """The mixtures that tables show. What no table shows is not merged, so it cannot fail."""
+    shown = {row.mixture for _, row in _rows(study)}
     for name, mixture in study.mixtures.items():
+        if name not in shown:
+            continue
         total = sum(mixture.experts.values())
         merge = study.merged_by(name)
         own = mixture.merge.experts_per_token is not None
@@ -116,8 +120,11 @@ def _slots(study: Study) -> Iterator[str]:
         if total < merge.experts_per_token:
             yield (
                 f"mixtures.{name}.experts: {total} expert(s), but {key} is "
-                f"{merge.experts_per_token}; add experts"
+                f"{merge.experts_per_token}; add experts, or lower "
+                f"mixtures.{name}.merge.experts_per_token"
             )
+        if total == 1:  # its router chooses nothing, and needs no prompts
+            continue
         for expert, count in mixture.experts.items():
             have = len(study.models[expert].gates.positive)
             if count > have:
@@ -287,5 +294,5 @@ def value_at(study: Study, path: str) -> Any:
 
 CHECKS: tuple[Callable[[Study], Iterator[str]], ...] = (
     *(_seeds, _shadowed, _cycles, _slots, _keys, _columns, _origins, _chains, _repositories),
-    *(_questions, _freezing, _held_out, _searches),
+    *(_questions, _methods, _held_out, _searches),
 )

@@ -436,7 +436,7 @@ class Mixture(Part):
 
 
 def _kept(value: Any) -> Any:
-    """Tables, or the rows of a table, without those that an overlay sets to null."""
+    """Mixtures, tables, or the rows of a table, without those that an overlay sets to null."""
     if isinstance(value, Mapping):
         return {name: part for name, part in value.items() if part is not None}
     return value
@@ -593,7 +593,13 @@ class Study(Part):
     tasks: dict[Name, Task] = Field(description="Benchmarks, by name.")
     models: dict[Name, Model] = Field(description="Dense models, by name.")
     merge: Merge = Field(description="mergekit-moe's settings.")
-    mixtures: dict[Name, Mixture] = Field(description="Mixtures of experts, by name.")
+    mixtures: Annotated[
+        dict[Name, Mixture],
+        BeforeValidator(_kept, json_schema_input_type=dict[Name, Mixture | None]),
+    ] = Field(
+        description="Mixtures of experts, by name; null leaves one out. Those that no table shows "
+        "are not merged."
+    )
     training: Training = Field(description="AdamW with linear decay to zero.")
     searches: dict[Name, Search] = Field(
         {}, description="Searches for learning rates, by name. A recipe's `search` names one."

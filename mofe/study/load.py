@@ -17,6 +17,10 @@ from mofe.study.faults import sentence
 from mofe.study.values import ConfigError, suggest
 
 
+# the sections whose names other keys may name
+SECTIONS = ("models", "sources", "data", "mixes", "tasks", "recipes", "mixtures", "searches")
+
+
 def _scan(files: Iterable[Path]) -> tuple[dict[tuple, str], list[str]]:
     """The position of each key path, as ' (file:line)', and a sentence for every key that is
     written twice in one mapping."""
@@ -46,22 +50,24 @@ def _scan(files: Iterable[Path]) -> tuple[dict[tuple, str], list[str]]:
 
 
 def _dropped_in_vain(files: Iterable[Path], lines: Mapping[tuple, str]) -> Iterator[str]:
-    """A sentence for every table, and every row of a table, that is set to null although no file
-    has it: a misspelt name would leave nothing out."""
+    """A sentence for every mixture, every table, and every row of a table, that is set to null
+    although no file has it: a misspelt name would leave nothing out."""
     there: dict[tuple[str, ...], dict[str, bool]] = {}
     for file in files:
-        tables = (yaml.safe_load(file.read_text()) or {}).get("tables")
+        content = yaml.safe_load(file.read_text()) or {}
+        tables = content.get("tables")
+        named: list[tuple[tuple[str, ...], Any]] = [(("mixtures",), content.get("mixtures"))]
         for key, table in tables.items() if isinstance(tables, Mapping) else ():
             rows = table.get("rows") if isinstance(table, Mapping) else None
-            parts = {(): {key: table}, (str(key), "rows"): rows}
-            for where, part in parts.items():
-                for name, value in part.items() if isinstance(part, Mapping) else ():
-                    known = there.setdefault(where, {})
-                    known[str(name)] = known.get(str(name), False) or value is not None
+            named += [(("tables",), {key: table}), (("tables", str(key), "rows"), rows)]
+        for where, part in named:
+            for name, value in part.items() if isinstance(part, Mapping) else ():
+                known = there.setdefault(where, {})
+                known[str(name)] = known.get(str(name), False) or value is not None
     for where, known in there.items():
         names = [name for name, given in known.items() if given]
         for name in known.keys() - set(names):
-            path = ("tables", *where, name)
+            path = (*where, name)
             yield f"{'.'.join(path)}{lines.get(path, '')}: is not there{suggest(name, names)}"
 
 
@@ -93,17 +99,8 @@ def load_study(config: Mapping[str, Any], files: Iterable[str | Path] = ()) -> S
     lines, problems = _scan(files)
     problems += [*_dropped_in_vain(files, lines), *_alike(config)]
     declared = {
-        section: list(config[section])
-        for section in (
-            "models",
-            "sources",
-            "data",
-            "mixes",
-            "tasks",
-            "recipes",
-            "mixtures",
-            "searches",
-        )
+        section: [name for name, part in config[section].items() if part is not None]
+        for section in SECTIONS
         if isinstance(config.get(section), Mapping)
     }
     own = config.get("claims")

@@ -12,15 +12,27 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from mofe.study.shapes import ROUTER, Shape
+from mofe.study.shapes import ATTENTION, EMBEDDINGS, HEAD, NORMS, ROUTER, Shape
 from mofe.study.training import TrainingOverride
 from mofe.study.values import Count, Part, SearchName, count_or
 
 NAMED = "The method of fine-tuning."
-TARGETS = "The names of the linear layers that get adapters."
-Targets = Annotated[list[str], Field(min_length=1)]
+TARGETS = "The linear layers that get adapters."
+IN_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+IN_FFN = ("gate_proj", "up_proj", "down_proj")
+Targets = Annotated[list[Literal[*IN_ATTENTION, *IN_FFN]], Field(min_length=1)]
 NF4 = Literal["nf4"]
 SHARED = {"training", "search"}  # keys of every recipe that are no setting of its method
+
+EVERYTHING = frozenset({EMBEDDINGS, HEAD, ATTENTION, NORMS, ROUTER})  # besides FFNs
+# what `train` of method "partial" names: parts of the model besides FFNs
+GROUPS = {
+    "attention": {ATTENTION},
+    "embeddings": {EMBEDDINGS, HEAD},
+    "router": {ROUTER},
+    "norms": {NORMS},
+    "experts": set(),
+}
 
 
 class Method(Part):
@@ -29,13 +41,9 @@ class Method(Part):
     This base class describes a method that trains nothing; each method overrides what differs.
     `shape` is always the shape of the model that is fine-tuned.
 
-    trains_base: whether the model's own weights are trained, except for frozen experts.
-    needs_mixture: whether the method can train mixtures only, and no dense model.
     uses_peft: whether its modules are peft's, which then has to be imported.
     """
 
-    trains_base: ClassVar[bool] = False
-    needs_mixture: ClassVar[bool] = False
     uses_peft: ClassVar[bool] = False
 
     method: str = Field(description=NAMED)
@@ -59,13 +67,33 @@ class Method(Part):
         """The method's name and the settings that were given, as plain data. `parse` reads it."""
         return self.model_dump(mode="json", exclude=SHARED, exclude_none=True)
 
+    def misfit(self, experts: int, named: str) -> str | None:
+        """Why the method cannot train a model with so many experts per layer (0: a dense one), and
+        what to do; None where it can. named: the model as the user knows it, "mixture 'small'".
+        The sentence goes on after "recipe 'x' "."""
+        return None
+
+    @property
+    def parts(self) -> frozenset[str]:
+        """The parts of the model (mofe/study/shapes.py) that are trained, besides its FFNs."""
+        return frozenset()
+
     def frozen_experts(self, experts: int) -> int:
-        """How many experts per layer keep their weights. They are the first ones."""
+        """How many experts per layer keep their weights. They are the first ones. experts: FFNs
+        per layer, so 1 for a dense model."""
         return experts
 
     def added(self, shape: Shape) -> int:
         """Parameters that the method adds per layer, all of them trained."""
         return 0
+
+    def multiplied(self, shape: Shape) -> int:
+        """How many of the added parameters of a layer each token is multiplied by."""
+        return self.added(shape)
+
+    def adapts_experts(self, shape: Shape) -> bool:
+        """Whether a mixture's experts get adapters, so that equal ones become different."""
+        return False
 
     def quantized(self, shape: Shape) -> int:
         """Weights per layer that are held in 4 bits."""
@@ -84,29 +112,55 @@ class Method(Part):
     def kept_inputs(self, shape: Shape) -> set[str]:
         """The linear layers of a decoder layer (Shape.linears, and shapes.ROUTER) whose input is
         kept, because backward computes the gradient of a weight from it."""
-        if not self.trains_base:
-            return set()
-        return {*shape.linears, ROUTER} if shape.num_local_experts else {*shape.linears}
+        kept = {*IN_ATTENTION} if ATTENTION in self.parts else set()
+        if shape.num_local_experts:
+            return kept | ({ROUTER} & self.parts)
+        return kept | ({*shape.in_ffn} if self.trained_ffns(shape) else set())
 
     def kept_by_adapters(self, shape: Shape, width: int) -> int:
-        """Bytes per token that a decoder layer's adapters keep for backward. width: bytes of an
-        activation."""
+        """Bytes per token that a decoder layer's adapters keep for backward, without those of
+        experts. width: bytes of an activation."""
+        return 0
+
+    def kept_in_experts(self, shape: Shape, width: int) -> int:
+        """Bytes that adapters of experts keep for backward, per token that an expert computes."""
         return 0
 
     # ------------------------------------------------------------- what follows from the above
 
     def trained_ffns(self, shape: Shape) -> int:
         """How many FFNs per layer (the experts, or the one of a dense model) are trained."""
-        frozen = self.frozen_experts(shape.num_local_experts)
-        return shape.number_of_ffns - frozen if self.trains_base else 0
+        return shape.number_of_ffns - self.frozen_experts(shape.number_of_ffns)
+
+    def makes_experts_differ(self, shape: Shape) -> bool:
+        """Whether a training makes equal FFNs of a layer different."""
+        return self.trained_ffns(shape) > 0 or self.adapts_experts(shape)
+
+    def trains_stream(self, shape: Shape) -> bool:
+        """Whether the embeddings are trained, and so the hidden states are in their float32."""
+        return EMBEDDINGS in self.parts or (HEAD in self.parts and shape.tie_word_embeddings)
+
+    def trains_head(self, shape: Shape) -> bool:
+        """Whether lm_head is trained."""
+        return HEAD in self.parts or (EMBEDDINGS in self.parts and shape.tie_word_embeddings)
+
+    def trained_outside(self, shape: Shape) -> int:
+        """The trained parameters outside the layers: of embeddings, lm_head and the last norm."""
+        tables = len({EMBEDDINGS, HEAD} & self.parts)
+        if shape.tie_word_embeddings:  # training either one trains both
+            tables = min(tables, 1)
+        return tables * shape.table + (shape.hidden_size if NORMS in self.parts else 0)
+
+    def trained_per_layer(self, shape: Shape) -> int:
+        """The trained parameters of a layer, those that the method adds among them."""
+        sizes = {ATTENTION: shape.attention, NORMS: 2 * shape.hidden_size, ROUTER: shape.router}
+        own = sum(size for part, size in sizes.items() if part in self.parts)
+        return own + self.trained_ffns(shape) * shape.ffn + self.added(shape)
 
     def trainable(self, shape: Shape) -> int:
         """The parameters that are trained."""
-        added = shape.num_hidden_layers * self.added(shape)
-        if not self.trains_base:
-            return added
-        frozen = (shape.number_of_ffns - self.trained_ffns(shape)) * shape.ffn
-        return shape.parameters - shape.num_hidden_layers * frozen + added
+        layers = shape.num_hidden_layers * self.trained_per_layer(shape)
+        return layers + self.trained_outside(shape)
 
     def total(self, shape: Shape) -> int:
         """All parameters, as train.json counts them."""
@@ -122,9 +176,11 @@ class Untuned(Method):
 class Full(Method):
     """Full fine-tuning: every parameter is trained."""
 
-    trains_base = True
-
     method: Literal["full"] = Field("full", description=NAMED)
+
+    @property
+    def parts(self) -> frozenset[str]:
+        return EVERYTHING
 
     def frozen_experts(self, experts: int) -> int:
         return 0
@@ -132,16 +188,29 @@ class Full(Method):
 
 class Freeze(Method):
     """MoFE (section 3): the first `frozen` experts of every layer keep their weights; embeddings,
-    attention, norms, lm_head, router and the other experts are trained."""
-
-    trains_base = True
-    needs_mixture = True
+    attention, norms, lm_head, router and the other experts are trained. In a dense model `all`
+    freezes the FFN of every layer."""
 
     method: Literal["freeze"] = Field("freeze", description=NAMED)
     frozen: count_or("all") = Field(
-        description="How many experts keep their weights, the first slots of every layer."
+        description="How many experts keep their weights, the first slots of every layer. A dense "
+        "model's one FFN per layer is frozen by `all`."
     )
     quantize: NF4 | None = Field(None, description="Hold the frozen experts in 4 bits.")
+
+    def misfit(self, experts: int, named: str) -> str | None:
+        if self.frozen == "all" or self.frozen <= experts:
+            return None
+        if not experts:
+            return (
+                f"freezes {self.frozen} experts, but {named} is dense and has one FFN per layer; "
+                "write 'frozen: all' to freeze that"
+            )
+        return f"freezes {self.frozen} experts, {named} has {experts}; freeze fewer"
+
+    @property
+    def parts(self) -> frozenset[str]:
+        return EVERYTHING
 
     def frozen_experts(self, experts: int) -> int:
         return experts if self.frozen == "all" else self.frozen
@@ -151,18 +220,68 @@ class Freeze(Method):
         return self.quantize is not None
 
     def quantized(self, shape: Shape) -> int:
-        frozen = self.frozen_experts(shape.num_local_experts)
+        frozen = self.frozen_experts(shape.number_of_ffns)
         return frozen * shape.ffn if self.is_quantized else 0
 
 
+class Partial(Method):
+    """Training of the named parts of the model alone; all others keep their weights. MoFE with all
+    experts frozen is attention, embeddings, router and norms."""
+
+    method: Literal["partial"] = Field("partial", description=NAMED)
+    train: Annotated[list[Literal[*GROUPS]], Field(min_length=1)] = Field(
+        description="The parts that are trained: the projections of attention, the embeddings with "
+        "lm_head, the router, all norms, or the experts (in a dense model, the FFNs)."
+    )
+
+    def misfit(self, experts: int, named: str) -> str | None:
+        if experts or "router" not in self.train:
+            return None
+        return (
+            f"trains the router, but {named} is dense and has none; leave 'router' out of 'train'"
+        )
+
+    @property
+    def parts(self) -> frozenset[str]:
+        return frozenset().union(*(GROUPS[group] for group in self.train))
+
+    def frozen_experts(self, experts: int) -> int:
+        return 0 if "experts" in self.train else experts
+
+
 class Adapters(Method):
-    """Methods that leave the model as it is and train small modules on some of its linear layers,
-    which `targets` names."""
+    """Methods that train small modules on some of the model's linear layers, which `targets` names,
+    and leave the model itself as it is, but for what `also` names."""
 
     uses_peft = True
 
+    also: Annotated[list[Literal[EMBEDDINGS, HEAD]], Field(min_length=1)] | None = Field(
+        None,
+        description="Modules that are trained in full beside the adapters. Where a model ties "
+        "lm_head to its embeddings, either name trains their one matrix.",
+    )
+
+    def misfit(self, experts: int, named: str) -> str | None:
+        rest = [name for name in self.targets if name in IN_FFN]
+        if not (experts and rest) or self._reaches_experts:
+            return None
+        return (
+            f"has targets ({', '.join(rest)}) in the experts of {named}, which only LoRA and rsLoRA "
+            "without 'dora' can adapt; leave them out of 'targets'"
+        )
+
+    @property
+    def _reaches_experts(self) -> bool:
+        """Whether the method can adapt a mixture's experts."""
+        return False
+
+    @property
+    def parts(self) -> frozenset[str]:
+        return frozenset(self.also or ())
+
     def targeted(self, shape: Shape) -> dict[str, tuple[int, int]]:
-        """The linear layers of a decoder layer that get an adapter, with (inputs, outputs)."""
+        """The linear layers of a decoder layer that get an adapter of peft's, with (inputs,
+        outputs)."""
         return {name: sizes for name, sizes in shape.linears.items() if name in self.targets}
 
 
@@ -189,11 +308,32 @@ class Lora(Adapters):
         return self.quantize is not None
 
     def added(self, shape: Shape) -> int:
-        """Two matrices per target; with DoRA also a norm per output."""
-        return sum(
+        return self._products(shape, shape.num_local_experts)
+
+    def multiplied(self, shape: Shape) -> int:
+        return self._products(shape, shape.num_experts_per_tok)
+
+    def _products(self, shape: Shape, experts: int) -> int:
+        """Two matrices per target, with DoRA also a norm per output; of the experts' targets, for so
+        many experts."""
+        in_each = sum(map(sum, self.in_experts(shape).values()))
+        return experts * self.rank * in_each + sum(
             self.rank * (inputs + outputs) + (outputs if self.dora else 0)
             for inputs, outputs in self.targeted(shape).values()
         )
+
+    @property
+    def _reaches_experts(self) -> bool:
+        return not self.dora
+
+    def in_experts(self, shape: Shape) -> dict[str, tuple[int, int]]:
+        """The matrices of each expert that get an adapter, with (inputs, outputs); none where the
+        model is dense, because its FFN is among `targeted`."""
+        targets = self.targets if shape.num_local_experts and self._reaches_experts else ()
+        return {name: sizes for name, sizes in shape.in_ffn.items() if name in targets}
+
+    def adapts_experts(self, shape: Shape) -> bool:
+        return bool(self.in_experts(shape))
 
     def quantized(self, shape: Shape) -> int:
         return shape.attention + shape.ffns if self.is_quantized else 0
@@ -205,6 +345,12 @@ class Lora(Adapters):
         """The vector between the two matrices; with DoRA also the output that it scales."""
         outputs = [outputs for _, outputs in self.targeted(shape).values()]
         return sum(width * (self.rank + (n if self.dora else 0)) for n in outputs)
+
+    def kept_in_experts(self, shape: Shape, width: int) -> int:
+        """The vector between the two matrices of each target, and each different input."""
+        adapted = self.in_experts(shape)  # the inputs of gate_proj and up_proj are the same
+        inputs = {name == "down_proj": ins for name, (ins, _) in adapted.items()}
+        return width * (sum(inputs.values()) + self.rank * len(adapted))
 
 
 class RsLora(Lora):
@@ -251,7 +397,7 @@ class Ia3(Adapters):
 
 # ---------------------------------------------------------------------------------- recipes
 
-AnyMethod = Full | Freeze | Lora | RsLora | Ia3
+AnyMethod = Full | Freeze | Partial | Lora | RsLora | Ia3
 METHODS: dict[str, type[Method]] = {
     kind.model_fields["method"].default: kind for kind in get_args(AnyMethod)
 }

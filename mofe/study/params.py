@@ -90,22 +90,26 @@ class Params:
 
     def merge(self, moe: str, seed: int | str | None = None) -> dict[str, Any]:
         """The merge's settings, and the prompts of every slot. seed: of the dense models in it
-        that the study fine-tunes."""
+        that the study fine-tunes. The router of a mixture of one expert chooses nothing: its
+        gate_mode is "none", and it needs no prompts."""
         mixture, taken, slots = self.plan.moes[moe], {}, []
+        alone = len(mixture.experts) == 1
         for expert in mixture.experts:
             gates, index = self.study.models[expert].gates, taken.get(expert, 0)
             taken[expert] = index + 1
             slots.append(
                 {
                     "model": self.paths.model_dir(expert, seed),
-                    "positive": list(gates.positive[index]),
-                    "negative": list(gates.negative),
+                    "positive": [] if alone else list(gates.positive[index]),
+                    "negative": [] if alone else list(gates.negative),
                 }
             )
         names = {self.paths.model_dir(model, seed): model for model in mixture.models}
         base = self.paths.model_dir(mixture.base, seed)
         own = {"gate_mode": mixture.gate_mode, "experts_per_token": mixture.experts_per_token}
         settings = _plain(self.study.merge) | {k: v for k, v in own.items() if v is not None}
+        if alone:
+            settings["gate_mode"] = "none"
         if settings["gate_mode"] == "random":
             settings["seed"] = self.study.sampling_seed
         return {**settings, "base": base, "slots": slots, "names": names}

@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-ROUTER = "router"  # the name of a mixture's router among a layer's linear layers
+# The parts of a model that a method can train, besides its FFNs.
+EMBEDDINGS, HEAD = "embed_tokens", "lm_head"  # each is one table; tied ones are the same
+ATTENTION, NORMS = "attention", "norms"
+ROUTER = "router"  # also the name of a mixture's router among a layer's linear layers
 FAMILIES = ("llama", "mistral", "mixtral")  # `model_type` of the configurations that are understood
 
 
@@ -90,21 +93,22 @@ class Shape:
 
     @property
     def linears(self) -> dict[str, tuple[int, int]]:
-        """The linear layers of a decoder layer that can get adapters, with (inputs, outputs)."""
-        hidden, ffn = self.hidden_size, self.intermediate_size
+        """The linear layers of a decoder layer, with (inputs, outputs). A mixture's packed experts
+        are none: `in_ffn` has the matrices of each."""
+        hidden = self.hidden_size
         attention = {
             "q_proj": (hidden, self.query_size),
             "k_proj": (hidden, self.key_size),
             "v_proj": (hidden, self.key_size),
             "o_proj": (self.query_size, hidden),
         }
-        if self.num_local_experts:  # packed experts are no linear layers
-            return attention
-        return (
-            attention
-            | dict.fromkeys(("gate_proj", "up_proj"), (hidden, ffn))
-            | {"down_proj": (ffn, hidden)}
-        )
+        return attention if self.num_local_experts else attention | self.in_ffn
+
+    @property
+    def in_ffn(self) -> dict[str, tuple[int, int]]:
+        """The matrices of one FFN, which is one expert of one layer, with (inputs, outputs)."""
+        hidden, ffn = self.hidden_size, self.intermediate_size
+        return {"gate_proj": (hidden, ffn), "up_proj": (hidden, ffn), "down_proj": (ffn, hidden)}
 
     @property
     def attention(self) -> int:
@@ -137,10 +141,15 @@ class Shape:
         return self.attention + 2 * self.hidden_size + self.ffns + self.router
 
     @property
+    def table(self) -> int:
+        """Parameters of the embeddings alone, which are those of lm_head."""
+        return self.vocab_size * self.hidden_size
+
+    @property
     def embeddings(self) -> int:
         """Parameters outside the layers: embeddings, final norm and lm_head."""
         tables = 1 if self.tie_word_embeddings else 2
-        return tables * self.vocab_size * self.hidden_size + self.hidden_size
+        return tables * self.table + self.hidden_size
 
     @property
     def parameters(self) -> int:
