@@ -40,7 +40,9 @@ def plan_of(*rates: float, seeds=(3, 1), **changes) -> Plan:
     tables = {**NONE, "own": OWN}
     searches = {"rate": {"learning_rate": list(rates or (1e-3, 1e-4))}}
     return Plan(
-        read_study(CONFIG, **{"seeds": list(seeds), "tables": tables, "searches": searches} | changes)
+        read_study(
+            CONFIG, **{"seeds": list(seeds), "tables": tables, "searches": searches} | changes
+        )
     )
 
 
@@ -146,8 +148,10 @@ def test_a_candidate_shares_no_name_with_a_recipe():
 FAULTS = {
     "a test's questions": (
         {"searches": {"rate": {"tasks": ["mmlu_held", "medmcqa"]}}},
-        "searches.rate.tasks: 'medmcqa' asks test questions, which must not choose a learning rate; "
-        "name a task with 'held_out'",
+        (
+            "searches.rate.tasks: 'medmcqa' asks test questions, which must not choose a learning "
+            "rate; name a task with 'held_out'"
+        ),
     ),
     "a rate twice": (
         {"searches": {"rate": {"learning_rate": [1e-3, 2e-3, 1e-3]}}},
@@ -155,13 +159,17 @@ FAULTS = {
     ),
     "two rates for a recipe": (
         {"recipes": {"mofe_tuned": {"training": {"learning_rate": 1e-3}}}},
-        "recipes.mofe_tuned: both 'search' and 'training.learning_rate' set its learning rate; "
-        "remove one",
+        (
+            "recipes.mofe_tuned: both 'search' and 'training.learning_rate' set its learning rate; "
+            "remove one"
+        ),
     ),
     "a dense expert": (
         {"recipes": {"expert": {"search": "rate"}}},
-        "models.general.train: recipe 'expert' searches its learning rate, which only rows of tables "
-        "can; name a recipe without 'search'",
+        (
+            "models.general.train: recipe 'expert' searches its learning rate, which only rows of "
+            "tables can; name a recipe without 'search'"
+        ),
     ),
     "a misspelt search": (
         {"recipes": {"mofe_tuned": {"search": "rates"}}},
@@ -300,7 +308,9 @@ def test_a_training_has_the_rate_that_its_search_found(tiny, data, tmp_path):
     }
     assert {name: run["learning_rate"] for name, run in runs.items()} == {"low": 1e-3, "high": 5e-3}
     assert runs["high"]["config_hash"] == given_["config_hash"] != runs["low"]["config_hash"]
-    weights = [(tmp_path / n / "trained.safetensors").read_bytes() for n in ("high", "given", "low")]
+    weights = [
+        (tmp_path / n / "trained.safetensors").read_bytes() for n in ("high", "given", "low")
+    ]
     assert weights[0] == weights[1] != weights[2]
 
 
