@@ -1,4 +1,5 @@
-# `make mini` runs the study in miniature, `make test` the tests. The first call sets everything up.
+# `make look` and `make mini` run the study in miniature, `make test` the tests. The first call sets
+# everything up.
 PYTHON ?= python3
 SEEDS ?=
 OVERLAY ?=
@@ -10,17 +11,19 @@ unexport PYTHONDONTWRITEBYTECODE
 comma := ,
 space := $(subst ,, )
 seeds = $(if $(SEEDS),--config seeds=$(subst $(space),$(comma),$(strip $(SEEDS))))
-overlay = $(if $(OVERLAY),--configfile config.yaml profiles/mini/study.yaml $(OVERLAY))
+mini = config.yaml profiles/mini/study.yaml
+overlay = $(if $(OVERLAY),--configfile $(mini) $(OVERLAY))
 
 # Packages that only the benchmarks need are installed beside the locked environment.
 BENCH_PACKAGES ?= .venv/bench
 QUICK ?=
 bench = PYTHONPATH=$(BENCH_PACKAGES) $(BIN)/python benchmarks
 
-.PHONY: help mini test bench error-rates docs lint format lock latex slurm clean
+.PHONY: help look mini test bench error-rates docs lint format lock latex slurm clean
 
 help:
-	@echo "make mini           the study in miniature, three seeds, to results/mini/"
+	@echo "make look           a first look: the paper's tables in miniature, one seed, to results/mini/"
+	@echo "make mini           all of it: three seeds, and the controls"
 	@echo "make mini SEEDS=0   the same with one seed"
 	@echo "make test           the tests"
 	@echo "make bench          the benchmarks, to docs/benchmarks.md (make bench QUICK=1: whether they work)"
@@ -28,6 +31,9 @@ help:
 	@echo "make docs           the generated parts of the documentation"
 	@echo "make lint           ruff, snakefmt and snakemake --lint"
 	@echo "make lock           resolve requirements.in anew"
+
+look: .venv/ready
+	$(BIN)/snakemake --profile profiles/mini --configfile $(mini) profiles/mini/look.yaml $(OVERLAY) $(seeds)
 
 mini: .venv/ready
 	$(BIN)/snakemake --profile profiles/mini $(overlay) $(seeds)

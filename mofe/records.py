@@ -12,6 +12,7 @@ import gzip
 import json
 import math
 import os
+import statistics
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -525,6 +526,48 @@ class TextCounts(_Counts, _Pieces):
         return self
 
 
+# ------------------------------------------------------------------- searches for learning rates
+
+
+class TriedRate(Record):
+    """A learning rate that a search tried."""
+
+    learning_rate: Amount = Field(description="The learning rate.")
+    scores: dict[str, Metric] = Field(
+        description="The headline score on each task of the search, by the task's name."
+    )
+
+    @property
+    def mean(self) -> float:
+        """The mean score over the tasks."""
+        return statistics.fmean(score.value for score in self.scores.values())
+
+    @property
+    def stderr(self) -> float:
+        """The standard error of that mean; the tasks' questions are drawn apart."""
+        return math.hypot(*(s.stderr for s in self.scores.values())) / len(self.scores)
+
+
+class SearchRecord(Record):
+    """search.json of a variant: the learning rates that were tried, and the best."""
+
+    moe: Moe
+    stages: Stages
+    recipe: str = Field(description="The recipe whose learning rate was searched.")
+    seed: Count = Field(description="The seed that the rates were tried with.")
+    tried: Annotated[tuple[TriedRate, ...], Field(strict=False)] = Field(
+        description="Every rate, the lowest first."
+    )
+    best: Amount = Field(
+        description="The rate with the greatest mean score; of equally good ones the lowest. "
+        "The variant is trained with it."
+    )
+    at_edge: bool = Field(
+        description="Whether the best is the lowest or the highest rate that was tried, so that "
+        "a rate beyond it may be better."
+    )
+
+
 # ----------------------------------------------------------------------------------- manifests
 
 
@@ -969,6 +1012,7 @@ KINDS: dict[str, type[Record]] = {
     "eval": EvalRecord,
     "answer-choice": ChoiceAnswer,
     "answer-text": WrittenAnswer,
+    "search": SearchRecord,
     "counts-task": TaskCounts,
     "counts-text": TextCounts,
     "merge": MergeManifest,

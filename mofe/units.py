@@ -96,6 +96,12 @@ def parameters(count: float) -> str:
     return f"{count:.0f}"
 
 
+def learning_rate(rate: float) -> str:
+    """A learning rate, as configurations write it: "3e-5", "1.5e-3"."""
+    digits, exponent = f"{rate:.2e}".split("e")
+    return f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
 def _two_digits(number: float) -> str:
     """At least two digits, and never an exponent: "0.43", "9.5", "63", "1,204"."""
     return f"{number:,.0f}" if number >= 9.95 else f"{number:.2g}"

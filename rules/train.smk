@@ -1,5 +1,5 @@
 # Fine-tuning: one stage of one variant with one seed. Only the trained parameters are stored;
-# loading puts them in place of the merge's.
+# loading puts them in place of the merge's. A recipe with `search` has its learning rate found first.
 
 
 rule train:
@@ -23,3 +23,24 @@ rule train:
         names=named,
     script:
         "../scripts/train.py"
+
+
+rule search:
+    # A learning rate for a variant: the best of its candidates, which are trainings as all others.
+    input:
+        unpack(lambda w: GRAPH.search(**w)),
+    output:
+        f"{ROOT}/variants/{{variant}}/search.json",
+    log:
+        f"{ROOT}/logs/variants/{{variant}}/search.log",
+    wildcard_constraints:
+        variant=names(PLAN.searches),
+    conda:
+        "../envs/mofe.yaml"
+    threads: cpus("search")
+    resources:
+        **asks("search"),
+    params:
+        names=named,
+    script:
+        "../scripts/search.py"

@@ -19,5 +19,6 @@ run(
     record=Path(snakemake.output.record),
     log=Path(snakemake.output.log),
     checkpoint=Path(snakemake.output.record).parent / "checkpoint",
+    search=list(snakemake.input.search),
     sharding=sharding(snakemake),
 )

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import yaml
-from conftest import CONFIG, MINI, REDUCED
+from conftest import CONFIG, LOOK, MINI, REDUCED
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,7 +29,13 @@ def problems(config: dict, files=()) -> list[str]:
 
 @pytest.mark.parametrize("overlays", [(), (MINI,), (MINI, REDUCED)])
 def test_shipped_studies_are_valid(overlays):
-    assert read_study(CONFIG, *overlays).tables.keys() == set(range(1, 8))
+    study = read_study(CONFIG, *overlays)
+    controls = {"C3", "C5"} if REDUCED in overlays else {f"C{n}" for n in range(1, 6)}
+    assert study.tables.keys() == {*range(1, 8), *controls}
+
+
+def test_a_first_look_leaves_the_controls_out():
+    assert read_study(CONFIG, MINI, LOOK).tables.keys() == set(range(1, 8))
 
 
 SCRATCH = {
@@ -436,9 +442,9 @@ def test_a_row_or_table_that_is_not_there_cannot_be_left_out(tmp_path):
 
 def test_tables_are_numbers_or_words(tmp_path):
     table = "{caption: x, labels: [a], columns: {T: time}, rows: {8: {mixture: small}}}"
-    tables = study_of(tmp_path, f"tables: {{C1: {table}, '9': {table}, routing: {table}}}").tables
-    assert list(tables) == [*range(1, 8), "C1", 9, "routing"]
-    assert list(tables["C1"].rows) == ["8"], "YAML reads a label of digits as a number"
+    tables = study_of(tmp_path, f"tables: {{X1: {table}, '9': {table}, routing: {table}}}").tables
+    assert list(tables)[-3:] == ["X1", 9, "routing"]
+    assert list(tables["X1"].rows) == ["8"], "YAML reads a label of digits as a number"
 
 
 def test_a_tasks_name_with_a_dot_is_no_metric(config):

@@ -122,7 +122,7 @@ def test_the_card_is_filled_from_the_records(tiny, plan, tmp_path, data):
         record["config_hash"][:16],
         "| mmlu | acc | 0.2500 | 0.0128 | 1,140 |",
         r"| mmlu\_held (rows of the training set mmlu) | acc | 0.2500 | 0.0128 | 500 |",
-        "learning_rate 3e-05",
+        f"learning_rate {record['learning_rate']}",
         "arXiv:2503.06491",
     ):
         assert text in card, text

@@ -66,8 +66,16 @@ def overlays(folder) -> dict[str, tuple[list, dict]]:
                 "models": {"finance": {"from": "medical"}},
                 "tables": {
                     **dict.fromkeys(range(1, 8)),
-                    "C1": {**table, "columns": {"Q": "mmlu"}, "rows": untuned},
+                    "X1": {**table, "columns": {"Q": "mmlu"}, "rows": untuned},
                 },
+            },
+        ),
+        "a search with two seeds": (
+            [MINI, REDUCED],
+            {
+                "seeds": [3, 1],
+                "tables": dict.fromkeys((1, 2, 3, 4, 5, 6)),
+                "searches": {"rate": {"learning_rate": [1e-3, 2e-3, 4e-3]}},
             },
         ),
         "a base of one's own": (

@@ -6,7 +6,7 @@ import re
 import jsonschema
 import pytest
 import yaml
-from conftest import CONFIG, ROOT
+from conftest import CONFIG, LOOK, ROOT
 from test_config import FAULTS, put
 
 from mofe.study.config import Study, Training, TrainingOverride
@@ -17,6 +17,7 @@ SCHEMA = ROOT / "docs/schemas/config.schema.json"
 STUDIES = [
     CONFIG,
     *sorted(ROOT.glob("profiles/*/study.yaml")),
+    LOOK,
     *sorted(ROOT.glob("tests/studies/*.yaml")),
 ]
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 import yaml
-from conftest import CONFIG, MINI, ROOT
+from conftest import CONFIG, LOOK, MINI, ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -109,7 +109,7 @@ def test_mixes_hold_every_training_once(paper_plan):
 @pytest.mark.parametrize("seeds", [[0], [0, 1, 2]])
 def test_tables_lose_their_files_and_get_them_back(seeds):
     dense = {2: {"rows": {"T | X": {"model": "general"}}}}
-    plan, once = (Plan(read_study(CONFIG, seeds=s, tables=dense)) for s in (seeds, [0]))
+    plan, once = (Plan(read_study(CONFIG, LOOK, seeds=s, tables=dense)) for s in (seeds, [0]))
     whole = list(plan.tables.values())
     bare, files = tables.bare(whole), tables.files(whole)
     assert tables.filled(bare, files, len(seeds)) == whole
@@ -124,12 +124,14 @@ def test_tables_lose_their_files_and_get_them_back(seeds):
 
 def test_a_study_has_the_figures_that_it_can_draw(paper_plan):
     every = ["time_accuracy", "medical_experts", "frozen_experts", "loss_curves"]
-    assert list(figures.of(paper_plan)) == list(figures.FIGURES) == every
-    few = Plan(read_study(CONFIG, tables=dict.fromkeys((1, 2, 7))))
+    assert list(figures.of(paper_plan)) == every
+    assert list(figures.of(Plan(read_study(CONFIG)))) == list(figures.FIGURES)
+    assert set(figures.FIGURES) - set(every) == {"learning_rates"}
+    few = Plan(read_study(CONFIG, LOOK, tables=dict.fromkeys((1, 2, 7))))
     assert list(figures.of(few)) == ["medical_experts", "loss_curves"]
     rows = {"rows": {"Small": {"mixture": "small"}}}
     alone = {**dict.fromkeys(range(1, 8)), "C1": {**UNTUNED, **rows}}
-    untuned = Plan(read_study(CONFIG, tables=alone))
+    untuned = Plan(read_study(CONFIG, LOOK, tables=alone))
     assert list(figures.of(untuned)) == []
 
 
@@ -148,7 +150,7 @@ UNTUNED = {
 def test_a_mixtures_own_merge_enters_its_name_where_it_differs(paper_plan):
     def merged(**merge) -> Plan:
         routed = {"base": "tinyllama", "experts": {"tinyllama": 2}, "merge": merge}
-        return Plan(read_study(CONFIG, mixtures={"routed": routed}, tables={"C1": UNTUNED}))
+        return Plan(read_study(CONFIG, LOOK, mixtures={"routed": routed}, tables={"C1": UNTUNED}))
 
     assert set(merged(gate_mode="hidden").moes) == set(paper_plan.moes)
     plan = merged(gate_mode="random", experts_per_token=1)
@@ -173,7 +175,7 @@ def test_a_dense_row_is_the_model_itself(paper_plan):
             "T": {"model": "general", "train": {"medmcqa": "lora"}},
         },
     }
-    plan = Plan(read_study(CONFIG, tables={**dict.fromkeys(range(1, 8)), "C1": table}))
+    plan = Plan(read_study(CONFIG, LOOK, tables={**dict.fromkeys(range(1, 8)), "C1": table}))
     assert not plan.moes and plan.models == ("tinyllama", "general")
     untuned, tuned = plan.variants.values()
     assert [v.key for v in (untuned, tuned)] == ["general/none", "general/medmcqa_lora"]
@@ -199,11 +201,11 @@ def test_a_dense_row_shares_no_name_with_a_merge():
         "tables": {7: {"rows": {"8 | 9": row, "9 | 9": {"model": "tinyllama_4tinyllama"}}}},
     }
     with pytest.raises(ConfigError, match="both be stored as tinyllama_4tinyllama;"):
-        Plan(read_study(CONFIG, **study))
+        Plan(read_study(CONFIG, LOOK, **study))
 
 
 def test_a_study_of_three_seeds_makes_what_it_trains_three_times(paper_plan):
-    mini = Plan(read_study(CONFIG, MINI))
+    mini = Plan(read_study(CONFIG, LOOK, MINI))
     assert len(mini.train_jsons) == 3 * 31
     assert len(eval_jsons(mini)) == 3 * PAPERS - 2 * 6, "an untuned merge of the base has no seed"
     assert not any(table.beside for table in mini.tables.values())
@@ -226,7 +228,7 @@ MIXED = {"base": "general", "experts": {"tinyllama": 1, "medical": 1}}
 
 def drawn(seeds: list[int], **changes) -> Plan:
     study = {"mixtures": {"mixed": MIXED}, "tables": {"C1": UNTUNED_EXPERTS}, "seeds": seeds}
-    return Plan(read_study(CONFIG, **{**study, **changes}))
+    return Plan(read_study(CONFIG, LOOK, **{**study, **changes}))
 
 
 def test_a_row_takes_the_seeds_if_anything_of_it_is_trained():
@@ -306,7 +308,7 @@ def stages(plan: Plan) -> dict:
     ],
 )
 def test_a_recipes_change_reaches_its_own_variants_only(paper_plan, change, changed):
-    before, after = stages(paper_plan), stages(Plan(read_study(CONFIG, **change)))
+    before, after = stages(paper_plan), stages(Plan(read_study(CONFIG, LOOK, **change)))
     assert before.keys() == after.keys()
     differ = {key.rsplit("_", 1)[-1] for key in before if before[key] != after[key]}
     assert differ == changed
@@ -314,7 +316,7 @@ def test_a_recipes_change_reaches_its_own_variants_only(paper_plan, change, chan
 
 
 def test_overrides_resolve_mix_then_recipe(paper_plan):
-    plan = Plan(read_study(CONFIG, recipes={"mofe": {"training": {"weight_decay": 0.5}}}))
+    plan = Plan(read_study(CONFIG, LOOK, recipes={"mofe": {"training": {"weight_decay": 0.5}}}))
     posttrain = plan.params.stage(Stage("posttrain", "mofe"))["training"]
     assert (posttrain["epochs"], posttrain["weight_decay"]) == (1, 0.5)
     assert plan.params.stage(Stage("medmcqa", "mofe"))["training"]["epochs"] == 3
@@ -322,7 +324,7 @@ def test_overrides_resolve_mix_then_recipe(paper_plan):
 
 def test_experts_are_stored_in_the_merges_dtype_where_that_loses_nothing(paper_plan):
     def stored(*files, **changes):
-        plan = Plan(read_study(CONFIG, *files, **changes))
+        plan = Plan(read_study(CONFIG, LOOK, *files, **changes))
         return {m: plan.params.model(m).get("dtype") for m in plan.models}
 
     halved = dict.fromkeys(("general", "medical", "finance"), "bfloat16") | {"tinyllama": None}
@@ -343,11 +345,11 @@ def test_an_artefact_that_a_row_only_starts_from_shares_no_name_either():
         },
     }
     with pytest.raises(ConfigError, match="would both be stored as"):
-        Plan(read_study(CONFIG, **study))
+        Plan(read_study(CONFIG, LOOK, **study))
 
 
 def test_examples_shown_in_evaluation_do_not_change_the_training(paper_plan):
-    few = Plan(read_study(CONFIG, shots=5))
+    few = Plan(read_study(CONFIG, LOOK, shots=5))
     assert few.params.data("medmcqa") == paper_plan.params.data("medmcqa")
     assert few.params.task("medmcqa") != paper_plan.params.task("medmcqa")
 
@@ -360,7 +362,7 @@ def test_two_artefacts_never_share_a_name():
         "tables": {7: {"rows": {"8 | 9": row, "9 | 9": {**row, "train": {"a": "b_c"}}}}},
     }
     with pytest.raises(ConfigError, match="would both be stored as"):
-        Plan(read_study(CONFIG, **study))
+        Plan(read_study(CONFIG, LOOK, **study))
 
 
 def test_two_merges_never_share_a_name_also_where_their_training_differs():
@@ -387,7 +389,7 @@ def test_two_merges_never_share_a_name_also_where_their_training_differs():
         },
     }
     with pytest.raises(ConfigError, match="both be stored as tinyllama_2medical_random;"):
-        Plan(read_study(CONFIG, **study))
+        Plan(read_study(CONFIG, LOOK, **study))
 
 
 experts = st.dictionaries(

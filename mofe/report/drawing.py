@@ -27,9 +27,10 @@ from matplotlib.transforms import ScaledTranslation
 
 from mofe import records
 from mofe.files import write_atomic
-from mofe.records import LossStep
+from mofe.records import EvalRecord, LossStep, SearchRecord
 from mofe.report import frames, kinds
 from mofe.study.setting import Setting, Unit
+from mofe.units import learning_rate
 
 _STYLE = {
     "font.size": 9,
@@ -55,6 +56,12 @@ _METHODS = {
     "lora": ("LoRA", "#E69F00"),
     "qlora": ("QLoRA", "#CC79A7"),
     "dora": ("DoRA", "#009E73"),
+}
+# recipes of the same methods at the rates that a search found
+_METHODS |= {
+    f"{recipe}_tuned": (f"{name}, own rate", colour)
+    for recipe, (name, colour) in _METHODS.items()
+    if recipe
 }
 _OTHER_COLOURS = ("#56B4E9", "#000000", "#8C6D1F", "#4B3B8F", "#A0522D")
 _SMALL = 8  # points
@@ -178,6 +185,45 @@ def line(axis: Axes, at: list[int], points: list[Point], colour: str, marker: st
     published = [(i, point.paper) for i, point in zip(x, points, strict=True) if point.paper]
     if published:
         axis.plot(*zip(*published, strict=True), marker, mfc="none", mec=colour, ls="none", ms=6)
+
+
+def tried(axis: Axes, search: str, colour: str, marker: str) -> None:
+    """A line of a search's mean scores over its learning rates, with a ring around the best."""
+    found = records.read(search, SearchRecord)
+    rates = [candidate.learning_rate for candidate in found.tried]
+    axis.errorbar(
+        rates,
+        [candidate.mean for candidate in found.tried],
+        yerr=[candidate.stderr for candidate in found.tried],
+        fmt=f"{marker}-",
+        color=colour,
+        lw=1.2,
+        ms=5,
+        mec="white",
+        mew=0.6,
+        elinewidth=0.9,
+        capsize=2,
+    )
+    best = next(candidate for candidate in found.tried if candidate.learning_rate == found.best)
+    axis.plot(found.best, best.mean, "o", mfc="none", mec=colour, ms=11, ls="none")
+    axis.set_xscale("log")
+    axis.set_xticks(rates, [learning_rate(rate) for rate in rates])
+    axis.minorticks_off()
+
+
+def dots(axis: Axes, searches: Sequence, task: str, names: dict[str, tuple[str, str]]) -> None:
+    """The scores on a task at the best rates: a dot per seed, side by side, and a bar at their
+    mean. names: (name, colour) by recipe."""
+    shown = [search for search in searches if task in search.scores]
+    for at, search in enumerate(shown):
+        colour = names[search.recipe][1]
+        evals = [records.read(file, EvalRecord) for file in search.scores[task]]
+        scores = [record.metrics[record.headline].value for record in evals]
+        aside = [0.12 * (number - (len(scores) - 1) / 2) for number in range(len(scores))]
+        axis.plot([at + dx for dx in aside], scores, "o", color=colour, ms=5, mec="white", mew=0.6)
+        axis.hlines(statistics.fmean(scores), at - 0.3, at + 0.3, color=colour, lw=1.6)
+    axis.set_xticks(range(len(shown)), [names[s.recipe][0].partition(",")[0] for s in shown])
+    axis.set_xlim(-0.6, len(shown) - 0.4)
 
 
 def floor_line(axis: Axes, cell) -> None:

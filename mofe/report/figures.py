@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mofe.report.sources import FromTables, FromTrainings, Trainings
+from mofe.report.sources import FromSearches, FromTables, FromTrainings, Searched, Trainings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -24,11 +24,14 @@ if TYPE_CHECKING:
     from mofe.study.tables import Table
 
 
+Source = FromTables | FromTrainings | FromSearches
+
+
 @dataclass(frozen=True)
 class Figure:
     """A figure: what it is drawn from, its caption, and the function that draws it."""
 
-    source: FromTables | FromTrainings
+    source: Source
     caption: str
     function: Callable[[Any, Setting], Drawing]
 
@@ -36,7 +39,7 @@ class Figure:
 FIGURES: dict[str, Figure] = {}  # by name, in the report's order
 
 
-def figure(source: FromTables | FromTrainings, caption: str):
+def figure(source: Source, caption: str):
     """Declare the decorated function as a figure of its name."""
 
     def declare(function: Callable[[Any, Setting], Drawing]):
@@ -217,4 +220,45 @@ def loss_curves(trainings: Sequence[Trainings], setting: Setting) -> Drawing:
         for recipe, (name, colour) in names.items()
     ]
     drawing.legend(drawn, keys)
+    return drawn
+
+
+@figure(
+    FromSearches(),
+    "Score against learning rate (Table C3). First panel: the mean score on held-out training "
+    "questions of one training at each rate, by method, with its standard error; a ring marks the "
+    "best. Other panels: the scores on test questions at that rate; a dot is a seed, a bar their "
+    "mean.",
+)
+def learning_rates(searches: Sequence[Searched], setting: Setting) -> Drawing:
+    """For every model and mix that a search is for: a panel of held-out scores, and a panel for
+    each task that tables show."""
+    from mofe.report import drawing
+
+    facets: dict[tuple[str, str], list[Searched]] = {}
+    for search in searches:
+        facets.setdefault((search.model, search.mix), []).append(search)
+    names = drawing.methods(search.recipe for search in searches)
+    markers = dict(zip(names, itertools.cycle(drawing.MARKERS), strict=False))
+    tasks = {facet: dict.fromkeys(t for s in of for t in s.scores) for facet, of in facets.items()}
+    most = 1 + max(len(shown) for shown in tasks.values())
+    drawn, axes = drawing.panels(most * len(facets), width=3.7, height=3.4, columns=most)
+    for line, (facet, found) in enumerate(facets.items()):
+        own = iter(axes[line * most : (line + 1) * most])
+        axis = next(own)
+        for search in found:
+            drawing.tried(axis, search.search, names[search.recipe][1], markers[search.recipe])
+        axis.set(title="held-out training questions", xlabel="learning rate")
+        axis.set_ylabel(f"{' on '.join(facet)}\nmean accuracy (± standard error)")
+        for task in tasks[facet]:
+            drawing.dots(axis := next(own), found, task, names)
+            axis.set(title=f"test questions: {task}", ylabel="accuracy at the best rate")
+        for axis in own:
+            axis.set_axis_off()
+    drawn.suptitle("Score against learning rate by method")
+    keys = [
+        drawing.key(name, color=colour, marker=markers[recipe], ls="-")
+        for recipe, (name, colour) in names.items()
+    ]
+    drawing.legend(drawn, keys, [drawing.key("best", mfc="none", mec="#333333", marker="o", ms=11)])
     return drawn

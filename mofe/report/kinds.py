@@ -7,7 +7,6 @@ configuration (mofe.study.values.SHOWS), or under "task" or "floor".
 from __future__ import annotations
 
 import math
-import re
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -175,8 +174,7 @@ def _parameters(value: float, sd: float) -> Printed:
 
 
 def _rate(value: float, sd: float) -> Printed:
-    """0.0015, 3e-5."""
-    return Printed(re.sub(r"e-0", "e-", f"{value:.3g}"))
+    return Printed(units.learning_rate(value))
 
 
 KINDS: dict[str, Kind] = {

@@ -1,4 +1,4 @@
-"""What figures are drawn from: the paper's tables, or files of trainings.
+"""What figures are drawn from: the paper's tables, files of trainings, or searches.
 
 A source has a job's parameter (`spec`, without file names) and a job's inputs (`files`, in the
 order of the spec), and joins the two (`filled`).
@@ -6,6 +6,7 @@ order of the spec), and joins the two (`filled`).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -72,6 +73,55 @@ class FromTrainings:
 
 
 RECORDS = FromTrainings("train_json")
+
+
+@dataclass(frozen=True)
+class Searched:
+    """The search for the learning rate of one variant, and what the best rate then scored.
+
+    model: the mixture or dense model. mix, recipe: of the last stage. search: its search.json.
+    scores: by task that tables show, one evaluation per seed.
+    """
+
+    model: str
+    mix: str
+    recipe: str
+    search: str
+    scores: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class FromSearches:
+    """Every search for a learning rate, with the evaluations of the variant that it is for."""
+
+    def spec(self, plan: Plan) -> list[tuple[str, str, str, tuple[str, ...]]]:
+        """(model, mix, recipe, tasks) of each search."""
+        variants = [plan.variants[key] for key in plan.searches]
+        return [
+            (v.origin.name, v.stages[-1].mix, v.stages[-1].recipe, plan.tasks.get(v.key, ()))
+            for v in variants
+        ]
+
+    def files(self, plan: Plan) -> list[str]:
+        found = []
+        for variant in (plan.variants[key] for key in plan.searches):
+            found.append(plan.paths.search_json(variant))
+            for task in plan.tasks.get(variant.key, ()):
+                found += [plan.paths.eval_json(variant, s, task) for s in plan.seeds(variant)]
+        return found
+
+    def filled(
+        self,
+        spec: Sequence[tuple[str, str, str, tuple[str, ...]]],
+        files: Sequence[str],
+        seeds: int,
+    ) -> list[Searched]:
+        left, found = iter(files), []
+        for *names, tasks in spec:
+            search = next(left)
+            scores = {task: tuple(itertools.islice(left, seeds)) for task in tasks}
+            found.append(Searched(*names, search, scores))
+        return found
 
 
 def by_mix(

@@ -38,7 +38,12 @@ def card(
         merge=merge,
         commits=_commits(params["manifests"]),
         quantized=bool(trainings) and parse(params["chain"][-1]).is_quantized,
-        stages=list(stages),  # (method, record, settings of the training), first stage first
+        # (method, record, settings of the training), first stage first; a search may have found
+        # the learning rate
+        stages=[
+            (method, run, {**settings, "learning_rate": run.learning_rate})
+            for method, run, settings in stages
+        ],
         scores=scores,
         revision=provenance.git_revision(),
         versions=trainings[-1].versions if trainings else provenance.versions(),

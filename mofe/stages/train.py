@@ -38,6 +38,7 @@ def train_variant(
     record: Path,
     log: Path,
     checkpoint: Path,
+    search: Sequence[str] = (),
     sharding: Sharding = "none",
 ) -> str:
     """Train one stage of a variant, and store the trained parameters and the record.
@@ -45,12 +46,13 @@ def train_variant(
     merge: the merge's folder. parents, chain: the files of trained parameters and the methods of
     the stages before, first stage first. params: Plan.params.stage. names: of merge and stages, for
     the record. checkpoint: a folder for this training alone, from which an interrupted training
-    goes on.
+    goes on. search: the search.json that has the learning rate, where `params` has none.
 
     Every process of the job calls this; the first one writes. Returns a line for the user. Raises
     RuntimeError where a frozen parameter changed, and Interrupted on a signal.
     """
     set_seed(seed)
+    params = _with_learning_rate(params, search)
     model, method = load.variant(merge, [parse(stage) for stage in chain], parents), parse(params)
     if chain:
         model = methods.merge_and_unload(model)
@@ -68,6 +70,14 @@ def train_variant(
         records.write(record, result)
         kept.remove()
     return _summary(result)
+
+
+def _with_learning_rate(params: Mapping[str, Any], search: Sequence[str]) -> Mapping[str, Any]:
+    """The training's parameters with the best learning rate of its search, if it has one."""
+    for file in search:
+        best = records.read(file, records.SearchRecord).best
+        params = {**params, "training": {**params["training"], "learning_rate": best}}
+    return params
 
 
 def train_dense(

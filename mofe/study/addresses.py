@@ -70,6 +70,10 @@ class Addresses:
     def data_counts(self, dataset: str) -> str:
         return f"{self.root}/data/{dataset}.json"
 
+    def search_json(self, variant: Variant) -> str:
+        """What the search for a variant's learning rate found."""
+        return f"{self.root}/variants/{variant.key}/search.json"
+
     def variant_dir(self, variant: Variant, seed: int | str) -> str:
         return f"{self.root}/variants/{variant.key}/s{seed}"
 

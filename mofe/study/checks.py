@@ -199,6 +199,35 @@ def _questions(study: Study) -> Iterator[str]:
             )
 
 
+def _searches(study: Study) -> Iterator[str]:
+    for name, search in study.searches.items():
+        rates = [f"{rate:g}" for rate in search.learning_rate]
+        for rate in sorted({rate for rate in rates if rates.count(rate) > 1}):
+            yield (
+                f"searches.{name}.learning_rate: {rate} stands there twice (to six digits); give "
+                "each rate once"
+            )
+        for task in search.tasks:
+            if study.tasks[task].held_out is None:
+                yield (
+                    f"searches.{name}.tasks: '{task}' asks test questions, which must not choose a "
+                    "learning rate; name a task with 'held_out'"
+                )
+    for name, recipe in study.recipes.items():
+        if recipe.search and recipe.training.learning_rate is not None:
+            yield (
+                f"recipes.{name}: both 'search' and 'training.learning_rate' set its learning "
+                "rate; remove one"
+            )
+    for name, model in study.models.items():
+        for recipe in (model.train or {}).values():
+            if study.recipes[recipe].search:
+                yield (
+                    f"models.{name}.train: recipe '{recipe}' searches its learning rate, which "
+                    "only rows of tables can; name a recipe without 'search'"
+                )
+
+
 def _held_out(study: Study) -> Iterator[str]:
     """Rows of a training set that are asked must be rows of a task, and no training may draw
     them."""
@@ -252,13 +281,16 @@ def _most_rows(study: Study, data: Data) -> int | None:
 
 
 def _shown(study: Study) -> set[str]:
-    """The tasks that tables show."""
+    """The tasks that tables show, and those that the searches of their rows compare."""
+    recipes = (study.recipes[recipe] for _, row in _rows(study) for recipe in row.train.values())
+    searches = {recipe.search for recipe in recipes} - {None}
     shown = [
         column
         for table in study.tables.values()
         for column in (*table.columns.values(), *(table.beside or {}).values())
     ]
-    return {task_metric(column, study.tasks)[0] for column in shown}
+    compared = (task for name in searches for task in study.searches[name].tasks)
+    return {*(task_metric(column, study.tasks)[0] for column in shown), *compared}
 
 
 def _keys(study: Study) -> Iterator[str]:
@@ -281,5 +313,5 @@ def value_at(study: Study, path: str) -> Any:
 
 CHECKS: tuple[Callable[[Study], Iterator[str]], ...] = (
     *(_seeds, _shadowed, _cycles, _slots, _keys, _columns, _origins, _chains, _repositories),
-    *(_questions, _methods, _held_out, _named, _constants),
+    *(_questions, _methods, _held_out, _named, _constants, _searches),
 )

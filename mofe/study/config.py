@@ -29,6 +29,7 @@ from mofe.study.values import (
     ModelName,
     Name,
     Part,
+    Rate,
     Repository,
     RowName,
     Scored,
@@ -273,6 +274,19 @@ class Task(Part):
         if self.test_share and self.examples:
             raise PydanticCustomError("mcq", "'test_share' gives examples; leave 'examples' out")
         return self
+
+
+class Search(Part):
+    """A search for learning rates: every variant whose recipe names it is trained at each of these
+    rates with the study's first seed, and keeps the best."""
+
+    learning_rate: Annotated[list[Rate], Field(min_length=2)] = Field(
+        description="The learning rates to try."
+    )
+    tasks: Annotated[list[TaskName], Field(min_length=1)] = Field(
+        description="The tasks to compare them on, which ask held-out training questions: the "
+        "best rate has the greatest mean of the tasks' headline scores; of equal ones the lowest."
+    )
 
 
 class Gates(Part):
@@ -607,6 +621,9 @@ class Study(Part):
         "are not merged."
     )
     training: Training = Field(description="AdamW with linear decay to zero.")
+    searches: dict[Name, Search] = Field(
+        {}, description="Searches for learning rates, by name. A recipe's `search` names one."
+    )
     recipes: dict[Name, Recipe] = Field(description="Ways to fine-tune, by name.")
     tables: Annotated[
         dict[TableKey, TableSpec],

@@ -92,12 +92,26 @@ class Graph:
         return self.merge(moe, seed)
 
     def train(self, variant: str, seed: str) -> Inputs:
-        """The merge, the trained parameters of the stages before, and the training sets."""
+        """The merge, the trained parameters of the stages before, the training sets, and what the
+        search for the learning rate found, if there is one."""
         shown = self.plan.variants[variant]
         return {
             **self._origin(shown, seed),
             "parents": self.plan.trained_files(shown, seed)[:-1],
             "data": self.plan.stage_data(shown.stages[-1].mix),
+            "search": [self.plan.paths.search_json(shown)] if self.plan.search(shown) else [],
+        }
+
+    def search(self, variant: str) -> Inputs:
+        """The records of every candidate: of its training, and of each task that the search
+        compares."""
+        plan, paths = self.plan, self.plan.paths
+        runs = [(c, seed) for c in plan.searches[variant] for seed in plan.seeds(c)]
+        return {
+            "trainings": [paths.train_json(*run) for run in runs],
+            "evaluations": [
+                paths.eval_json(*run, t) for run in runs for t in plan.tasks[run[0].key]
+            ],
         }
 
     def questions(self, model: str, task: str) -> Inputs:
@@ -220,13 +234,8 @@ class Graph:
         yield _node(self.all, [ALL])
 
     def _runs(self) -> Iterator[Node]:
-        """Trainings, questions and evaluations."""
+        """Questions, trainings after their searches, and evaluations."""
         plan, paths = self.plan, self.plan.paths
-        for key, variant in plan.trained.items():
-            for seed in plan.seeds(variant):
-                files = [paths.train_json(variant, seed), paths.trained(variant, seed)]
-                files.append(paths.loss_log(variant, seed))
-                yield _node(self.train, files, variant=key, seed=str(seed))
         asked = {
             paths.questions(plan.variants[key], task): (plan.variants[key].origin.base, task)
             for key, tasks in plan.tasks.items()
@@ -234,11 +243,29 @@ class Graph:
         }
         for file, (base, task) in asked.items():
             yield _node(self.questions, [file], model=plan.study.tokenizer(base), task=task)
-        for key, tasks in plan.tasks.items():
-            for task in tasks:
-                for seed in plan.seeds(plan.variants[key]):
-                    file = paths.eval_json(plan.variants[key], seed, task)
-                    yield _node(self.evaluate, [file], variant=key, seed=str(seed), task=task)
+        for key, variant in plan.trained.items():
+            if candidates := plan.candidates(variant):
+                for candidate in candidates:
+                    yield from self._trainings(candidate)
+                    yield from self._evaluations(candidate)
+                yield _node(self.search, [paths.search_json(variant)], variant=key)
+            yield from self._trainings(variant)
+        for key in plan.tasks:
+            if not plan.variants[key].is_candidate:
+                yield from self._evaluations(plan.variants[key])
+
+    def _trainings(self, variant: Variant) -> Iterator[Node]:
+        paths = self.plan.paths
+        for seed in self.plan.seeds(variant):
+            files = [paths.train_json(variant, seed), paths.trained(variant, seed)]
+            files.append(paths.loss_log(variant, seed))
+            yield _node(self.train, files, variant=variant.key, seed=str(seed))
+
+    def _evaluations(self, variant: Variant) -> Iterator[Node]:
+        for task in self.plan.tasks[variant.key]:
+            for seed in self.plan.seeds(variant):
+                file = [self.plan.paths.eval_json(variant, seed, task)]
+                yield _node(self.evaluate, file, variant=variant.key, seed=str(seed), task=task)
 
     # ----------------------------------------------------------------------------------- internals
 

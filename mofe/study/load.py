@@ -16,6 +16,9 @@ from mofe.study.config import Study
 from mofe.study.faults import sentence
 from mofe.study.values import ConfigError, suggest
 
+# the sections whose names other keys may name
+SECTIONS = ("models", "sources", "data", "mixes", "tasks", "recipes", "mixtures", "searches")
+
 
 def _scan(files: Iterable[Path]) -> tuple[dict[tuple, str], list[str]]:
     """The position of each key path, as ' (file:line)', and a sentence for every key that is
@@ -96,7 +99,7 @@ def load_study(config: Mapping[str, Any], files: Iterable[str | Path] = ()) -> S
     problems += [*_dropped_in_vain(files, lines), *_alike(config)]
     declared = {
         section: [name for name, part in config[section].items() if part is not None]
-        for section in ("models", "sources", "data", "mixes", "tasks", "recipes", "mixtures")
+        for section in SECTIONS
         if isinstance(config.get(section), Mapping)
     }
     own = config.get("claims")

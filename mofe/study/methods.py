@@ -14,7 +14,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from mofe.study.shapes import ATTENTION, EMBEDDINGS, HEAD, NORMS, ROUTER, Shape
 from mofe.study.training import TrainingOverride
-from mofe.study.values import Count, Part, count_or
+from mofe.study.values import Count, Part, SearchName, count_or
 
 NAMED = "The method of fine-tuning."
 TARGETS = "The linear layers that get adapters."
@@ -23,6 +23,7 @@ IN_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 IN_FFN = ("gate_proj", "up_proj", "down_proj")
 Targets = Annotated[list[Literal[*IN_ATTENTION, *IN_FFN]], Field(min_length=1)]
 NF4 = Literal["nf4"]
+SHARED = {"training", "search"}  # keys of every recipe that are no setting of its method
 
 EVERYTHING = frozenset({EMBEDDINGS, HEAD, ATTENTION, NORMS, ROUTER})  # besides FFNs
 # what `train` of method "partial" names: parts of the model besides FFNs
@@ -50,6 +51,9 @@ class Method(Part):
     training: TrainingOverride = Field(
         default_factory=TrainingOverride, description="Settings of `training` that differ."
     )
+    search: SearchName | None = Field(
+        None, description="The search that finds this recipe's learning rate, variant by variant."
+    )
 
     @model_validator(mode="wrap")
     @classmethod
@@ -62,7 +66,7 @@ class Method(Part):
 
     def settings(self) -> dict[str, Any]:
         """The method's name and the settings that were given, as plain data. `parse` reads it."""
-        return self.model_dump(mode="json", exclude={"training"}, exclude_none=True)
+        return self.model_dump(mode="json", exclude=SHARED, exclude_none=True)
 
     def misfit(self, experts: int, named: str) -> str | None:
         """Why the method cannot train a model with so many experts per layer (0: a dense one), and
@@ -427,5 +431,5 @@ Recipe = Annotated[AnyMethod, Field(discriminator="method"), BeforeValidator(_gi
 def parse(params: Mapping[str, Any]) -> Method:
     """The method in a job's parameters (Plan.params.method). Other parameters are ignored."""
     kind = METHODS[params["method"]]
-    own = kind.model_fields.keys() - {"training"}
+    own = kind.model_fields.keys() - SHARED
     return kind(**{name: params[name] for name in own if name in params})

@@ -89,9 +89,9 @@ class Params:
         return "float32" if exact else self.study.merge.dtype
 
     def merge(self, moe: str, seed: int | str | None = None) -> dict[str, Any]:
-        """The merge's settings, and the prompts of every slot. The router of a mixture of one
-        expert chooses nothing: its gate_mode is "none", and it needs no prompts. seed: of the dense
-        models in it that the study fine-tunes."""
+        """The merge's settings, and the prompts of every slot. seed: of the dense models in it
+        that the study fine-tunes. The router of a mixture of one expert chooses nothing: its
+        gate_mode is "none", and it needs no prompts."""
         mixture, taken, slots = self.plan.moes[moe], {}, []
         alone = len(mixture.experts) == 1
         for expert in mixture.experts:
@@ -115,14 +115,13 @@ class Params:
         return {**settings, "base": base, "slots": slots, "names": names}
 
     def stage(self, stage: Stage) -> dict[str, Any]:
-        """A stage's resolved recipe: the method, its settings, and the training's."""
+        """A stage's resolved recipe: the method, its settings, and the training's. The learning
+        rate is null where the job reads it from what its search found."""
         recipe = self.study.recipes[stage.recipe]
         mix = self.study.mixes.get(stage.mix)
-        overrides = [mix.training] if mix else []
-        return {
-            **self.method(stage),
-            "training": self._training(*overrides, recipe.training),
-        }
+        training = self._training(*([mix.training] if mix else []), recipe.training)
+        searched = {"learning_rate": stage.rate} if recipe.search else {}
+        return {**self.method(stage), "training": training | searched}
 
     def method(self, stage: Stage) -> dict[str, Any]:
         """The method and its settings: what is needed to rebuild the trained model."""

@@ -12,7 +12,7 @@ from typing import Literal
 
 from mofe.study import claims, tables
 from mofe.study.addresses import Addresses
-from mofe.study.config import Study, TableRow
+from mofe.study.config import Search, Study, TableRow
 from mofe.study.methods import Method, Untuned
 from mofe.study.params import Params
 from mofe.study.tables import Table
@@ -69,14 +69,27 @@ class Plan:
 
     @cached_property
     def variants(self) -> dict[str, Variant]:
-        """Every variant that a table shows or starts from, by its key, in table order."""
-        shown = [self.variant(row) for row in self._rows()]
-        everything = [v for s in shown for v in (*s.parents, s)]
-        return {v.key: v for v in everything}
+        """Every variant that a table shows or starts from, by its key, in table order; then every
+        candidate of a search."""
+        candidates = {c.key: c for found in self.searches.values() for c in found}
+        return {**self._shown, **candidates}
 
     @cached_property
     def trained(self) -> dict[str, Variant]:
-        return {key: v for key, v in self.variants.items() if v.stages}
+        """The variants that are trained, without the candidates of searches."""
+        return {key: v for key, v in self._shown.items() if v.stages}
+
+    @cached_property
+    def searches(self) -> dict[str, tuple[Variant, ...]]:
+        """The candidates of every variant whose learning rate is searched, by the variant's key."""
+        found = {key: self.candidates(variant) for key, variant in self.trained.items()}
+        return {key: candidates for key, candidates in found.items() if candidates}
+
+    @cached_property
+    def _shown(self) -> dict[str, Variant]:
+        shown = [self.variant(row) for row in self._rows()]
+        everything = [v for s in shown for v in (*s.parents, s)]
+        return {v.key: v for v in everything}
 
     @cached_property
     def models(self) -> tuple[str, ...]:
@@ -102,6 +115,9 @@ class Plan:
             tasks = [task_metric(column, self.study.tasks)[0] for column in scored]
             for row in table.model_rows.values():
                 found.setdefault(self.variant(row).key, {}).update(dict.fromkeys(tasks))
+        for key, candidates in self.searches.items():
+            compared = self.search(self.variants[key]).tasks
+            found |= {candidate.key: dict.fromkeys(compared) for candidate in candidates}
         return {key: tuple(tasks) for key, tasks in found.items()}
 
     @cached_property
@@ -178,8 +194,11 @@ class Plan:
         return [] if self.study.mirror else [self.paths.manifest(r.repo) for r in repositories]
 
     def seeds(self, variant: Variant) -> tuple[int, ...]:
-        """The seeds that a variant is made with: the study's if anything of it is trained. An
-        untuned variant of models that stay the same is made once, as seed 0."""
+        """The seeds that a variant is made with: the study's if anything of it is trained, of a
+        search's candidate the first. An untuned variant of models that stay the same is made once,
+        as seed 0."""
+        if variant.is_candidate:
+            return tuple(self.study.seeds[:1])
         return tuple(self.study.seeds) if self.is_per_seed(variant) else (0,)
 
     def is_per_seed(self, variant: Variant) -> bool:
@@ -190,6 +209,17 @@ class Plan:
     def merge_seeds(self, moe: Moe) -> tuple[int, ...]:
         """The seeds that a merge is made with; none if it is made once, for all seeds."""
         return tuple(self.study.seeds) if self.study.trains(moe.models) else ()
+
+    def search(self, variant: Variant) -> Search | None:
+        """The search for the learning rate of a variant's last stage; None where it is known."""
+        name = self.method(variant).search
+        return None if name is None or variant.is_candidate else self.study.searches[name]
+
+    def candidates(self, variant: Variant) -> tuple[Variant, ...]:
+        """The same variant at each learning rate of its search, the lowest first; without a search
+        there are none."""
+        search = self.search(variant)
+        return tuple(variant.at(rate) for rate in sorted(search.learning_rate)) if search else ()
 
     def method(self, variant: Variant) -> Method:
         """The method of a variant's last stage."""
@@ -264,6 +294,7 @@ class Plan:
         (merges, dense models) nor two variants of them."""
         shown = [self.variant(row) for row in self._rows()]
         variants = [variant for last in shown for variant in (*last.parents, last)]
+        variants += [candidate for variant in variants for candidate in self.candidates(variant)]
         named = [(variant.origin.name, variant.origin) for variant in shown]
         named += [(variant.key, variant) for variant in variants]
         seen: dict[str, Moe | Dense | Variant] = {}

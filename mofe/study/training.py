@@ -4,14 +4,14 @@ from typing import Annotated
 
 from pydantic import Field, create_model
 
-from mofe.study.values import Count, Part, count_or
+from mofe.study.values import Count, Part, Rate, count_or
 
 
 class Training(Part):
     """AdamW with linear decay to zero (section 4.1)."""
 
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        description="The learning rate at the start of the decay."
+    learning_rate: Rate = Field(
+        description="The learning rate at the start of the decay. A recipe with `search` has its own."
     )
     weight_decay: Annotated[float, Field(ge=0)] = Field(
         description="AdamW's decay of weights. Norms and biases have none."

@@ -147,12 +147,14 @@ MixName = _known("mixes", "data")
 TaskName = _known("tasks")
 RecipeName = _known("recipes")
 MixtureName = _known("mixtures")
+SearchName = _known("searches")
 Scored = _scored()
 Shown = _scored(*SHOWS)
 Repository = Annotated[str, _text("org/name", pattern=r"^[\w.-]+/[\w.-]+$")]
 Folder = Annotated[str, _text("folder", pattern=r"^[^{}*?\s]+$")]
 Stages = dict[MixName, RecipeName]  # in order: trained on this mix by this recipe, then ...
 Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]  # a learning rate
 
 
 def count_or(word: str):

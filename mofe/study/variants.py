@@ -1,21 +1,26 @@
 """What is trained and evaluated, and its name: mixtures and dense models after their stages of
 training."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 UNTUNED = "none"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Training on one mix by one recipe."""
+    """Training on one mix by one recipe.
+
+    rate: of a search's candidate, the learning rate that it tries.
+    """
 
     mix: str
     recipe: str
+    rate: float | None = None
 
     @property
     def name(self) -> str:
-        return f"{self.mix}_{self.recipe}"
+        tried = "" if self.rate is None else f"-{self.rate:g}"
+        return f"{self.mix}_{self.recipe}{tried}"
 
 
 @dataclass(frozen=True)
@@ -80,3 +85,12 @@ class Variant:
     def parents(self) -> tuple["Variant", ...]:
         """The trained variants that this one starts from, first stage first."""
         return tuple(Variant(self.origin, self.stages[:n]) for n in range(1, len(self.stages)))
+
+    @property
+    def is_candidate(self) -> bool:
+        """Whether it tries a learning rate of a search."""
+        return bool(self.stages) and self.stages[-1].rate is not None
+
+    def at(self, rate: float) -> "Variant":
+        """The candidate that trains the last stage at this learning rate."""
+        return Variant(self.origin, (*self.stages[:-1], replace(self.stages[-1], rate=rate)))
