@@ -90,6 +90,8 @@ rule report:
         trainings=RECORDS.spec(PLAN),
         mixes=PLAN.mixes,
         study=STUDY.study,
+        device=STUDY.device,
+        command=command.without_target(CONFIG_FILES, workflow.config_settings.config),
         unit=STUDY.time_unit,
         notes=list(STUDY.notes),
         published=PUBLISHED,

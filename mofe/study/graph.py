@@ -132,6 +132,7 @@ class Graph:
         return {
             "trainings": plan.train_jsons,
             "cells": tables.files(plan.tables.values()),
+            "claims": plan.paths.claims("json"),
             "figures": [plan.paths.figure(name, "png") for name in self.figures],
             "data": [plan.paths.data_counts(dataset) for dataset in plan.datasets],
         }
