@@ -128,7 +128,8 @@ def p_value(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _in_points(part: Comparison) -> bool:
+def in_points(part: Comparison) -> bool:
+    """Whether a difference is one of scores."""
     return part.test not in (*_RATIOS, "count")
 
 
@@ -162,7 +163,7 @@ def axis(claims: ClaimsRecord) -> Axis:
         part
         for claim in claims.claims
         for part in (_summary(claim.printed), _summary(study_verdict(claim)))
-        if part is not None and _in_points(part)
+        if part is not None and in_points(part)
     ]
     ends = [100 * end for part in shown for end in (part.low, part.high)]
     low = math.floor(min([*ends, -_STEP]) / _STEP) * _STEP
@@ -243,13 +244,13 @@ def row(claim: ClaimRecord, on: Axis, noise: Mapping[str, float], command: str) 
     shown = {"printed": claim.printed, "study": study_verdict(claim)}
     parts = {by: part for by, verdict in shown.items() if (part := _summary(verdict))}
     first = parts.get("printed")
-    others = [p for p in parts.values() if not _in_points(p)]
+    others = [p for p in parts.values() if not in_points(p)]
     told = {"printed": PRINTED, "study": scale.says[:1].upper() + scale.says[1:]}
     return Row(
         claim=claim,
-        marks=tuple(_mark(by, part, on) for by, part in parts.items() if _in_points(part)),
+        marks=tuple(_mark(by, part, on) for by, part in parts.items() if in_points(part)),
         words=_as_words(others),
-        band=_band(noise.get(first.column), on) if first and _in_points(first) else None,
+        band=_band(noise.get(first.column), on) if first and in_points(first) else None,
         alt=" ".join(f"{told[by]}: {effect(part)}." for by, part in parts.items())
         or "No difference is known.",
         printed=claim.printed.verdict if claim.printed else "",
@@ -291,7 +292,7 @@ def _verdicts(claim: ClaimRecord, scale: Scaled) -> tuple[Verdict, ...]:
         (PAPER_SCALE, "TinyLlama on the real tasks", claim.paper_scale),
     ]
     if claim.here is not None:
-        columns.append((f"Here: {scale.short}", scale.says, claim.here))
+        columns.append(("Here", scale.says, claim.here))
     return tuple(_verdict(*column) for column in columns if column[2] is not None)
 
 
