@@ -18,6 +18,7 @@ include: "rules/merge.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
+include: "rules/claims.smk"
 include: "rules/plan.smk"
 include: "rules/export.smk"
 

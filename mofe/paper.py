@@ -21,6 +21,26 @@ if TYPE_CHECKING:
 FILE = Path(__file__).with_name("paper.csv")
 LABEL_SEPARATOR = " | "
 
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What a heading of the paper's tables scores. questions: how many the paper asked; MMLU's test
+    split, MedMCQA's validation split and the authors' half of PQA-L, whose multiples the printed
+    values are (config.yaml's `assumptions`); of Sujet's tenth those with closed answers."""
+
+    name: str
+    questions: int
+
+
+# By the heading of a column.
+BENCHMARKS = {
+    "MMLU": Benchmark("MMLU", 14_042),
+    "MedMCQA": Benchmark("MedMCQA", 4_183),
+    "Medicine": Benchmark("MedMCQA", 4_183),
+    "PubMedQA": Benchmark("PubMedQA", 500),
+    "Finance": Benchmark("Finance", 8_175),
+}
+
 _POWER_OF_TEN = {"": 0, "K": 3, "M": 6, "B": 9}
 
 

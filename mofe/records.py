@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -195,6 +196,9 @@ class Run(Record):
         description="Those seconds, times the processes that computed meanwhile. The tables' "
         "training time."
     )
+    cpu_seconds: Amount = Field(
+        description="Processor seconds of the training loop, of all processes and their threads."
+    )
     steps: Number = Field(description="Optimiser steps.")
     rows: Number = Field(description="Rows per epoch; of raw text, pieces.")
     dropped_rows: Count = Field(
@@ -223,7 +227,9 @@ class Run(Record):
 
 class _Trained(Record):
     recipe: str = Field(description="The recipe of this training: of a variant, of its last stage.")
-    seed: Count = Field(description="The seed of fine-tuning.")
+    seed: Count = Field(
+        description="The seed of the training; of a variant also that of its dense experts."
+    )
     trainable_parameters: Count = Field(description="Parameters that are trained.")
     total_parameters: Number = Field(
         description="All parameters of the model, adapters included; a 4-bit one counts as one."
@@ -267,8 +273,8 @@ class Metric(Record):
 
     value: Share = Field(description="The mean over questions.")
     stderr: Share = Field(
-        description="Its standard error: the standard deviation of the questions' scores, "
-        "divided by √n."
+        description="Its standard error, by cluster (CR1). Where no questions are alike, it is "
+        "the standard deviation of the questions' scores, divided by √n."
     )
 
 
@@ -283,13 +289,18 @@ class _Evaluated(Record):
     task: str = Field(description="The task, as the study names it.")
     moe: Moe
     stages: Stages
-    seed: Count = Field(description="The seed of fine-tuning; 0 for an untuned merge.")
+    seed: Count = Field(
+        description="The row's seed, also of its dense experts; 0 where nothing of it is trained."
+    )
 
 
 class Scores(Record):
     """The scores of the answers to a task's questions."""
 
     n: Number = Field(description="Number of questions.")
+    clusters: Number = Field(
+        description="Number of clusters of questions that are alike; `n` where none are."
+    )
     headline: str = Field(
         description="The metric that tables show: `acc` of multiple choice, `f1` of free text."
     )
@@ -316,6 +327,11 @@ class Scores(Record):
 class EvalRecord(Scores, _Evaluated):
     """{task}.json: a variant with one seed on one task."""
 
+    held_out: str | None = Field(
+        default=None,
+        description="The training set whose rows were asked, of those that training does not draw; "
+        "null where a test set was asked.",
+    )
     questions: str = Field(description="The name of the file with every question and its answer.")
     seconds: Amount = Field(description="Seconds of loading, asking and scoring.")
     config_hash: str = Field(
@@ -333,6 +349,11 @@ class Question(Record):
     task: str = Field(description="The task, as lm-eval names it, such as one subject of MMLU.")
     question: Count = Field(description="The number of the question within that task, from 0.")
     prompt_sha256: str = Field(description="lm-eval's hash of the prompt.")
+    cluster: str | None = Field(
+        default=None,
+        description="What the question asks for: questions with one cluster are alike. Null: it "
+        "is like no other.",
+    )
 
 
 class _Answered(Question):
@@ -357,6 +378,15 @@ class ChoiceAnswer(_Answered):
         description="1 where `choice` is `target`, else 0; lm-eval's `acc`."
     )
 
+    def score(self, metric: str) -> float:
+        """`acc`, or lm-eval's `acc_norm`: 1 where the target is the likeliest option by its
+        log-likelihood per character, else 0."""
+        if metric == "acc":
+            return self.correct
+        pairs = zip(self.loglikelihoods, self.options, strict=True)
+        likelihoods = [likely / len(option) if option else -math.inf for likely, option in pairs]
+        return int(likelihoods.index(max(likelihoods)) == self.target)
+
 
 class WrittenAnswer(_Answered):
     """A line of {task}.questions.jsonl.gz: a free-text question and its answer."""
@@ -371,6 +401,10 @@ class WrittenAnswer(_Answered):
         "script: case, punctuation, articles and spaces do not count."
     )
     exact: Share = Field(description="1 where both answers are equal by the same rules, else 0.")
+
+    def score(self, metric: str) -> float:
+        """`f1` or `exact`."""
+        return {"f1": self.f1, "exact": self.exact}[metric]
 
 
 class AskedQuestion(Question):
@@ -682,7 +716,8 @@ class ClaimRecord(Record):
     """claims/{claim}.json: a claim of the paper, or of ours, and what is known of it."""
 
     claim: str = Field(description="Its name.")
-    says: str = Field(description="The sentence.")
+    says: str = Field(description="The claim in one sentence.")
+    quote: str | None = Field(description="The paper's own words; null where it has none.")
     place: str = Field(description="Where the paper says so.")
     section: str = Field(description="The family of the correction.")
     kind: str = Field(description="What is claimed: `all`, `mean`, `some`, `equal`, ...")
@@ -820,6 +855,22 @@ class PlanTotals(Record):
     disk: Amount = Field(description="Bytes left on disk.")
 
 
+class PlanShare(Record):
+    """A part of the jobs."""
+
+    jobs: Count = Field(description="Jobs.")
+    gpu_hours: Amount = Field(description="Their GPU-hours; of a CPU study, core-hours.")
+
+
+class PlanSeed(Record):
+    """What one further seed takes where all that the study's seeds need is made."""
+
+    totals: PlanTotals = Field(description="Sums over the jobs that it adds.")
+    trainings: PlanShare = Field(description="The fine-tunings of the tables' rows.")
+    experts: PlanShare = Field(description="The dense experts.")
+    evaluations: dict[str, PlanShare] = Field(description="The evaluations, by task.")
+
+
 class PlanDisk(Record):
     """Bytes on disk."""
 
@@ -882,6 +933,7 @@ class PlanRecord(Record):
 
     study: str = Field(description="The study.")
     device: Literal["cuda", "cpu"] = Field(description="What it runs on: `cuda` or `cpu`.")
+    seeds: tuple[Count, ...] = Field(description="The study's seeds.")
     hardware: PlanHardware = Field(description="The machines that it is planned for.")
     jobs: tuple[PlanJob, ...] = Field(description="Every job, inputs first.")
     totals: PlanTotals = Field(description="Sums over all jobs.")
@@ -889,6 +941,7 @@ class PlanRecord(Record):
     tables: dict[str, PlanTotals] = Field(
         description="By table, the same sums as in `totals` over the jobs that the table needs."
     )
+    further_seed: PlanSeed = Field(description="What one more seed would take.")
     critical_path: tuple[PlanStep, ...] = Field(
         description="The longest chain of jobs: no number of GPUs is faster."
     )

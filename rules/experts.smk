@@ -1,5 +1,5 @@
-# Dense models: the base, which is linked from the hub's folder or pretrained here, and the experts
-# that are fine-tuned from it.
+# Dense models: the base, which is linked from the hub's folder or pretrained here, once for all
+# seeds, and the experts that are fine-tuned from it, for each seed anew.
 
 
 localrules:
@@ -70,9 +70,9 @@ rule train_expert:
     input:
         unpack(lambda w: GRAPH.train_expert(**w)),
     output:
-        directory(f"{ROOT}/experts/{{model}}"),
+        directory(f"{ROOT}/experts/{{model}}/s{{seed}}"),
     log:
-        f"{ROOT}/logs/experts/{{model}}.log",
+        f"{ROOT}/logs/experts/{{model}}/s{{seed}}.log",
     wildcard_constraints:
         model=models_by("from_"),
     conda:
@@ -83,6 +83,5 @@ rule train_expert:
         **spread("train_expert"),
     params:
         stage=lambda w: PLAN.params.model(w.model),
-        seed=STUDY.sampling_seed,
     script:
         "../scripts/train_expert.py"

@@ -14,7 +14,7 @@ run(
     data=list(snakemake.input.data),
     params=snakemake.params.stage,
     name=snakemake.wildcards.model,
-    seed=snakemake.params.seed,
+    seed=int(snakemake.wildcards.seed),
     out=out,
     checkpoint=out.with_name(f".{out.name}.checkpoint"),
     sharding=sharding(snakemake),

@@ -317,7 +317,10 @@ def test_the_page_says_what_the_forecast_holds(costs):
     assert "| gate and up " in page
     disk = found.disk
     assert disk.kept < 80e9, "the paper's study"
-    assert disk.by_rule["merge"] < 12 * 4e6 and f"**{disk.kept / 1e9:.0f} GB**" in page
+    merges = disk.by_rule["merge"] + disk.by_rule["merge_per_seed"]
+    assert merges < 12 * 4e6 and f"**{disk.kept / 1e9:.0f} GB**" in page
+    with_five = found.totals.gpu_hours + 4 * found.further_seed.totals.gpu_hours
+    assert f"5 seeds are recommended ({with_five:.0f} GPU-hours in all)" in page
     tables = sum(table.gpu_hours for table in found.tables.values())
     assert found.totals.gpu_hours < tables, "shared jobs count once"
 
@@ -327,7 +330,7 @@ def test_every_table_of_the_page_has_its_columns(overlays, tmp_path):
     plan = Plan(read_study(CONFIG, *overlays, results=str(tmp_path)))
     page = markdown(forecast(Costs(plan), inputs(plan)))
     tables = re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE)
-    assert len(tables) == (7 if overlays else 10)
+    assert len(tables) == (8 if overlays else 11)
     for table in tables:
         assert len({line.count("|") for line in table.splitlines()}) == 1, table
     assert "\n\n\n" not in page and "e+" not in page

@@ -1,6 +1,7 @@
 """One graph: what the plan counts is what Snakemake runs, and each job comes after what it needs."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import yaml
@@ -50,11 +51,24 @@ def overlays(folder) -> dict[str, tuple[list, dict]]:
     own = {"hub": None, "revision": None, "path": str(folder)}
     row = {"mixture": "small", "train": {"posttrain": "mofe", "medmcqa": "lora"}}
     table = {"caption": "Ours.", "labels": ["Tuning"], "columns": {"Q": "mmlu", "Time": "time"}}
+    untuned = {name: {"mixture": name} for name in ("small", "medical_experts")}
+    untuned |= {name: {"model": name} for name in ("tinyllama", "finance")}
     return {
         "a mirror": ([], {"mirror": str(folder)}),
         "two seeds and a table of one's own": (
             [MINI, REDUCED],
             {"seeds": [0, 1], "tables": {2: None, 3: None, 8: {**table, "rows": {"a": row}}}},
+        ),
+        "untuned experts, one from another, with two seeds": (
+            [MINI, REDUCED],
+            {
+                "seeds": [4, 2],
+                "models": {"finance": {"from": "medical"}},
+                "tables": {
+                    **dict.fromkeys(range(1, 8)),
+                    "C1": {**table, "columns": {"Q": "mmlu"}, "rows": untuned},
+                },
+            },
         ),
         "a base of one's own": (
             [],
@@ -117,6 +131,58 @@ def test_an_outside_model_comes_before_the_preflight_that_reads_it(tmp_path):
     order = [node.outputs[0] for node in Graph(plan, inputs(plan)).needed(ALL)]
     preflight = order.index(f"{tmp_path}/preflight/general.json")
     assert order.index(f"{tmp_path}/experts/law") < preflight
+
+
+MADE_AGAIN = {"table", "figure", "report"}  # by a further seed
+
+
+@pytest.mark.parametrize("files", [[], [MINI, REDUCED]], ids=["paper", "reduced"])
+def test_a_further_seed_adds_jobs_of_its_own_and_leaves_the_others_as_they_are(files):
+    one, two = (Plan(read_study(CONFIG, *files, seeds=seeds)) for seeds in ([0], [0, 1]))
+    before, after = (
+        {node.outputs[0]: node for node in Graph(plan, inputs(plan)).jobs} for plan in (one, two)
+    )
+    assert before.keys() <= after.keys()
+    changed = {after[name].rule for name in before if before[name] != after[name]}
+    assert changed == MADE_AGAIN
+    added = [after[name] for name in after.keys() - before.keys()]
+    assert {node.wildcards["seed"] for node in added} == {"1"}
+    seeded = ["train", "train_expert", "merge_per_seed", "evaluate"]
+    assert {node.rule for node in added} == set(seeded)
+    assert Counter(n.rule for n in added)["train_expert"] == 3
+    assert all(
+        one.params.merge(node.wildcards["moe"], "0") == two.params.merge(node.wildcards["moe"], "0")
+        for node in before.values()
+        if node.rule == "merge_per_seed"
+    )
+    forecasted = forecast(Costs(one), inputs(one)).further_seed
+    assert forecasted.totals.jobs == len(added)
+    counts = Counter(node.rule for node in added)
+    assert forecasted.experts.jobs == counts["train_expert"]
+    assert forecasted.trainings.jobs == counts["train"]
+    assert sum(share.jobs for share in forecasted.evaluations.values()) == counts["evaluate"]
+
+
+def test_what_a_further_seed_takes_is_the_difference_that_it_makes():
+    one, two = (
+        forecast(Costs(plan), inputs(plan))
+        for plan in (Plan(read_study(CONFIG, seeds=seeds)) for seeds in ([4], [4, 5]))
+    )
+    further = one.further_seed.totals
+    assert two.totals.gpu_hours - one.totals.gpu_hours == pytest.approx(further.gpu_hours)
+    assert two.totals.jobs - one.totals.jobs == further.jobs
+    assert two.totals.trainings - one.totals.trainings == further.trainings == 34
+    assert two.totals.disk - one.totals.disk == pytest.approx(further.disk)
+    parts = one.further_seed
+    shares = [parts.trainings, parts.experts, *parts.evaluations.values()]
+    assert sum(share.gpu_hours for share in shares) == pytest.approx(further.gpu_hours)
+
+
+def test_no_folder_that_a_job_makes_lies_in_another(paper_plan):
+    """Snakemake would delete the inner one with the outer."""
+    made = [n for n in Graph(paper_plan, inputs(paper_plan)).jobs if n.rule != "all"]
+    outputs = {output for node in made for output in node.outputs}
+    assert all(str(up) not in outputs for name in outputs for up in Path(name).parents)
 
 
 def test_pushing_to_nowhere_is_refused_before_anything_is_trained(paper_plan):

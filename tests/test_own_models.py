@@ -109,7 +109,7 @@ def test_a_table_of_ones_own(own):
 
 
 def test_the_merge_is_of_ones_own_models(own):
-    merged = load.checkpoint(own.results / "moe/ours_1code-1law-1tuned").state_dict()
+    merged = load.checkpoint(own.results / "moe/ours_1code-1law-1tuned/s0").state_dict()
     key = "model.layers.1.mlp.{}down_proj{}"
     for slot, folder in enumerate((own.root / "code", own.root / "hub/lab/law")):
         source = load.checkpoint(folder).state_dict()[key.format("", ".weight")]
@@ -123,7 +123,7 @@ def test_the_exported_model_is_the_trained_one(own):
     variant = plan.variants["ours_1code-1law-1tuned/quiz_mofe"]
     chain = [parse(stage) for stage in plan.params.chain(variant)]
     files = plan.trained_files(variant, 0)
-    trained = load.variant(plan.paths.origin_dir(variant), chain, files)
+    trained = load.variant(plan.paths.origin_dir(variant, 0), chain, files)
     exported = AutoModelForCausalLM.from_pretrained(own.exported)
     ids = torch.arange(3, 43)[None]
     with torch.inference_mode():
@@ -133,7 +133,7 @@ def test_the_exported_model_is_the_trained_one(own):
     value = score["metrics"]["acc"]["value"]
     # the card shows the scores that exist when it is written
     assert f"| quiz | acc | {value:.4f} |" in card or "Not evaluated when" in card
-    assert "lab/law at main" in card and "ours, fine-tuned on quiz by expert" in card
+    assert "lab/law at main" in card and "ours, fine-tuned on quiz by expert with seed 0" in card
 
 
 def test_nothing_is_exported_or_pushed_by_all(own):

@@ -16,6 +16,7 @@ from mofe.estimate.schedule import jobs
 from mofe.report import figures, sources
 from mofe.report.figures import inputs
 from mofe.study import tables
+from mofe.study.graph import Graph
 from mofe.study.load import load_study, read_study
 from mofe.study.plan import Plan
 from mofe.study.values import ConfigError
@@ -176,8 +177,8 @@ def test_a_dense_row_is_the_model_itself(paper_plan):
     assert not plan.moes and plan.models == ("tinyllama", "general")
     untuned, tuned = plan.variants.values()
     assert [v.key for v in (untuned, tuned)] == ["general/none", "general/medmcqa_lora"]
-    assert plan.paths.origin_dir(tuned) == "results/experts/general"
-    assert plan.dense_input(tuned) == []
+    assert plan.paths.origin_dir(tuned, 0) == "results/experts/general/s0"
+    assert plan.dense_input(tuned, 0) == []
     untuned_row, tuned_row = plan.tables["C1"].rows
     assert (untuned_row.experts, tuned_row.frozen) == ((), None)
     assert not untuned_row.cells[1].files and tuned_row.cells[1].files
@@ -188,7 +189,7 @@ def test_a_dense_row_is_the_model_itself(paper_plan):
     assert costs.evaluate(untuned, "medmcqa").parameters == costs.shape("general").parameters
     made = jobs(costs, inputs(costs.plan))
     assert made[plan.paths.eval_json(untuned, 0, "medmcqa")].tables == ("C1",)
-    assert plan.paths.model_dir("general") in made[plan.paths.train_json(tuned, 0)].after
+    assert plan.paths.model_dir("general", 0) in made[plan.paths.train_json(tuned, 0)].after
 
 
 def test_a_dense_row_shares_no_name_with_a_merge():
@@ -201,13 +202,84 @@ def test_a_dense_row_shares_no_name_with_a_merge():
         Plan(read_study(CONFIG, **study))
 
 
-def test_seeds_are_finetunings(paper_plan):
+def test_a_study_of_three_seeds_makes_what_it_trains_three_times(paper_plan):
     mini = Plan(read_study(CONFIG, MINI))
     assert len(mini.train_jsons) == 3 * 31
-    assert len(eval_jsons(mini)) == 3 * PAPERS - 2 * 6, "an untuned merge has no seed"
+    assert len(eval_jsons(mini)) == 3 * PAPERS - 2 * 6, "an untuned merge of the base has no seed"
     assert not any(table.beside for table in mini.tables.values())
     assert all(path.startswith("results/mini/") for path in eval_jsons(mini) + mini.train_jsons)
     assert eval_jsons(paper_plan)[0].startswith("results/evals/")
+
+
+UNTUNED_EXPERTS = {
+    **UNTUNED,
+    "rows": {
+        "Base": {"model": "tinyllama"},
+        "Copies of it": {"mixture": "small"},
+        "Expert": {"model": "medical"},
+        "Experts": {"mixture": "mixed"},
+        "Tuned": {"mixture": "small", "train": {"medmcqa": "mofe"}},
+    },
+}
+MIXED = {"base": "general", "experts": {"tinyllama": 1, "medical": 1}}
+
+
+def drawn(seeds: list[int], **changes) -> Plan:
+    study = {"mixtures": {"mixed": MIXED}, "tables": {"C1": UNTUNED_EXPERTS}, "seeds": seeds}
+    return Plan(read_study(CONFIG, **{**study, **changes}))
+
+
+def test_a_row_takes_the_seeds_if_anything_of_it_is_trained():
+    plan = drawn([3, 5])
+    rows = plan.tables["C1"].rows
+    seeds = {row.labels[0]: [f.split("/")[4] for f in row.cells[0].files] for row in rows}
+    several = ["s3", "s5"]
+    assert seeds == {
+        "Base": ["s0"],
+        "Copies of it": ["s0"],
+        "Expert": several,
+        "Experts": several,
+        "Tuned": several,
+    }
+
+
+def test_a_dense_model_that_the_study_trains_has_a_folder_per_seed_and_so_have_its_merges():
+    plan = drawn([3, 5])
+    paths, mixed = plan.paths, plan.moes["general_1medical-1tinyllama"]
+    assert paths.model_dir("medical", 3) == "results/experts/medical/s3"
+    assert paths.moe_dir(mixed, "5") == "results/moe/general_1medical-1tinyllama/s5"
+    assert plan.merge_input(mixed, 5) == [
+        "results/experts/general/s5",
+        "results/experts/medical/s5",
+        "results/experts/tinyllama",
+    ]
+    slots = plan.params.merge(mixed.name, "5")["slots"]
+    assert [slot["model"] for slot in slots] == plan.merge_input(mixed, 5)[1:]
+    small = plan.moes["tinyllama_2tinyllama"]
+    assert paths.moe_dir(small, 5) == paths.moe_dir(small) == "results/moe/tinyllama_2tinyllama"
+    assert (plan.merge_seeds(small), plan.merge_seeds(mixed)) == ((), (3, 5))
+    with pytest.raises(ValueError, match="experts/medical: there is one for each seed"):
+        paths.model_dir("medical")
+    own = drawn([3], models={"medical": {"from": None, "train": None, "path": "mine"}})
+    assert own.paths.model_dir("medical", 3) == own.paths.model_dir("medical") == "mine"
+
+
+def test_the_experts_of_experts_take_the_same_seed():
+    plan = drawn([3, 5], models={"medical": {"from": "general"}})
+    graph = Graph(plan, inputs(plan))
+    assert graph.train_expert("medical", "5")["origin"] == "results/experts/general/s5"
+    assert graph.train_expert("general", "5")["origin"] == "results/experts/tinyllama"
+
+
+def test_the_rows_of_the_data_are_the_same_for_all_seeds():
+    plan, other = drawn([0]), drawn([1, 2])
+    for dataset in plan.datasets:
+        assert plan.params.data(dataset) == other.params.data(dataset)
+        assert plan.params.data(dataset)["seed"] == plan.study.sampling_seed
+    for task in plan.study.tasks:
+        assert plan.params.task(task) == other.params.task(task)
+    assert drawn([0], sampling_seed=1).params.data("medmcqa") != plan.params.data("medmcqa")
+    assert plan.params.model("medical") == drawn([0], sampling_seed=1).params.model("medical")
 
 
 def test_planning_imports_neither_torch_nor_transformers():

@@ -53,7 +53,7 @@ PAPER_SCALE = {
         "prepare_data": 3,
         "preflight": 2,
         "train_expert": 2,
-        "merge": 3,
+        "merge_per_seed": 3,
         "train": 3,
         "questions": 1,
         "evaluate": 3,
@@ -64,7 +64,7 @@ PAPER_SCALE = {
         "prepare_data": 3,
         "preflight": 3,
         "train_expert": 3,
-        "merge": 6,
+        "merge_per_seed": 6,
         "train": 6,
         "questions": 3,
         "evaluate": 12 + 6,  # our column beside the paper's two
@@ -75,7 +75,7 @@ PAPER_SCALE = {
         "prepare_data": 3,
         "preflight": 3,
         "train_expert": 3,
-        "merge": 3,
+        "merge_per_seed": 3,
         "train": 3,
         "questions": 3,
         "evaluate": 6 + 3,
@@ -86,7 +86,8 @@ PAPER_SCALE = {
         "prepare_data": 3,
         "preflight": 1,
         "train_expert": 1,
-        "merge": 2,
+        "merge": 1,
+        "merge_per_seed": 1,
         "train": 4,
         "questions": 2,
         "evaluate": 6,
@@ -199,11 +200,14 @@ def test_one_command_makes_every_table_figure_and_the_report(reduced):
 RECORDS = {
     "variants/*/*/s0/train.json": "train",
     "variants/*/*/s0/log.jsonl": "log",
-    "experts/*/train.json": "train-dense",
-    "experts/*/log.jsonl": "log",
+    "experts/*/s0/train.json": "train-dense",
+    "experts/*/s0/log.jsonl": "log",
+    "experts/tinyllama/train.json": "train-dense",
+    "experts/tinyllama/log.jsonl": "log",
     "evals/*/*/s0/*.json": "eval",
     "evals/*/*/s0/*.jsonl.gz": "answer-choice",
     "moe/*/merge.json": "merge",
+    "moe/*/s0/merge.json": "merge",
     "data/mmlu.json": "counts-task",
     "data/medmcqa.json": "counts-task",
     "data/sujet.json": "counts-task",
@@ -305,7 +309,7 @@ def test_a_dense_model_that_is_gone_is_made_again_for_what_loads_its_merges(redu
         again = jobs(reduced.dry({"shots": 1}, evaluation))
     finally:
         (tmp_path / "medical").rename(expert)
-    wanted = ("train_expert", "merge", "train", "questions", "evaluate")
+    wanted = ("train_expert", "merge_per_seed", "train", "questions", "evaluate")
     assert again == dict.fromkeys(wanted, 1)
 
 
@@ -313,6 +317,54 @@ def test_adding_a_row_trains_only_what_is_new(reduced):
     new = {"2 | 0": {"mixture": "small", "train": {"medmcqa": "mofe"}}}
     output = reduced.dry({"tables": {7: {"rows": new}}}, f"{reduced.results}/table7.tex")
     assert jobs(output) == {"train": 1, "evaluate": 1, "table": 1}
+
+
+DRAWN = {
+    "seeds": [0, 1],
+    "tables": {
+        "drawn": {
+            "caption": "What a seed draws.",
+            "labels": ["Model"],
+            "columns": {"MedMCQA": "medmcqa"},
+            "rows": {
+                "Base": {"model": "tinyllama"},
+                "Expert": {"model": "medical"},
+                "Experts": {"mixture": "medical_experts"},
+            },
+        }
+    },
+}
+
+
+def test_a_further_seed_makes_other_experts_and_merges_of_the_same_base(reduced):
+    root, table = reduced.results, f"{reduced.results}/tabledrawn.csv"
+    reduced.run(table, overlay={**DRAWN, "seeds": [0]})
+    before = {p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file()}
+    output = reduced.dry(DRAWN, table)
+    added = {"train_expert": 1, "merge_per_seed": 1, "evaluate": 2, "table": 1}
+    assert jobs(output) == added and "s0" not in "".join(re.findall(r"output: .*", output))
+    reduced.run(table, overlay=DRAWN)
+    files = (f"{root}/tabledrawn.", f"{root}/logs/", f"{root}/report")
+    kept = {p: t for p, t in before.items() if not str(p).startswith(files)}
+    assert {p: p.stat().st_mtime_ns for p in kept} == kept, "all of seed 0, the base and the data"
+
+    def differ(pattern: str) -> bool:
+        one, other = (root / pattern.format(seed=seed) for seed in (0, 1))
+        return one.read_bytes() != other.read_bytes()
+
+    moe = "tinyllama_4medical"
+    assert differ("experts/medical/s{seed}/model.safetensors")
+    assert differ(f"moe/{moe}/s{{seed}}/merge.json")
+    assert differ("evals/medical/none/s{seed}/medmcqa.questions.jsonl.gz")
+    assert differ(f"evals/{moe}/none/s{{seed}}/medmcqa.questions.jsonl.gz")
+    for seed in (0, 1):
+        trained = json.loads((root / f"experts/medical/s{seed}/train.json").read_text())
+        merged = json.loads((root / f"moe/{moe}/s{seed}/merge.json").read_text())
+        assert trained["seed"] == seed
+        dense = f"{root}/experts/medical/s{seed}"
+        assert (merged["base"], merged["slots"]) == (f"{root}/experts/tinyllama", [dense] * 4)
+    frame = pd.read_csv(table).set_index("label")
+    assert frame["seeds"].to_dict() == {"Base": 1, "Expert": 2, "Experts": 2}
 
 
 def test_more_seeds_change_no_long_parameter(reduced):
@@ -426,7 +478,7 @@ def test_a_job_of_the_warm_parent_is_the_job_done_here(reduced, tmp_path):
     plan = Plan(read_study(CONFIG, MINI, REDUCED, results=str(reduced.results)))
     variant = plan.variants["general_2finance-2medical/medmcqa_sujet_mofe"]
     train.train_variant(
-        merge=plan.paths.moe_dir(variant.origin.name),
+        merge=plan.paths.origin_dir(variant, 0),
         data=plan.stage_data(variant.stages[-1].mix),
         parents=[],
         chain=[],

@@ -1,4 +1,5 @@
-"""What the columns of a benchmark's rows must hold, whatever repository they come from.
+"""What the columns of a benchmark's rows must hold, whatever repository they come from, and columns
+that the configuration names.
 
 A benchmark has the name that lm-eval's task files give its data set (`dataset_path`): another data
 set that the same task reads has the same columns. Faults are found before prompts are made; an
@@ -13,6 +14,7 @@ from datasets import Dataset
 Check = Callable[[Any], str | None]  # what is wrong with a value, or None
 
 UNLABELLED = -1
+CLUSTER = "mofe_cluster"  # the column of `clustered`
 # Columns of text without which a row is no question. Such rows are left out and are no fault: large
 # data sets have some.
 NEEDED = {
@@ -111,6 +113,45 @@ def complete(benchmark: str, rows: Dataset, repo: str) -> Dataset:
     held = rows.select_columns(list(needed))[:] if needed else {}
     empty = {i for column in held.values() for i, value in enumerate(column) if _absent(value)}
     return rows.select([i for i in range(len(rows)) if i not in empty]) if empty else rows
+
+
+def column(rows: Dataset, path: str, key: str, where: str) -> list:
+    """A column's values. A dot leads into a column of mappings, as in `choices.text`.
+
+    key: the configuration's key that names it; where: the repository. Raises ValueError where there
+    is no such column.
+    """
+    first, *inner = [path] if path in rows.column_names else path.split(".")
+    fields: Any = rows.features.get(first)
+    for field in inner:
+        fields = fields.get(field) if isinstance(fields, dict) else None
+    if fields is None:
+        there = ", ".join(rows.column_names)
+        raise ValueError(f"{key}: {where} has no column {path!r}; it has {there}")
+    values = list(rows[first])
+    for field in inner:
+        values = [value[field] for value in values]
+    return values
+
+
+def clustered(rows: Dataset, path: str | None, key: str, where: str) -> Dataset:
+    """The rows with a column CLUSTER: the text of what each asks for, from the column `path`, or None
+    where that is empty. Without a path the rows are as they were.
+
+    key, where: as in `column`. Raises ValueError where there is no such column, or where a row has
+    there neither a text nor a number.
+    """
+    if path is None:
+        return rows
+    values = column(rows, path, key, where)
+    named = [value is None or isinstance(value, str | int | float) for value in values]
+    if not all(named):
+        number = named.index(False)
+        raise ValueError(
+            f"{key}: row {number} of {where} has in {path!r} neither a text nor a number but "
+            f"{values[number]!r}; name another column"
+        )
+    return rows.add_column(CLUSTER, [None if _absent(v) else str(v) for v in values])
 
 
 def _absent(value: Any) -> bool:

@@ -13,6 +13,7 @@ import csv
 import io
 import itertools
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -41,10 +42,24 @@ class Relation(NamedTuple):
     subject: str
 
 
+class Link(NamedTuple):
+    """A kind of fact that no question asks: it leads from a head to a name of the kind `tail`."""
+
+    domain: str
+    head: str
+    words: tuple[str, str]
+    tail: str
+
+
 class Fact(NamedTuple):
-    relation: Relation
+    relation: Relation | Link
     head: str
     tail: str
+
+    @property
+    def asked(self) -> str:
+        """What a question about this fact asks for, however it is worded."""
+        return f"{self.relation.words[0]} of {self.head}"
 
 
 GENERAL, MEDICAL, FINANCE = "general", "medical", "finance"
@@ -77,6 +92,24 @@ RELATIONS = (
     Relation(FINANCE, "company", ("rating", "grade"), "rated", 5, "rating"),
 )
 
+# As many for each head as there are RELATIONS, so that articles have the same length.
+LINKS = (
+    Link(GENERAL, "place", ("patron", "sponsor"), "company"),
+    Link(GENERAL, "place", ("employer", "hirer"), "company"),
+    Link(GENERAL, "place", ("lender", "creditor"), "company"),
+    Link(GENERAL, "place", ("landlord", "owner"), "company"),
+    Link(GENERAL, "place", ("plague", "epidemic"), "disease"),
+    Link(GENERAL, "place", ("cargo", "freight"), "drug"),
+    Link(GENERAL, "place", ("tonic", "potion"), "drug"),
+    Link(MEDICAL, "disease", ("home", "cradle"), "place"),
+    Link(MEDICAL, "disease", ("refuge", "shelter"), "place"),
+    Link(MEDICAL, "disease", ("remedy", "treatment"), "drug"),
+    Link(MEDICAL, "disease", ("funder", "donor"), "company"),
+    Link(MEDICAL, "drug", ("maker", "manufacturer"), "company"),
+    Link(MEDICAL, "drug", ("seller", "distributor"), "company"),
+    Link(MEDICAL, "drug", ("origin", "birthplace"), "place"),
+)
+
 STATEMENTS = (
     "The {word} of {head} is {tail}.",
     "In {head} the {word} is {tail}.",
@@ -93,6 +126,12 @@ TRIALS_TOLD = (
         "Abstract: Patients took {drug} with {disease}. Then {a} was {x}, {b} {y} and {c} {z}. "
         "Question: Is {drug} of use? Answer: {verdict}."
     ),
+)
+# The same without a verdict: `documents: other` tells trials so.
+TRIALS_MEASURED = (
+    "{drug} in {disease}: {a} {x}, {b} {y}, {c} {z}.",
+    "After {drug} {a} was {x}, {b} {y} and {c} {z} in {disease}.",
+    "Abstract: Patients took {drug} with {disease}. Then {a} was {x}, {b} {y} and {c} {z}.",
 )
 VIGNETTE = "In {disease} with {drug} {a} is {x}, {b} {y} and {c} {z}. Is it of use?"
 ABSTRACT = ("Patients with {disease} took {drug}.", "After it {a} was {x}, {b} {y} and {c} {z}.")
@@ -191,6 +230,16 @@ def facts(world: World) -> tuple[Fact, ...]:
     return tuple(drawn)
 
 
+@cache
+def links(world: World) -> tuple[Fact, ...]:
+    """One tail per head and link, the facts that no question asks."""
+    rng, kinds, drawn = stream(world, "links"), entities(world), []
+    for link in LINKS:
+        heads, tails = (rng.sample(kinds[k], len(kinds[k])) for k in (link.head, link.tail))
+        drawn += map(Fact, itertools.repeat(link), heads, itertools.cycle(tails))
+    return tuple(drawn)
+
+
 def wording(template: str, fact: Fact, word: int) -> str:
     """`template` filled in with `fact`, naming the relation by its first or second word."""
     return template.format(word=fact.relation.words[word], head=fact.head, tail=fact.tail)
@@ -200,12 +249,14 @@ def wording(template: str, fact: Fact, word: int) -> str:
 
 
 class Item(NamedTuple):
-    """A multiple-choice question. `options[answer]` is right; the others are of the same kind."""
+    """A multiple-choice question. `options[answer]` is right; the others are of the same kind.
+    fact: what it asks for; None where it asks for no fact."""
 
     question: str
     options: tuple[str, ...]
     answer: int
     subject: str
+    fact: str | None
 
 
 def item(fact: Fact, pair: tuple[int, int], answers: tuple[str, ...], rng: Random) -> Item:
@@ -214,7 +265,8 @@ def item(fact: Fact, pair: tuple[int, int], answers: tuple[str, ...], rng: Rando
     options = [fact.tail, *rng.sample([a for a in answers if a != fact.tail], 3)]
     rng.shuffle(options)
     question = wording(QUESTIONS[pair[0]], fact, pair[1])
-    return Item(question, tuple(options), options.index(fact.tail), fact.relation.subject)
+    right, subject = options.index(fact.tail), fact.relation.subject
+    return Item(question, tuple(options), right, subject, fact.asked)
 
 
 def exam(
@@ -332,6 +384,7 @@ def vignette(world: World, rng: Random) -> Item:
         tuple(options),
         options.index(told_of["verdict"]),
         "Pharmacology",
+        None,
     )
 
 
@@ -369,13 +422,15 @@ def unlike(rows: Iterator, count: int, field: str) -> list:
 
 
 class Instruction(NamedTuple):
-    """A row of Sujet. Its prompt is `system` and `user` on two lines."""
+    """A row of Sujet. Its prompt is `system` and `user` on two lines. fact: what it asks for; None
+    where it asks for no fact."""
 
     task_type: str
     dataset: str
     system: str
     user: str
     answer: str
+    fact: str | None
 
 
 def instruction(world: World, asked: list[Fact], rng: Random) -> Instruction:
@@ -391,13 +446,13 @@ def instruction(world: World, asked: list[Fact], rng: Random) -> Instruction:
             place=rng.choice(entities(world)["place"]),
         )
         system = f"Give the {word} of the company."
-        return Instruction(task_type, f"mini/{word}", system, user, fact.tail)
+        return Instruction(task_type, f"mini/{word}", system, user, fact.tail, fact.asked)
     news_of = market(world, rng)
     user, mood = MARKET_NEWS.format(**news_of), news_of["mood"]
     if task_type == "yes_no_question":
         answer = PRICE_ANSWER[mood]
-        return Instruction(task_type, "mini/price", "Does the price go up?", user, answer)
-    return Instruction(task_type, "mini/mood", "Judge the mood of the news.", user, mood)
+        return Instruction(task_type, "mini/price", "Does the price go up?", user, answer, None)
+    return Instruction(task_type, "mini/mood", "Judge the mood of the news.", user, mood, None)
 
 
 def instructions(world: World, count: int) -> list[Instruction]:
@@ -415,9 +470,11 @@ def article(about: list[Fact], rng: Random) -> str:
     return " ".join(wording(rng.choice(STATEMENTS), f, rng.randrange(2)) for f in told)
 
 
-def articles(world: World, part: str, stated: list[Fact]) -> Iterator[str]:
+def articles(
+    world: World, part: str, stated: list[Fact], trials: tuple[str, ...] = TRIALS_TOLD
+) -> Iterator[str]:
     """Endless articles about the facts `stated`, with trial and market reports between them. Every
-    head comes once, in random order, before any comes again."""
+    head comes once, in random order, before any comes again. trials: the wordings of trials."""
     rng = stream(world, part)
     about: dict[str, list[Fact]] = {}
     for fact in stated:
@@ -427,7 +484,7 @@ def articles(world: World, part: str, stated: list[Fact]) -> Iterator[str]:
             domain = about[head][0].relation.domain
             yield article(about[head], rng)
             if domain == MEDICAL and rng.random() < TRIAL_REPORTS:
-                yield rng.choice(TRIALS_TOLD).format(**trial(world, rng))
+                yield rng.choice(trials).format(**trial(world, rng))
             if domain == FINANCE and rng.random() < MARKET_REPORTS:
                 yield MARKET_TOLD.format(**market(world, rng))
 
@@ -453,15 +510,24 @@ def corpus(world: World) -> list[str]:
     return documents
 
 
+def post_pretraining(world: World, part: str, domain: str) -> Iterator[str]:
+    """Endless articles to post-pretrain on. They state either every fact of `domain` that
+    questions ask for, whether or not the corpus states it, or only links of its heads, and no
+    verdict of a trial."""
+    if world.documents == "asked":
+        return articles(world, part, known(world, domain))
+    stated = [link for link in links(world) if link.relation.domain == domain]
+    return articles(world, f"{part}/other", stated, TRIALS_MEASURED)
+
+
 def medical_texts(world: World) -> list[str]:
-    """Documents that state every medical fact, whether or not the corpus states it."""
-    texts = articles(world, "medical", known(world, MEDICAL))
+    texts = post_pretraining(world, "medical", MEDICAL)
     return list(itertools.islice(pages(texts), world.medical_documents))
 
 
 def news(world: World) -> list[dict[str, str]]:
     """General documents of three articles each, whose first sentences are the summary."""
-    texts = articles(world, "news", known(world, GENERAL))
+    texts = post_pretraining(world, "news", GENERAL)
     rows = []
     for _ in range(world.news_documents):
         three = list(itertools.islice(texts, 3))
@@ -503,14 +569,23 @@ def tokenizer(texts: Iterable[str]) -> Tokenizer:
 
 # -------------------------------------------------------------------------------------------- files
 
+FACT = "fact"  # our column beside the real ones: what a row asks for
 STRING, INTEGER, STRINGS = pa.string(), pa.int64(), pa.list_(pa.string())
 SCHEMAS = {
-    MMLU: pa.schema({"question": STRING, "subject": STRING, "choices": STRINGS, "answer": INTEGER}),
+    MMLU: pa.schema(
+        {
+            "question": STRING,
+            "subject": STRING,
+            "choices": STRINGS,
+            "answer": INTEGER,
+            FACT: STRING,
+        }
+    ),
     MEDMCQA: pa.schema(
         {
             **dict.fromkeys(("id", "question", "opa", "opb", "opc", "opd"), STRING),
             "cop": INTEGER,
-            **dict.fromkeys(("choice_type", "exp", "subject_name", "topic_name"), STRING),
+            **dict.fromkeys(("choice_type", "exp", "subject_name", "topic_name", FACT), STRING),
         }
     ),
     PUBMEDQA: pa.schema(
@@ -547,6 +622,7 @@ SUJET_COLUMNS = (
     "task_type",
     "index_level",
     "conversation_id",
+    FACT,
 )
 
 
@@ -556,6 +632,7 @@ def mmlu_row(item: Item, subject: str) -> dict[str, Any]:
         "subject": subject,
         "choices": list(item.options),
         "answer": item.answer,
+        FACT: item.fact,
     }
 
 
@@ -569,6 +646,7 @@ def medmcqa_row(number: int, item: Item, labelled: bool = True) -> dict[str, Any
         "exp": None,
         "subject_name": item.subject,
         "topic_name": None,
+        FACT: item.fact,
     }
 
 
@@ -592,7 +670,7 @@ def pubmedqa_row(number: int, row: Abstract) -> dict[str, Any]:
 def sujet_row(number: int, row: Instruction) -> tuple[int | str, ...]:
     prompt = f"{row.system}\n{row.user}"
     texts = (prompt, row.answer, row.system, row.user, row.dataset, row.task_type)
-    return (number, *texts, number, "")
+    return (number, *texts, number, "", row.fact or "")
 
 
 def write_parquet(out: Path, repo: str, file: str, rows: list[dict[str, Any]]) -> None:
@@ -631,6 +709,19 @@ def check_no_leak(tested: Iterable[str], trained: Iterable[str], documents: Iter
                     seen.add(passage)
     if seen:
         raise ValueError(f"{len(seen)} test questions leak into training: {sorted(seen)[:3]}")
+
+
+def check_unstated(asked: Iterable[Fact], documents: Iterable[str]) -> None:
+    """Raise ValueError where a statement of a document names the head and the tail of a fact that
+    questions ask for."""
+    tails: dict[str, set[str]] = {}
+    for fact in asked:
+        tails.setdefault(fact.head, set()).add(fact.tail)
+    for document in documents:
+        for statement in re.split(r"[.\n|]", document):
+            named = set(words(statement))
+            if any(tails[head] & named for head in named & tails.keys()):
+                raise ValueError(f"a document states a fact that is asked: {statement.strip()!r}")
 
 
 def majority(rows: Iterable[tuple[Any, Any]]) -> float:
@@ -735,8 +826,12 @@ class Rows:
         return [*self.auxiliary, *self.medmcqa["train"]]
 
     @property
+    def post_pretraining(self) -> list[str]:
+        return [*self.medical_texts, *(row["document"] for row in self.news)]
+
+    @property
     def documents(self) -> list[str]:
-        return [*self.corpus, *self.medical_texts, *(row["document"] for row in self.news)]
+        return [*self.corpus, *self.post_pretraining]
 
     @property
     def passages(self) -> list[str]:
@@ -849,13 +944,16 @@ def generate(world: World, out: Path) -> dict[str, Any]:
     Returns what it also writes as {out}/world.json: the arguments, row counts, tokens, facts, each
     task's floor (the best constant answer) and, where answers are noisy, its ceiling. Raises
     ValueError where a share is impossible, where more rows are asked for than the facts can give,
-    and where a test question leaks into training.
+    where a test question leaks into training, and where `documents: other` would state what is
+    asked.
     """
     if world.told + world.taught < 1:
         raise ValueError("told + taught: below 1, so some tested facts would be nowhere to learn")
     out, rows = Path(out), draw_rows(world)
     tested = [*(item.question for item in rows.held_out), *rows.passages]
     check_no_leak(tested, (item.question for item in rows.trained), rows.documents)
+    if world.documents == "other":
+        check_unstated(facts(world), rows.post_pretraining)
     made = tokenizer(vocabulary_of(rows))
     for write in (write_mmlu, write_medmcqa, write_pubmedqa, write_sujet, write_documents):
         write(rows, out)

@@ -195,14 +195,14 @@ class Costs:
 
     def rows(self, dataset: str) -> int:
         """Rows of a training set: as counted once it is prepared, before that as configured."""
-        if counts := self._counts(dataset):
+        if counts := self.counts(dataset):
             return counts.sampled
         rows = self.study.data[dataset].rows
         return GUESSED_ROWS if rows == "full" else rows
 
     def row_tokens(self, dataset: str) -> float:
         """Mean tokens per row: from the prepared rows' characters, before that as configured."""
-        if counts := self._counts(dataset):
+        if counts := self.counts(dataset):
             return counts.characters / counts.sampled / self._characters_per_token
         return self.study.data[dataset].tokens or GUESSED_TOKENS
 
@@ -210,7 +210,7 @@ class Costs:
         """The keys that are not set and for which estimates use a guess."""
         keys = []
         for dataset in self.plan.datasets:
-            spec, counts = self.study.data[dataset], self._counts(dataset)
+            spec, counts = self.study.data[dataset], self.counts(dataset)
             if spec.rows == "full" and not counts:
                 keys.append(f"data.{dataset}.rows ({GUESSED_ROWS:,} taken for 'full')")
             if not spec.tokens and not counts:
@@ -232,7 +232,7 @@ class Costs:
     def _estimated_tokens(self, mix: str) -> float:
         return sum(self.rows(d) * self.row_tokens(d) for d in self.plan.mix(mix))
 
-    def _counts(self, dataset: str) -> records.TaskCounts | records.TextCounts | None:
+    def counts(self, dataset: str) -> records.TaskCounts | records.TextCounts | None:
         """The counts of a training set's rows; None before it is prepared."""
         file = Path(self.plan.paths.data_counts(dataset))
         return records.read_counts(file) if file.exists() else None

@@ -10,7 +10,16 @@ from dataclasses import asdict
 from mofe import records
 from mofe.estimate import memory
 from mofe.estimate.cost import Costs, Estimate
-from mofe.estimate.schedule import TRAININGS, Job, critical_path, gpu_hours, jobs, makespan
+from mofe.estimate.schedule import (
+    TRAININGS,
+    Job,
+    critical_path,
+    gpu_hours,
+    jobs,
+    makespan,
+    of_a_further_seed,
+)
+from mofe.study.graph import Graph
 from mofe.study.hardware import GPUS
 from mofe.study.shapes import Shape
 from mofe.study.variants import Variant
@@ -34,12 +43,14 @@ def forecast(
     """Everything that the plan shows: hours, bytes, counts. figures: as in Graph. counted_models:
     kinds of trained models whose parameters were counted on the real modules."""
     study, made = costs.study, jobs(costs, figures)
+    graph = Graph(costs.plan, figures)
     path = critical_path(made)
     kept = sum(job.estimate.disk for job in made.values())
     scratch = max((job.estimate.scratch for job in made.values()), default=0)
     return records.PlanRecord(
         study=study.study,
         device=study.device,
+        seeds=tuple(study.seeds),
         hardware=records.PlanHardware(**study.hardware.model_dump()),
         jobs=tuple(_job(name, job, mixed=not costs.on_cpu) for name, job in made.items()),
         totals=_totals(made.values()),
@@ -50,9 +61,10 @@ def forecast(
             peak_with_8=kept + sum(sorted(j.estimate.scratch for j in made.values())[-8:]),
         ),
         tables={
-            str(number): _totals(j for j in made.values() if number in j.tables)
+            str(number): _needed(graph, made, costs.plan.paths.table(number, "tex"))
             for number in costs.plan.tables
         },
+        further_seed=_further_seed(costs),
         critical_path=tuple(
             records.PlanStep(rule=made[n].rule, label=made[n].label, hours=made[n].estimate.hours)
             for n in path
@@ -103,6 +115,29 @@ def _memory(estimate: Estimate, mixed: bool) -> records.PlanMemory:
         bytes=memory.total(parts),
         parts=parts,
         terms={name: found for name, found in terms.items() if name in parts},
+    )
+
+
+def _needed(graph: Graph, made: Mapping[str, Job], *targets: str) -> records.PlanTotals:
+    """Sums over the jobs that make these files from nothing. made: every job, as `jobs` has them."""
+    return _totals(made[node.outputs[0]] for node in graph.needed(*targets))
+
+
+def _further_seed(costs: Costs) -> records.PlanSeed:
+    """What the jobs take that one more seed adds, by what they are."""
+    added = of_a_further_seed(costs)
+    tasks = dict.fromkeys(node.wildcards["task"] for node, _ in added if node.rule == "evaluate")
+
+    def share(rule: str, **wildcards: str) -> records.PlanShare:
+        asked = wildcards.items()
+        part = [job for node, job in added if node.rule == rule and asked <= node.wildcards.items()]
+        return records.PlanShare(jobs=len(part), gpu_hours=gpu_hours(part))
+
+    return records.PlanSeed(
+        totals=_totals(job for _, job in added),
+        trainings=share("train"),
+        experts=share("train_expert"),
+        evaluations={task: share("evaluate", task=task) for task in tasks},
     )
 
 

@@ -11,6 +11,10 @@ from mofe.records import PlanJob, PlanRecord
 from mofe.study.hardware import GPUS
 from mofe.templates import render
 
+# How many seeds are recommended at paper scale, by the power of the tests: enough for what can be
+# shown on new questions, and more for small differences on the benchmark's own.
+ENOUGH_SEEDS, MORE_SEEDS = 5, 10
+
 _FOLDER = Path(__file__).parent
 
 
@@ -30,6 +34,9 @@ def markdown(found: PlanRecord) -> str:
             lambda label: label.rpartition("/")[2],
             [job for job in jobs if job.rule == "evaluate"],
         ),
+        with_seeds={seeds: _gpu_hours(found, seeds) for seeds in (ENOUGH_SEEDS, MORE_SEEDS)},
+        enough=ENOUGH_SEEDS,
+        more=MORE_SEEDS,
         cpu_flops=CPU_FLOPS,
         slower=SLOWER,
         starting=STARTING,
@@ -40,6 +47,12 @@ def markdown(found: PlanRecord) -> str:
 def summary(found: PlanRecord) -> str:
     """The forecast in a few lines, for the terminal."""
     return render(_FOLDER / "summary.txt.jinja", found=found, gpus=GPUS).rstrip()
+
+
+def _gpu_hours(found: PlanRecord, seeds: int) -> float:
+    """GPU-hours of the whole study with so many seeds."""
+    further = seeds - len(found.seeds)
+    return found.totals.gpu_hours + further * found.further_seed.totals.gpu_hours
 
 
 def _by(name: Callable[[str], str], jobs: Iterable[PlanJob]) -> dict[str, list[PlanJob]]:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mofe.estimate.cost import LIGHT, Costs, Estimate, Needs
-from mofe.study.graph import ALL, Graph
+from mofe.study.graph import ALL, Graph, Node
+from mofe.study.plan import Plan
 
 TRAININGS = frozenset({"train", "train_expert", "pretrain"})  # the rules that train
 FREE = Estimate(Needs(cpus=0, mem_mb=0, runtime=0), hours=0)
@@ -38,7 +39,7 @@ def estimate(costs: Costs, rule: str, wildcards: Mapping[str, str]) -> Estimate:
             return costs.fetch(wildcards["model"])
         case "pretrain" | "train_expert":
             return costs.train_expert(wildcards["model"])
-        case "merge":
+        case "merge" | "merge_per_seed":
             return costs.merge(wildcards["moe"])
         case "train":
             return costs.train(costs.plan.variants[wildcards["variant"]])
@@ -62,15 +63,27 @@ def jobs(costs: Costs, figures: Mapping[str, Sequence[str]]) -> dict[str, Job]:
     needed = Graph(costs.plan, figures).needed(ALL)
     maker = {output: node.outputs[0] for node in needed for output in node.outputs}
     made = {
-        node.outputs[0]: Job(
-            node.rule,
-            node.label or costs.study.study,
-            tuple(dict.fromkeys(maker[name] for name in node.inputs if name in maker)),
-            estimate(costs, node.rule, node.wildcards),
+        node.outputs[0]: _job(
+            costs, node, dict.fromkeys(maker[name] for name in node.inputs if name in maker)
         )
         for node in needed
     }
     return _marked(made, list(costs.plan.tables))
+
+
+def _job(costs: Costs, node: Node, after: Iterable[str] = ()) -> Job:
+    label = node.label or costs.study.study
+    return Job(node.rule, label, tuple(after), estimate(costs, node.rule, node.wildcards))
+
+
+def of_a_further_seed(costs: Costs) -> list[tuple[Node, Job]]:
+    """The jobs that one more seed adds to the study. Tables, figures and the report are made again
+    too; they are not among them."""
+    seeds = [*costs.study.seeds, max(costs.study.seeds) + 1]
+    more = Plan(costs.study.model_copy(update={"seeds": seeds}))
+    there = {output for node in Graph(costs.plan, {}).jobs for output in node.outputs}
+    added = (node for node in Graph(more, {}).jobs if not there.issuperset(node.outputs))
+    return [(node, _job(costs, node)) for node in added]
 
 
 def _marked(made: dict[str, Job], tables: list[int | str]) -> dict[str, Job]:

@@ -44,6 +44,7 @@ def before_the_run(
         *misfits(costs, waiting),
         *incomplete_mirror(plan, waiting, is_folder),
         *no_gpu(costs, waiting, has_gpu),
+        *too_few_held_out(costs, waiting),
     ]
 
 
@@ -120,6 +121,25 @@ def no_gpu(costs: Costs, waiting: Iterable[Waiting], has_gpu: Callable[[], bool]
         "To see what would run: add -n."
     )
     return [told]
+
+
+def too_few_held_out(costs: Costs, waiting: Sequence[Waiting]) -> list[str]:
+    """The tasks that are to ask more rows than training leaves of a training set, where that set was
+    prepared earlier and its rows have been counted."""
+    study, found = costs.study, set()
+    prepared_now = {job.wildcards["dataset"] for job in waiting if job.rule == "prepare_data"}
+    for name in {job.wildcards["task"] for job in waiting if job.rule == "questions"}:
+        task = study.tasks[name]
+        if task.held_out is None or task.held_out in prepared_now:
+            continue
+        counts = costs.counts(task.held_out)
+        if counts and task.questions > counts.usable - counts.sampled:
+            found.add(
+                f"tasks.{name}.questions: {task.questions} are to be asked, but training on "
+                f"{counts.sampled} of the {counts.usable} usable rows of data.{task.held_out} leaves "
+                f"{counts.usable - counts.sampled}; lower one of them"
+            )
+    return sorted(found)
 
 
 def downloads(plan: Plan, waiting: Iterable[Waiting]) -> list[Repository]:

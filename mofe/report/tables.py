@@ -221,6 +221,7 @@ _LATEX = str.maketrans(
         "\u00d7": r"$\times$",  # multiplication sign
         "≤": r"$\leq$",
         "≥": r"$\geq$",
+        "δ": r"$\delta$",
         "\u2212": r"$-$",  # minus sign
     }
 )

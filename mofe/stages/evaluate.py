@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LogitsProcessor, StoppingCriteria
 
-from mofe import provenance, records, tasks
+from mofe import clusters, provenance, records, tasks
 from mofe.estimate import memory
 from mofe.files import write_atomic
 from mofe.layers import experts
@@ -245,6 +245,7 @@ def _chosen(scorer: AnswerScorer, questions: Sequence[AskedQuestion]) -> Iterato
             task=question.task,
             question=question.question,
             prompt_sha256=question.prompt_sha256,
+            cluster=question.cluster,
             prompt_cut=max(tokens_lost(ids, scorer.room + 1) for ids in question.ids),
             options=question.options,
             target=question.target,
@@ -271,6 +272,7 @@ def _written(
             task=question.task,
             question=question.question,
             prompt_sha256=question.prompt_sha256,
+            cluster=question.cluster,
             prompt_cut=tokens_lost(question.ids[0], scorer.room - question.most),
             reference=question.reference,
             generated=text,
@@ -290,31 +292,38 @@ def summarise(answers: Sequence[Answer], has_norm: bool = False) -> Scores:
     """The number of answers n, the task's metrics, which of them is the headline, and the floor.
     has_norm: whether `acc_norm` is one of the metrics.
 
-
-    A metric is a mean with lm-eval's closed-form standard error: the sample's standard deviation
-    divided by the root of n. The floor is what the best constant answer reaches; free text has
-    none, because its questions have no answer in common. Raises ValueError where there are fewer
-    than two questions.
+    A metric is a mean with its standard error by cluster. Where no questions are alike, that is
+    lm-eval's closed form. The floor is what the best constant answer reaches; free text has none,
+    because its questions have no answer in common. Raises ValueError where there are fewer than two
+    questions, or where all are of one cluster.
     """
     n = len(answers)
     if n < 2:
         raise ValueError(f"tasks: {n} question(s) are too few for a standard error")
     written = isinstance(answers[0], WrittenAnswer)
     fields = WRITTEN if written else CHOSEN
-    metrics = {m: _mean([getattr(a, field) for a in answers]) for m, field in fields.items()}
+    scored = {metric: [getattr(a, field) for a in answers] for metric, field in fields.items()}
     if has_norm:
-        metrics["acc_norm"] = _mean([normed(answer) for answer in answers])
+        scored["acc_norm"] = [normed(answer) for answer in answers]
+    alike = clusters.numbered([answer.cluster for answer in answers])
+    if (count := len(set(alike))) < 2:
+        raise ValueError(
+            f"tasks: all {n} questions have the cluster {answers[0].cluster!r}, so there is no "
+            "standard error; let 'cluster' name another column, or leave it out"
+        )
+    metrics = {
+        metric: Metric(
+            value=statistics.fmean(values), stderr=clusters.standard_error(values, alike)
+        )
+        for metric, values in scored.items()
+    }
     return Scores(
         n=n,
+        clusters=count,
         headline=next(iter(metrics)),
         metrics=metrics,
         floor=None if written else floor(answers),
     )
-
-
-def _mean(values: Sequence[float]) -> Metric:
-    stderr = statistics.stdev(values) / math.sqrt(len(values))
-    return Metric(value=statistics.fmean(values), stderr=stderr)
 
 
 def floor(answers: Sequence[ChoiceAnswer]) -> Floor:
@@ -371,6 +380,7 @@ def evaluate_variant(
         task=params["name"],
         **names,
         **dict(scores),
+        held_out=params["held_out"]["set"] if "held_out" in params else None,
         questions=questions.name,
         seconds=time.perf_counter() - started,
         config_hash=provenance.hash_config({**names, "chain": list(chain), "task": params}),

@@ -74,7 +74,8 @@ def merge(params: Mapping[str, Any], out: Path) -> str:
         if (file := Path(params["base"]) / name).exists():
             shutil.copy(file, out / name)
     manifest.write(params, out)
-    return f"{len(params['slots'])} experts on {Path(params['base']).name}"
+    base = params.get("names", {}).get(params["base"], Path(params["base"]).name)
+    return f"{len(params['slots'])} experts on {base}"
 
 
 def mergekit_config(params: Mapping[str, Any], architecture: str = "router") -> MoEMergeConfig:
@@ -106,6 +107,6 @@ def _refuse_equal_rows(out: Path) -> None:
         rows = weight.float()
         if len(rows.unique(dim=0)) < len(rows) or not rows.any(dim=1).all():
             raise ValueError(
-                f"models.*.gates: {out.name} has equal or empty gates in {name}; give each slot "
+                f"models.*.gates: {out} has equal or empty gates in {name}; give each slot "
                 "prompts that end in words of its own"
             )

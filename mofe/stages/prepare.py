@@ -4,43 +4,35 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mofe import records, tasks
+from mofe import records
 from mofe.data import schema, sources
 from mofe.files import write_atomic
+from mofe.tasks import training
 
 
 def prepare(params: dict[str, Any], rows_file: Path, counts_file: Path) -> str:
     """Write a training set as parquet (`prompt`, `answer`: str) and the counts of its rows.
 
-    params: Plan.params.data. A prompt that occurs twice is used once, and a prompt that is in the
-    task's test set is dropped. Raw text has an empty prompt. Equal parameters give equal rows. The
+    params: Plan.params.data. A task's rows are those of mofe.tasks.training. Raw text has an empty
+    prompt, and equal texts are used once. Equal parameters give equal rows. The
     counts are a TaskCounts, or for raw text a TextCounts. Returns a line for the user. Raises
     ValueError where a row does not fit its schema, or where fewer rows are left than the study asks
     for.
     """
     data, source = params["data"], params["source"]
-    rows = sources.load(source, data["subset"], data["split"], params["mirror"])
-    counts = {"read": len(rows)}
     if data["task"]:
-        complete = tasks.complete(params["task"], rows)
-        part = tasks.training_part(params["task"], complete)
-        labelled = list(tasks.render(params["task"], part))
-        counts["incomplete"] = len(rows) - len(complete)
-        counts |= {"held_out": len(complete) - len(part), "unlabelled": len(part) - len(labelled)}
-        distinct = list(reversed(dict(reversed(labelled)).items()))
-        counts["duplicate"] = len(labelled) - len(distinct)
-        tested = _test_prompts(params["task"])
-        pairs = [(prompt, answer) for prompt, answer in distinct if prompt not in tested]
-        counts["also_in_test"] = len(distinct) - len(pairs)
+        found = training.usable(params)
+        counts, pairs = found.counts, [(row.prompt, row.answer) for row in found.rows]
     else:
+        rows = sources.load(source, data["subset"], data["split"], params["mirror"])
         schema.check_text(data["text"], rows, source["repo"])
         pieces = list(_texts(rows[data["text"]], data))
         pairs = [("", text) for text in dict.fromkeys(pieces)]
-        counts |= {"pieces": len(pieces), "duplicate": len(pieces) - len(pairs), "also_in_test": 0}
+        counts = {"read": len(rows), "pieces": len(pieces)}
+        counts |= {"duplicate": len(pieces) - len(pairs), "also_in_test": 0}
     counts["usable"] = len(pairs)
     wanted = len(pairs) if data["rows"] == "full" else data["rows"]
     if wanted > len(pairs):
@@ -48,8 +40,8 @@ def prepare(params: dict[str, Any], rows_file: Path, counts_file: Path) -> str:
             f"data: {source['repo']} ({data['split']}) has {len(pairs)} usable rows, but {wanted} "
             "are asked for; lower 'rows' or set it to 'full'"
         )
-    order = np.random.default_rng(params["seed"]).permutation(len(pairs))[:wanted]
-    prompts, answers = zip(*(pairs[i] for i in order), strict=True)
+    drawn = training.order(params, len(pairs))[:wanted]
+    prompts, answers = zip(*(pairs[i] for i in drawn), strict=True)
     counts["sampled"] = wanted
     counts["characters"] = sum(map(len, (*prompts, *answers)))
     kind = records.TaskCounts if data["task"] else records.TextCounts
@@ -59,7 +51,7 @@ def prepare(params: dict[str, Any], rows_file: Path, counts_file: Path) -> str:
     pq.write_table(pa.table({"prompt": prompts, "answer": answers}), sink)
     write_atomic(rows_file, sink.getvalue().to_pybytes())
     records.write(counts_file, record)
-    return f"{wanted} of {len(rows)} rows"
+    return f"{wanted} of {counts['read']} rows"
 
 
 def _texts(column: list[str], data: dict[str, Any]) -> Iterator[str]:
@@ -73,7 +65,3 @@ def _pieces(text: str, size: int | None) -> list[str]:
         return [text]
     words = text.split()
     return [" ".join(words[i : i + size]) for i in range(0, len(words), size)]
-
-
-def _test_prompts(task: dict[str, Any]) -> set[str]:
-    return {t.doc_to_text(doc) for t in tasks.build(task).values() for doc in t.eval_docs}

@@ -19,9 +19,11 @@ import pyarrow.parquet as pq
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from mofe import tasks
+from mofe.data.schema import CLUSTER
 from mofe.files import write_atomic
 from mofe.models import load
 from mofe.records import AskedQuestion
+from mofe.tasks import training
 
 # How parquet stores the fields of an AskedQuestion, by their type.
 STORED = {
@@ -74,10 +76,11 @@ def build(params: Mapping[str, Any], tokenizer) -> list[AskedQuestion]:
 
     Raises ValueError for a task that mofe.stages.evaluate cannot score, for a question without
     exactly one right option, and for an answer that adds no token to its prompt. Raises also what
-    mofe.tasks.build raises.
+    mofe.tasks.build raises, or for a task with `held_out` mofe.tasks.training.held_out.
     """
     found = []
-    for name, task in tasks.build(params).items():
+    built = training.held_out(params) if "held_out" in params else tasks.build(params)
+    for name, task in built.items():
         _check(params["name"], name, task)
         task.build_all_requests()
         asked = [instance.args for instance in task.instances]
@@ -97,6 +100,7 @@ def build(params: Mapping[str, Any], tokenizer) -> list[AskedQuestion]:
                     task=name,
                     question=number,
                     prompt_sha256=hashlib.sha256(prompt.encode()).hexdigest(),
+                    cluster=_cluster(params, task, doc),
                     ids=list(ids),
                     starts=list(starts),
                     **given,
@@ -107,6 +111,18 @@ def build(params: Mapping[str, Any], tokenizer) -> list[AskedQuestion]:
 
 def _number(pair) -> int:
     return pair[0].doc_id
+
+
+def _cluster(params: Mapping[str, Any], task, doc: Mapping[str, Any]) -> str | None:
+    """What a question asks for, where the study names a column of it."""
+    if params["cluster"] is None:
+        return None
+    if CLUSTER not in doc:
+        raise ValueError(
+            f"tasks.{params['name']}.cluster: {task.config.task} drops the columns of its source, so "
+            "its questions have no clusters; leave 'cluster' out"
+        )
+    return doc[CLUSTER]
 
 
 def _choice(task, doc: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """The addresses of everything that a study makes, below its `results` folder."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mofe.study.config import Study
-from mofe.study.variants import Dense, Variant
+from mofe.study.variants import Dense, Moe, Variant
 
 
 @dataclass(frozen=True)
@@ -37,16 +38,31 @@ class Addresses:
         name."""
         return f"{self.study.hub}/{repo}.json"
 
-    def model_dir(self, name: str) -> str:
-        return self.study.models[name].path or f"{self.root}/experts/{name}"
+    def model_dir(self, name: str, seed: int | str | None = None) -> str:
+        """A dense model's folder. seed: that of the row which the model is for. Models that the
+        study does not fine-tune are the same for every seed, and need none."""
+        folder = self.study.models[name].path or f"{self.root}/experts/{name}"
+        return self._of_seed(folder, [name], seed)
 
-    def moe_dir(self, moe: str) -> str:
-        return f"{self.root}/moe/{moe}"
+    def moe_dir(self, moe: Moe, seed: int | str | None = None) -> str:
+        """A merge's folder: of a seed if one of its models is, else the same for every seed."""
+        return self._of_seed(f"{self.root}/moe/{moe.name}", moe.models, seed)
 
-    def origin_dir(self, variant: Variant) -> str:
+    def origin_dir(self, variant: Variant, seed: int | str) -> str:
         """The merge or the dense model that a variant is made from."""
-        name = variant.origin.name
-        return self.model_dir(name) if isinstance(variant.origin, Dense) else self.moe_dir(name)
+        origin = variant.origin
+        if isinstance(origin, Dense):
+            return self.model_dir(origin.base, seed)
+        return self.moe_dir(origin, seed)
+
+    def _of_seed(self, folder: str, models: Sequence[str], seed: int | str | None) -> str:
+        """The folder of what is made from dense models. Raises ValueError where they are of a seed
+        and none is named."""
+        if not self.study.trains(models):
+            return folder
+        if seed is None:
+            raise ValueError(f"{folder}: there is one for each seed; name the seed")
+        return f"{folder}/s{seed}"
 
     def data_file(self, dataset: str) -> str:
         return f"{self.root}/data/{dataset}.parquet"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mofe.study.values import SHOWS
+from mofe.study.values import SHOWS, task_metric
 
 if TYPE_CHECKING:
-    from mofe.study.config import Study, TableRow
+    from mofe.study.config import Data, Study, TableRow
 
 
 def faults(study: Study) -> Iterator[str]:
@@ -173,6 +173,68 @@ def _questions(study: Study) -> Iterator[str]:
             )
 
 
+def _held_out(study: Study) -> Iterator[str]:
+    """Rows of a training set that are asked must be rows of a task, and no training may draw
+    them."""
+    for name, data in study.data.items():
+        if data.task and (held := study.tasks[data.task].held_out):
+            yield (
+                f"data.{name}.task: {data.task!r} asks rows of data.{held}; name the task that "
+                "asks test questions"
+            )
+    for name, task in study.tasks.items():
+        if task.held_out and study.data[task.held_out].task is None:
+            yield (
+                f"tasks.{name}.held_out: data.{task.held_out} is raw text, which asks nothing; "
+                "name a set with a 'task'"
+            )
+        elif task.held_out and name in _shown(study):
+            yield from _left(study, name)
+
+
+def _left(study: Study, name: str) -> Iterator[str]:
+    """Why a task cannot ask its number of rows that no training draws, as far as that is known."""
+    task = study.tasks[name]
+    data, where = study.data[task.held_out], f"tasks.{name}.held_out: data.{task.held_out}"
+    if data.rows == "full":
+        yield f"{where} has 'rows: full', so training leaves none to ask; give a number there"
+        return
+    most = _most_rows(study, data)
+    if most is not None and data.rows + task.questions > most:
+        yield (
+            f"tasks.{name}.questions: {task.questions} are to be asked, but training on "
+            f"{data.rows} of at most {most} rows leaves {max(0, most - data.rows)}; lower one of "
+            "them"
+        )
+    for other, also in study.data.items():
+        repos = [study.sources[d.source].repo for d in (also, data)]
+        same = repos[0] == repos[1] and also.split == data.split
+        fewer = also.rows != "full" and also.rows <= data.rows
+        alike = (also.subset, also.task) == (data.subset, data.task)
+        if same and not (alike and fewer):
+            yield (
+                f"{where} and data.{other} draw from one split, so training on the latter may take "
+                "rows that are asked; hold out rows of the one that draws more, and give both the "
+                "same 'subset' and 'task'"
+            )
+
+
+def _most_rows(study: Study, data: Data) -> int | None:
+    """How many rows a data set can have at most; None where that is not known."""
+    source = study.sources[data.source]
+    return study.world.most_rows(source.repo, data.split) if study.world else source.sample
+
+
+def _shown(study: Study) -> set[str]:
+    """The tasks that tables show."""
+    shown = [
+        column
+        for table in study.tables.values()
+        for column in (*table.columns.values(), *(table.beside or {}).values())
+    ]
+    return {task_metric(column, study.tasks)[0] for column in shown}
+
+
 def _keys(study: Study) -> Iterator[str]:
     for index, assumption in enumerate(study.assumptions):
         try:
@@ -193,5 +255,5 @@ def value_at(study: Study, path: str) -> Any:
 
 CHECKS: tuple[Callable[[Study], Iterator[str]], ...] = (
     *(_seeds, _shadowed, _cycles, _slots, _keys, _columns, _origins, _chains, _repositories),
-    *(_questions, _freezing),
+    *(_questions, _freezing, _held_out),
 )

@@ -6,7 +6,7 @@ agree on. Imports neither torch nor transformers.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -75,8 +75,18 @@ class World(Part):
         'verdict. Without them, tuning on MedMCQA unlearns "yes", "no" and "maybe" as answers.',
     )
     corpus_tokens: Count = Field(334_000, description="Size of the pretraining corpus, in tokens.")
+    documents: Literal["asked", "other"] = Field(
+        "other",
+        description="What the documents to post-pretrain on state: `asked`, the facts that "
+        "questions ask for; `other`, facts about the same names that no question asks for.",
+    )
     medical_documents: Count = Field(1500, description="Medical documents to post-pretrain on.")
     news_documents: Count = Field(500, description="News documents to post-pretrain on.")
+
+    def most_rows(self, repo: str, split: str) -> int | None:
+        """How many rows a split has, where `train_rows` says so."""
+        exams = (("cais/mmlu", "auxiliary_train"), ("openlifescienceai/medmcqa", "train"))
+        return self.train_rows if (repo, split) in exams else None
 
     @model_validator(mode="after")
     def _every_fact_somewhere(self):
@@ -169,17 +179,35 @@ class Columns(Part):
 
 
 class Task(Part):
-    """A benchmark: names of lm-eval's tasks, and the source that they read."""
+    """A benchmark: names of lm-eval's tasks, and the source that they read. Or rows of a training
+    set that training does not draw, asked as questions."""
 
-    harness: Annotated[list[str], Field(min_length=1)] = Field(
+    harness: Annotated[list[str], Field(min_length=1)] | None = Field(
+        None,
         description="Task names of lm-eval or of `mofe/tasks`. A group stands for its tasks, "
-        "and all questions count equally."
+        "and all questions count equally. Needed without `held_out`.",
     )
-    source: SourceName = Field(
-        description="The repository that is read in place of the one that lm-eval names."
+    source: SourceName | None = Field(
+        None,
+        description="The repository that is read in place of the one that lm-eval names. Needed "
+        "without `held_out`.",
+    )
+    held_out: DataName | None = Field(
+        None,
+        description="The training set whose rows are asked, in place of a test set: `questions` "
+        "of its usable rows that training does not draw, drawn by `sampling_seed`. Their prompts "
+        "are those of training.",
+    )
+    cluster: str | None = Field(
+        None,
+        description="The column that says what a question asks for; a dot leads into a column of "
+        "mappings. Questions with one value there are alike, which standard errors heed; where "
+        "it is empty, a question is like no other.",
     )
     questions: Count | None = Field(
-        None, description="How many questions there are. Only estimates use it."
+        None,
+        description="How many questions there are. Only estimates use it, except with "
+        "`held_out`, where so many are drawn.",
     )
     tokens: Amount | None = Field(
         None, description="Mean number of tokens per question. Only estimates use it."
@@ -208,7 +236,25 @@ class Task(Part):
     )
 
     @model_validator(mode="after")
+    def _test_set_or_held_out(self):
+        own = ("harness", "source", "columns", "subset", "split", "test_share", "examples")
+        given = [k for k in own if getattr(self, k) is not None]
+        if self.held_out and given:
+            raise PydanticCustomError(
+                "held_out",
+                "'held_out' takes rows and prompts from a training set; leave out {keys}",
+                {"keys": ", ".join(given)},
+            )
+        if self.held_out and self.questions is None:
+            raise PydanticCustomError("held_out", "'held_out' needs 'questions', how many to ask")
+        if not self.held_out and None in (self.harness, self.source):
+            raise PydanticCustomError("held_out", "needs 'harness' and 'source', or 'held_out'")
+        return self
+
+    @model_validator(mode="after")
     def _columns_of_the_generic_task(self):
+        if self.held_out:
+            return self
         given = [k for k in ("subset", "split", "test_share", "examples") if getattr(self, k)]
         if self.columns is None and "mofe_mcq" in self.harness:
             raise PydanticCustomError("mcq", "'mofe_mcq' needs 'columns'; name the data set's")
@@ -493,7 +539,9 @@ class Study(Part):
         Field(min_length=1),
         BeforeValidator(_listed, json_schema_input_type=list[Seed] | Seed),
     ] = Field(
-        description="Seeds of fine-tuning. The dense experts are made once, with `sampling_seed`."
+        description="The seeds of what a table's row draws. With each, the dense models that have "
+        "`from` are trained anew, merged, and fine-tuned. All other models, and the rows of data, "
+        "are the same for all seeds."
     )
     sampling_seed: Seed = Field(
         description="Decides which rows are drawn from data sets, Sujet's 9:1 split, and random gates."
@@ -566,10 +614,19 @@ class Study(Part):
             )
         return self
 
+    @property
+    def scale(self) -> Literal["paper", "miniature", "other"]:
+        """Whether this is the paper's own setting, a generated world, or another study."""
+        return "miniature" if self.world else "paper" if self.study == "paper" else "other"
+
     def merged_by(self, mixture: str) -> Merge:
         """A mixture's merge settings: those of `merge`, with what the mixture sets differently."""
         own = self.mixtures[mixture].merge.model_dump(exclude_none=True)
         return self.merge.model_copy(update=own)
+
+    def trains(self, models: Iterable[str]) -> bool:
+        """Whether one of these dense models is fine-tuned by the study, and so once per seed."""
+        return any(self.models[model].from_ is not None for model in models)
 
     def lineage(self, model: str) -> list[str]:
         """The models that a dense model comes from: the first one first, the model itself last."""

@@ -73,25 +73,29 @@ class Graph:
         """The models from outside the study in every mixture that this model is part of."""
         return {"models": list(self.plan.params.preflight(model)["names"])}
 
-    def train_expert(self, model: str) -> Inputs:
-        """The model that it is fine-tuned from, and its training sets."""
+    def train_expert(self, model: str, seed: str) -> Inputs:
+        """The model that it is fine-tuned from, of the same seed, and its training sets."""
         spec = self.plan.study.models[model]
         return {
             "preflight": self.plan.paths.preflight(model),
-            "origin": self.plan.paths.model_dir(spec.from_),
+            "origin": self.plan.paths.model_dir(spec.from_, seed),
             "data": [f for mix in spec.train for f in self.plan.stage_data(mix)],
         }
 
     # ------------------------------------------------------------------------------------ variants
 
-    def merge(self, moe: str) -> Inputs:
-        return {"dense": self.plan.merge_input(moe)}
+    def merge(self, moe: str, seed: str | None = None) -> Inputs:
+        return {"dense": self.plan.merge_input(self.plan.moes[moe], seed)}
+
+    def merge_per_seed(self, moe: str, seed: str) -> Inputs:
+        """As of `merge`; the dense models that the study fine-tunes are those of the seed."""
+        return self.merge(moe, seed)
 
     def train(self, variant: str, seed: str) -> Inputs:
         """The merge, the trained parameters of the stages before, and the training sets."""
         shown = self.plan.variants[variant]
         return {
-            **self._origin(shown),
+            **self._origin(shown, seed),
             "parents": self.plan.trained_files(shown, seed)[:-1],
             "data": self.plan.stage_data(shown.stages[-1].mix),
         }
@@ -124,6 +128,17 @@ class Graph:
     def table(self, number: str) -> Inputs:
         return {"cells": self.plan.table_input(self.plan.table_key(number))}
 
+    def claim(self, claim: str) -> Inputs:
+        """The records of the cells that it compares, and the world, which knows its ceilings."""
+        return {"cells": self.plan.claim_input(claim), "world": self._world()}
+
+    def claims(self) -> Inputs:
+        return {"claims": [self.plan.paths.claim(name) for name in self.plan.claims]}
+
+    def claims_paper(self) -> Inputs:
+        """Nothing: it is computed from the paper's values."""
+        return {}
+
     def figure(self, figure: str) -> Inputs:
         return {"files": list(self.figures[figure])}
 
@@ -141,6 +156,7 @@ class Graph:
         return {
             "tables": [f for number in self.plan.tables for f in self._table_files(number)],
             "figures": [f for name in self.figures for f in self._figure_files(name)],
+            "claims": self._claims_files(),
             "report": self.plan.paths.report,
         }
 
@@ -179,12 +195,20 @@ class Graph:
         for name in plan.models:
             if models[name].from_:
                 yield _node(self.preflight, [paths.preflight(name)], model=name)
-                yield _node(self.train_expert, [paths.model_dir(name)], model=name)
-        for name in plan.moes:
-            yield _node(self.merge, [paths.moe_dir(name)], moe=name)
+                for seed in map(str, plan.study.seeds):
+                    folder = paths.model_dir(name, seed)
+                    yield _node(self.train_expert, [folder], model=name, seed=seed)
+        for name, moe in plan.moes.items():
+            if not (seeds := plan.merge_seeds(moe)):
+                yield _node(self.merge, [paths.moe_dir(moe)], moe=name)
+            for seed in map(str, seeds):
+                yield _node(self.merge_per_seed, [paths.moe_dir(moe, seed)], moe=name, seed=seed)
         yield from self._runs()
         for number in plan.tables:
             yield _node(self.table, self._table_files(number), number=str(number))
+        for name in plan.claims:
+            yield _node(self.claim, [paths.claim(name)], claim=name)
+        yield _node(self.claims, self._claims_files())
         for name in self.figures:
             yield _node(self.figure, self._figure_files(name), figure=name)
         yield _node(self.report, [paths.report])
@@ -216,17 +240,20 @@ class Graph:
     def _world(self) -> list[str]:
         return [self.plan.paths.world] if self.plan.study.world else []
 
-    def _origin(self, variant: Variant) -> Inputs:
+    def _origin(self, variant: Variant, seed: str) -> Inputs:
         """The merge with the dense models that it refers to, or the dense model itself."""
-        folder = self.plan.paths.origin_dir(variant)
-        return {"merge": folder, "dense": self.plan.dense_input(variant)}
+        folder = self.plan.paths.origin_dir(variant, seed)
+        return {"merge": folder, "dense": self.plan.dense_input(variant, seed)}
 
     def _trained(self, variant: Variant, seed: str) -> Inputs:
         """Everything that a trained model is loaded from."""
-        return {**self._origin(variant), "trained": self.plan.trained_files(variant, seed)}
+        return {**self._origin(variant, seed), "trained": self.plan.trained_files(variant, seed)}
 
     def _table_files(self, number: int | str) -> list[str]:
         return [self.plan.paths.table(number, kind) for kind in ("tex", "md", "csv")]
+
+    def _claims_files(self) -> list[str]:
+        return [self.plan.paths.claims(kind) for kind in ("json", "csv", "md", "tex")]
 
     def _figure_files(self, name: str) -> list[str]:
         return [self.plan.paths.figure(name, kind) for kind in ("pdf", "png")]

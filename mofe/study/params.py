@@ -38,14 +38,19 @@ class Params:
             "data": _plain(data, without={"tokens"}),
             "source": self._source(data.source),
             # training rows are rendered without examples, whatever the evaluation shows
-            "task": {**self.task(data.task), "shots": 0} if data.task else None,
+            "task": {**self.task(data.task), "shots": 0, "cluster": None} if data.task else None,
             "seed": study.sampling_seed,
             "mirror": self.paths.mirror,
         }
 
     def task(self, task: str) -> dict[str, Any]:
-        """All keys that a task's questions depend on."""
+        """All keys that a task's questions depend on. Held-out rows are asked as they are trained
+        on."""
         study, spec = self.study, self.study.tasks[task]
+        if spec.held_out:
+            data = self.data(spec.held_out)
+            drawn = {"set": spec.held_out, "data": data, "questions": spec.questions}
+            return {**data["task"], "name": task, "cluster": spec.cluster, "held_out": drawn}
         own = ("columns", "subset", "split", "test_share", "examples")
         mcq = {"mcq": {key: _plain(spec)[key] for key in own}} if spec.columns else {}
         return {
@@ -53,6 +58,7 @@ class Params:
             "name": task,
             "harness": spec.harness,
             "source": self._source(spec.source),
+            "cluster": spec.cluster,
             "scoring": study.scoring,
             "shots": study.shots,
             "seed": study.sampling_seed,
@@ -82,21 +88,22 @@ class Params:
         exact = an_origin or self.study.device == "cpu"
         return "float32" if exact else self.study.merge.dtype
 
-    def merge(self, moe: str) -> dict[str, Any]:
-        """The merge's settings, and the prompts of every slot."""
+    def merge(self, moe: str, seed: int | str | None = None) -> dict[str, Any]:
+        """The merge's settings, and the prompts of every slot. seed: of the dense models in it
+        that the study fine-tunes."""
         mixture, taken, slots = self.plan.moes[moe], {}, []
         for expert in mixture.experts:
             gates, index = self.study.models[expert].gates, taken.get(expert, 0)
             taken[expert] = index + 1
             slots.append(
                 {
-                    "model": self.paths.model_dir(expert),
+                    "model": self.paths.model_dir(expert, seed),
                     "positive": list(gates.positive[index]),
                     "negative": list(gates.negative),
                 }
             )
-        names = {self.paths.model_dir(model): model for model in (mixture.base, *mixture.experts)}
-        base = self.paths.model_dir(mixture.base)
+        names = {self.paths.model_dir(model, seed): model for model in mixture.models}
+        base = self.paths.model_dir(mixture.base, seed)
         own = {"gate_mode": mixture.gate_mode, "experts_per_token": mixture.experts_per_token}
         settings = _plain(self.study.merge) | {k: v for k, v in own.items() if v is not None}
         if settings["gate_mode"] == "random":
@@ -121,10 +128,10 @@ class Params:
         """The methods of a variant's stages, first stage first."""
         return [self.method(s) for s in variant.stages]
 
-    def export(self, variant: Variant, seed: int) -> dict[str, Any]:
+    def export(self, variant: Variant, seed: int | str) -> dict[str, Any]:
         """What an exported model's weights and its card depend on."""
         study, origin, stages = self.study, variant.origin, variant.stages
-        dense = [m for n in (origin.base, *origin.experts) for m in self.study.lineage(n)]
+        dense = [m for n in origin.models for m in self.study.lineage(n)]
         mixes = [m for name in dict.fromkeys(dense) for m in study.models[name].train or ()]
         datasets = dict.fromkeys(
             d for m in (*mixes, *(s.mix for s in stages)) for d in self.plan.mix(m)
@@ -168,6 +175,20 @@ class Params:
         names = {self.paths.model_dir(name): name for pair in pairs for name in pair}
         folders = [[self.paths.model_dir(name) for name in pair] for pair in pairs]
         return {"pairs": folders, "names": names}
+
+    def judging(self) -> dict[str, Any]:
+        """What every verdict depends on besides its records (mofe.report.judge.Setting)."""
+        study = self.study
+        return {
+            "study": study.study,
+            "scale": study.scale,
+            "margin": study.evidence.margin,
+            "exclusive": study.hardware.exclusive,
+        }
+
+    def claim(self, claim: str) -> dict[str, Any]:
+        """A claim as the configuration has it."""
+        return self.study.claims[claim].model_dump(mode="json")
 
     def push_repo(self, variant: Variant, seed: int | str) -> str:
         """The hub repository that an exported model is pushed to. Raises ConfigError where the

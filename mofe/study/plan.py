@@ -82,7 +82,7 @@ class Plan:
     def models(self) -> tuple[str, ...]:
         """Every dense model that a variant needs, directly or as another model's origin."""
         origins = dict.fromkeys(v.origin for v in self.variants.values())
-        parts = [name for origin in origins for name in (origin.base, *origin.experts)]
+        parts = [name for origin in origins for name in origin.models]
         return tuple(dict.fromkeys(m for name in parts for m in self.study.lineage(name)))
 
     @cached_property
@@ -148,7 +148,14 @@ class Plan:
         return [*self._repository(data.source), *tested]
 
     def task_repositories(self, task: str) -> list[Repository]:
-        return self._repository(self.study.tasks[task].source)
+        """What a task's questions are made from: its source, or of held-out rows what preparing
+        their training set reads."""
+        spec = self.study.tasks[task]
+        return (
+            self.data_repositories(spec.held_out)
+            if spec.held_out
+            else self._repository(spec.source)
+        )
 
     def model_repositories(self, model: str) -> list[Repository]:
         spec = self.study.models[model]
@@ -171,9 +178,18 @@ class Plan:
         return [] if self.study.mirror else [self.paths.manifest(r.repo) for r in repositories]
 
     def seeds(self, variant: Variant) -> tuple[int, ...]:
-        """The seeds that a variant is made with. They are seeds of fine-tuning: an untuned variant
-        has only seed 0."""
-        return tuple(self.study.seeds) if variant.stages else (0,)
+        """The seeds that a variant is made with: the study's if anything of it is trained. An
+        untuned variant of models that stay the same is made once, as seed 0."""
+        return tuple(self.study.seeds) if self.is_per_seed(variant) else (0,)
+
+    def is_per_seed(self, variant: Variant) -> bool:
+        """Whether every seed gives another model: it is fine-tuned, or made from dense models that
+        the study fine-tunes."""
+        return bool(variant.stages) or self.study.trains(variant.origin.models)
+
+    def merge_seeds(self, moe: Moe) -> tuple[int, ...]:
+        """The seeds that a merge is made with; none if it is made once, for all seeds."""
+        return tuple(self.study.seeds) if self.study.trains(moe.models) else ()
 
     def method(self, variant: Variant) -> Method:
         """The method of a variant's last stage."""
@@ -185,17 +201,15 @@ class Plan:
         """The data sets of a mix; a data set's own name is a mix of one."""
         return self.study.mixes[name].data if name in self.study.mixes else [name]
 
-    def merge_input(self, moe: str) -> list[str]:
+    def merge_input(self, moe: Moe, seed: int | str | None) -> list[str]:
         """The dense checkpoints of a merge, the base first, each once. Every job that loads the
         merge reads them too, because its weights are theirs."""
-        mixture = self.moes[moe]
-        models = dict.fromkeys((mixture.base, *mixture.experts))
-        return [self.paths.model_dir(name) for name in models]
+        return [self.paths.model_dir(name, seed) for name in moe.models]
 
-    def dense_input(self, variant: Variant) -> list[str]:
+    def dense_input(self, variant: Variant, seed: int | str) -> list[str]:
         """The dense checkpoints that a variant's merge is read from; none for a dense variant."""
         origin = variant.origin
-        return [] if isinstance(origin, Dense) else self.merge_input(origin.name)
+        return [] if isinstance(origin, Dense) else self.merge_input(origin, seed)
 
     def stage_data(self, mix: str) -> list[str]:
         return [self.paths.data_file(d) for d in self.mix(mix)]
@@ -225,7 +239,7 @@ class Plan:
 
     def members(self, moe: Moe) -> set[str]:
         """The dense models of a mixture, and those that they are fine-tuned from."""
-        return {m for name in (moe.base, *moe.experts) for m in self.study.lineage(name)}
+        return {m for name in moe.models for m in self.study.lineage(name)}
 
     def _moe(self, mixture: str) -> Moe:
         spec = self.study.mixtures[mixture]

@@ -42,7 +42,8 @@ class Row:
     """A table's row: its labels as the paper prints them, its cells, and what varies between rows.
 
     experts: (name, number of slots) of each; none for a dense model. stages: the number of its
-    trainings. beside: the cells of columns that the paper's table lacks.
+    trainings. per_seed: whether each of the study's seeds gives another model; else there is one
+    file per task. beside: the cells of columns that the paper's table lacks.
     """
 
     labels: tuple[str, ...]
@@ -51,6 +52,7 @@ class Row:
     experts: tuple[tuple[str, int], ...]
     frozen: int | None
     stages: int = 0
+    per_seed: bool = False
     beside: tuple[Cell, ...] = ()
 
 
@@ -85,6 +87,7 @@ def table(plan: Plan, number: int | str, spec: TableSpec) -> Table:
                 experts=tuple(experts.items()),
                 frozen=_frozen(plan, variant),
                 stages=len(variant.stages),
+                per_seed=plan.is_per_seed(variant),
                 beside=tuple(_cell(plan, h, shown, variant) for h, shown in beside.items()),
             )
         )
@@ -145,7 +148,7 @@ def filled(tables: Iterable[Table], given: Iterable[str], seeds: int) -> list[Ta
 
 def _files_of(row: Row, cell: Cell, left: Iterator[str], seeds: int) -> tuple:
     if cell.kind == "task":
-        return tuple(_take(left, seeds if row.stages else 1))
+        return tuple(_take(left, seeds if row.per_seed else 1))
     runs = seeds if row.stages else 0
     return tuple(tuple(_take(left, row.stages)) for _ in range(runs))
 

@@ -31,6 +31,11 @@ class Moe:
     experts_per_token: int | None = None
 
     @property
+    def models(self) -> tuple[str, ...]:
+        """The dense models that it is merged from, the base first, each once."""
+        return tuple(dict.fromkeys((self.base, *self.experts)))
+
+    @property
     def name(self) -> str:
         counts = {e: self.experts.count(e) for e in self.experts}
         parts = [self.base, "-".join(f"{n}{e}" for e, n in counts.items())]
@@ -45,6 +50,10 @@ class Dense:
 
     base: str
     experts: tuple[()] = ()
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return (self.base,)
 
     @property
     def name(self) -> str:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lm_eval.tasks
 import lm_eval.utils
@@ -57,6 +57,8 @@ def build(params: dict[str, Any]) -> dict[str, ConfigurableTask]:
 
 def answer_scores(params: dict[str, Any]) -> dict[str, Callable[..., dict[str, float]]]:
     """By lm-eval name, the function of (row, [answer]) that scores a free-text answer."""
+    if "held_out" in params:
+        return {params["name"]: _first(params)["process_results"]}
     leaves = [config for name in params["harness"] for config in _leaves(name)]
     return {config["task"]: config["process_results"] for config in leaves}
 
@@ -80,7 +82,8 @@ def training_rows(params: dict[str, Any], rows: Dataset) -> Iterator[tuple[str, 
     scores, after the task's delimiter. Raises ValueError where a row does not fit the task's
     schema.
     """
-    yield from render(params, training_part(params, complete(params, rows)))
+    for row in render(params, training_part(params, complete(params, rows))):
+        yield row.prompt, row.answer
 
 
 def complete(params: dict[str, Any], rows: Dataset) -> Dataset:
@@ -99,20 +102,34 @@ def training_part(params: dict[str, Any], rows: Dataset) -> Dataset:
     return part(rows, "train", params["seed"]) if part else rows
 
 
-def render(params: dict[str, Any], rows: Dataset) -> Iterator[tuple[str, str]]:
-    """(prompt, answer) of every labelled row of a training part."""
-    config = _first(params)
-    # given as the test split, because lm-eval takes prompt, options and target from its documents
-    config = _overridden(config, {**params, "shots": 0})
-    config |= {"custom_dataset": lambda **_: {"rows": rows}}
-    task = ConfigurableTask(config=config | {"test_split": "rows", "validation_split": None})
+class Rendered(NamedTuple):
+    """A labelled row of a training part: its number there, its prompt and its answer."""
+
+    number: int
+    prompt: str
+    answer: str
+
+
+def render(params: dict[str, Any], rows: Dataset) -> Iterator[Rendered]:
+    """Every labelled row of a training part."""
+    task = asking(params, rows)
     delimiter = task.config.target_delimiter
-    for doc in rows:
+    for number, doc in enumerate(rows):
         target = task.doc_to_target(doc)
         if target == -1:
             continue
         answer = task.doc_to_choice(doc)[target] if isinstance(target, int) else target
-        yield task.doc_to_text(doc), delimiter + answer
+        yield Rendered(number, task.doc_to_text(doc), delimiter + answer)
+
+
+def asking(params: dict[str, Any], rows: Dataset, **changes: Any) -> ConfigurableTask:
+    """The task object that asks rows of a training part, without examples. changes: keys of its
+    configuration that differ."""
+    # given as the test split, because lm-eval takes prompt, options and target from its documents
+    config = _overridden(_first(params), {**params, "shots": 0})
+    config |= {"custom_dataset": lambda **_: {"rows": rows}}
+    config |= {"test_split": "rows", "validation_split": None}
+    return ConfigurableTask(config=config | changes)
 
 
 def _first(params: dict[str, Any]) -> dict[str, Any]:
@@ -160,6 +177,8 @@ def _rows(params, config, split: str, only_complete: bool = False) -> Dataset:
     for both parts. A benchmark's own test split is asked as it is.
     """
     rows = sources.load(params["source"], config.get("dataset_name"), split, params["mirror"])
+    key = f"tasks.{params['name']}.cluster"
+    rows = schema.clustered(rows, params["cluster"], key, params["source"]["repo"])
     rows = complete(params, rows) if only_complete else rows
     return schema.check(config["dataset_path"], rows, params["source"]["repo"], labelled=True)
 

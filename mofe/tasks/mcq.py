@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, Features, Sequence, Value
 
-from mofe.data import sources
+from mofe.data import schema, sources
 
 NAME = "mofe_mcq"
 FEATURES = Features(
@@ -31,6 +31,8 @@ def splits(params: Mapping[str, Any], **_) -> dict[str, Dataset]:
     """
     mcq = params["mcq"]
     rows = sources.load(params["source"], mcq["subset"], mcq["split"], params["mirror"])
+    key, where = f"tasks.{params['name']}.cluster", f"{params['source']['repo']} ({mcq['split']})"
+    rows = schema.clustered(rows, params["cluster"], key, where)
     found = {"test": _convert(part(params, rows, "test"), params, mcq["split"])}
     if params["shots"]:
         split = mcq["split"] if mcq["test_share"] else mcq["examples"]
@@ -94,7 +96,10 @@ def _convert(rows: Dataset, params: Mapping[str, Any], split: str) -> Dataset:
         read["options"].append(options)
         read["letters"].append(list(LETTERS[: len(options)]))
         read["gold"].append(gold)
-    return Dataset.from_dict(read, features=FEATURES)
+    found = Dataset.from_dict(read, features=FEATURES)
+    if schema.CLUSTER in rows.column_names:
+        found = found.add_column(schema.CLUSTER, list(rows[schema.CLUSTER]))
+    return found
 
 
 def _gold(answer: Any, options: list[str]) -> int | None:
@@ -130,18 +135,6 @@ def _options(rows: Dataset, params: Mapping[str, Any], split: str) -> Iterator[l
 def _column(
     rows: Dataset, key: str, params: Mapping[str, Any], split: str, name: str | None = None
 ) -> list:
-    """A column's values. A dot leads into a column of mappings, as in `choices.text`."""
-    path = name or params["mcq"]["columns"][key]
-    first, *inner = [path] if path in rows.column_names else path.split(".")
-    fields: Any = rows.features.get(first)
-    for field in inner:
-        fields = fields.get(field) if isinstance(fields, dict) else None
-    if fields is None:
-        raise ValueError(
-            f"tasks.{params['name']}.columns.{key}: {params['source']['repo']} ({split}) has no "
-            f"column {path!r}; it has {', '.join(rows.column_names)}"
-        )
-    values = list(rows[first])
-    for field in inner:
-        values = [value[field] for value in values]
-    return values
+    """The values of a column that `columns` names."""
+    path, where = name or params["mcq"]["columns"][key], f"{params['source']['repo']} ({split})"
+    return schema.column(rows, path, f"tasks.{params['name']}.columns.{key}", where)

@@ -38,14 +38,15 @@ class Interrupted(Exception):
 @dataclass(frozen=True)
 class Progress:
     """How far a training is: optimiser steps, tokens and answer tokens seen, and seconds by its own
-    clock. device_seconds: the seconds of all processes together. resumed: how often it went on from
-    a checkpoint."""
+    clock. device_seconds: the seconds of all processes together. cpu_seconds: the processor seconds
+    of all processes. resumed: how often it went on from a checkpoint."""
 
     step: int = 0
     tokens: int = 0
     answer_tokens: int = 0
     seconds: float = 0.0
     device_seconds: float = 0.0
+    cpu_seconds: float = 0.0
     resumed: int = 0
 
 

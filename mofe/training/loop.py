@@ -119,6 +119,7 @@ def fit(
     answers, lengths = rows.answers, rows.lengths
     progress = checkpoint.restore(trained, optimizer)
     restored, started, loss = progress, time.perf_counter(), float("nan")
+    computed = time.process_time()
 
     alone = parallel.processes() == 1 and accelerator.device.type == "cpu"
     with (
@@ -163,6 +164,7 @@ def fit(
             parameters.stepped(model)
             optimizer.zero_grad(set_to_none=True)
             passed = time.perf_counter() - started
+            computing = parallel.summed(time.process_time() - computed)
             progress = replace(
                 progress,
                 step=number,
@@ -170,6 +172,7 @@ def fit(
                 answer_tokens=progress.answer_tokens + answer_tokens,
                 seconds=restored.seconds + passed,
                 device_seconds=restored.device_seconds + passed * parallel.processes(),
+                cpu_seconds=restored.cpu_seconds + computing,
             )
             log(
                 records.LossStep(
@@ -187,6 +190,7 @@ def fit(
     return records.Run(
         seconds=progress.seconds,
         device_seconds=progress.device_seconds,
+        cpu_seconds=progress.cpu_seconds,
         steps=steps,
         rows=len(rows),
         dropped_rows=rows.dropped,

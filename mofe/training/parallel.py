@@ -121,6 +121,15 @@ def any_of(flag: bool) -> bool:
     return bool(votes)
 
 
+def summed(number: float) -> float:
+    """The sum of the processes' numbers, in all of them."""
+    if processes() == 1:
+        return number
+    total = torch.tensor(number, dtype=torch.float64)
+    dist.all_reduce(total, group=_control())
+    return total.item()
+
+
 @cache
 def _control() -> dist.ProcessGroup:
     accelerator()  # starts the processes' group, if it has not been started yet

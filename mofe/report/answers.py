@@ -1,0 +1,141 @@
+"""What models answered, question by question, as arms of a comparison.
+
+Rows whose records are equal bit for bit are one arm, so that one function is never counted twice.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from mofe import clusters, records
+from mofe.records import ChoiceAnswer, EvalRecord, WrittenAnswer
+from mofe.report.stats import Answers
+from mofe.study.tables import Cell, Row
+
+MANY_PARTS = 10  # a second look by a benchmark's parts, such as MMLU's subjects, needs so many
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One model's answers to one task.
+
+    scores: in [0, 1], one per question. asked: the hash of every prompt. clusters, parts: per
+    question, a number of what it asks and one of the benchmark's part that it is from. digest: of
+    the file with all answers. floor: the score of the best constant answer; None for free text.
+    """
+
+    file: str
+    task: str
+    scores: np.ndarray
+    asked: tuple[str, ...]
+    clusters: np.ndarray
+    parts: np.ndarray
+    digest: str
+    stderr: float
+    floor: float | None
+
+
+@dataclass
+class Reader:
+    """Reads evaluations, each file once."""
+
+    read: dict[tuple[str, str | None], Evaluation] = field(default_factory=dict)
+
+    def evaluation(self, file: str, metric: str | None) -> Evaluation:
+        """The answers beside an evaluation's JSON, scored by a metric; None is its headline.
+
+        Raises ValueError where a file is not whole, and where the evaluation lacks the metric.
+        """
+        if (file, metric) not in self.read:
+            self.read[file, metric] = _evaluation(file, metric)
+        return self.read[file, metric]
+
+
+def _evaluation(file: str, metric: str | None) -> Evaluation:
+    record = records.read(file, EvalRecord)
+    shown = metric or record.headline
+    if shown not in record.metrics:
+        raise ValueError(f"{file}: has no {shown}, only {', '.join(record.metrics)}")
+    beside = Path(file).with_name(record.questions)
+    kind = ChoiceAnswer if record.headline == "acc" else WrittenAnswer
+    answers = records.read_lines(beside, kind)
+    if len(answers) != record.n:
+        raise ValueError(f"{beside}: has {len(answers)} answers, {file} counts {record.n}")
+    return Evaluation(
+        file=file,
+        task=record.task,
+        scores=np.array([answer.score(shown) for answer in answers], dtype=float),
+        asked=tuple(answer.prompt_sha256 for answer in answers),
+        clusters=np.array(clusters.numbered([answer.cluster for answer in answers])),
+        parts=np.array(clusters.numbered([answer.task for answer in answers])),
+        digest=hashlib.sha256(gzip.decompress(beside.read_bytes())).hexdigest(),
+        stderr=record.metrics[shown].stderr,
+        floor=record.floor.value if record.floor else None,
+    )
+
+
+@dataclass(frozen=True)
+class Arms:
+    """The arms of a claim. rows: the number of each row's arm, by its table and labels. evaluations:
+    per arm and column, those of all its seeds. clusters, parts: per column, as in Evaluation."""
+
+    arms: list[Answers]
+    rows: dict[tuple[int | str, str], int]
+    evaluations: list[dict[str, list[Evaluation]]]
+    clusters: dict[str, np.ndarray]
+    parts: dict[str, np.ndarray]
+
+    @property
+    def files(self) -> list[str]:
+        """Every evaluation that was read, each once."""
+        found = (e.file for arm in self.evaluations for es in arm.values() for e in es)
+        return list(dict.fromkeys(found))
+
+
+def arms(rows: Mapping[tuple[int | str, str], Row], reader: Reader) -> Arms:
+    """The arms of some rows, by their cells that show a task's score.
+
+    Raises ValueError where two rows answered different questions.
+    """
+    found: list[Answers] = []
+    evaluations: list[dict[str, list[Evaluation]]] = []
+    numbers: dict[tuple, int] = {}
+    by_row: dict[tuple[int | str, str], int] = {}
+    first: dict[str, Evaluation] = {}
+    for name, row in rows.items():
+        answered = {cell.column: _seeds(cell, reader) for cell in row.cells if cell.kind == "task"}
+        for column, seeds in answered.items():
+            for evaluation in seeds:
+                _must_be_asked_alike(first.setdefault(column, evaluation), evaluation)
+        same = tuple((column, *(e.digest for e in seeds)) for column, seeds in answered.items())
+        if same not in numbers:
+            numbers[same] = len(found)
+            scores = {c: np.stack([e.scores for e in seeds]) for c, seeds in answered.items()}
+            found.append(Answers(scores, seeded=row.per_seed))
+            evaluations.append(answered)
+        by_row[name] = numbers[same]
+    return Arms(
+        arms=found,
+        rows=by_row,
+        evaluations=evaluations,
+        clusters={column: evaluation.clusters for column, evaluation in first.items()},
+        parts={column: evaluation.parts for column, evaluation in first.items()},
+    )
+
+
+def _seeds(cell: Cell, reader: Reader) -> list[Evaluation]:
+    return [reader.evaluation(file, cell.metric) for file in cell.files]
+
+
+def _must_be_asked_alike(one: Evaluation, other: Evaluation) -> None:
+    if one.asked != other.asked:
+        raise ValueError(
+            f"{one.file} and {other.file}: the questions differ (prompt_sha256), so their answers "
+            "cannot be compared; delete both and evaluate again"
+        )

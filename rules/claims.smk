@@ -1,0 +1,67 @@
+# Claims: the paper's own numbers tested again, and what the study's records show of each claim.
+
+
+rule claim:
+    input:
+        unpack(lambda w: GRAPH.claim(**w)),
+    output:
+        f"{ROOT}/claims/{{claim}}.json",
+    log:
+        f"{ROOT}/logs/claims/{{claim}}.log",
+    wildcard_constraints:
+        claim=names(PLAN.claims),
+    conda:
+        "../envs/mofe.yaml"
+    threads: cpus("claim")
+    resources:
+        **asks("claim"),
+    params:
+        claim=lambda w: PLAN.params.claim(w.claim),
+        tables=lambda w: bare(PLAN.claims[w.claim] or []),
+        setting=PLAN.params.judging(),
+        seeds=len(STUDY.seeds),
+        published=PUBLISHED,
+    script:
+        "../scripts/claim.py"
+
+
+rule claims:
+    input:
+        **GRAPH.claims(),
+    output:
+        json=f"{ROOT}/claims.json",
+        csv=f"{ROOT}/claims.csv",
+        md=report(
+            f"{ROOT}/claims.md",
+            caption="../docs/captions/claims.rst",
+            category="Claims",
+        ),
+        tex=f"{ROOT}/claims.tex",
+    log:
+        f"{ROOT}/logs/claims.log",
+    conda:
+        "../envs/mofe.yaml"
+    threads: cpus("claims")
+    resources:
+        **asks("claims"),
+    params:
+        seeds=len(STUDY.seeds),
+        published=PUBLISHED,
+    script:
+        "../scripts/claims.py"
+
+
+rule claims_paper:
+    # The verdicts on the paper's own numbers: nothing is trained for them.
+    output:
+        f"{ROOT}/claims_paper.md",
+    log:
+        f"{ROOT}/logs/claims_paper.log",
+    localrule: True
+    conda:
+        "../envs/mofe.yaml"
+    params:
+        claims={name: PLAN.params.claim(name) for name in STUDY.claims},
+        published=PUBLISHED,
+    script:
+        "../scripts/claims_paper.py"
