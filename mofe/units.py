@@ -92,12 +92,3 @@ def parameters(count: float) -> str:
 def _two_digits(number: float) -> str:
     """At least two digits, and never an exponent: "0.43", "9.5", "63", "1,204"."""
     return f"{number:,.0f}" if number >= 9.95 else f"{number:.2g}"
-
-
-# --- differences ------------------------------------------------------------------------------
-
-
-def signed(number: float, decimals: int = 1) -> str:
-    """A number with its sign, and a minus that is as wide as the plus: "+1.5", "0.0"."""
-    text = f"{number:+.{decimals}f}".replace("-", MINUS)
-    return text[1:] if float(f"{number:.{decimals}f}") == 0 else text

@@ -13,24 +13,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from mofe import paper
+from mofe.paper import BENCHMARKS
 from mofe.records import ClaimsRecord, Comparison, LeastEffect
-from mofe.report import drawing
+from mofe.report import drawing, noise
 from mofe.report.views.claims import in_points, scaled, study_verdict
 
 PRINTED, OURS, BAND = "#8a4b08", "#0b5394", "#eadfce"
-
-# The methods that freeze the experts: their small, medium and large mixtures are one function.
-EQUAL = ("MoFE", "LoRA", "QLoRA", "DoRA")
-# Headings of the paper's columns that show the task of another heading.
-_SAME = {"Medicine": "MedMCQA"}
 
 _ROW = 0.22  # inches per row
 
 
 def task(heading: str) -> str:
-    """A column's task, as the heading of Tables 1 and 2 where it has one."""
-    return _SAME.get(heading, heading)
+    """The benchmark that a column shows; its heading, where the paper has none such."""
+    known = BENCHMARKS.get(heading)
+    return known.name if known else heading
 
 
 # --- the forest -------------------------------------------------------------------------------
@@ -99,20 +95,22 @@ def _short(text: str, most: int = 68) -> str:
 
 
 def equal_functions(found: ClaimsRecord) -> Figure:
-    """A panel per task of Tables 1 and 2. Raises ValueError where no claim has a printed score."""
-    runs = equal_runs()
+    """A panel per task of which the paper has runs of one function."""
+    methods = noise.METHODS
+    runs = {name: noise.runs(name) for name in found.noise if task(name) == name}
+    if not runs:
+        raise ValueError("noise: no task has runs of one function")
     claimed = {name: _claimed(found, name) for name in runs}
-    lines = max(len(EQUAL) + len(rows) for rows in claimed.values())
+    lines = max(len(methods) + len(rows) for rows in claimed.values())
     figure = Figure(figsize=(4.1 * len(runs), 1.5 + 0.24 * lines), layout="constrained")
-    for number, (name, methods) in enumerate(runs.items(), start=1):
+    for number, (name, printed) in enumerate(runs.items(), start=1):
         axis = figure.add_subplot(1, len(runs), number)
-        for at, scores in enumerate(methods.values()):
+        for at, scores in enumerate(printed):
             differences = [100 * abs(a - b) for a, b in itertools.combinations(scores, 2)]
             _dots(axis, differences, at, "#555555", "s")
         for at, parts in enumerate(claimed[name].values(), start=len(methods)):
             _dots(axis, [100 * abs(part.difference) for part in parts], at, PRINTED, "o")
-        if name in found.noise:
-            axis.axvspan(0, 100 * found.noise[name], color=BAND, lw=0, zorder=0)
+        axis.axvspan(0, 100 * found.noise[name], color=BAND, lw=0, zorder=0)
         axis.axhline(len(methods) - 0.5, color="#333333", lw=0.8)
         _rows(axis, [*(f"{method}, three sizes" for method in methods), *claimed[name]])
         axis.set_ylim(lines - 0.4, -0.6)
@@ -126,19 +124,6 @@ def equal_functions(found: ClaimsRecord) -> Figure:
     ]
     figure.legend(handles=keys, loc="outside lower center", ncols=3)
     return figure
-
-
-def equal_runs() -> dict[str, dict[str, list[float]]]:
-    """By task and method, the scores that the paper prints for mixtures that are one function."""
-    runs: dict[str, dict[str, dict[str, float]]] = {}
-    for cell in paper.cells().values():
-        size, _, method = cell.label.partition(paper.LABEL_SEPARATOR)
-        if cell.table in (1, 2) and method in EQUAL and "Train" not in cell.column:
-            runs.setdefault(cell.column, {}).setdefault(method, {})[size] = cell.value
-    return {
-        column: {method: list(methods[method].values()) for method in EQUAL}
-        for column, methods in runs.items()
-    }
 
 
 def _claimed(found: ClaimsRecord, name: str) -> dict[str, list[Comparison]]:

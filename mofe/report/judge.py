@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -590,6 +589,7 @@ def correct(claims: Sequence[ClaimRecord], seeds: int) -> ClaimsRecord:
         paper_scale_counts=counted(c.paper_scale for c in ours),
         claims=found,
         least=least_effects(),
+        noise=noise.bands(),
     )
 
 

@@ -9,25 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import get_args
 
-from mofe.records import (
-    ClaimRecord,
-    ClaimsRecord,
-    Comparison,
-    Judgement,
-    PaperScaleVerdict,
-    PrintedVerdict,
-    Scale,
-)
-from mofe.units import signed
+from mofe.records import ClaimRecord, ClaimsRecord, Comparison, Judgement, Scale
+from mofe.report.claims import PAPER_SCALE, PRINTED, points, probability, sentence, shown
+from mofe.units import MINUS
 
 _RATIOS = ("rounding", "log ratio")  # tests whose difference is a ratio
 _STEP = 5  # points of accuracy: the figure's axis ends at multiples of it
 _MOST_TICKS = 8
-
-PRINTED = "The paper's numbers"
-PAPER_SCALE = "Paper scale"
 
 
 # --- words ------------------------------------------------------------------------------------
@@ -50,82 +39,16 @@ def scaled(scale: Scale, study: str) -> Scaled:
     }[scale]
 
 
-_COUNTED = {
-    "beyond its noise": "beyond it",
-    "inside its noise": "inside it",
-    "exact": "exact by definition",
-    "holds": "hold",
-    "contradicted": "are contradicted",
-    "undecided": "are undecided",
-    "not run": "are not run",
-    "direction only": "show a direction only",
-    "no difference above δ": "show no difference above δ",
-}
-
-
-def sentence(claims: ClaimsRecord) -> str:
-    """The page's headline: the counts on the paper's own numbers, and at its scale. A miniature's
-    verdicts are never counted."""
-    printed = _counts(claims.printed_counts, get_args(PrintedVerdict))
-    total = sum(claims.printed_counts.values())
-    words = [f"{count} {'is' if count == 1 else 'are'} {_COUNTED[v]}" for v, count in printed]
-    first = (
-        f"The paper's own numbers, tested against their own run-to-run noise: of its {total} "
-        f"claims, {_listed(words)}."
-    )
-    return f"{first} At paper scale: {_at_scale(claims.paper_scale_counts)}."
-
-
-def _at_scale(counts: Mapping[str, int]) -> str:
-    """In words: what was found at the paper's scale, "not run yet" where nothing was."""
-    asked = {v: n for v, n in counts.items() if v not in ("not run", "exact")}
-    total = sum(counts.values())
-    if not sum(asked.values()):
-        open_ = counts.get("not run", 0)
-        known = counts.get("exact", 0)
-        exact = f"; {known} {'is' if known == 1 else 'are'} exact by definition" if known else ""
-        return f"not run yet ({open_} of {total}{exact})"
-    found = _counts(counts, get_args(PaperScaleVerdict))
-    words = [("are " if v == "exact" else "") + _COUNTED[v] for v, _ in found]
-    return f"of {total}, " + _listed([f"{n} {w}" for (_, n), w in zip(found, words, strict=True)])
-
-
-def _counts(counts: Mapping[str, int], order: Sequence[str]) -> list[tuple[str, int]]:
-    return [(verdict, counts[verdict]) for verdict in order if counts.get(verdict)]
-
-
 def _listed(words: Sequence[str]) -> str:
     """ "a, b and c"."""
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
-def amount(value: float, test: str) -> str:
-    """A difference as people read it: points with a sign, a ratio, or a whole number."""
-    if test == "count":
-        return signed(value, 0)
-    return f"{value:.2f}×" if test in _RATIOS else signed(100 * value)
-
-
-def interval(part: Comparison, low: float | None, high: float | None) -> str:
-    """An interval as text; empty where there is none."""
+def interval(low: float | None, high: float | None) -> str:
+    """An interval in points of accuracy as text; empty where there is none."""
     if low is None or high is None:
         return ""
-    return f"{amount(low, part.test)} to {amount(high, part.test)}"
-
-
-def effect(part: Comparison) -> str:
-    """A difference and its interval: "+1.5 [+0.3 to +7.3]"."""
-    value = amount(part.difference, part.test)
-    if part.low == part.high:
-        return value
-    return f"{value} [{interval(part, part.low, part.high)}]"
-
-
-def p_value(p: float | None) -> str:
-    """A p as text: "0.013", "< 0.001"; empty where there is none."""
-    if p is None:
-        return ""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return f"{points(low)} to {points(high)}"
 
 
 def in_points(part: Comparison) -> bool:
@@ -154,18 +77,22 @@ class Axis:
         step = next(s for s in (5, 10, 20, 25, 50, 100) if width / s <= _MOST_TICKS)
         first = math.ceil(self.low / step) * step
         numbers = range(int(first), int(self.high) + 1, step)
-        return [(self.at(n), signed(n, 0)) for n in numbers]
+        return [(self.at(n), _tick(n)) for n in numbers]
+
+
+def _tick(number: int) -> str:
+    return f"{number:+d}".replace("-", MINUS) if number else "0"
 
 
 def axis(claims: ClaimsRecord) -> Axis:
     """The axis that every interval of the figure fits, and zero."""
-    shown = [
+    parts = [
         part
         for claim in claims.claims
         for part in (_summary(claim.printed), _summary(study_verdict(claim)))
         if part is not None and in_points(part)
     ]
-    ends = [100 * end for part in shown for end in (part.low, part.high)]
+    ends = [100 * end for part in parts for end in (part.low, part.high)]
     low = math.floor(min([*ends, -_STEP]) / _STEP) * _STEP
     high = math.ceil(max([*ends, _STEP]) / _STEP) * _STEP
     return Axis(low, high)
@@ -241,8 +168,8 @@ def study_verdict(claim: ClaimRecord) -> Judgement:
 def row(claim: ClaimRecord, on: Axis, noise: Mapping[str, float], command: str) -> Row:
     """A claim in the figure. noise: by column heading, as a fraction of 1. command: as Row has it."""
     scale = scaled(claim.scale, claim.study)
-    shown = {"printed": claim.printed, "study": study_verdict(claim)}
-    parts = {by: part for by, verdict in shown.items() if (part := _summary(verdict))}
+    verdicts = {"printed": claim.printed, "study": study_verdict(claim)}
+    parts = {by: part for by, verdict in verdicts.items() if (part := _summary(verdict))}
     first = parts.get("printed")
     others = [p for p in parts.values() if not in_points(p)]
     told = {"printed": PRINTED, "study": scale.says[:1].upper() + scale.says[1:]}
@@ -251,10 +178,10 @@ def row(claim: ClaimRecord, on: Axis, noise: Mapping[str, float], command: str) 
         marks=tuple(_mark(by, part, on) for by, part in parts.items() if in_points(part)),
         words=_as_words(others),
         band=_band(noise.get(first.column), on) if first and in_points(first) else None,
-        alt=" ".join(f"{told[by]}: {effect(part)}." for by, part in parts.items())
+        alt=" ".join(f"{told[by]}: {shown(part)}." for by, part in parts.items())
         or "No difference is known.",
         printed=claim.printed.verdict if claim.printed else "",
-        study=shown["study"].verdict,
+        study=verdicts["study"].verdict,
         verdicts=_verdicts(claim, scale),
         command=command,
     )
@@ -262,7 +189,7 @@ def row(claim: ClaimRecord, on: Axis, noise: Mapping[str, float], command: str) 
 
 def _as_words(parts: Sequence[Comparison]) -> str:
     """What stands in the row of a claim on times or counts."""
-    texts = dict.fromkeys(effect(part) for part in parts if part.test != "count")
+    texts = dict.fromkeys(shown(part) for part in parts if part.test != "count")
     return "; ".join(f"time, ratio {text}" for text in texts) or ("counted" if parts else "")
 
 
@@ -303,22 +230,22 @@ def _verdict(column: str, scale: str, judged: Judgement) -> Verdict:
         verdict=judged.verdict,
         reading=judged.reading if judged.parts else "",
         reason=judged.reason or "",
-        effect=effect(judged.summary) if judged.summary else "",
-        p=p_value(judged.p),
-        p_holm=p_value(judged.p_holm),
+        effect=shown(judged.summary) if judged.summary else "",
+        p=probability(judged.p),
+        p_holm=probability(judged.p_holm),
         parts=tuple(map(_part, judged.parts)),
     )
 
 
 def _part(part: Comparison) -> Part:
-    least = "" if part.least is None else amount(part.least, part.test).lstrip("+")
+    least = "" if part.least is None else f"{100 * part.least:.1f}"
     return Part(
         first=part.first,
         second=part.second,
         column=part.column,
-        effect=effect(part),
-        these=interval(part, part.these_low, part.these_high),
-        p=p_value(part.p),
+        effect=shown(part),
+        these=interval(part.these_low, part.these_high),
+        p=probability(part.p),
         seeds=str(part.seeds) if part.seeds else "",
         test=part.test,
         identical=part.identical,
@@ -344,12 +271,12 @@ class Screen:
     seeds: int
 
 
-def _noise(noise: Mapping[str, float]) -> str:
+def _bands(noise: Mapping[str, float]) -> str:
     """In points: "1.9 on MMLU, 5.6 on MedMCQA and Medicine"."""
     columns: dict[str, list[str]] = {}
     for column, band in noise.items():
         columns.setdefault(f"{100 * band:.1f}", []).append(column)
-    return ", ".join(f"{points} on {_listed(names)}" for points, names in columns.items())
+    return ", ".join(f"{size} on {_listed(names)}" for size, names in columns.items())
 
 
 def screen(claims: ClaimsRecord, commands: Mapping[str, str]) -> Screen:
@@ -362,7 +289,7 @@ def screen(claims: ClaimsRecord, commands: Mapping[str, str]) -> Screen:
         axis=on,
         rows=tuple(r for r in rows if r.claim.in_paper),
         ours=tuple(r for r in rows if not r.claim.in_paper),
-        noise=_noise(claims.noise),
+        noise=_bands(claims.noise),
         margin=f"{100 * claims.margin:g}",
         seeds=claims.seeds,
     )

@@ -28,6 +28,7 @@ def spent(
         "steps": sum(run.steps for run in trained.values()),
         "tokens": sum(run.tokens for run in trained.values()),
         "training": duration(sum(run.device_seconds for run in trained.values())),
+        "cpu": duration(sum(run.cpu_seconds for run in trained.values())),
         "source": list(trained),
         "evaluations": len(evaluated),
         "evaluating": duration(sum(run.seconds for run in evaluated.values())),
@@ -44,6 +45,7 @@ def _sums(runs: Mapping[str, TrainRecord]) -> dict[str, Any]:
         "steps": sum(run.steps for run in runs.values()),
         "tokens": tokens,
         "seconds": duration(seconds),
+        "cpu": duration(sum(run.cpu_seconds for run in runs.values())),
         "speed": tokens / seconds if seconds else None,
     }
 
