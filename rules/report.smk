@@ -97,3 +97,23 @@ rule report:
         published=PUBLISHED,
     script:
         "../scripts/report.py"
+
+
+rule archive:
+    # On demand: everything but weights, to be kept and cited.
+    input:
+        **GRAPH.archive(),
+        lock=os.path.relpath(Path(workflow.basedir, "requirements.lock")),
+    output:
+        f"{ROOT}/archive.zip",
+    log:
+        f"{ROOT}/logs/archive.log",
+    localrule: True  # it only copies files
+    conda:
+        "../envs/mofe.yaml"
+    params:
+        config=config,
+        study=STUDY.study,
+        scale=STUDY.scale,
+    script:
+        "../scripts/archive.py"

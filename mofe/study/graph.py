@@ -152,6 +152,28 @@ class Graph:
             "data": [plan.paths.data_counts(dataset) for dataset in plan.datasets],
         }
 
+    def archive(self) -> Inputs:
+        """Everything that a reader needs to check the numbers, without weights: what `all` makes,
+        and the records that it is made from."""
+        plan = self.plan
+        evaluated = [
+            (plan.variants[key], seed, task)
+            for key, tasks_ in plan.tasks.items()
+            for task in tasks_
+            for seed in plan.seeds(plan.variants[key])
+        ]
+        return {
+            **self.all(),
+            "verdicts": [plan.paths.claim(name) for name in plan.claims],
+            "evaluations": [plan.paths.eval_json(*run) for run in evaluated],
+            "answers": [plan.paths.answers(*run) for run in evaluated],
+            "trainings": plan.train_jsons,
+            "losses": [
+                plan.paths.loss_log(v, seed) for v in plan.trained.values() for seed in plan.seeds(v)
+            ],
+            "data": [plan.paths.data_counts(dataset) for dataset in plan.datasets],
+        }
+
     def all(self) -> Inputs:
         return {
             "tables": [f for number in self.plan.tables for f in self._table_files(number)],

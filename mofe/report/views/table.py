@@ -87,6 +87,7 @@ def view(table: Table, unit: frames.Unit) -> dict[str, Any]:
             (shown, [field for column in columns for field in column.rows[at]])
             for at, shown in enumerate(shown_labels(table))
         ],
+        "files": [PAPER, *(file for column in columns for file in column.files)],
         "floors": floors(table),
         "orders": [words for column in _tasks(table) if (words := order(frame, column))],
         "others": others(table),
