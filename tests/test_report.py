@@ -883,7 +883,7 @@ def test_a_column_shows_the_metric_that_it_names(tmp_path):
     frame = frames.tidy(table, "hours").set_index("column")
     assert frame["value"].to_dict() == {"ARC": 0.4, "Norm": 0.6}
     assert frame["stderr"].to_dict() == {"ARC": 0.01, "Norm": 0.02}
-    assert page.others(table) == [
+    assert table_view.others(table) == [
         "ARC: accuracy by log-likelihood per character (acc_norm) is 0.6000.",
         "Norm: accuracy (acc) is 0.4000.",
     ]
