@@ -825,6 +825,11 @@ class ClaimsRecord(Record):
     least: Annotated[tuple[LeastEffect, ...], Field(strict=False)] = Field(
         description="What a study at the paper's scale can find."
     )
+    noise: dict[str, Amount] = Field(
+        default_factory=dict,
+        description="By column heading, the difference that two single runs of the paper exceed "
+        "by chance in 5% of pairs.",
+    )
 
 
 # ---------------------------------------------------------------------------------------- plan

@@ -13,7 +13,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, workflow.basedir)  # the package of this checkout, installed or not
 
 from mofe.estimate.cost import Costs
-from mofe.jobs import checks, downloads, job, resources, warm
+from mofe.jobs import checks, command, downloads, job, resources, warm
 from mofe.study.graph import Graph
 from mofe.study.load import load_study
 from mofe.report import figures

@@ -96,6 +96,8 @@ rule report:
         trainings=RECORDS.spec(PLAN),
         mixes=PLAN.mixes,
         setting=STUDY.setting,
+        device=STUDY.device,
+        command=command.without_target(CONFIG_FILES, workflow.config_settings.config),
         notes=list(STUDY.notes),
         published=PUBLISHED,
     script:
@@ -118,3 +120,23 @@ rule pdf:
         setting=STUDY.setting,
     script:
         "../scripts/document.py"
+
+
+rule archive:
+    # On demand: everything but weights, to be kept and cited.
+    input:
+        **GRAPH.archive(),
+        lock=os.path.relpath(Path(workflow.basedir, "requirements.lock")),
+    output:
+        f"{ROOT}/archive.zip",
+    log:
+        f"{ROOT}/logs/archive.log",
+    localrule: True  # it only copies files
+    conda:
+        "../envs/mofe.yaml"
+    params:
+        config=config,
+        study=STUDY.study,
+        scale=STUDY.scale,
+    script:
+        "../scripts/archive.py"

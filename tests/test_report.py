@@ -14,6 +14,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
+import example_claims
 import matplotlib.image
 import pandas as pd
 import pytest
@@ -27,6 +28,9 @@ from mofe import files, paper, records, templates, units
 from mofe.records import EvalRecord, TrainRecord
 from mofe.report import document, drawing, figures, frames, kinds, noise, page, tables
 from mofe.report.sources import FromTrainings, Trainings
+from mofe.report.views import table as table_view
+from mofe.report.views import training_data
+from mofe.report.views.provenance import provenance
 from mofe.study import tables as study_tables
 from mofe.study.load import read_study
 from mofe.study.plan import Plan
@@ -1136,7 +1140,7 @@ def test_a_column_shows_the_metric_that_it_names(tmp_path):
     frame = frames.tidy(table, PAPERS).set_index("column")
     assert frame["value"].to_dict() == {"ARC": 0.4, "Norm": 0.6}
     assert frame["stderr"].to_dict() == {"ARC": 0.01, "Norm": 0.02}
-    assert page.others(table) == [
+    assert table_view.others(table) == [
         "ARC: accuracy by log-likelihood per character (acc_norm) is 0.6000.",
         "Norm: accuracy (acc) is 0.4000.",
     ]
@@ -1187,6 +1191,11 @@ class Reader(HTMLParser):
         return [text for style, text in self.cells if part in style.split() and text]
 
 
+def put_claims(path) -> Path:
+    records.write(path, example_claims.example("miniature", str(path.parent)))
+    return path
+
+
 def report(folder, tables_, setting, out) -> str:
     drawn = draw(tables_, setting, folder / "figures")
     trainings = sorted(folder.glob("variants/**/train.json"))
@@ -1204,7 +1213,10 @@ def report(folder, tables_, setting, out) -> str:
         mixes={"both": {"data": ["medmcqa", "news"], "trainings": trainings}},
         trainings=trainings,
         evaluations=sorted(folder.glob("evals/**/*.json")),
+        claims=put_claims(folder / "claims.json"),
+        command="snakemake --cores all --",
         setting=setting,
+        device="cpu",
         notes=["What this <study> can show."],
         out=out,
     )
@@ -1249,7 +1261,7 @@ def test_columns_beside_the_papers_are_set_apart(results, html, tmp_path):
     assert "| Not in the paper: Finance answers (F1) |" in md
     own = [line.split(",") for line in csv.splitlines() if "Finance answers (F1)" in line]
     assert len(own) == 6 and all(line[3] == "" and float(line[4]) > 0 for line in own)
-    shown = page.view(table, PAPERS)
+    shown = table_view.view(table, PAPERS)
     column = shown["columns"][-1]
     assert (column.group, column.heading, column.parts) == (
         "Not in the paper",
@@ -1297,7 +1309,7 @@ def test_runs_that_drop_other_rows_are_told_apart(tmp_path):
         put(tmp_path / f"{dropped}.json", train_record(rows=100 - dropped, dropped_rows=dropped))
         for dropped in (3, 9)
     ]
-    told = page.mixed("medmcqa", ["medmcqa"], runs)
+    told = training_data.mixed("medmcqa", ["medmcqa"], runs)
     assert (told["rows"], told["dropped"], told["trainings"]) == ("91 to 97", "3 to 9", 2)
 
 
@@ -1340,7 +1352,7 @@ def test_hostile_labels_stay_text_on_the_page(results):
     shown = (
         templates.environment(Path(), "html")
         .from_string("{{ it.rows[0][0][0] }}")
-        .render(it=page.view(hostile(results[1][6]), PAPERS))
+        .render(it=table_view.view(hostile(results[1][6]), PAPERS))
     )
     assert shown.startswith("&lt;b&gt;50% &amp;")
 
@@ -1352,7 +1364,7 @@ def test_the_page_is_the_same_twice(results, html, tmp_path):
 def test_a_difference_has_its_sign(tmp_path):
     files_ = scores(tmp_path, (0.3, 0.3, 0.3))
     table = one_row(1, ("Small", "MoFE"), cell("task", "MMLU", files_, "mmlu"))
-    ((_, fields),) = page.view(table, PAPERS)["rows"]
+    ((_, fields),) = table_view.view(table, PAPERS)["rows"]
     assert [field.text for field in fields] == ["0.3163", "0.3000", "\u22120.0163"]
 
 
@@ -1366,24 +1378,19 @@ def test_provenance_counts_trainings_and_frozen_experts():
         )
     ]
     scored = EvalRecord(**eval_record(versions=VERSIONS | {"torch": "2.14.0"}))
-    told = page.provenance(runs, [scored])
+    told = provenance({str(at): run for at, run in enumerate(runs)}, {"e": scored})
     assert (told["trainings"], told["evaluations"], told["seeds"]) == (3, 1, ["0", "1"])
     assert (told["frozen"], told["unchanged"]) == (2, 1)
     assert [run["experts"] for run in told["runs"]] == ["unchanged", "changed", "none frozen"]
     assert told["versions"]["torch"] == "2.15.0, 2.14.0"
-    assert [(recipe["recipe"], recipe["trainings"]) for recipe in told["recipes"]] == [
-        ("mofe", 2),
-        ("full", 1),
-    ]
     assert told["hardware"] == ["A processor, 2 cores, no GPU"]
 
 
 def test_provenance_tells_how_trainings_ran():
     alone = {"processes": 1, "sharding": "none", "resumed": 0, "peak_memory_bytes": 5}
     shared = {"processes": 3, "sharding": "fsdp", "resumed": 2, "peak_memory_bytes": 7}
-    told = page.provenance(
-        [TrainRecord(**train_record(**run)) for run in (alone, shared, shared)], []
-    )
+    runs = [TrainRecord(**train_record(**run)) for run in (alone, shared, shared)]
+    told = provenance({str(at): run for at, run in enumerate(runs)}, {})
     assert told["processes"] == ["1 training on 1 process", "2 trainings on 3 processes (fsdp)"]
     assert told["resumed"] == "2 of 3 trainings, 4 times in all"
     assert told["memory"] == 7

@@ -14,17 +14,25 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mofe.report.sources import FromSearches, FromTables, FromTrainings, Searched, Trainings
+from mofe.report.sources import (
+    FromClaims,
+    FromSearches,
+    FromTables,
+    FromTrainings,
+    Searched,
+    Trainings,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
+    from mofe.records import ClaimsRecord
     from mofe.study.plan import Plan
     from mofe.study.setting import Setting
     from mofe.study.tables import Table
 
 
-Source = FromTables | FromTrainings | FromSearches
+Source = FromTables | FromTrainings | FromSearches | FromClaims
 
 
 @dataclass(frozen=True)
@@ -262,3 +270,46 @@ def learning_rates(searches: Sequence[Searched], setting: Setting) -> Drawing:
     ]
     drawing.legend(drawn, keys, [drawing.key("best", mfc="none", mec="#333333", marker="o", ms=11)])
     return drawn
+
+
+@figure(
+    FromClaims(),
+    "Each claim of the paper by its weakest part, or its mean, with the 95% interval: filled circles "
+    "are the paper's own numbers, hollow diamonds this study's. Shaded: the difference that two "
+    "single runs of the paper exceed by chance in 5% of pairs, on that row's task. Claims on times "
+    "and counts are not in points of accuracy and are left out. A study in miniature is no evidence "
+    "about TinyLlama.",
+)
+def claims(found: ClaimsRecord, setting: Setting) -> Drawing:
+    """One row per claim whose weakest part is a score's difference."""
+    from mofe.report import claims_drawing
+
+    return claims_drawing.forest(found)
+
+
+@figure(
+    FromClaims(),
+    "The paper's equal functions beside its claimed differences. Mixtures of identical frozen "
+    "experts are one function at every size, so the paper's Tables 1 and 2 print three runs of each "
+    "of four methods: squares are the differences between those runs. Circles are the differences "
+    "that claims rest on. Shaded: what two single runs exceed by chance in 5% of pairs.",
+)
+def noise(found: ClaimsRecord, setting: Setting) -> Drawing:
+    """One panel per task of Tables 1 and 2: a row for the runs of each method, then one per claim."""
+    from mofe.report import claims_drawing
+
+    return claims_drawing.equal_functions(found)
+
+
+@figure(
+    FromClaims(),
+    "The least difference that 80% of studies at the paper's scale would find, against seeds per "
+    "row, with the paper's run-to-run noise. Solid: about new questions; dashed: about the "
+    "benchmark's own. The dotted line is the limit of any number of seeds on new questions. At the "
+    "right: the differences that the paper's claims rest on.",
+)
+def power(found: ClaimsRecord, setting: Setting) -> Drawing:
+    """One panel per task."""
+    from mofe.report import claims_drawing
+
+    return claims_drawing.least_effects(found)

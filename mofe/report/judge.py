@@ -589,6 +589,7 @@ def correct(claims: Sequence[ClaimRecord], seeds: int) -> ClaimsRecord:
         paper_scale_counts=counted(c.paper_scale for c in ours),
         claims=found,
         least=least_effects(),
+        noise=noise.bands(),
     )
 
 

@@ -51,6 +51,16 @@ def yardstick(heading: str, score: float) -> Yardstick:
     return measured(LENDER).borrowed(_spread(), score)
 
 
+def bands() -> dict[str, float]:
+    """By heading, the difference that two single runs exceed by chance in 5% of pairs; of benchmarks
+    that have runs of one function."""
+    return {
+        heading: measured(benchmark.name).band
+        for heading, benchmark in BENCHMARKS.items()
+        if (TABLE, f"{SIZES[0]} | {METHODS[0]}", benchmark.name) in paper.cells()
+    }
+
+
 def is_untuned(label: str) -> bool:
     """Whether a row of the paper is an untuned model, which has no run-to-run noise."""
     return label.split(paper.LABEL_SEPARATOR)[-1] == "X"
