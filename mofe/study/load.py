@@ -16,7 +16,6 @@ from mofe.study.config import Study
 from mofe.study.faults import sentence
 from mofe.study.values import ConfigError, suggest
 
-
 # the sections whose names other keys may name
 SECTIONS = ("models", "sources", "data", "mixes", "tasks", "recipes", "mixtures", "searches")
 
