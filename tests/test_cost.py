@@ -380,5 +380,5 @@ def test_memory_is_within_15_percent_of_the_measured_peak(tmp_path):
 def test_the_rule_plan_writes_page_and_json(tmp_path):
     done = snakemake("plan", "--cores", "1", *overrides(results=str(tmp_path)))
     assert "GPU-hours on A100-80GB" in done.stderr
-    assert json.loads((tmp_path / "plan.json").read_text())["counted_models"] == 19
+    assert json.loads((tmp_path / "plan.json").read_text())["counted_models"] == 31
     assert (tmp_path / "plan.md").read_text().startswith("# Plan of the study")

@@ -189,10 +189,11 @@ def reduced(tmp_path_factory) -> Reduced:
 
 
 def test_one_command_makes_every_table_figure_and_the_report(reduced):
-    for number in range(1, 8):
+    for number in (*range(1, 8), "C3", "C5"):
         for kind in ("tex", "md", "csv"):
             assert (reduced.results / f"table{number}.{kind}").stat().st_size > 100
-    for figure in ("time_accuracy", "medical_experts", "frozen_experts", "loss_curves"):
+    every = ("time_accuracy", "medical_experts", "frozen_experts", "loss_curves", "learning_rates")
+    for figure in every:
         for kind in ("pdf", "png"):
             assert (reduced.results / "figures" / f"{figure}.{kind}").stat().st_size > 1000
     page = (reduced.results / "report.html").read_text()
@@ -218,6 +219,7 @@ def test_every_table_and_figure_of_the_miniature_says_so(reduced):
 RECORDS = {
     "variants/*/*/s0/train.json": "train",
     "variants/*/*/s0/log.jsonl": "log",
+    "variants/*/*/search.json": "search",
     "experts/*/s0/train.json": "train-dense",
     "experts/*/s0/log.jsonl": "log",
     "experts/tinyllama/train.json": "train-dense",
@@ -273,9 +275,27 @@ def test_the_tidy_tables_hold_the_papers_values_beside_ours(reduced):
     assert table[table["column"] == "Training Time(s)"]["paper"].isna().all()
 
 
+def test_the_best_learning_rate_is_that_of_the_training_and_of_the_table(reduced):
+    (found,) = reduced.records("variants/*/*/search.json")
+    tuned = f"{found['moe']}/{found['stages']}"
+    (run,) = reduced.records(f"variants/{tuned}/s0/train.json")
+    scores = [[s["value"] for s in tried["scores"].values()] for tried in found["tried"]]
+    best = max(zip(scores, found["tried"], strict=True), key=lambda pair: sum(pair[0]))[1]
+    assert found["best"] == best["learning_rate"] == run["learning_rate"]
+    for tried in found["tried"]:
+        candidate = f"{tuned}-{tried['learning_rate']:g}"
+        (own,) = reduced.records(f"variants/{candidate}/s0/train.json")
+        assert own["learning_rate"] == tried["learning_rate"]
+        asked = reduced.records(f"evals/{candidate}/s0/*.json")
+        assert {record["task"] for record in asked} == {"mmlu_held", "medmcqa_held"}
+    table = pd.read_csv(reduced.results / "tableC3.csv")
+    shown = table[table["column"] == "Learning Rate"].set_index("label")["value"]
+    assert shown.to_dict() == {"MoFE | shared": 1.5e-3, "MoFE | own": found["best"]}
+
+
 def test_frozen_parameters_are_bit_identical_in_every_run(reduced):
     records = reduced.records("variants/*/*/s0/train.json")
-    assert len(records) == 31
+    assert len(records) == 31 + 3, "the paper's, two candidates of a search, and the best"
     for record in records:
         hashes = record["frozen_sha256"]
         assert hashes["before"] == hashes["after"]
