@@ -636,12 +636,7 @@ def least_effects() -> list[LeastEffect]:
     number of seeds, with the paper's own run-to-run noise. One seed takes the paper's yardstick."""
     found = []
     for heading in ("MMLU", "MedMCQA", "PubMedQA", "Finance"):
-        scores = sorted(
-            cell.value
-            for (_, label, column), cell in paper.cells().items()
-            if column == heading and not noise.is_untuned(label)
-        )
-        yardstick = noise.yardstick(heading, scores[len(scores) // 2])
+        yardstick = noise.typical(heading)
         questions = BENCHMARKS[heading].questions
         for seeds in SEEDS:
             design = (questions, math.inf if seeds is None else seeds)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from statistics import fmean
+from statistics import fmean, median_high
 
 from mofe import paper
 from mofe.paper import BENCHMARKS
@@ -49,6 +49,17 @@ def yardstick(heading: str, score: float) -> Yardstick:
     if (TABLE, f"{SIZES[0]} | {METHODS[0]}", name) in paper.cells():
         return measured(name)
     return measured(LENDER).borrowed(_spread(), score)
+
+
+def typical(heading: str) -> Yardstick:
+    """The noise of a run whose score is the median of those that the paper prints of trained
+    models."""
+    scores = [
+        cell.value
+        for (_, label, column), cell in paper.cells().items()
+        if column == heading and not is_untuned(label)
+    ]
+    return yardstick(heading, median_high(scores))
 
 
 def bands() -> dict[str, float]:
