@@ -19,7 +19,7 @@ BENCH_PACKAGES ?= .venv/bench
 QUICK ?=
 bench = PYTHONPATH=$(BENCH_PACKAGES) $(BIN)/python benchmarks
 
-.PHONY: help look mini test bench docs lint format lock latex slurm clean
+.PHONY: help look mini test bench error-rates docs lint format lock latex slurm clean
 
 help:
 	@echo "make look           a first look: the paper's tables in miniature, one seed, to results/mini/"
@@ -27,6 +27,7 @@ help:
 	@echo "make mini SEEDS=0   the same with one seed"
 	@echo "make test           the tests"
 	@echo "make bench          the benchmarks, to docs/benchmarks.md (make bench QUICK=1: whether they work)"
+	@echo "make error-rates    how often the statistical tests err, to docs/statistics.md"
 	@echo "make docs           the generated parts of the documentation"
 	@echo "make lint           ruff, snakefmt and snakemake --lint"
 	@echo "make lock           resolve requirements.in anew"
@@ -54,6 +55,11 @@ endif
 $(BENCH_PACKAGES)/ready: benchmarks/requirements.txt .venv/ready
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --target $(BENCH_PACKAGES) --no-deps -r benchmarks/requirements.txt
 	touch $@
+
+# The studies are drawn from fixed seeds, so that equal code gives equal rates.
+error-rates: .venv/ready
+	PYTHONPATH=. $(BIN)/python tests/simulate.py
+	$(BIN)/python docs/generate
 
 # Tables of keys and records, and the schemas, from the descriptions in the code.
 docs: .venv/ready

@@ -5,6 +5,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -34,23 +35,29 @@ def versions() -> dict[str, str]:
 @cache
 def git_revision() -> str:
     """The commit of this code, with "+changes" if the working tree differs, or "unknown"."""
-    root = Path(__file__).parents[1]
-    if not (root / ".git").exists():
-        return "unknown"  # an installed package or an unpacked archive has no revision
-
-    def git(*arguments: str) -> str:
-        try:
-            done = subprocess.run(
-                ["git", *arguments], cwd=root, capture_output=True, text=True, check=False
-            )
-        except FileNotFoundError:  # a compute node may have no git
-            return ""
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    commit = git("rev-parse", "HEAD")
+    commit = _git("rev-parse", "HEAD")
     # benchmarks/results is left out: results are no code
     code = ("status", "--porcelain", "--", ".", ":!benchmarks/results")
-    return (commit + ("+changes" if git(*code) else "")) if commit else "unknown"
+    return (commit + ("+changes" if _git(*code) else "")) if commit else "unknown"
+
+
+def git_date() -> str:
+    """The day of this code's commit, as 2026-03-31; today where the commit is unknown."""
+    return _git("show", "-s", "--format=%cs", "HEAD") or datetime.now(UTC).date().isoformat()
+
+
+def _git(*arguments: str) -> str:
+    """What git says of this code; empty where there is no repository, no git, or a failure."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return ""  # an installed package or an unpacked archive has no revision
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=root, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:  # a compute node may have no git
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 @cache

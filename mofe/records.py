@@ -198,7 +198,8 @@ class Run(Record):
         "training time."
     )
     cpu_seconds: Amount = Field(
-        description="Processor seconds of the training loop, of all processes and their threads."
+        description="Seconds that CPU cores worked for the training loop, of all its processes and "
+        "threads. Other work on the machine hardly changes them."
     )
     steps: Number = Field(description="Optimiser steps.")
     rows: Number = Field(description="Rows per epoch; of raw text, pieces.")
@@ -239,6 +240,10 @@ class _Trained(Record):
 
 
 class _TrainRecord(Run, _Trained):
+    flops: Amount = Field(
+        description="Floating-point operations of the matrix products for these tokens, forward and "
+        "backward, as the plan counts them (mofe/estimate/flops.py)."
+    )
     frozen_sha256: Frozen = Field(
         description="Hashes of the frozen parameters. If they differ, the training fails."
     )
@@ -718,7 +723,8 @@ class Comparison(Record):
     by_group_high: float | None = Field(default=None, description="Its upper end.")
     seeds: Count = Field(description="Seeds of each row; 0 of printed numbers.")
     identical: bool = Field(
-        description="Whether both rows gave the same records, bit for bit, question by question."
+        description="Whether both rows are one function: the same answers to all questions at every "
+        "seed, with log-likelihoods that differ by rounding alone (1e-4 nats)."
     )
     least: Amount | None = Field(
         default=None,
@@ -818,6 +824,11 @@ class ClaimsRecord(Record):
     )
     least: Annotated[tuple[LeastEffect, ...], Field(strict=False)] = Field(
         description="What a study at the paper's scale can find."
+    )
+    noise: dict[str, Amount] = Field(
+        default_factory=dict,
+        description="By column heading, the difference that two single runs of the paper exceed "
+        "by chance in 5% of pairs.",
     )
 
 

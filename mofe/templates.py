@@ -24,6 +24,7 @@ FILTERS = {
     "duration": units.duration,
     "scaled": units.scaled,
     "rough_count": units.rough_count,
+    "parameters": units.parameters,
 }
 # LaTeX is full of braces and percent signs.
 LATEX = {

@@ -6,7 +6,16 @@ all of them.
 
 GIB = 1 << 30
 MIB = 1 << 20
+Scales = tuple[tuple[str, float], ...]  # (unit, its size), largest first
+BYTES: Scales = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1))
+OPERATIONS: Scales = (("EFLOP", 1e18), ("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9))
+MINUS = "\u2212"
 SCALES = {"K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "P": 1e15}
+
+
+def fitting(amount: float, scales: Scales) -> tuple[str, float]:
+    """The largest unit that is not above the amount, or else the smallest one."""
+    return next((scale for scale in scales if scale[1] <= amount), scales[-1])
 
 
 # --- bytes ------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ rule claim:
     params:
         claim=lambda w: PLAN.params.claim(w.claim),
         tables=lambda w: bare(PLAN.claims[w.claim] or []),
-        setting=PLAN.params.judging(),
+        conditions=PLAN.params.conditions(),
         seeds=len(STUDY.seeds),
         published=PUBLISHED,
     script:

@@ -2,6 +2,7 @@
 import hashlib
 import os
 import re
+import shutil
 import sys
 from dataclasses import asdict
 from functools import partial
@@ -12,7 +13,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, workflow.basedir)  # the package of this checkout, installed or not
 
 from mofe.estimate.cost import Costs
-from mofe.jobs import checks, downloads, job, resources, warm
+from mofe.jobs import checks, command, downloads, job, resources, warm
 from mofe.study.graph import Graph
 from mofe.study.load import load_study
 from mofe.report import figures
@@ -100,13 +101,14 @@ def has_gpu():
 
 onstart:
     will_run = waiting()
-    refuse(checks.before_the_run(PLAN, COSTS, will_run, os.path.isdir, has_gpu))
+    known = os.path.isdir, has_gpu, shutil.which
+    refuse(checks.before_the_run(PLAN, COSTS, will_run, *known))
     refuse(downloads.state(STUDY.hub, checks.downloads(PLAN, will_run)))
     # A fork cannot use a GPU that its parent has initialised, nor another environment's Python.
     if (
         workflow.local_exec
         and STUDY.device == "cpu"
         and not workflow.deployment_settings.deployment_method
-        and {j.rule for j in will_run} - {"prefetch", "fetch_repository"}
+        and {j.rule for j in will_run} - {"prefetch", "fetch_repository", "pdf"}
     ):
         WARM_PARENT = warm.start()

@@ -1,4 +1,10 @@
-# Tables, figures and the report, which read JSON and logs only.
+# Tables, figures and the report, which read JSON and logs only; and on demand one PDF of the tables
+# and figures.
+
+
+localrules:
+    pdf,
+
 
 # The hash of the paper's values: if they change, tables and figures are made again. A hash, because
 # a path would differ between checkouts.
@@ -29,7 +35,7 @@ rule table:
     params:
         table=lambda w: bare([PLAN.tables[PLAN.table_key(w.number)]])[0],
         seeds=len(STUDY.seeds),
-        unit=STUDY.time_unit,
+        setting=STUDY.setting,
         published=PUBLISHED,
     script:
         "../scripts/table.py"
@@ -57,9 +63,9 @@ rule figure:
         **asks("figure"),
     params:
         spec=lambda w: FIGURES[w.figure].source.spec(PLAN),
-        caption=lambda w: FIGURES[w.figure].caption,
+        caption=lambda w: figures.caption(w.figure, STUDY.setting),
         seeds=len(STUDY.seeds),
-        unit=STUDY.time_unit,
+        setting=STUDY.setting,
         published=PUBLISHED,
     script:
         "../scripts/figure.py"
@@ -84,14 +90,53 @@ rule report:
     params:
         tables=bare(PLAN.tables.values()),
         seeds=len(STUDY.seeds),
-        captions=[figure.caption for figure in FIGURES.values()],
+        captions=[figures.caption(name, STUDY.setting) for name in FIGURES],
         assumptions=PLAN.params.assumptions(),
         datasets=list(PLAN.datasets),
         trainings=RECORDS.spec(PLAN),
         mixes=PLAN.mixes,
-        study=STUDY.study,
-        unit=STUDY.time_unit,
+        setting=STUDY.setting,
+        device=STUDY.device,
+        command=command.without_target(CONFIG_FILES, workflow.config_settings.config),
         notes=list(STUDY.notes),
         published=PUBLISHED,
     script:
         "../scripts/report.py"
+
+
+rule pdf:
+    # On demand: `all` does not need LaTeX.
+    input:
+        **GRAPH.pdf(),
+    output:
+        PLAN.paths.pdf,
+    log:
+        f"{ROOT}/logs/pdf.log",
+    conda:
+        "../envs/mofe.yaml"
+    params:
+        numbers=list(PLAN.tables),
+        captions=[figures.caption(name, STUDY.setting) for name in FIGURES],
+        setting=STUDY.setting,
+    script:
+        "../scripts/document.py"
+
+
+rule archive:
+    # On demand: everything but weights, to be kept and cited.
+    input:
+        **GRAPH.archive(),
+        lock=os.path.relpath(Path(workflow.basedir, "requirements.lock")),
+    output:
+        f"{ROOT}/archive.zip",
+    log:
+        f"{ROOT}/logs/archive.log",
+    localrule: True  # it only copies files
+    conda:
+        "../envs/mofe.yaml"
+    params:
+        config=config,
+        study=STUDY.study,
+        scale=STUDY.scale,
+    script:
+        "../scripts/archive.py"

@@ -10,7 +10,7 @@ run(
     name=snakemake.wildcards.claim,
     claim=snakemake.params.claim,
     tables=shown or None,
-    setting=snakemake.params.setting,
+    conditions=snakemake.params.conditions,
     world=next(iter(snakemake.input.get("world", [])), None),
     out=snakemake.output[0],
 )

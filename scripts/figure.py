@@ -9,6 +9,6 @@ run(
     spec=snakemake.params.spec,
     files=list(snakemake.input.files),
     seeds=snakemake.params.seeds,
-    unit=snakemake.params.unit,
+    setting=snakemake.params.setting,
     outputs=list(snakemake.output),
 )

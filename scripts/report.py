@@ -18,8 +18,10 @@ run(
     mixes=sources.by_mix(snakemake.params.mixes, runs),
     trainings=trainings,
     evaluations=tables.evaluations(shown),
-    study=snakemake.params.study,
-    unit=snakemake.params.unit,
+    claims=snakemake.input.claims,
+    command=snakemake.params.command,
+    setting=snakemake.params.setting,
+    device=snakemake.params.device,
     notes=snakemake.params.notes,
     out=snakemake.output[0],
 )

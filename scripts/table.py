@@ -8,7 +8,7 @@ run(
     "mofe.report.tables:write",
     snakemake,
     table=table,
-    unit=snakemake.params.unit,
+    setting=snakemake.params.setting,
     tex=snakemake.output.tex,
     md=snakemake.output.md,
     csv=snakemake.output.csv,

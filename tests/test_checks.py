@@ -112,11 +112,19 @@ def test_whether_there_is_a_gpu_is_asked_only_where_it_matters(costs):
     assert checks.no_gpu(mini, [Waiting("train", SMALL, local=True)], never) == []
 
 
+def test_the_pdf_without_latex_is_refused_before_its_tables_are_made():
+    jobs = [Waiting("pdf", local=True), Waiting("train", SMALL)]
+    (told,) = checks.no_latex(jobs, {}.get)
+    assert told.startswith("tables.pdf: there is no program pdflatex") and "install it" in told
+    assert checks.no_latex(jobs, {"pdflatex": "/usr/bin/pdflatex"}.get) == []
+    assert checks.no_latex(jobs[1:], never) == []
+
+
 def test_all_reasons_are_told_at_once():
     plan = Plan(read_study(CONFIG, mirror="/shared/hub"))
     given = {"slurm_account": "FILL_IN", "gpu": 1}
     jobs = [Waiting("train", LARGE, given), Waiting("prepare_data", {"dataset": "mmlu"})]
-    told = checks.before_the_run(plan, Costs(plan), jobs, lambda path: False, never)
+    told = checks.before_the_run(plan, Costs(plan), jobs, lambda path: False, never, never)
     assert [sentence.split(":")[0].split()[0] for sentence in told] == [
         "profiles/slurm/config.yaml",
         "train",

@@ -272,7 +272,7 @@ FAULTS = {
         ("tables", 7, "rows", "4 | 0"),
         {"train": {"medmcqa": "mofe"}},
         "tables.7.rows.4 | 0",
-        "exactly one of mixture, model, has none",
+        "exactly one of mixture, model, constant, has none",
     ),
     "a row of two models": (
         ("tables", 7, "rows", "4 | 0", "model"),

@@ -37,7 +37,8 @@ def plan(tiny) -> Plan:
 @pytest.mark.parametrize("scoring", ["text", "letter"])
 def test_scores_are_lm_evals(tiny, plan, task, scoring):
     """Log-likelihoods and every item's accuracy equal those of lm-eval's own language model."""
-    params = {**plan.params.task(task), "scoring": scoring}
+    # lm-eval knows no clusters
+    params = {**plan.params.task(task), "scoring": scoring, "cluster": None}
     tokenizer = load.tokenizer(tiny / "a")
     model = methods.apply(load.checkpoint(tiny / "moe2a2b"), METHODS["lora"])
     ours = evaluate.score(model, tokenizer, questions.build(params, tokenizer), params)
@@ -50,7 +51,7 @@ def test_scores_are_lm_evals(tiny, plan, task, scoring):
         assert question.loglikelihoods == pytest.approx(expected, abs=2e-4)
         assert question.correct == sample["acc"]
         assert tasks.has_norm(params) == ("acc_norm" in sample) == (task == "medmcqa")
-        assert evaluate.normed(question) == sample.get("acc_norm", evaluate.normed(question))
+        assert question.score("acc_norm") == sample.get("acc_norm", question.score("acc_norm"))
         assert question.prompt_sha256 == sample["prompt_hash"]
     if len(theirs["results"]) == 1:
         (result,) = theirs["results"].values()
@@ -339,6 +340,9 @@ def test_the_record_and_its_questions(tiny, plan, tmp_path):
     result = json.loads(record.read_text())
     asked = [json.loads(x) for x in gzip.decompress(answered.read_bytes()).splitlines()]
     assert result["n"] == len(asked) == 100
+    named = [q["cluster"] for q in asked if q["cluster"] is not None]
+    assert result["clusters"] == len(set(named)) + 100 - len(named) < 100
+    assert result["held_out"] is None
     assert result["questions"] == answered.name
     accuracy = result["metrics"]["acc"]["value"]
     assert accuracy == sum(q["correct"] for q in asked) / 100
@@ -382,9 +386,10 @@ def test_a_task_that_is_scored_in_another_way_is_refused(tiny, plan, monkeypatch
         questions.build(plan.params.task("medmcqa"), load.tokenizer(tiny / "a"))
 
 
-def question(options, target, correct=0) -> ChoiceAnswer:
+def question(options, target, correct=0, cluster=None) -> ChoiceAnswer:
     scored = {"choice": 0, "loglikelihoods": [-1.0], "correct": correct, "prompt_cut": 0}
-    return ChoiceAnswer(**row("x", 0), options=list(options), target=target, **scored)
+    given = {"options": list(options), "target": target, "cluster": cluster}
+    return ChoiceAnswer(**row("x", 0), **given, **scored)
 
 
 def test_floors():
@@ -399,9 +404,26 @@ def test_floors():
 
 @given(st.lists(st.integers(0, 1), min_size=2, max_size=60))
 def test_standard_error_is_that_of_a_mean(correct):
-    summary = evaluate.summarise([question("AB", 0, c) for c in correct]).metrics["acc"]
+    scores = evaluate.summarise([question("AB", 0, c) for c in correct])
+    assert scores.clusters == scores.n == len(correct)
+    summary = scores.metrics["acc"]
     assert summary.value == pytest.approx(statistics.mean(correct))
     assert summary.stderr == pytest.approx(statistics.stdev(correct) / math.sqrt(len(correct)))
+
+
+def test_questions_of_one_cluster_count_less():
+    """Every question twice, under one name: the error is that of half as many questions."""
+    correct = [1, 0, 0, 1, 1, 1, 0, 1]
+    once = evaluate.summarise([question("AB", 0, c) for c in correct])
+    pairs = [question("AB", 0, c, cluster=f"fact {n}") for n, c in enumerate(correct)]
+    twice = evaluate.summarise(2 * pairs)
+    assert (once.n, once.clusters) == (8, 8) and (twice.n, twice.clusters) == (16, 8)
+    assert twice.metrics["acc"].stderr == pytest.approx(once.metrics["acc"].stderr)
+
+
+def test_questions_that_are_all_alike_are_refused():
+    with pytest.raises(ValueError, match=r"all 2 questions have the cluster 'x'.*leave it out"):
+        evaluate.summarise([question("AB", 0, c, cluster="x") for c in (0, 1)])
 
 
 def test_too_few_questions_are_refused():

@@ -100,11 +100,13 @@ def test_the_card_is_filled_from_the_records(tiny, plan, tmp_path, data):
     metrics = {"acc": {"value": 0.25, "stderr": 0.0128}}
     score = eval_record(task="mmlu", n=1140, metrics=metrics)
     (tmp_path / "mmlu.json").write_text(json.dumps(score))
+    held = eval_record(task="mmlu_held", held_out="mmlu", n=500, metrics=metrics)
+    (tmp_path / "held.json").write_text(json.dumps(held))
     paper = Plan(read_study(CONFIG))
     variant = paper.variants["tinyllama_2tinyllama/mmlu_medmcqa_mofe"]
     params = paper.params.export(variant, 0) | {
         "trainings": [str(tmp_path / "train.json")],
-        "evaluations": [str(tmp_path / "mmlu.json"), str(tmp_path / "absent.json")],
+        "evaluations": [str(tmp_path / f"{name}.json") for name in ("mmlu", "held", "absent")],
     }
     card = write_card(params, NAMES, 123456, MERGE)
     assert front(card)["base_model"] == ["TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T"]
@@ -119,6 +121,7 @@ def test_the_card_is_filled_from_the_records(tiny, plan, tmp_path, data):
         record["git_revision"],
         record["config_hash"][:16],
         "| mmlu | acc | 0.2500 | 0.0128 | 1,140 |",
+        r"| mmlu\_held (rows of the training set mmlu) | acc | 0.2500 | 0.0128 | 500 |",
         f"learning_rate {record['learning_rate']}",
         "arXiv:2503.06491",
     ):

@@ -92,7 +92,8 @@ def test_few_shot_examples_come_from_their_split(tmp_path):
 def test_one_split_is_parted_by_question(numbers, seed):
     """Rows of one question stay together, every question is on one side, always the same."""
     rows = Dataset.from_list([ROWS[n] | {"b": f"option {i}"} for i, n in enumerate(numbers)])
-    params = {"mcq": {"test_share": 0.25, "columns": COLUMNS, "split": "train"}, "seed": seed}
+    settings = {"test_share": 0.25, "columns": COLUMNS, "split": "train"}
+    params = {"name": "mine", "source": {"repo": "me/mine"}, "mcq": settings, "seed": seed}
     test, train = (mcq.part(params, rows, which) for which in ("test", "train"))
     assert sorted([*test["b"], *train["b"]]) == sorted(rows["b"])
     asked, trained = set(test["stem"]), set(train["stem"])

@@ -72,6 +72,8 @@ def arguments(tiny: Path, data: str, out: Path, method: str, sharding: str, **tr
 
 def train_all(calls: list[dict], dense: dict) -> str:
     """What each process of the test's job does: one training after the other."""
+    ranks = range(parallel.processes())
+    assert parallel.summed(parallel.rank() + 0.5) == sum(rank + 0.5 for rank in ranks)
     for call in calls:
         train.train_variant(**call)
     return train.train_dense(**dense)
@@ -141,7 +143,8 @@ def test_two_processes_compute_what_one_does(both, tiny, method, sharding):
     one, two = both / "one" / f"{method}-{sharding}", both / "two" / f"{method}-{sharding}"
     assert losses(two) == pytest.approx(losses(one), rel=1e-4)
     records = [json.loads((out / "train.json").read_text()) for out in (one, two)]
-    for key in ("steps", "rows", "tokens", "answer_tokens", "trainable_parameters", "config_hash"):
+    counts = ("steps", "rows", "tokens", "answer_tokens", "trainable_parameters", "flops")
+    for key in (*counts, "config_hash"):
         assert records[0][key] == records[1][key], key
     assert (records[1]["processes"], records[1]["sharding"]) == (2, sharding)
     assert records[0]["device_seconds"] == records[0]["seconds"]
@@ -254,10 +257,14 @@ def test_an_interrupted_training_is_the_uninterrupted_one(tiny, data, tmp_path, 
     cut = calls["cut"]
     interrupt(cut, signal.SIGTERM, after=5)
     interrupt(cut, signal.SIGUSR1, after=11)
+    (saved,) = cut["checkpoint"].glob("step-*/progress.json")
+    progress = json.loads(saved.read_text())
     train.train_variant(**cut)
     assert cut["trained"].read_bytes() == calls["whole"]["trained"].read_bytes()
     whole, record = (json.loads(calls[n]["record"].read_text()) for n in ("whole", "cut"))
     assert (whole["resumed"], record["resumed"]) == (0, 2)
+    for clock in ("seconds", "cpu_seconds"):
+        assert 0 < progress[clock] < record[clock], "what was computed before counts too"
     for key in ("steps", "tokens", "answer_tokens", "final_loss", "frozen_sha256", "config_hash"):
         assert whole[key] == record[key]
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")

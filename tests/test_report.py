@@ -9,26 +9,38 @@ import re
 import shutil
 import statistics
 import subprocess
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
+import example_claims
 import matplotlib.image
 import pandas as pd
 import pytest
 from conftest import CONFIG, MINI
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+from scipy import stats
 
 from mofe import files, paper, records, templates, units
 from mofe.records import EvalRecord, TrainRecord
-from mofe.report import drawing, figures, frames, page, tables
+from mofe.report import document, drawing, figures, frames, kinds, noise, page, tables
 from mofe.report.sources import FromTrainings, Trainings
+from mofe.report.views import table as table_view
+from mofe.report.views import training_data
+from mofe.report.views.provenance import provenance
+from mofe.study import tables as study_tables
 from mofe.study.load import read_study
 from mofe.study.plan import Plan
+from mofe.study.setting import Setting
 from mofe.study.tables import Cell
+from mofe.study.values import SHOWS, ConfigError
 
 SEEDS = (0, 1, 2)
+PAPERS = Setting("paper", "paper", "hours")
+MINIATURE = Setting("mini", "miniature", "seconds")
 FLOORS = {"mmlu": 0.262, "medmcqa": 0.281, "pubmedqa": 0.552, "finance": 0.405}
 TASKS = {"MMLU": "mmlu", "MedMCQA": "medmcqa", "Medicine": "medmcqa"}
 TASKS |= {"PubMedQA": "pubmedqa", "Finance": "finance"}
@@ -67,8 +79,9 @@ def train_record(**changes) -> dict:
         "total_parameters": 1_861_000,
         "seconds": 9.0,
         "device_seconds": 9.0,
+        "cpu_seconds": 17.0,
         "learning_rate": 1.5e-3,
-        "cpu_seconds": 8.5,
+        "flops": 2.0e12,
         "tokens": 120_000,
         "answer_tokens": 12_000,
         "steps": 40,
@@ -330,7 +343,7 @@ def scores(folder, values, stderrs=(0.01, 0.01, 0.01), n=2000, task="mmlu") -> t
 def test_a_score_is_the_mean_over_seeds_with_its_deviation_and_standard_error(tmp_path):
     files_ = scores(tmp_path, (0.5, 0.52, 0.57), stderrs=(0.010, 0.011, 0.012))
     table = one_row(1, ("Small", "MoFE"), cell("task", "MMLU", files_, "mmlu"))
-    (line,) = frames.tidy(table, "seconds").to_dict("records")
+    (line,) = frames.tidy(table, MINIATURE).to_dict("records")
     assert tuple(line) == frames.COLUMNS
     assert (line["row"], line["label"], line["column"]) == (1, "Small | MoFE", "MMLU")
     assert line["paper"] == 0.3163
@@ -343,7 +356,7 @@ def test_a_score_is_the_mean_over_seeds_with_its_deviation_and_standard_error(tm
 def test_one_seed_has_no_deviation_and_a_new_row_no_published_value(tmp_path):
     files_ = scores(tmp_path, (0.5,))
     table = one_row(1, ("Tiny", "MoFE"), cell("task", "MMLU", files_, "mmlu"))
-    (line,) = frames.tidy(table, "hours").to_dict("records")
+    (line,) = frames.tidy(table, PAPERS).to_dict("records")
     assert math.isnan(line["sd"])
     assert math.isnan(line["paper"])
     assert (line["value"], line["seeds"]) == (0.5, 1)
@@ -369,9 +382,9 @@ def test_the_time_of_several_gpus_is_added_up_and_said(tmp_path):
     for name, record in (("one", train_record()), ("two", shared)):
         runs = ((put(tmp_path / f"{name}/train.json", record),),)
         table = one_row(2, ("Small", "LoRA"), cell("time", "Training Time(hr)", runs))
-        frame = frames.tidy(table, "hours")
+        frame = frames.tidy(table, PAPERS)
         assert frame["value"].tolist() == [record["device_seconds"] / 3600]
-        assert (said in tables.note(table, frame, "hours")) == (name == "two")
+        assert (said in tables.note(table, frame, PAPERS)) == (name == "two")
 
 
 def test_training_time_adds_up_the_stages_and_parameters_are_the_last_stages(tmp_path):
@@ -382,7 +395,7 @@ def test_training_time_adds_up_the_stages_and_parameters_are_the_last_stages(tmp
         cell("trainable", "Trainable Parameters", runs),
         cell("time", "Training Time(hr)", runs),
     )
-    frame = frames.tidy(table, "hours").set_index("column")
+    frame = frames.tidy(table, PAPERS).set_index("column")
     assert frame.loc["Trainable Parameters", ["paper", "value", "sd"]].tolist() == [
         2.3e6,
         2_252_800,
@@ -395,7 +408,7 @@ def test_training_time_adds_up_the_stages_and_parameters_are_the_last_stages(tmp
 
 def test_seconds_and_the_papers_hours_never_share_a_line(tmp_path):
     table = one_row(2, ("Small", "LoRA"), cell("time", "Training Time(hr)", trained(tmp_path)))
-    frame = frames.tidy(table, "seconds").set_index("column")
+    frame = frames.tidy(table, MINIATURE).set_index("column")
     assert list(frame.index) == ["Training Time(hr)", "Training Time(s)"]
     assert frame.loc["Training Time(hr)", "paper"] == 13
     assert pd.isna(frame.loc["Training Time(hr)", "value"])
@@ -407,23 +420,18 @@ def test_seconds_and_the_papers_hours_never_share_a_line(tmp_path):
 def test_seeds_that_contradict_each_other_are_refused(tmp_path):
     runs = trained(tmp_path, counts=(10, 11))
     with pytest.raises(ValueError, match="trainable_parameters differs between seeds: 10, 11"):
-        frames.measure(cell("trainable", "Trainable Parameters", runs), "hours")
+        kinds.measure(cell("trainable", "Trainable Parameters", runs), "hours")
     questions = (*scores(tmp_path / "a", (0.5,), n=10), *scores(tmp_path / "b", (0.5,), n=11))
     with pytest.raises(ValueError, match="n differs between seeds: 10, 11"):
-        frames.measure(cell("task", "MMLU", questions, "mmlu"), "hours")
+        kinds.measure(cell("task", "MMLU", questions, "mmlu"), "hours")
 
 
-def test_a_unit_is_hours_or_seconds(results):
-    with pytest.raises(ValueError, match="unit is 'minutes'"):
-        frames.tidy(results[1][0], "minutes")
-
-
-@pytest.mark.parametrize("unit", ["hours", "seconds"])
-def test_every_published_cell_is_in_the_frames_once(results, unit):
+@pytest.mark.parametrize("setting", [PAPERS, MINIATURE])
+def test_every_published_cell_is_in_the_frames_once(results, setting):
     found = [
         (table.number, line.row, line.label, line.column, line.paper)
         for table in results[1]
-        for line in frames.tidy(table, unit).itertuples()
+        for line in frames.tidy(table, setting).itertuples()
         if not pd.isna(line.paper)
     ]
     cells = paper.published()[["table", "row", "label", "column", "value"]]
@@ -432,7 +440,7 @@ def test_every_published_cell_is_in_the_frames_once(results, unit):
 
 
 def test_untuned_rows_have_no_line_for_parameters_or_time(results):
-    frame = frames.tidy(results[1][0], "seconds")
+    frame = frames.tidy(results[1][0], MINIATURE)
     assert set(frame[frame["label"] == "Small | X"]["column"]) == {"MMLU", "MedMCQA"}
 
 
@@ -505,24 +513,25 @@ def test_a_training_lacks_no_key(tmp_path, key):
 # --- tables -----------------------------------------------------------------------------------
 
 
-def render(table, unit, folder) -> tuple[str, str, str]:
+def render(table, setting, folder) -> tuple[str, str, str]:
     paths = [folder / f"table{table.number}.{kind}" for kind in ("tex", "md", "csv")]
-    tables.write(table, unit, *paths)
+    tables.write(table, setting, *paths)
     return tuple(path.read_text(encoding="utf-8") for path in paths)
 
 
 def test_the_csv_is_the_tidy_frame(results, tmp_path):
     table = results[1][0]
-    _, _, csv = render(table, "seconds", tmp_path)
-    assert csv.splitlines()[0] == "row,label,column,paper,value,sd,stderr,n,seeds"
-    assert "2,Small | Full,Training Time(hr),14,,,,,\n" in csv
-    read = pd.read_csv(io.StringIO(csv), dtype={"n": "Int64", "seeds": "Int64"})
-    frame = frames.tidy(table, "seconds")
+    _, _, csv = render(table, MINIATURE, tmp_path)
+    assert csv.splitlines()[0] == ",".join(frames.COLUMNS)
+    assert "2,Small | Full,Training Time(hr),14,,,,,,,mini,miniature\n" in csv
+    kinds_ = {"n": "Int64", "seeds": "Int64", "paper_in_noise": "boolean"}
+    read = pd.read_csv(io.StringIO(csv), dtype=kinds_)
+    frame = frames.tidy(table, MINIATURE)
     pd.testing.assert_frame_equal(read, frame, check_dtype=False, rtol=1e-11)
 
 
 def test_markdown_shows_ours_with_deviation_and_the_papers_text(results, tmp_path):
-    _, md, _ = render(results[1][3], "seconds", tmp_path)
+    _, md, _ = render(results[1][3], MINIATURE, tmp_path)
     lines = [line for line in md.splitlines() if line.startswith("|")]
     assert lines[0] == (
         "| Model: Finance Expert | Model: Medical Expert | Model: General "
@@ -531,18 +540,18 @@ def test_markdown_shows_ours_with_deviation_and_the_papers_text(results, tmp_pat
     )
     assert len(lines) == 2 + 6
     assert re.fullmatch(
-        r"\| 0 \| 4 \| 0 \| 0\.\d{4} ± 0\.\d{4} \(0\.3636\) \| 0\.\d{4} ± 0\.\d{4} \(0\.928\) "
+        r"\| 0 \| 4 \| 0 \| 0\.\d{4} ± 0\.\d{4} \(0\.3636†\) \| 0\.\d{4} ± 0\.\d{4} \(0\.928†\) "
         r"\| 0\.\d{4} ± 0\.\d{4} \|",
         lines[4],
     )
 
 
 def test_time_in_seconds_shows_no_published_time(results, tmp_path):
-    tex, md, _ = render(results[1][0], "seconds", tmp_path)
+    tex, md, _ = render(results[1][0], MINIATURE, tmp_path)
     assert "Training Time(s)" in md
     assert "Training Time(hr)" not in md
     assert "(14)" not in md + tex
-    tex, md, _ = render(results[1][0], "hours", tmp_path)
+    tex, md, _ = render(results[1][0], PAPERS, tmp_path)
     assert "Training Time(hr)" in md
     assert "(14)" in md
     assert "(14)" in tex
@@ -550,10 +559,10 @@ def test_time_in_seconds_shows_no_published_time(results, tmp_path):
 
 def test_one_seed_shows_no_deviation(tmp_path):
     table = study(tmp_path / "results", seeds=(5,))[6]
-    tex, md, _ = render(table, "seconds", tmp_path)
+    tex, md, _ = render(table, MINIATURE, tmp_path)
     assert "±" not in md
     assert r"\pm" not in tex
-    assert "one run" in md
+    assert "One run" in md
 
 
 def test_repeated_parents_are_blank_and_repeated_counts_are_not(results):
@@ -568,19 +577,19 @@ def test_repeated_parents_are_blank_and_repeated_counts_are_not(results):
 
 
 def test_latex_has_the_papers_two_levels_of_headings(results, tmp_path):
-    tex, _, _ = render(results[1][3], "hours", tmp_path)
+    tex, _, _ = render(results[1][3], PAPERS, tmp_path)
     assert r"\multicolumn{3}{c}{Model} & \multicolumn{4}{c}{Task Performance} \\" in tex
     assert r"\cmidrule(lr){1-3}\cmidrule(lr){4-7}" in tex
-    tex, _, _ = render(results[1][5], "hours", tmp_path)
+    tex, _, _ = render(results[1][5], PAPERS, tmp_path)
     assert r"$\rightarrow$" in tex
     assert "cmidrule" not in tex
 
 
 def test_latex_is_a_float_with_caption_and_label_that_needs_booktabs_only(results, tmp_path):
-    tex, _, _ = render(results[1][0], "hours", tmp_path)
+    tex, _, _ = render(results[1][0], PAPERS, tmp_path)
     assert tex.startswith("\\begin{table}[htbp]\n\\centering\n\\caption[Parameters, time and ")
     assert "\\label{tab:mofe-1}" in tex
-    assert "Ours: mean $\\pm$ standard deviation over 3 seeds" in tex
+    assert "Mean $\\pm$ standard deviation over 3 seeds" in tex
     assert [tex.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 1, 1]
     assert tex.count(r"\addlinespace") == 2
     assert not re.search(r"multirow|\\cline|\\hline|\\rowcolor", tex)
@@ -589,7 +598,7 @@ def test_latex_is_a_float_with_caption_and_label_that_needs_booktabs_only(result
 def test_a_header_that_does_not_span_the_columns_is_refused(results):
     table = SimpleNamespace(**vars(results[1][3]) | {"header": (("Model", 2),)})
     with pytest.raises(ValueError, match="table 4: the header spans 2 columns of 5"):
-        tables.headings(table, "hours")
+        tables.headings(table, PAPERS)
 
 
 @pytest.mark.parametrize(
@@ -618,7 +627,7 @@ def test_parameters_are_printed_as_the_paper_prints_them(count, text):
     ],
 )
 def test_times_are_printed_with_three_digits(time, text):
-    assert tables.format_pair(time, math.nan, "time") == (text, "")
+    assert kinds.KINDS["time"].print(time, math.nan) == kinds.Printed(text)
 
 
 @given(st.text(alphabet="\\{}$&#%_~^<>|ab ", max_size=30))
@@ -641,7 +650,7 @@ def hostile(table) -> SimpleNamespace:
 
 
 def test_hostile_labels_stay_text_in_markdown(results, tmp_path):
-    _, md, _ = render(hostile(results[1][6]), "hours", tmp_path)
+    _, md, _ = render(hostile(results[1][6]), PAPERS, tmp_path)
     rows = [line for line in md.splitlines() if line.startswith("|")]
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in rows}) == 1
     assert not re.search(r"(?<!\\)<", md)
@@ -653,10 +662,10 @@ needs_latex = pytest.mark.skipif(
 )
 
 
-def pdflatex(folder, tables_, unit) -> str:
+def pdflatex(folder, tables_, setting) -> str:
     """Compile the tables, a page each, in an article with booktabs and nothing else; the log."""
     for at, table in enumerate(tables_):
-        text = tables.latex(table, frames.tidy(table, unit), unit)
+        text = tables.latex(table, frames.tidy(table, setting), setting)
         (folder / f"{at}.tex").write_text(text, encoding="utf-8")
     inputs = "".join(rf"\input{{{at}}}\clearpage" for at in range(len(tables_)))
     document = rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{inputs}"
@@ -670,14 +679,14 @@ def pdflatex(folder, tables_, unit) -> str:
 
 
 @needs_latex
-@pytest.mark.parametrize("unit", ["hours", "seconds"])
-def test_all_tables_compile_in_an_article_and_fit_its_width(results, tmp_path, unit):
-    assert "Overfull" not in pdflatex(tmp_path, results[1], unit)
+@pytest.mark.parametrize("setting", [PAPERS, MINIATURE])
+def test_all_tables_compile_in_an_article_and_fit_its_width(results, tmp_path, setting):
+    assert "Overfull" not in pdflatex(tmp_path, results[1], setting)
 
 
 @needs_latex
 def test_hostile_labels_compile(results, tmp_path):
-    pdflatex(tmp_path, [hostile(table) for table in results[1]], "hours")
+    pdflatex(tmp_path, [hostile(table) for table in results[1]], PAPERS)
 
 
 @needs_latex
@@ -687,19 +696,268 @@ def test_a_label_is_no_argument_of_the_line_before(results, tmp_path, label):
     rows = [SimpleNamespace(**vars(r) | {"labels": (label, r.labels[1])}) for r in table.rows[:3]]
     rows.append(table.rows[3])
     changes = {"caption": label, "label_headings": (label, label), "rows": tuple(rows[::-1])}
-    pdflatex(tmp_path, [SimpleNamespace(**vars(table) | changes), table], "hours")
+    pdflatex(tmp_path, [SimpleNamespace(**vars(table) | changes), table], PAPERS)
 
 
 def test_a_result_that_cannot_be_read_leaves_the_tables_in_place(tmp_path):
     table = study(tmp_path / "results", seeds=(0, 1))[6]
-    before = render(table, "hours", tmp_path)
+    before = render(table, PAPERS, tmp_path)
     broken = table.rows[4].cells[0].files[1]
     put(tmp_path / "broken.json", {})
     shutil.copy(tmp_path / "broken.json", broken)
     with pytest.raises(ValueError, match=f"{re.escape(broken)}: task is missing"):
-        render(table, "hours", tmp_path)
+        render(table, PAPERS, tmp_path)
     kinds = ("tex", "md", "csv")
     assert before == tuple((tmp_path / f"table7.{kind}").read_text("utf-8") for kind in kinds)
+
+
+@needs_latex
+def test_the_document_has_every_table_and_figure_and_is_the_same_twice(results, tmp_path):
+    """With a table and a figure whose names and texts LaTeX would act on."""
+    nasty = tmp_path / "50%_&"
+    nasty.mkdir()
+    numbers = [*range(1, 8), "C_1"]
+    made = []
+    for number, table in zip(numbers, [*results[1], hostile(results[1][6])], strict=True):
+        tex = tables.latex(table, frames.tidy(table, MINIATURE), MINIATURE)
+        (nasty / f"table{number}.tex").write_text(tex, encoding="utf-8")
+        made.append((nasty / f"table{number}.tex", number))
+    drawn = draw(results[1], MINIATURE, nasty)
+    shown = [(pdf, f"{name}: 50% & more.") for name, (pdf, _) in drawn.items()]
+    for out in ("one.pdf", "two.pdf"):
+        document.write(made, shown, MINIATURE, tmp_path / out)
+    one = (tmp_path / "one.pdf").read_bytes()
+    assert one == (tmp_path / "two.pdf").read_bytes() and one.startswith(b"%PDF")
+    (nasty / "table1.tex").write_text("\\undefinedcommand")
+    with pytest.raises(RuntimeError, match="pdflatex fails: ! Undefined control sequence"):
+        document.write(made, shown, MINIATURE, tmp_path / "one.pdf")
+    assert (tmp_path / "one.pdf").read_bytes() == one
+
+
+# --- what ours is, and the paper's noise -----------------------------------------------------
+
+
+def test_every_output_of_a_miniature_says_so(results, html, tmp_path):
+    """Its name and that it is no evidence, in whatever may be taken out of its folder."""
+    said = MINIATURE.ours
+    for table in results[1]:
+        tex, md, csv = render(table, MINIATURE, tmp_path)
+        assert said in md and tables.escape(said) in tex
+        head, *lines = csv.splitlines()
+        assert head.endswith(",study,scale")
+        assert lines and all(line.endswith(",mini,miniature") for line in lines)
+        section = html.split(f'id="table{table.number}"')[1].split("</section>")[0]
+        assert said in section
+    for name, (pdf, png) in draw(results[1], MINIATURE, tmp_path).items():
+        assert said in Image.open(png).info["Description"]
+        assert b"/Subject" in pdf.read_bytes()
+        assert figures.caption(name, MINIATURE) in unescape(html)
+
+
+@pytest.mark.parametrize("width", [3, 5, 9])
+def test_a_picture_alone_says_what_ours_is(width):
+    with drawing.style():
+        drawn, _ = drawing.panels(1, width=width, height=3)
+        drawn.suptitle("Accuracy")
+        drawing.name_study(drawn, MINIATURE)
+        drawn.draw_without_rendering()
+        (said,) = (text for text in drawn.texts if text.get_text().startswith("Ours"))
+        (axis,) = drawn.axes
+        place, below = said.get_window_extent(), axis.get_tightbbox()
+    assert said.get_text().replace("\n", " ") == MINIATURE.ours
+    assert place.x0 >= 0 and place.x1 <= drawn.bbox.width and place.y0 >= below.y1
+
+
+def test_a_study_is_compared_with_the_paper_in_the_papers_setting_only():
+    for setting in (MINIATURE, Setting("pilot", "other", "hours")):
+        assert not setting.is_papers and setting.study in setting.ours
+    mini, paper_ = read_study(CONFIG, MINI), read_study(CONFIG)
+    assert (mini.setting, paper_.setting) == (MINIATURE, PAPERS)
+    assert read_study(CONFIG, study="own").setting == Setting("own", "other", "hours")
+    with pytest.raises(ConfigError, match=r"study: the name 'paper' is kept .* another name"):
+        read_study(CONFIG, MINI, study="paper")
+
+
+@pytest.mark.parametrize(
+    ("task", "sd", "low", "high"),
+    [("MMLU", 0.0059, 0.0040, 0.0113), ("MedMCQA", 0.0171, 0.0115, 0.0327)],
+)
+def test_the_papers_noise_is_that_of_its_equal_functions(task, sd, low, high):
+    """Against values by hand: four methods with three sizes each have 8 degrees of freedom."""
+    found = noise.measured(task)
+    assert found.df == 8 and math.sqrt(found.variance) == pytest.approx(sd, abs=5e-5)
+    interval = [math.sqrt(8 * found.variance / stats.chi2(8).ppf(p)) for p in (0.975, 0.025)]
+    assert interval == pytest.approx([low, high], abs=5e-5)
+
+
+def test_a_threshold_is_satterthwaites():
+    """Two trained runs, against scipy's Welch test where each score is a sample's mean: with no
+    binomial error the degrees of freedom are the yardstick's, with no runs they are infinite."""
+    limit = noise.threshold("MedMCQA", 0.3297, 0.2661, (True, False))
+    assert limit == pytest.approx((0.106 - 0.021) / 2, abs=0.0005)
+    binomial = math.sqrt(2 * 0.25 * 0.75 / 14042)
+    untuned = noise.threshold("MMLU", 0.25, 0.25, (False, False))
+    assert untuned == pytest.approx(stats.norm.ppf(0.975) * binomial)
+    runs = math.sqrt(2 * noise.measured("MMLU").variance)
+    tuned = noise.threshold("MMLU", 0.3, 0.3, (True, True))
+    assert (
+        stats.norm.ppf(0.975) * runs
+        < tuned
+        < stats.t(8).ppf(0.975) * math.hypot(runs, binomial) * 1.1
+    )
+
+
+def test_a_borrowed_noise_is_in_proportion_to_p_times_1_minus_p():
+    sds = [noise.yardstick("Finance", score).sd for score in (0.5, 0.9)]
+    assert sds[0] / sds[1] == pytest.approx(0.25 / 0.09)
+    borrowed = [noise.is_borrowed(heading) for heading in ("PubMedQA", "Finance", "Medicine")]
+    assert borrowed == [True, True, False]
+
+
+def test_every_task_of_the_papers_tables_has_its_number_of_questions(paper_plan):
+    """The same as the paper's setting asks, where the configuration says it."""
+    shown = paper.published()
+    scored = set(shown.loc[shown["value"] < 1, "column"])
+    assert scored == set(paper.BENCHMARKS)
+    for benchmark in paper.BENCHMARKS.values():
+        assert paper_plan.study.tasks[benchmark.name.lower()].questions == benchmark.questions
+
+
+def test_a_difference_inside_the_papers_noise_is_marked_in_every_format(results, tmp_path):
+    table = results[1][5]
+    tex, md, _ = render(table, PAPERS, tmp_path)
+    assert "(0.3529†)" in md and "(0.2589)" in md and "(0.188)" in md and "(0.3655)" in md
+    assert r"(0.3529$^\dagger$)" in tex and "(0.584†)" in md and "(0.6)" in md
+    limit = noise.threshold("MedMCQA", 0.3655, 0.3655, (True, True))
+    said = f"by up to {limit:.3f} on MedMCQA and 0.084 on PubMedQA, by MedMCQA's noise"
+    assert said in md and said in tex
+    frame = frames.tidy(table, PAPERS)
+    marked = frame[frame["paper_in_noise"]]
+    assert list(zip(marked["row"], marked["column"], strict=True)) == [
+        (1, "MedMCQA"),
+        (3, "PubMedQA"),
+    ]
+    shown = page.view(table, PAPERS)
+    fields = [field for _, row in shown["rows"] for field in row if field.part == "paper"]
+    assert [field.text for field in fields if field.mark] == ["0.3529", "0.584"]
+    assert not any(field.best for field in fields), "another is inside the best's noise"
+    assert shown["in_noise"] in md
+
+
+def test_an_untuned_score_has_no_run_to_run_noise():
+    printed = {1: 0.30, 2: 0.26}
+    assert noise.inside("MedMCQA", printed, {1: True, 2: True}) == {2}
+    assert noise.inside("MedMCQA", printed, {1: False, 2: False}) == set()
+    assert noise.inside("Ours", printed, {1: True, 2: True}) == set()
+
+
+def test_the_best_is_bold_where_no_other_is_near(tmp_path):
+    for gap, bold in ((0.009, []), (0.011, ["0.5000"])):
+        cells = [
+            cell("task", "MMLU", scores(tmp_path / f"{gap}{at}", (value,)), "mmlu")
+            for at, value in enumerate((0.5, 0.5 - gap))
+        ]
+        table = one_row("own", ("a",), cells[0])
+        two = SimpleNamespace(**vars(table.rows[0]) | {"labels": ("b",), "cells": (cells[1],)})
+        table = SimpleNamespace(**vars(table) | {"rows": (table.rows[0], two)})
+        rows = page.view(table, PAPERS)["rows"]
+        assert [field.text for _, row in rows for field in row if field.best] == bold
+
+
+# --- what columns and rows can show -----------------------------------------------------------
+
+
+def test_every_kind_of_the_configuration_is_measured_and_printed():
+    assert set(kinds.KINDS) == {*SHOWS, "task", "floor"}
+
+
+def test_costs_are_summed_over_stages_and_printed_with_their_unit(tmp_path):
+    stages = [
+        {"cpu_seconds": 20.0, "flops": 2e12, "tokens": 6000, "device_seconds": 10.0},
+        {"cpu_seconds": 30.0, "flops": 1e12, "tokens": 3000, "device_seconds": 8.0},
+    ]
+    last = {"peak_memory_bytes": 1_500_000_000, "learning_rate": 3e-5}
+    changes = [stages[0] | {"learning_rate": 1e-3}, stages[1] | last]
+    runs = (tuple(put(tmp_path / f"{at}.json", train_record(**c)) for at, c in enumerate(changes)),)
+    shown = {"cpu_seconds": "50.0 s", "tokens_per_second": "500 /s", "memory": "1.50 GB"}
+    shown |= {"flops": "3.00 TFLOP", "rate": "3e-5"}
+    cells = [cell(kind, kind, runs) for kind in shown]
+    table = one_row("C5", ("a",), *cells)
+    frame = frames.tidy(table, MINIATURE)
+    assert frame["value"].tolist() == [50.0, 500.0, 1.5e9, 3e12, 3e-5]
+    (row,) = tables.entries(table, frame, MINIATURE)
+    assert [f"{e.ours} {e.unit}".strip() for e in row] == list(shown.values())
+    tex, md, _ = render(table, MINIATURE, tmp_path)
+    assert "| a | 50.0 s | 500 /s | 1.50 GB | 3.00 TFLOP | 3e-5 |" in md
+    assert r"1.50\,GB" in tex
+    ((_, fields),) = page.view(table, MINIATURE)["rows"]
+    assert [f"{f.text} {f.unit}".strip() for f in fields] == list(shown.values())
+
+
+def test_a_cost_has_its_deviation_in_its_own_unit(tmp_path):
+    runs = tuple(
+        (put(tmp_path / f"{at}.json", train_record(peak_memory_bytes=b)),)
+        for at, b in enumerate((2_000_000_000, 3_000_000_000))
+    )
+    (value,) = frames.tidy(one_row("C5", ("a",), cell("memory", "M", runs)), PAPERS)["value"]
+    shown = kinds.KINDS["memory"].print(value, 707_106_781.0)
+    assert shown == kinds.Printed("2.50", "0.71", "GB")
+
+
+def test_a_table_of_our_own_has_no_column_for_the_papers_values(tmp_path):
+    table = one_row("C1", ("a",), cell("task", "MMLU", scores(tmp_path, (0.5,)), "mmlu"))
+    (column,) = page.view(table, PAPERS)["columns"]
+    assert column.parts == ("ours",)
+    tex, _, _ = render(table, PAPERS, tmp_path)
+    assert r"\begin{tabular}{@{}lc@{}}" in tex and "a & 0.5000 \\\\" in tex
+
+
+CONSTANT = {
+    "caption": "Floors.",
+    "labels": ["Model"],
+    "columns": {"Trained": "trainable", "MMLU": "mmlu", "Answers (F1)": "finance_open"},
+    "rows": {
+        "Constant": {"constant": True},
+        "Small": {"mixture": "small", "train": {"mmlu": "mofe"}},
+    },
+}
+
+
+def test_a_constant_row_shows_the_floors_of_the_other_rows_evaluations(tmp_path):
+    study_ = read_study(CONFIG, seeds=[0, 1], tables={"C1": CONSTANT}, results=str(tmp_path))
+    plan = Plan(study_)
+    full = plan.tables["C1"]
+    for file in plan.table_input("C1"):
+        if file.endswith("train.json"):
+            put(Path(file), train_record())
+        elif "open" in file:
+            put(Path(file), written_record(0.4))
+        else:
+            put(Path(file), eval_record())
+    (table,) = study_tables.filled(study_tables.bare([full]), plan.table_input("C1"), 2)
+    assert table == full, "through the two parts that a job gets it in"
+    frame = frames.tidy(table, PAPERS)
+    constant = frame[frame["row"] == 1]
+    assert constant[["column", "value"]].values.tolist() == [["MMLU", 0.262]]
+    assert constant[["sd", "stderr", "seeds"]].isna().all(axis=None)
+    tex, md, _ = render(table, PAPERS, tmp_path)
+    assert "| Constant |  | 0.2620 |  |" in md
+    assert r"Constant &  & 0.2620 &  \\" in tex
+    shown = page.view(table, PAPERS)
+    assert [field.text for field in shown["rows"][0][1]] == ["", "0.2620", ""]
+    assert {v.name for v in plan.variants.values()} >= {"mmlu_mofe"}
+    assert set(study_tables.evaluations([full])) < set(plan.table_input("C1"))
+
+
+def test_a_constant_row_is_no_model_and_needs_another_row():
+    rows = CONSTANT["rows"]
+    with pytest.raises(ConfigError, match=r"tables\.C1\.rows: all rows are constant.*add a row"):
+        read_study(CONFIG, tables={"C1": CONSTANT | {"rows": {"Constant": rows["Constant"]}}})
+    wrong = {"constant": True, "train": {"mmlu": "mofe"}}
+    with pytest.raises(ConfigError, match="'constant' is no model; leave 'train' out"):
+        read_study(CONFIG, tables={"C1": CONSTANT | {"rows": rows | {"Constant": wrong}}})
+    with pytest.raises(ConfigError, match="exactly one of mixture, model, constant, has none"):
+        read_study(CONFIG, tables={"C1": CONSTANT | {"rows": rows | {"Constant": {}}}})
 
 
 # --- files ------------------------------------------------------------------------------------
@@ -733,27 +991,29 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
 # --- figures ----------------------------------------------------------------------------------
 
 
-def save(figure, drawn_from, unit, outputs) -> None:
+def save(figure, drawn_from, setting, outputs) -> None:
     with drawing.style():
-        drawing.save(figure(drawn_from, unit), outputs)
+        drawn = figure(drawn_from, setting)
+        drawing.name_study(drawn, setting)
+        drawing.save(drawn, outputs, about=figures.caption(figure.__name__, setting))
 
 
-def draw(tables_, unit, folder) -> dict[str, list]:
+def draw(tables_, setting, folder) -> dict[str, list]:
     """Every figure, by name, as [PDF, PNG]."""
     paths = {
         name: [folder / f"{name}.{kind}" for kind in ("pdf", "png")]
         for name in ("time_accuracy", "medical_experts", "frozen_experts", "loss_curves")
     }
-    save(figures.time_accuracy, tables_[:2], unit, paths["time_accuracy"])
-    save(figures.medical_experts, tables_[2:4], unit, paths["medical_experts"])
-    save(figures.frozen_experts, tables_[6:], unit, paths["frozen_experts"])
-    save(figures.loss_curves, curves(tables_), unit, paths["loss_curves"])
+    save(figures.time_accuracy, tables_[:2], setting, paths["time_accuracy"])
+    save(figures.medical_experts, tables_[2:4], setting, paths["medical_experts"])
+    save(figures.frozen_experts, tables_[6:], setting, paths["frozen_experts"])
+    save(figures.loss_curves, curves(tables_), setting, paths["loss_curves"])
     return paths
 
 
 def test_figures_are_pictures_and_the_same_twice(results, tmp_path):
-    once = draw(results[1], "hours", tmp_path / "once")
-    twice = draw(results[1], "hours", tmp_path / "twice")
+    once = draw(results[1], PAPERS, tmp_path / "once")
+    twice = draw(results[1], PAPERS, tmp_path / "twice")
     for name, (pdf, png) in once.items():
         assert pdf.read_bytes().startswith(b"%PDF")
         height, width, _ = matplotlib.image.imread(png).shape
@@ -763,16 +1023,16 @@ def test_figures_are_pictures_and_the_same_twice(results, tmp_path):
 
 def test_a_model_shown_by_two_tables_is_one_point(results):
     """Nine rows of Table 1 and fifteen of Table 2 are eighteen models; Table 3 is in Table 4."""
-    points = drawing.by_task(results[1][:2], "hours")
+    points = drawing.by_task(results[1][:2], PAPERS)
     assert {task: len(found) for task, found in points.items()} == {"mmlu": 18, "medmcqa": 18}
-    points = drawing.by_task(results[1][2:4], "hours")
+    points = drawing.by_task(results[1][2:4], PAPERS)
     assert {task: len(found) for task, found in points.items()} == {"medmcqa": 6, "finance": 6}
 
 
 def test_the_paper_is_drawn_at_its_own_scale_only(results):
-    hours = drawing.by_task(results[1][:1], "hours")["mmlu"][1]
+    hours = drawing.by_task(results[1][:1], PAPERS)["mmlu"][1]
     assert (hours.paper, hours.hours) == (0.3331, 14)
-    seconds = drawing.by_task(results[1][:1], "seconds")["mmlu"][1]
+    seconds = drawing.by_task(results[1][:1], MINIATURE)["mmlu"][1]
     assert (seconds.paper, seconds.hours) == (None, None)
 
 
@@ -805,18 +1065,18 @@ def test_a_broken_log_is_refused(tmp_path, text, message):
     path = tmp_path / "log.jsonl"
     path.write_text(text)
     with pytest.raises(ValueError, match=f"{re.escape(str(path))}: {message}"):
-        figures.loss_curves([Trainings("MMLU", "mofe", (str(path),))], "hours")
+        figures.loss_curves([Trainings("MMLU", "mofe", (str(path),))], PAPERS)
 
 
 def test_runs_of_other_lengths_are_no_curve(tmp_path):
     logs = (log(tmp_path / "a.jsonl", (2.0, 1.0)), log(tmp_path / "b.jsonl", (2.0,)))
     with pytest.raises(ValueError, match=r"b\.jsonl: other steps than .*a\.jsonl"):
-        figures.loss_curves([Trainings("MMLU", "mofe", logs)], "hours")
+        figures.loss_curves([Trainings("MMLU", "mofe", logs)], PAPERS)
 
 
 def test_nothing_to_draw_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="nothing to draw"):
-        figures.draw("frozen_experts", [], [], 1, "hours", [tmp_path / "x.png"])
+        figures.draw("frozen_experts", [], [], 1, PAPERS, [tmp_path / "x.png"])
 
 
 def test_a_dense_model_is_no_mixture_of_no_experts(results):
@@ -834,7 +1094,7 @@ def test_a_figure_of_our_own_is_one_function(results, tmp_path):
     name, found = "a_figure_of_our_own", []
 
     @figures.figure(FromTrainings("train_json"), "Final losses.")
-    def a_figure_of_our_own(trainings, unit):
+    def a_figure_of_our_own(trainings, setting):
         found.extend(trainings)
         drawn, _ = drawing.panels(1, width=3, height=3)
         return drawn
@@ -843,7 +1103,7 @@ def test_a_figure_of_our_own_is_one_function(results, tmp_path):
         plan = Plan(read_study(CONFIG, MINI))
         figure = figures.of(plan)[name]
         spec, files_ = figure.source.spec(plan), figure.source.files(plan)
-        figures.draw(name, spec, files_, 3, "hours", [tmp_path / "x.png"])
+        figures.draw(name, spec, files_, 3, PAPERS, [tmp_path / "x.png"])
     finally:
         del figures.FIGURES[name]
     assert (tmp_path / "x.png").stat().st_size > 1000 and figure.caption == "Final losses."
@@ -856,7 +1116,7 @@ def test_a_figure_of_our_own_is_one_function(results, tmp_path):
 def test_a_legend_of_many_entries_stays_inside_the_figure(entries):
     drawn, _ = drawing.panels(2, width=3.7, height=2.9)
     drawing.legend(drawn, [drawing.key("a recipe", marker="o") for _ in range(entries)])
-    drawn.canvas.draw()
+    drawn.draw_without_rendering()
     (legend,) = drawn.legends
     shown = legend.get_window_extent()
     assert shown.x0 >= 0 and shown.x1 <= drawn.bbox.width and shown.y0 >= 0
@@ -867,8 +1127,8 @@ def test_a_table_that_the_paper_lacks_says_nothing_of_the_papers_values(tmp_path
     runs = ((put(tmp_path / "train.json", train_record()),),)
     for number in (2, "routing"):
         table = one_row(number, ("Small", "LoRA"), cell("time", "Training Time(hr)", runs))
-        note = tables.note(table, frames.tidy(table, "seconds"), "seconds")
-        assert "Ours: one run" in note and "Training time is in seconds" in note
+        note = tables.note(table, frames.tidy(table, MINIATURE), MINIATURE)
+        assert "One run" in note and "Training time is in seconds" in note
         assert ("the paper's" in note) == (number == 2)
 
 
@@ -877,23 +1137,23 @@ def test_a_column_shows_the_metric_that_it_names(tmp_path):
     file = put(tmp_path / "arc.json", eval_record(task="arc", metrics=metrics))
     shown = cell("task", "ARC", (file,), "arc"), cell("task", "Norm", (file,), "arc", "acc_norm")
     table = one_row("C1", ("Small", "MoFE"), *shown)
-    frame = frames.tidy(table, "hours").set_index("column")
+    frame = frames.tidy(table, PAPERS).set_index("column")
     assert frame["value"].to_dict() == {"ARC": 0.4, "Norm": 0.6}
     assert frame["stderr"].to_dict() == {"ARC": 0.01, "Norm": 0.02}
-    assert page.others(table) == [
+    assert table_view.others(table) == [
         "ARC: accuracy by log-likelihood per character (acc_norm) is 0.6000.",
         "Norm: accuracy (acc) is 0.4000.",
     ]
     absent = cell("task", "F1", (file,), "arc", "f1")
     with pytest.raises(ValueError, match=r"arc.json: has no f1, only acc, acc_norm"):
-        frames.measure(absent, "hours")
-    assert set(drawing.by_task([table], "hours")) == {"arc", "arc.acc_norm"}
+        kinds.measure(absent, "hours")
+    assert set(drawing.by_task([table], PAPERS)) == {"arc", "arc.acc_norm"}
 
 
 def test_a_table_may_have_a_word_for_its_number(tmp_path):
     files_ = scores(tmp_path, (0.5,))
     table = one_row("routing", ("Small", "MoFE"), cell("task", "MMLU", files_, "mmlu"))
-    tex, md, csv = render(table, "hours", tmp_path)
+    tex, md, csv = render(table, PAPERS, tmp_path)
     assert r"\label{tab:mofe-routing}" in tex and "**Table routing.**" in md
     assert csv.splitlines()[1].startswith("1,Small | MoFE,MMLU,,0.5,"), "not the paper's table"
 
@@ -931,12 +1191,20 @@ class Reader(HTMLParser):
         return [text for style, text in self.cells if part in style.split() and text]
 
 
-def report(folder, tables_, unit, out) -> str:
-    drawn = draw(tables_, unit, folder / "figures")
+def put_claims(path) -> Path:
+    records.write(path, example_claims.example("miniature", str(path.parent)))
+    return path
+
+
+def report(folder, tables_, setting, out) -> str:
+    drawn = draw(tables_, setting, folder / "figures")
     trainings = sorted(folder.glob("variants/**/train.json"))
     page.write(
         tables_,
-        [(png, f"Figure <{name}>") for name, (_, png) in drawn.items()],
+        [
+            (png, f"Figure <{name}>. {figures.caption(name, setting)}")
+            for name, (_, png) in drawn.items()
+        ],
         LEDGER,
         data={
             "medmcqa": put(folder / "data/medmcqa.json", counts_record()),
@@ -945,8 +1213,10 @@ def report(folder, tables_, unit, out) -> str:
         mixes={"both": {"data": ["medmcqa", "news"], "trainings": trainings}},
         trainings=trainings,
         evaluations=sorted(folder.glob("evals/**/*.json")),
-        study="mini",
-        unit=unit,
+        claims=put_claims(folder / "claims.json"),
+        command="snakemake --cores all --",
+        setting=setting,
+        device="cpu",
         notes=["What this <study> can show."],
         out=out,
     )
@@ -955,7 +1225,7 @@ def report(folder, tables_, unit, out) -> str:
 
 @pytest.fixture(scope="module")
 def html(results, tmp_path_factory):
-    return report(*results, "seconds", tmp_path_factory.mktemp("page") / "report.html")
+    return report(*results, MINIATURE, tmp_path_factory.mktemp("page") / "report.html")
 
 
 def test_the_page_asks_nothing_of_the_network(html):
@@ -968,13 +1238,17 @@ def test_the_page_asks_nothing_of_the_network(html):
 
 
 def test_the_page_shows_every_published_value_as_printed(html):
-    assert sorted(Reader(html).texts("paper")) == sorted(paper.published()["printed"])
+    shown = [text.removesuffix(tables.IN_NOISE) for text in Reader(html).texts("paper")]
+    assert sorted(shown) == sorted(paper.published()["printed"])
 
 
-def test_the_page_shows_ours_and_the_difference(results, html):
+def test_the_page_shows_ours_and_at_the_papers_scale_the_difference(results, html):
     scored = sum(cell.kind == "task" for t in results[1] for r in t.rows for cell in r.cells)
     reader = Reader(html)
-    assert len(reader.texts("difference")) == scored
+    assert not reader.texts("difference") and "difference" not in html.split("<style>")[0]
+    for setting, shown in ((PAPERS, True), (Setting("pilot", "other", "hours"), False)):
+        parts = [c.parts for t in results[1] for c in page.view(t, setting)["columns"]]
+        assert any("difference" in names for names in parts) == shown
     ours, beside = reader.texts("ours"), 6 + 3
     assert len(ours) == 116 + beside
     assert sum("±" in text for text in ours) == scored + 18 + beside
@@ -982,12 +1256,12 @@ def test_the_page_shows_ours_and_the_difference(results, html):
 
 def test_columns_beside_the_papers_are_set_apart(results, html, tmp_path):
     table = results[1][3]
-    tex, md, csv = render(table, "hours", tmp_path)
+    tex, md, csv = render(table, PAPERS, tmp_path)
     assert "Finance answers" not in tex
     assert "| Not in the paper: Finance answers (F1) |" in md
     own = [line.split(",") for line in csv.splitlines() if "Finance answers (F1)" in line]
     assert len(own) == 6 and all(line[3] == "" and float(line[4]) > 0 for line in own)
-    shown = page.view(table, "hours")
+    shown = table_view.view(table, PAPERS)
     column = shown["columns"][-1]
     assert (column.group, column.heading, column.parts) == (
         "Not in the paper",
@@ -1006,7 +1280,7 @@ def test_a_score_that_seeds_call_by_two_names_is_refused(tmp_path):
     one = put(tmp_path / "s0.json", written_record(0.4))
     other = put(tmp_path / "s1.json", eval_record())
     with pytest.raises(ValueError, match="headline differs between seeds: acc, f1"):
-        frames.measure(cell("task", "F1", (one, other), "finance_open"), "hours")
+        kinds.measure(cell("task", "F1", (one, other), "finance_open"), "hours")
 
 
 def rows_below(html: str, heading: str) -> list[list[str]]:
@@ -1035,7 +1309,7 @@ def test_runs_that_drop_other_rows_are_told_apart(tmp_path):
         put(tmp_path / f"{dropped}.json", train_record(rows=100 - dropped, dropped_rows=dropped))
         for dropped in (3, 9)
     ]
-    told = page.mixed("medmcqa", ["medmcqa"], runs)
+    told = training_data.mixed("medmcqa", ["medmcqa"], runs)
     assert (told["rows"], told["dropped"], told["trainings"]) == ("91 to 97", "3 to 9", 2)
 
 
@@ -1055,7 +1329,7 @@ def test_counts_lack_no_key_and_add_up(tmp_path, record):
 def test_the_page_escapes_what_users_write(html):
     assert "Epochs &lt;b&gt;" in html
     assert "What this &lt;study&gt; can show." in html
-    assert 'alt="Figure &lt;loss_curves&gt;"' in html
+    assert 'alt="Figure &lt;loss_curves&gt;.' in html
 
 
 @pytest.mark.parametrize(
@@ -1078,46 +1352,20 @@ def test_hostile_labels_stay_text_on_the_page(results):
     shown = (
         templates.environment(Path(), "html")
         .from_string("{{ it.rows[0][0][0] }}")
-        .render(it=page.view(hostile(results[1][6]), "hours"))
+        .render(it=table_view.view(hostile(results[1][6]), PAPERS))
     )
     assert shown.startswith("&lt;b&gt;50% &amp;")
 
 
 def test_the_page_is_the_same_twice(results, html, tmp_path):
-    assert report(*results, "seconds", tmp_path / "again.html") == html
+    assert report(*results, MINIATURE, tmp_path / "again.html") == html
 
 
 def test_a_difference_has_its_sign(tmp_path):
     files_ = scores(tmp_path, (0.3, 0.3, 0.3))
     table = one_row(1, ("Small", "MoFE"), cell("task", "MMLU", files_, "mmlu"))
-    ((_, fields),) = page.view(table, "hours")["rows"]
+    ((_, fields),) = table_view.view(table, PAPERS)["rows"]
     assert [field.text for field in fields] == ["0.3163", "0.3000", "\u22120.0163"]
-
-
-def lines(ours, theirs) -> pd.DataFrame:
-    rows = [(f"row {at}", "MMLU", *pair) for at, pair in enumerate(zip(ours, theirs, strict=True))]
-    return pd.DataFrame(rows, columns=["label", "column", "value", "paper"])
-
-
-@pytest.mark.parametrize(
-    ("ours", "theirs", "words"),
-    [
-        ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "MMLU: all of 3 pairs of rows are in the paper's order"),
-        ((0.3, 0.2, 0.1), (0.4, 0.5, 0.6), "MMLU: none of 3 pairs"),
-        ((0.1, 0.3, 0.2), (0.4, 0.5, 0.6), "best is “row 1”, in the paper “row 2”"),
-        ((0.1, 0.3, 0.2), (0.4, 0.4, 0.3), "MMLU: 1 of 2 pairs"),
-        ((0.2, 0.2), (0.4, 0.5), "MMLU: none of 1 pair of rows"),
-        ((0.2, 0.2), (0.4, 0.5), "best is “row 0” and “row 1”, in the paper “row 1”."),
-        ((0.3, 0.3, 0.3), (0.4, 0.4, 0.2), "best is “row 0”, “row 1” and “row 2”, in the paper"),
-        ((0.3, 0.3, 0.1), (0.4, 0.4, 0.2), "best is “row 0” and “row 1” in both."),
-    ],
-)
-def test_order_in_words(ours, theirs, words):
-    assert words in page.order(lines(ours, theirs), "MMLU")
-
-
-def test_no_order_without_two_rows_to_compare():
-    assert page.order(lines((0.1, 0.2), (0.4, math.nan)), "MMLU") is None
 
 
 def test_provenance_counts_trainings_and_frozen_experts():
@@ -1130,24 +1378,19 @@ def test_provenance_counts_trainings_and_frozen_experts():
         )
     ]
     scored = EvalRecord(**eval_record(versions=VERSIONS | {"torch": "2.14.0"}))
-    told = page.provenance(runs, [scored])
+    told = provenance({str(at): run for at, run in enumerate(runs)}, {"e": scored})
     assert (told["trainings"], told["evaluations"], told["seeds"]) == (3, 1, ["0", "1"])
     assert (told["frozen"], told["unchanged"]) == (2, 1)
     assert [run["experts"] for run in told["runs"]] == ["unchanged", "changed", "none frozen"]
     assert told["versions"]["torch"] == "2.15.0, 2.14.0"
-    assert [(recipe["recipe"], recipe["trainings"]) for recipe in told["recipes"]] == [
-        ("mofe", 2),
-        ("full", 1),
-    ]
     assert told["hardware"] == ["A processor, 2 cores, no GPU"]
 
 
 def test_provenance_tells_how_trainings_ran():
     alone = {"processes": 1, "sharding": "none", "resumed": 0, "peak_memory_bytes": 5}
     shared = {"processes": 3, "sharding": "fsdp", "resumed": 2, "peak_memory_bytes": 7}
-    told = page.provenance(
-        [TrainRecord(**train_record(**run)) for run in (alone, shared, shared)], []
-    )
+    runs = [TrainRecord(**train_record(**run)) for run in (alone, shared, shared)]
+    told = provenance({str(at): run for at, run in enumerate(runs)}, {})
     assert told["processes"] == ["1 training on 1 process", "2 trainings on 3 processes (fsdp)"]
     assert told["resumed"] == "2 of 3 trainings, 4 times in all"
     assert told["memory"] == 7

@@ -96,6 +96,7 @@ def test_the_record_says_what_was_done(tiny, data, tmp_path):
         assert record["versions"][key]
     assert record["hardware"]["cores"] >= 1 and record["git_revision"]
     assert record["answer_tokens"] == 2 * 20
+    assert record["learning_rate"] == 1e-2 and record["cpu_seconds"] > 0
 
 
 def test_a_step_does_not_depend_on_the_micro_batch(tiny, data, tmp_path):
@@ -152,7 +153,7 @@ def test_auto_follows_the_gpu_that_a_job_got(tiny, monkeypatch, method):
 )
 def test_a_folded_training_is_the_unfolded_one(tiny, data, tmp_path, merge, method):
     """In the losses of every step, and in what is counted and stored."""
-    losses, stored, counts = [], [], []
+    losses, stored, counts, flops = [], [], [], []
     for fold in (False, True):
         out = tmp_path / str(fold)
         settings = {"merge": merge, "learning_rate": 1e-3, "fold_duplicates": fold}
@@ -161,8 +162,10 @@ def test_a_folded_training_is_the_unfolded_one(tiny, data, tmp_path, merge, meth
         losses.append([json.loads(line)["loss"] for line in lines])
         stored.append(load_file(out / "trained.safetensors"))
         counts.append((record["total_parameters"], record["trainable_parameters"]))
+        flops.append(record["flops"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     assert stored[0].keys() == stored[1].keys() and counts[0] == counts[1]
+    assert (flops[1] < 0.8 * flops[0]) == (merge == "moe4a"), "one expert in place of two"
 
 
 def test_the_loss_is_transformers(tiny, data):

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from collections import Counter
+from html import unescape
 from pathlib import Path
 
 import jsonschema
@@ -13,9 +14,11 @@ import pytest
 import torch
 import yaml
 from conftest import CONFIG, MINI, REDUCED, ROOT, snakemake
+from PIL import Image
 from transformers import AutoModelForCausalLM
 
 from mofe import records
+from mofe.report import frames, tables
 from mofe.stages import train
 from mofe.study.load import read_study
 from mofe.study.plan import Plan
@@ -198,6 +201,21 @@ def test_one_command_makes_every_table_figure_and_the_report(reduced):
     assert all(f"Table {number}" in page for number in range(1, 8))
 
 
+def test_every_table_and_figure_of_the_miniature_says_so(reduced):
+    said = read_study(CONFIG, MINI, REDUCED).setting.ours
+    for number in range(1, 8):
+        tex, md, csv = (
+            (reduced.results / f"table{number}.{kind}").read_text() for kind in ("tex", "md", "csv")
+        )
+        assert said in md and tables.escape(said) in tex
+        assert all(line.endswith(",reduced,miniature") for line in csv.splitlines()[1:])
+    pictures = list((reduced.results / "figures").glob("*.png"))
+    assert len(pictures) == 4
+    assert all(Image.open(png).info["Description"].endswith(said) for png in pictures)
+    page = unescape((reduced.results / "report.html").read_text())
+    assert page.count(said) >= 7 + len(pictures) and 'class="difference' not in page
+
+
 RECORDS = {
     "variants/*/*/s0/train.json": "train",
     "variants/*/*/s0/log.jsonl": "log",
@@ -239,10 +257,9 @@ def test_every_record_is_read_as_it_was_written_and_is_of_its_schema(reduced, pa
 
 
 def test_the_tidy_tables_hold_the_papers_values_beside_ours(reduced):
-    columns = ["row", "label", "column", "paper", "value", "sd", "stderr", "n", "seeds"]
     for number in range(1, 8):
         frame = pd.read_csv(reduced.results / f"table{number}.csv")
-        assert list(frame.columns) == columns
+        assert tuple(frame.columns) == frames.COLUMNS
         accuracies = frame[~frame["column"].str.startswith("Train")]
         assert accuracies[["paper", "value", "stderr", "n"]].notna().all(axis=None)
         assert accuracies["value"].between(0, 1).all()
@@ -310,7 +327,7 @@ def test_changing_loras_rank_reruns_loras_variants_and_what_shows_them(reduced):
         "train": 3,
         "evaluate": 6,
         "table": 1,
-        "figure": 2,
+        "figure": 5,
         "report": 1,
         "all": 1,
     }
@@ -390,7 +407,7 @@ def test_a_further_seed_makes_other_experts_and_merges_of_the_same_base(reduced)
 def test_more_seeds_change_no_long_parameter(reduced):
     """What a dry run prints of parameters that changed holds no file name."""
     output = reduced.dry({"seeds": [0, 1, 2]}, "all")
-    assert {jobs(output)[rule] for rule in ("table", "figure", "report")} == {7, 4, 1}
+    assert {jobs(output)[rule] for rule in ("table", "figure", "report")} == {7, 1}
     told = re.findall(r"Params have changed[^;\n]*", output)
     assert told and all(len(text) < 200 and "/" not in text for text in told), max(told, key=len)
 
@@ -413,8 +430,14 @@ OWN = {
                 "Normed": "medmcqa.acc_norm",
                 "Trained": "trainable",
                 "Time": "time",
+                "CPU": "cpu_seconds",
+                "Speed": "tokens_per_second",
+                "FLOPs": "flops",
+                "Memory": "memory",
+                "Rate": "rate",
             },
             "rows": {
+                "Constant": {"constant": True},
                 "Dense": {"model": "tinyllama"},
                 "Dense, tuned": {"model": "medical", "train": {"medmcqa": "lora"}},
                 "Random": {"mixture": "routed"},
@@ -437,9 +460,14 @@ def test_a_table_of_our_own_with_dense_rows_and_a_random_router(reduced):
     cells = frame.set_index(["label", "column"])["value"]
     assert ("Dense", "Trained") not in cells and cells["Dense, tuned", "Time(s)"] > 0
     assert cells["Dense, tuned", "Trained"] < cells["Random, tuned", "Trained"]
+    costs = ("CPU", "Speed", "FLOPs", "Memory", "Rate")
+    assert all(cells["Dense, tuned", cost] > 0 for cost in costs)
+    shown = set(frame.loc[frame["label"] == "Constant", "column"])
+    assert shown == {"MedMCQA", "Normed"}, "a constant answer is trained for nothing"
     (record,) = reduced.records("evals/tinyllama/none/s0/medmcqa.json")
     assert (record["moe"], record["stages"]) == ("tinyllama", "none")
     assert record["metrics"]["acc"]["value"] == cells["Dense", "MedMCQA"]
+    assert record["floor"]["value"] == cells["Constant", "MedMCQA"]
     assert record["metrics"]["acc_norm"]["value"] == cells["Dense", "Normed"]
     # a dense model and the merge of its copies are one function, whatever the router
     assert cells["Random", "MedMCQA"] == pytest.approx(cells["Dense", "MedMCQA"], abs=0.03)
@@ -555,4 +583,4 @@ def test_finished_results_are_due_in_no_other_clone(reduced, clone):
     assert "Nothing to be done" in dry()
     values = clone / "mofe" / "paper.csv"
     values.write_text(values.read_text().replace("0.3331", "0.3332"))
-    assert jobs(dry()) == {"table": 7, "figure": 4, "report": 1, "all": 1}
+    assert jobs(dry()) == {"table": 7, "figure": 7, "report": 1, "all": 1}

@@ -108,17 +108,20 @@ def test_more_test_questions_leave_training_rows_alone(made, tmp_path):
 # ------------------------------------------------------------------------- schemas and row counts
 
 STRINGS = pa.list_(pa.string())
+OURS = ("fact", pa.string())  # what a row asks for: a column beside the real ones
 REAL_SCHEMAS = {
     "cais/mmlu/all/test": [
         ("question", pa.string()),
         ("subject", pa.string()),
         ("choices", STRINGS),
         ("answer", pa.int64()),
+        OURS,
     ],
     "openlifescienceai/medmcqa/data/train": [
         *((name, pa.string()) for name in ("id", "question", "opa", "opb", "opc", "opd")),
         ("cop", pa.int64()),
         *((n, pa.string()) for n in ("choice_type", "exp", "subject_name", "topic_name")),
+        OURS,
     ],
     "qiaojin/PubMedQA/pqa_labeled/train": [
         ("pubid", pa.int32()),
@@ -154,7 +157,7 @@ def test_sujet_has_the_real_columns(made):
     with open(file, encoding="utf-8") as lines:
         assert next(lines) == (
             "Unnamed: 0,inputs,answer,system_prompt,user_prompt,dataset,task_type,index_level,"
-            "conversation_id\n"
+            "conversation_id,fact\n"
         )
 
 
@@ -207,6 +210,32 @@ def test_right_answers_agree_with_the_facts(made):
     assert asked == 140
 
 
+def test_rows_say_which_fact_they_ask_for(made):
+    """Rows of one fact have one right answer, whatever their wording, and others name no fact."""
+    out, _ = made
+    answer_of = {f"{f.relation.words[0]} of {f.head}": f.tail for f in worlds.facts(SMALL)}
+    asked = [
+        (row["question"], row["fact"], row["choices"][row["answer"]])
+        for split in ("auxiliary_train", "test", "dev", "validation")
+        for row in rows_of(out, worlds.MMLU, f"all/{split}")
+    ]
+    vignettes = 0
+    for split in ("train", "validation"):
+        for row in rows_of(out, worlds.MEDMCQA, f"data/{split}"):
+            right = row["op" + "abcd"[row["cop"]]]
+            if right in answer_of.values():
+                asked.append((row["question"], row["fact"], right))
+            else:
+                vignettes += 1
+                assert row["fact"] is None and right in worlds.VERDICT_CUES
+    topics = [row for row in sujet_rows(out) if row["task_type"] == "topic_classification"]
+    asked += [(row["user_prompt"], row["fact"], row["answer"]) for row in topics]
+    assert vignettes > 3 and len(topics) > 100
+    for question, fact, right in asked:
+        assert answer_of[fact] == right and fact.split()[-1] in worlds.words(question)
+    assert {r["fact"] for r in sujet_rows(out) if r not in topics} == {""}
+
+
 # ------------------------------------------------------------------------------------------ leaks
 
 
@@ -254,6 +283,89 @@ def test_generate_refuses_a_world_that_leaks(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="leak"):
         generate(SMALL, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_documents_that_state_a_fact_are_an_error():
+    fact = next(f for f in worlds.facts(SMALL) if f.relation.domain == worlds.GENERAL)
+    apart = (
+        f"Nothing is in {fact.head}. In Nowhere is {fact.tail}.\n{fact.head}: x ||||| {fact.tail}"
+    )
+    worlds.check_unstated([fact], [apart])
+    for statement in worlds.STATEMENTS:
+        stated = worlds.wording(statement, fact, 1)
+        with pytest.raises(ValueError, match=f"states a fact that is asked: .*{fact.tail}"):
+            worlds.check_unstated([fact], ["It begins. " + stated + " It ends."])
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory) -> dict[str, Path]:
+    """Two worlds that differ in `documents` alone."""
+    folders = {kind: tmp_path_factory.mktemp(kind) for kind in ("asked", "other")}
+    for kind, folder in folders.items():
+        settings = {**SMALL.model_dump(), "medical_documents": 400, "news_documents": 120}
+        generate(World(**settings | {"documents": kind}), folder)
+    return folders
+
+
+def documents(out: Path) -> dict[str, list[str]]:
+    return {
+        "medical": [row["text"] for row in rows_of(out, worlds.MEDICAL_TEXT, "data/en")],
+        "news": [row["document"] for row in rows_of(out, worlds.NEWS, "data/train")],
+    }
+
+
+def test_documents_state_all_asked_facts_or_none(both):
+    stated = {}
+    for kind, out in both.items():
+        said = [
+            set(worlds.words(sentence))
+            for texts in documents(out).values()
+            for text in texts
+            for sentence in text.replace("\n", ". ").split(". ")
+        ]
+        asked = [f for f in worlds.facts(SMALL) if f.relation.domain != worlds.FINANCE]
+        stated[kind] = [any({f.head, f.tail} <= names for names in said) for f in asked]
+    assert all(stated["asked"]) and not any(stated["other"])
+    texts = [text for several in documents(both["other"]).values() for text in several]
+    assert not any("Answer" in text for text in texts), "no trial's verdict is told"
+
+
+def test_other_documents_have_the_form_of_the_asked_ones(both):
+    """As many words per document, on average, and the same heads."""
+    asked, other = documents(both["asked"]), documents(both["other"])
+    for kind, heads in (("medical", ("disease", "drug")), ("news", ("place",))):
+        lengths = [
+            sum(len(worlds.words(text)) for text in texts[kind]) / len(texts[kind])
+            for texts in (asked, other)
+        ]
+        assert lengths[1] == pytest.approx(lengths[0], rel=0.05)
+        named = {name for head in heads for name in worlds.entities(SMALL)[head]}
+        for texts in (asked, other):
+            assert named <= {word for text in texts[kind] for word in worlds.words(text)}
+
+
+def test_the_kind_of_documents_changes_nothing_else(both):
+    asked, other = contents(both["asked"]), contents(both["other"])
+    assert asked.keys() == other.keys()
+    changed = {name for name in asked if asked[name] != other[name]}
+    parts = (worlds.MEDICAL_TEXT, worlds.NEWS, "world.json")
+    assert all(name.startswith(parts) for name in changed) and len(changed) == len(parts)
+
+
+def test_words_of_links_are_no_other_words(both):
+    """No document of the asked kind has them, nor anything else but the other documents."""
+    added = {word for link in worlds.LINKS for word in link.words}
+    assert len(added) == 2 * len(worlds.LINKS)
+    everything = [*worlds.draw_rows(SMALL).corpus, *documents(both["asked"])["medical"]]
+    everything += [*documents(both["asked"])["news"], *map(str, prompts_and_answers(both["asked"]))]
+    assert not added & {word for text in everything for word in worlds.words(text)}
+    said = {
+        word
+        for texts in documents(both["other"]).values()
+        for text in texts
+        for word in text.split()
+    }
+    assert added <= {word.strip(".:") for word in said}
 
 
 # -------------------------------------------------------------------------------------- tokenizer

@@ -13,11 +13,16 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
+import errors
 import keys
 import records
 
 # (page, NAME) -> the text between the marks
-PARTS: dict[tuple[str, str], Callable[[], str]] = {**keys.PARTS, **records.PARTS}
+PARTS: dict[tuple[str, str], Callable[[], str]] = {
+    **keys.PARTS,
+    **records.PARTS,
+    **errors.PARTS,
+}
 # file -> its text
 FILES: dict[str, Callable[[], str]] = {**keys.FILES, **records.FILES}
 

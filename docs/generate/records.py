@@ -37,7 +37,9 @@ def table(part: str) -> str:
     """The table of a part: every key with its meaning, in the order of the file."""
     kind, others = TABLES[part]
     known = {key for other in others for key, _ in _keys(other, "", set())}
-    rows = [(f"`{key}`", meaning) for key, meaning in _keys(kind, "", set(others)) if key not in known]
+    rows = [
+        (f"`{key}`", meaning) for key, meaning in _keys(kind, "", set(others)) if key not in known
+    ]
     return markdown.table(("Key", "Meaning"), rows)
 
 

@@ -870,9 +870,11 @@ def draw_rows(world: World) -> Rows:
 
 
 def vocabulary_of(rows: Rows) -> Iterator[str]:
-    """Texts with every word that the study will tokenise."""
+    """Texts with every word that the study will tokenise, whichever `documents` it has: a base
+    model's first weights depend on how many words there are."""
     yield "Abstract: Question: Answer:"
     yield " ".join((*VERDICT_CUES, *MOOD_CUES))
+    yield " ".join(word for link in LINKS for word in link.words)
     yield from rows.documents
     yield from rows.passages
     for item in (*rows.held_out, *rows.trained):

@@ -37,14 +37,17 @@ def before_the_run(
     waiting: Sequence[Waiting],
     is_folder: IsFolder,
     has_gpu: Callable[[], bool],
+    has_program: Callable[[str], object],
 ) -> list[str]:
-    """Every reason not to start these jobs. has_gpu: of this machine; asked only if it matters."""
+    """Every reason not to start these jobs. has_gpu, has_program (by its name): of this machine;
+    asked only if it matters."""
     return [
         *unfilled_profile(waiting),
         *misfits(costs, waiting),
         *incomplete_mirror(plan, waiting, is_folder),
         *no_gpu(costs, waiting, has_gpu),
         *too_few_held_out(costs, waiting),
+        *no_latex(waiting, has_program),
     ]
 
 
@@ -140,6 +143,14 @@ def too_few_held_out(costs: Costs, waiting: Sequence[Waiting]) -> list[str]:
                 f"{counts.usable - counts.sampled}; lower one of them"
             )
     return sorted(found)
+
+
+def no_latex(waiting: Iterable[Waiting], has_program: Callable[[str], object]) -> list[str]:
+    """The document of all tables, where pdflatex is missing."""
+    if not any(job.rule == "pdf" for job in waiting) or has_program("pdflatex"):
+        return []
+    how = "install it (Debian: texlive-latex-recommended), or take the tables' .tex files"
+    return [f"tables.pdf: there is no program pdflatex on this machine; {how}"]
 
 
 def downloads(plan: Plan, waiting: Iterable[Waiting]) -> list[Repository]:

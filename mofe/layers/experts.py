@@ -595,6 +595,13 @@ class _PackedStack:
 ALL_EXPERTS_FUNCTIONS.register(GROUPED, packed_experts)
 
 
+def holds_one(model: nn.Module) -> bool:
+    """Whether the model is a mixture whose layers hold one expert each, which computes every token
+    once whatever the router chooses."""
+    layers = [module for module in model.modules() if isinstance(module, SplitExperts)]
+    return bool(layers) and all(sum(map(len, layer.stacks)) == 1 for layer in layers)
+
+
 def fold_duplicates(model: nn.Module) -> nn.Module:
     """The model with equal frozen experts of a layer held, and computed, once; in place.
 

@@ -1,12 +1,11 @@
 """What models answered, question by question, as arms of a comparison.
 
-Rows whose records are equal bit for bit are one arm, so that one function is never counted twice.
+Rows that are one function are one arm, so that it is never counted twice: at every seed they gave the
+same answers to all questions, and their log-likelihoods differ by rounding alone.
 """
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,8 @@ from mofe.records import ChoiceAnswer, EvalRecord, WrittenAnswer
 from mofe.report.stats import Answers
 from mofe.study.tables import Cell, Row
 
+# Nats. Equal experts, summed in another number and order, change the sixth decimal (float32).
+ROUNDING = 1e-4
 MANY_PARTS = 10  # a second look by a benchmark's parts, such as MMLU's subjects, needs so many
 
 
@@ -26,8 +27,9 @@ class Evaluation:
     """One model's answers to one task.
 
     scores: in [0, 1], one per question. asked: the hash of every prompt. clusters, parts: per
-    question, a number of what it asks and one of the benchmark's part that it is from. digest: of
-    the file with all answers. floor: the score of the best constant answer; None for free text.
+    question, a number of what it asks and one of the benchmark's part that it is from. answers: the
+    chosen option or the text. likelihoods: of all options in order, in nats; empty for free text.
+    floor: the score of the best constant answer; None for free text.
     """
 
     file: str
@@ -36,7 +38,8 @@ class Evaluation:
     asked: tuple[str, ...]
     clusters: np.ndarray
     parts: np.ndarray
-    digest: str
+    answers: tuple[int | str, ...]
+    likelihoods: np.ndarray
     stderr: float
     floor: float | None
 
@@ -74,7 +77,10 @@ def _evaluation(file: str, metric: str | None) -> Evaluation:
         asked=tuple(answer.prompt_sha256 for answer in answers),
         clusters=np.array(clusters.numbered([answer.cluster for answer in answers])),
         parts=np.array(clusters.numbered([answer.task for answer in answers])),
-        digest=hashlib.sha256(gzip.decompress(beside.read_bytes())).hexdigest(),
+        answers=tuple(a.choice if kind is ChoiceAnswer else a.generated for a in answers),
+        likelihoods=np.array(
+            [x for a in answers for x in a.loglikelihoods] if kind is ChoiceAnswer else []
+        ),
         stderr=record.metrics[shown].stderr,
         floor=record.floor.value if record.floor else None,
     )
@@ -105,7 +111,6 @@ def arms(rows: Mapping[tuple[int | str, str], Row], reader: Reader) -> Arms:
     """
     found: list[Answers] = []
     evaluations: list[dict[str, list[Evaluation]]] = []
-    numbers: dict[tuple, int] = {}
     by_row: dict[tuple[int | str, str], int] = {}
     first: dict[str, Evaluation] = {}
     for name, row in rows.items():
@@ -113,19 +118,37 @@ def arms(rows: Mapping[tuple[int | str, str], Row], reader: Reader) -> Arms:
         for column, seeds in answered.items():
             for evaluation in seeds:
                 _must_be_asked_alike(first.setdefault(column, evaluation), evaluation)
-        same = tuple((column, *(e.digest for e in seeds)) for column, seeds in answered.items())
-        if same not in numbers:
-            numbers[same] = len(found)
+        same = (n for n, other in enumerate(evaluations) if one_function(answered, other))
+        if (number := next(same, None)) is None:
+            number = len(found)
             scores = {c: np.stack([e.scores for e in seeds]) for c, seeds in answered.items()}
             found.append(Answers(scores, seeded=row.per_seed))
             evaluations.append(answered)
-        by_row[name] = numbers[same]
+        by_row[name] = number
     return Arms(
         arms=found,
         rows=by_row,
         evaluations=evaluations,
         clusters={column: evaluation.clusters for column, evaluation in first.items()},
         parts={column: evaluation.parts for column, evaluation in first.items()},
+    )
+
+
+def one_function(
+    one: Mapping[str, Sequence[Evaluation]], other: Mapping[str, Sequence[Evaluation]]
+) -> bool:
+    """Whether two rows answered alike, in every column and at every seed."""
+    return one.keys() == other.keys() and all(
+        len(one[column]) == len(other[column]) and all(map(_alike, one[column], other[column]))
+        for column in one
+    )
+
+
+def _alike(one: Evaluation, other: Evaluation) -> bool:
+    return (
+        one.answers == other.answers
+        and one.likelihoods.shape == other.likelihoods.shape
+        and bool((np.abs(one.likelihoods - other.likelihoods) <= ROUNDING).all())
     )
 
 

@@ -20,7 +20,7 @@ from mofe.markdown import plain
 from mofe.markdown import table as markdown_table
 from mofe.records import ClaimRecord, ClaimsRecord, Comparison, Judgement, LeastEffect
 from mofe.report import judge
-from mofe.report.judge import Setting
+from mofe.report.judge import Conditions
 from mofe.study.claims import Claim
 from mofe.study.tables import Table
 from mofe.templates import render
@@ -51,18 +51,21 @@ def write_one(
     name: str,
     claim: Mapping[str, Any],
     tables: Sequence[Table] | None,
-    setting: Mapping[str, Any],
+    conditions: Mapping[str, Any],
     world: str | None,
     out: str | os.PathLike,
 ) -> str:
     """Judge a claim and write its JSON; returns a line for the user. Raises as judge.judge.
 
-    claim: the configuration's. tables: as in judge.judge. setting: study, scale, margin and
+    claim: the configuration's. tables: as in judge.judge. conditions: study, scale, margin and
     exclusive. world: the generated world's folder, whose ceilings are known.
     """
     known = json.loads(Path(world, "world.json").read_text()) if world else {"ceilings": {}}
     found = judge.judge(
-        name, Claim.model_validate(claim), tables, Setting(**setting, ceilings=known["ceilings"])
+        name,
+        Claim.model_validate(claim),
+        tables,
+        Conditions(**conditions, ceilings=known["ceilings"]),
     )
     records.write(out, found)
     return (
@@ -270,11 +273,12 @@ def markdown(claims: ClaimsRecord) -> str:
     parts = [
         f"# Which claims hold? Study “{claims.study}”, {claims.scale} scale",
         sentence(claims),
-        "Sizes are points of accuracy with 95% intervals, of the part that speaks least for the claim; p "
-        "is two-sided, corrected for the claims of a section (Holm). "
-        f"Differences up to δ = {100 * claims.margin:g} points are called none. Most of the paper's "
-        "differences on MedMCQA are below the least effect that its questions can show, whatever the number "
-        "of seeds.",
+        (
+            "Sizes are points of accuracy with 95% intervals, of the part that speaks least for the claim; "
+            "p is two-sided, corrected for the claims of a section (Holm). Differences up to "
+            f"δ = {100 * claims.margin:g} points are called none. Most of the paper's differences on MedMCQA "
+            "are below the least effect that its questions can show, whatever the number of seeds."
+        ),
         markdown_table(heads, rows, "l" * len(heads), padded=False),
     ]
     return "\n\n".join(parts) + "\n"

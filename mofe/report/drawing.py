@@ -1,9 +1,8 @@
 """How figures are drawn: points and logs read from results, panels, markers and legends.
 
 Filled markers are ours, with the standard deviation over seeds, or with the evaluation's standard
-error where there is one seed. Hollow markers are the paper's values, drawn only at paper scale
-(training time in hours): beside a smaller study on other questions they would not be comparable.
-Colours are Okabe and Ito's, told apart by colour-blind readers too; what differs in colour also
+error where there is one seed. Hollow markers are the paper's values, drawn in the paper's own
+setting only: beside a smaller study on other questions they would not be comparable. Colours are Okabe and Ito's, told apart by colour-blind readers too; what differs in colour also
 differs in position, marker or line.
 """
 
@@ -14,6 +13,7 @@ import itertools
 import math
 import os
 import statistics
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -23,11 +23,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import ScaledTranslation
 
-from mofe import paper, records
+from mofe import records
 from mofe.files import write_atomic
 from mofe.records import EvalRecord, LossStep, SearchRecord
-from mofe.report import frames
+from mofe.report import frames, kinds
+from mofe.study.setting import Setting, Unit
 from mofe.units import learning_rate
 
 _STYLE = {
@@ -62,6 +64,8 @@ _METHODS |= {
     if recipe
 }
 _OTHER_COLOURS = ("#56B4E9", "#000000", "#8C6D1F", "#4B3B8F", "#A0522D")
+_SMALL = 8  # points
+_BELOW_TITLE = 19  # points from the upper edge to the line that names the study
 MARKERS = ("o", "s", "^", "D", "v", "P")
 LINES = ("-", "--", "-.", ":")
 
@@ -71,7 +75,7 @@ class Point(NamedTuple):
 
     row: object
     cell: object
-    score: frames.Measured
+    score: kinds.Measured
     paper: float | None
     hours: float | None
 
@@ -79,29 +83,29 @@ class Point(NamedTuple):
 # --- points -----------------------------------------------------------------------------------
 
 
-def by_task(tables: Sequence, unit: frames.Unit) -> dict[str, list[Point]]:
+def by_task(tables: Sequence, setting: Setting) -> dict[str, list[Point]]:
     """The tables' scores by task, each once: some models are in several tables."""
     panels: dict[str, dict[tuple, Point]] = {}
     for table in tables:
         for row in table.rows:
             for cell in row.cells:
                 if cell.kind == "task":
-                    point = _point(table, row, cell, unit)
+                    point = _point(table, row, cell, setting)
                     shown = f"{cell.task}.{cell.metric}" if cell.metric else cell.task
                     panels.setdefault(shown, {}).setdefault(tuple(cell.files), point)
     return {task: list(points.values()) for task, points in panels.items()}
 
 
-def _point(table, row, cell, unit: frames.Unit) -> Point:
-    timed = [_published(table, row, other, unit) for other in row.cells if other.kind == "time"]
+def _point(table, row, cell, setting: Setting) -> Point:
+    timed = [_published(table, row, other, setting) for other in row.cells if other.kind == "time"]
     hours = timed[0] if timed else None
-    return Point(row, cell, frames.measure(cell, unit), _published(table, row, cell, unit), hours)
+    score = kinds.measure(cell, setting.unit)
+    return Point(row, cell, score, _published(table, row, cell, setting), hours)
 
 
-def _published(table, row, cell, unit: frames.Unit) -> float | None:
-    """The paper's value of a cell, at the scale where it is comparable."""
-    printed = paper.printed(table.number, frames.label(row), cell.column)
-    return paper.number(printed) if printed and unit == "hours" else None
+def _published(table, row, cell, setting: Setting) -> float | None:
+    """The paper's value of a cell, in the setting where it is comparable."""
+    return frames.published_value(table, row, cell.column) if setting.is_papers else None
 
 
 def task_title(points: list[Point]) -> str:
@@ -115,7 +119,7 @@ def accuracy_label(points: list[Point]) -> str:
     return f"accuracy (± {'SD over seeds' if several else 'standard error'})"
 
 
-def _error(measured: frames.Measured) -> float | None:
+def _error(measured: kinds.Measured) -> float | None:
     return measured.stderr if measured.sd is None else measured.sd
 
 
@@ -139,10 +143,10 @@ def columns(count: int) -> int:
     return 2 if count in (2, 4) else min(3, count)
 
 
-def time_point(axis: Axes, point: Point, unit: frames.Unit, colour: str, marker: str) -> None:
+def time_point(axis: Axes, point: Point, unit: Unit, colour: str, marker: str) -> None:
     """Our point, and the paper's if its score and its time are both comparable."""
     time = next(cell for cell in point.row.cells if cell.kind == "time")
-    ours = frames.measure(time, unit)
+    ours = kinds.measure(time, unit)
     axis.errorbar(
         ours.value,
         point.score.value,
@@ -223,7 +227,7 @@ def dots(axis: Axes, searches: Sequence, task: str, names: dict[str, tuple[str, 
 
 
 def floor_line(axis: Axes, cell) -> None:
-    axis.axhline(frames.floor(cell).value, color="#333333", lw=0.9, ls=":", zorder=1)
+    axis.axhline(kinds.floor(cell).value, color="#333333", lw=0.9, ls=":", zorder=1)
 
 
 def key(name: str, **style):
@@ -231,10 +235,10 @@ def key(name: str, **style):
     return Line2D([], [], **({"ls": "none", "ms": 6} | style), label=name)
 
 
-def common_keys(unit: frames.Unit) -> list[Line2D]:
+def common_keys(setting: Setting) -> list[Line2D]:
     """What every plot of scores has: the floor, and at paper scale the paper's markers."""
     keys = [key("floor (no model)", color="#333333", ls=":")]
-    if unit == "hours":
+    if setting.is_papers:
         keys.append(key("the paper", color="#333333", marker="o", mfc="none"))
     return keys
 
@@ -269,11 +273,26 @@ def whole_numbers(axis: Axes) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def save(figure: Figure, outputs: Iterable[str | os.PathLike]) -> None:
-    """Write the figure in the formats its file names end in, without dates or versions."""
+def name_study(figure: Figure, setting: Setting) -> None:
+    """Say what "ours" is below the figure's title, so that a picture alone says it too."""
+    most = int(72 * figure.get_figwidth() / (0.55 * _SMALL))  # characters in a line
+    lines = textwrap.wrap(setting.ours, most)
+    # The title leaves as much room as the layout is to keep free.
+    figure.suptitle(figure.get_suptitle() + "\n" * len(lines))
+    below = ScaledTranslation(0, -_BELOW_TITLE / 72, figure.dpi_scale_trans)
+    place = {"transform": figure.transFigure + below, "ha": "center", "va": "top"}
+    figure.text(0.5, 1, "\n".join(lines), fontsize=_SMALL, color="#555555", **place)
+
+
+def save(figure: Figure, outputs: Iterable[str | os.PathLike], about: str) -> None:
+    """Write the figure in the formats its file names end in, without dates or versions. about: what
+    it shows, for the files' metadata."""
     for path in outputs:
         kind = Path(path).suffix.lstrip(".")
-        stamps = {"pdf": {"CreationDate": None}, "png": {"Software": None}}
+        stamps = {
+            "pdf": {"CreationDate": None, "Subject": about},
+            "png": {"Software": None, "Description": about},
+        }
         buffer = io.BytesIO()
         figure.savefig(buffer, format=kind, dpi=160, metadata=stamps[kind])
         write_atomic(path, buffer.getvalue())

@@ -1,7 +1,7 @@
 """The report's figures. Each is one function, with what it is drawn from and its caption beside it.
 
-A figure's function takes what its source gives (mofe/report/sources.py) and the unit of training
-time, and returns a matplotlib figure; `draw` writes it. A study has those figures whose source it
+A figure's function takes what its source gives (mofe/report/sources.py) and the study's setting, and
+returns a matplotlib figure; `draw` names the study in it and writes it. A study has those figures whose source it
 has. The Snakefile imports this module too, so matplotlib and pandas (mofe/report/drawing.py) are
 imported in the functions only.
 """
@@ -14,17 +14,25 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mofe.report.sources import FromSearches, FromTables, FromTrainings, Searched, Trainings
+from mofe.report.sources import (
+    FromClaims,
+    FromSearches,
+    FromTables,
+    FromTrainings,
+    Searched,
+    Trainings,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
-    from mofe.report.frames import Unit
+    from mofe.records import ClaimsRecord
     from mofe.study.plan import Plan
+    from mofe.study.setting import Setting
     from mofe.study.tables import Table
 
 
-Source = FromTables | FromTrainings | FromSearches
+Source = FromTables | FromTrainings | FromSearches | FromClaims
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,7 @@ class Figure:
 
     source: Source
     caption: str
-    function: Callable[[Any, Unit], Drawing]
+    function: Callable[[Any, Setting], Drawing]
 
 
 FIGURES: dict[str, Figure] = {}  # by name, in the report's order
@@ -42,7 +50,7 @@ FIGURES: dict[str, Figure] = {}  # by name, in the report's order
 def figure(source: Source, caption: str):
     """Declare the decorated function as a figure of its name."""
 
-    def declare(function: Callable[[Any, Unit], Drawing]):
+    def declare(function: Callable[[Any, Setting], Drawing]):
         FIGURES[function.__name__] = Figure(source, caption, function)
         return function
 
@@ -64,20 +72,26 @@ def draw(
     spec: Sequence,
     files: Sequence[str],
     seeds: int,
-    unit: Unit,
+    setting: Setting,
     outputs: Iterable[str | os.PathLike],
 ) -> None:
     """Write a figure in the formats that the outputs' names end in. Equal results give equal bytes.
 
     spec, files: those of its source; seeds: the number of the study's seeds. Raises ValueError
-    where a file is invalid, or where there is nothing to draw.
+    where a file is invalid, or where there is nothing to draw. The captions are the files' metadata.
     """
     from mofe.report import drawing
 
     figure = FIGURES[name]
     with drawing.style():
-        drawn = figure.function(figure.source.filled(spec, files, seeds), unit)
-        drawing.save(drawn, outputs)
+        drawn = figure.function(figure.source.filled(spec, files, seeds), setting)
+        drawing.name_study(drawn, setting)
+        drawing.save(drawn, outputs, about=caption(name, setting))
+
+
+def caption(name: str, setting: Setting) -> str:
+    """A figure's caption, which says what "ours" is."""
+    return f"{FIGURES[name].caption} {setting.ours}"
 
 
 SCORES = (
@@ -92,12 +106,12 @@ SCORES = (
     f"is the model's size. {SCORES} Dashed: the untuned models; dotted: the score that needs no "
     "model. Hollow markers, at paper scale only: the paper's values.",
 )
-def time_accuracy(tables: Sequence[Table], unit: Unit) -> Drawing:
+def time_accuracy(tables: Sequence[Table], setting: Setting) -> Drawing:
     """One panel per task. Untuned models took no time, so each is a horizontal line, like the
     floor."""
     from mofe.report import drawing
 
-    panels = drawing.by_task(tables, unit)
+    panels = drawing.by_task(tables, setting)
     drawn, axes = drawing.panels(len(panels), width=4.4, height=3.9)
     rows = [point.row for points in panels.values() for point in points]
     names = drawing.methods(row.recipe for row in rows)
@@ -109,9 +123,9 @@ def time_accuracy(tables: Sequence[Table], unit: Unit) -> Drawing:
                 axis.axhline(point.score.value, color="#777777", lw=0.9, ls="--", zorder=1)
             else:
                 colour, marker = names[point.row.recipe][1], markers[point.row.labels[0]]
-                drawing.time_point(axis, point, unit, colour, marker)
+                drawing.time_point(axis, point, setting.unit, colour, marker)
         drawing.floor_line(axis, points[0].cell)
-        axis.set(title=drawing.task_title(points), xlabel=f"training time ({unit})")
+        axis.set(title=drawing.task_title(points), xlabel=f"training time ({setting.unit})")
         axis.set_ylabel(drawing.accuracy_label(points))
         axis.set_xlim(left=0)
     drawn.suptitle("Training time and accuracy by fine-tuning method and model size")
@@ -120,7 +134,7 @@ def time_accuracy(tables: Sequence[Table], unit: Unit) -> Drawing:
     others = [drawing.key(size, color="#333333", marker=markers[size]) for size in sizes]
     if any(row.recipe is None for row in rows):
         others.append(drawing.key("untuned", color="#777777", ls="--"))
-    drawing.legend(drawn, methods, others + drawing.common_keys(unit))
+    drawing.legend(drawn, methods, others + drawing.common_keys(setting))
     return drawn
 
 
@@ -130,12 +144,12 @@ def time_accuracy(tables: Sequence[Table], unit: Unit) -> Drawing:
     f"with and without finance experts. {SCORES} Dotted: the score that needs no model. Hollow "
     "markers, at paper scale only: the paper's values.",
 )
-def medical_experts(tables: Sequence[Table], unit: Unit) -> Drawing:
+def medical_experts(tables: Sequence[Table], setting: Setting) -> Drawing:
     """One panel per task, with one line for mixtures without finance experts and one for those
     with. `medical` and `finance` are the experts' names in the rows' mixtures."""
     from mofe.report import drawing
 
-    panels = drawing.by_task(tables, unit)
+    panels = drawing.by_task(tables, setting)
     series = {
         "without finance experts": (lambda experts: not experts.get("finance"), "#D55E00", "o"),
         "with finance experts": (lambda experts: bool(experts.get("finance")), "#0072B2", "s"),
@@ -155,7 +169,7 @@ def medical_experts(tables: Sequence[Table], unit: Unit) -> Drawing:
         axis.set_ylabel(drawing.accuracy_label(points))
         drawing.whole_numbers(axis)
     drawn.suptitle("Accuracy by the number of medical experts")
-    drawing.legend(drawn, [*keys.values(), *drawing.common_keys(unit)])
+    drawing.legend(drawn, [*keys.values(), *drawing.common_keys(setting)])
     return drawn
 
 
@@ -164,11 +178,11 @@ def medical_experts(tables: Sequence[Table], unit: Unit) -> Drawing:
     f"Accuracy against the number of frozen experts (Table 7). {SCORES} Dotted: the score that "
     "needs no model. Hollow markers, at paper scale only: the paper's values.",
 )
-def frozen_experts(tables: Sequence[Table], unit: Unit) -> Drawing:
+def frozen_experts(tables: Sequence[Table], setting: Setting) -> Drawing:
     """One panel per task."""
     from mofe.report import drawing
 
-    panels = drawing.by_task(tables, unit)
+    panels = drawing.by_task(tables, setting)
     drawn, axes = drawing.panels(len(panels), width=4.8, height=3.6)
     for axis, points in zip(axes, panels.values(), strict=True):
         drawing.line(axis, [point.row.frozen for point in points], points, "#D55E00", "o")
@@ -177,7 +191,7 @@ def frozen_experts(tables: Sequence[Table], unit: Unit) -> Drawing:
         axis.set_ylabel(drawing.accuracy_label(points))
         drawing.whole_numbers(axis)
     drawn.suptitle("Accuracy by the number of frozen experts")
-    drawing.legend(drawn, drawing.common_keys(unit))
+    drawing.legend(drawn, drawing.common_keys(setting))
     return drawn
 
 
@@ -187,7 +201,7 @@ def frozen_experts(tables: Sequence[Table], unit: Unit) -> Drawing:
     "The line is the mean over the runs with that data and method, that is over mixtures and seeds; "
     "the band is their standard deviation.",
 )
-def loss_curves(trainings: Sequence[Trainings], unit: Unit) -> Drawing:
+def loss_curves(trainings: Sequence[Trainings], setting: Setting) -> Drawing:
     """One panel per mix, one line per recipe. Raises ValueError where the runs of one line have
     different steps."""
     from mofe.report import drawing
@@ -224,7 +238,7 @@ def loss_curves(trainings: Sequence[Trainings], unit: Unit) -> Drawing:
     "best. Other panels: the scores on test questions at that rate; a dot is a seed, a bar their "
     "mean.",
 )
-def learning_rates(searches: Sequence[Searched], unit: Unit) -> Drawing:
+def learning_rates(searches: Sequence[Searched], setting: Setting) -> Drawing:
     """For every model and mix that a search is for: a panel of held-out scores, and a panel for
     each task that tables show."""
     from mofe.report import drawing
@@ -256,3 +270,46 @@ def learning_rates(searches: Sequence[Searched], unit: Unit) -> Drawing:
     ]
     drawing.legend(drawn, keys, [drawing.key("best", mfc="none", mec="#333333", marker="o", ms=11)])
     return drawn
+
+
+@figure(
+    FromClaims(),
+    "Each claim of the paper by its weakest part, or its mean, with the 95% interval: filled circles "
+    "are the paper's own numbers, hollow diamonds this study's. Shaded: the difference that two "
+    "single runs of the paper exceed by chance in 5% of pairs, on that row's task. Claims on times "
+    "and counts are not in points of accuracy and are left out. A study in miniature is no evidence "
+    "about TinyLlama.",
+)
+def claims(found: ClaimsRecord, setting: Setting) -> Drawing:
+    """One row per claim whose weakest part is a score's difference."""
+    from mofe.report import claims_drawing
+
+    return claims_drawing.forest(found)
+
+
+@figure(
+    FromClaims(),
+    "The paper's equal functions beside its claimed differences. Mixtures of identical frozen "
+    "experts are one function at every size, so the paper's Tables 1 and 2 print three runs of each "
+    "of four methods: squares are the differences between those runs. Circles are the differences "
+    "that claims rest on. Shaded: what two single runs exceed by chance in 5% of pairs.",
+)
+def noise(found: ClaimsRecord, setting: Setting) -> Drawing:
+    """One panel per task of Tables 1 and 2: a row for the runs of each method, then one per claim."""
+    from mofe.report import claims_drawing
+
+    return claims_drawing.equal_functions(found)
+
+
+@figure(
+    FromClaims(),
+    "The least difference that 80% of studies at the paper's scale would find, against seeds per "
+    "row, with the paper's run-to-run noise. Solid: about new questions; dashed: about the "
+    "benchmark's own. The dotted line is the limit of any number of seeds on new questions. At the "
+    "right: the differences that the paper's claims rest on.",
+)
+def power(found: ClaimsRecord, setting: Setting) -> Drawing:
+    """One panel per task."""
+    from mofe.report import claims_drawing
+
+    return claims_drawing.least_effects(found)

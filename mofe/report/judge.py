@@ -107,10 +107,7 @@ def _printed_scores(claim: Claim, group: Mapping[str, tuple[str, ...]]) -> Judge
         (table, first), (_, second) = part.rows
         rows = [group.get(label, (label,)) for label in (first, second)]
         key = Part(part.column, tuple((table, " = ".join(labels)) for labels in rows))
-        scored[key] = [
-            noise.score(table, labels, part.column, weight)
-            for labels, weight in zip(rows, (1.0, -1.0), strict=True)
-        ]
+        scored[key] = noise.pair(table, *rows, part.column)
     tests = {part: stats.printed(scores) for part, scores in scored.items()}
     compared = [_comparison(part, test, "printed", same=False) for part, test in tests.items()]
     if claim.kind == "mean":
@@ -192,7 +189,7 @@ def _printed_counts(claim: Claim) -> Judgement:
 
 
 @dataclass(frozen=True)
-class Setting:
+class Conditions:
     """What a study's verdict depends on besides its records.
 
     study, scale: its name and scale. margin: δ. exclusive: whether each training had its machine
@@ -206,7 +203,9 @@ class Setting:
     ceilings: Mapping[str, float]
 
 
-def judge(name: str, claim: Claim, tables: Sequence[Table] | None, setting: Setting) -> ClaimRecord:
+def judge(
+    name: str, claim: Claim, tables: Sequence[Table] | None, conditions: Conditions
+) -> ClaimRecord:
     """The record of one claim. tables: those that it names, with its rows and columns alone and
     their files; None where the study leaves one of its cells out.
 
@@ -223,8 +222,8 @@ def judge(name: str, claim: Claim, tables: Sequence[Table] | None, setting: Sett
             for table in tables
             for row in table.rows
         }
-        shown, files = _of_study(claim, rows, setting)
-    at_paper_scale = setting.scale == "paper"
+        shown, files = _of_study(claim, rows, conditions)
+    at_paper_scale = conditions.scale == "paper"
     if at_paper_scale:
         paper_scale, here = shown, None
     else:
@@ -239,9 +238,9 @@ def judge(name: str, claim: Claim, tables: Sequence[Table] | None, setting: Sett
         kind=claim.kind,
         in_paper=claim.in_paper,
         tables=claim.tables(),
-        study=setting.study,
-        scale=setting.scale,
-        margin=setting.margin,
+        study=conditions.study,
+        scale=conditions.scale,
+        margin=conditions.margin,
         printed=again,
         printed_again=by_part,
         paper_scale=paper_scale,
@@ -251,19 +250,19 @@ def judge(name: str, claim: Claim, tables: Sequence[Table] | None, setting: Sett
 
 
 def _of_study(
-    claim: Claim, rows: Mapping[Named, Row], setting: Setting
+    claim: Claim, rows: Mapping[Named, Row], conditions: Conditions
 ) -> tuple[Judgement, list[str]]:
     if claim.kind == "count":
         return _study_counts(claim, rows)
-    if claim.cannot and setting.scale == "miniature":
+    if claim.cannot and conditions.scale == "miniature":
         return Judgement(verdict="cannot be asked here", reason=claim.cannot), []
     if claim.kind in TIMED:
-        return _study_times(claim, rows, setting)
-    return _study_scores(claim, rows, setting)
+        return _study_times(claim, rows, conditions)
+    return _study_scores(claim, rows, conditions)
 
 
 def _study_scores(
-    claim: Claim, rows: Mapping[Named, Row], setting: Setting
+    claim: Claim, rows: Mapping[Named, Row], conditions: Conditions
 ) -> tuple[Judgement, list[str]]:
     found = arms(rows, Reader())
     compared: dict[tuple[str, int, int], Part] = {}
@@ -278,17 +277,17 @@ def _study_scores(
     if claim.kind == "mean":
         mean = test(_contrast(found, list(tests)))
         summary = _mean_of(shown, mean, shown[0].test)
-        evidence = _evidence(claim, [mean], setting.margin)
+        evidence = _evidence(claim, [mean], conditions.margin)
     else:
         summary = _weakest(claim, shown)
-        evidence = _evidence(claim, list(tests.values()), setting.margin)
+        evidence = _evidence(claim, list(tests.values()), conditions.margin)
     evidence = replace(
         evidence,
         exact=claim.kind == "equal" and all(part.identical for part in shown),
         decides=not one_seed,
     )
-    stuck = None if evidence.exact else _stuck(found, list(tests), setting)
-    if stuck and setting.scale == "miniature":
+    stuck = None if evidence.exact else _stuck(found, list(tests), conditions)
+    if stuck and conditions.scale == "miniature":
         verdict, reason = "cannot be asked here", stuck
     else:
         verdict = verdicts.of_study(evidence, claims_equality=claim.kind == "equal")
@@ -340,7 +339,7 @@ def _mcnemar(first, second, test: Test) -> float:
     return stats.mcnemar(first, second).p if whole else test.p
 
 
-def _stuck(found: Arms, compared: Sequence[Part], setting: Setting) -> str | None:
+def _stuck(found: Arms, compared: Sequence[Part], conditions: Conditions) -> str | None:
     """Why nothing can be asked: all compared rows stand within one standard error of the task's floor
     or of its ceiling."""
     standing = [
@@ -348,7 +347,7 @@ def _stuck(found: Arms, compared: Sequence[Part], setting: Setting) -> str | Non
     ]
     for kind, limits in (
         ("floor", [seeds[0].floor for seeds in standing]),
-        ("ceiling", [setting.ceilings.get(seeds[0].task, 1.0) for seeds in standing]),
+        ("ceiling", [conditions.ceilings.get(seeds[0].task, 1.0) for seeds in standing]),
     ):
         if all(map(_stands_at, limits, standing)):
             return f"All compared rows stand within one standard error of the task's {kind}."
@@ -367,7 +366,7 @@ def _why(
 ) -> str | None:
     """What a verdict rests on, where the words alone would mislead."""
     if evidence.exact:
-        return claim.exact or "All records are identical, bit for bit."
+        return claim.exact or "All answers are the same, question by question."
     if one_seed:
         differ = sum(part.p is not None and part.p < stats.LEVEL for part in shown)
         return (
@@ -377,14 +376,14 @@ def _why(
     left_out = len(parts(claim)) - len(shown)
     if left_out:
         return (
-            f"{left_out} of {len(parts(claim))} parts compare functions that another part compares, bit "
-            "for bit, and do not count again."
+            f"{left_out} of {len(parts(claim))} parts compare functions that another part compares, and "
+            "do not count again."
         )
     return None
 
 
 def _study_times(
-    claim: Claim, rows: Mapping[Named, Row], setting: Setting
+    claim: Claim, rows: Mapping[Named, Row], conditions: Conditions
 ) -> tuple[Judgement, list[str]]:
     """Times are compared only where every training had a machine to itself, of one kind."""
     cells = {(name, cell.column): cell for name, row in rows.items() for cell in row.cells}
@@ -393,7 +392,7 @@ def _study_times(
         dict.fromkeys(f for cell in cells.values() for stages in cell.files for f in stages)
     )
     machines = {run.hardware for seeds in runs.values() for stages in seeds for run in stages}
-    if not setting.exclusive:
+    if not conditions.exclusive:
         why = "Trainings may have shared a machine; set hardware.exclusive where each had one to itself."
         return Judgement(verdict="not run", reason=why), files
     if len(machines) > 1:
@@ -590,28 +589,46 @@ def correct(claims: Sequence[ClaimRecord], seeds: int) -> ClaimsRecord:
         paper_scale_counts=counted(c.paper_scale for c in ours),
         claims=found,
         least=least_effects(),
+        noise=noise.bands(),
     )
 
 
+def counted(judgements: Iterable[Judgement]) -> dict[str, int]:
+    """How many have each verdict."""
+    return dict(Counter(judged.verdict for judged in judgements))
+
+
 def _corrected(claims: Sequence[ClaimRecord], column: str) -> list[ClaimRecord]:
-    changed = {claim.claim: claim for claim in claims}
-    sections: dict[str, list[ClaimRecord]] = {}
-    for claim in claims:
-        judged = getattr(claim, column)
-        if (
-            judged
-            and judged.p is not None
-            and judged.verdict not in ("exact", "cannot be asked here")
-        ):
-            sections.setdefault(claim.section, []).append(claim)
+    """The claims with one column's p corrected."""
+    judged = {c.claim: (c.section, found) for c in claims if (found := getattr(c, column))}
+    corrected = holm_by_section(judged)
+    return [c.model_copy(update={column: corrected.get(c.claim)}) for c in claims]
+
+
+def holm_by_section(judged: Mapping[str, tuple[str, Judgement]]) -> dict[str, Judgement]:
+    """Verdicts after Holm's correction. judged: by claim, its section and its verdict."""
+    found = {name: judgement for name, (_, judgement) in judged.items()}
+    sections: dict[str, list[str]] = {}
+    for name, (section, judgement) in judged.items():
+        if judgement.p is not None and judgement.verdict not in ("exact", "cannot be asked here"):
+            sections.setdefault(section, []).append(name)
     for family in sections.values():
-        corrected = stats.holm([getattr(claim, column).p for claim in family])
-        for claim, p in zip(family, corrected, strict=True):
-            judged = getattr(claim, column)
-            verdict = verdicts.corrected(judged.verdict, p, judged.equal)
-            update = {column: judged.model_copy(update={"p_holm": p, "verdict": verdict})}
-            changed[claim.claim] = claim.model_copy(update=update)
-    return list(changed.values())
+        corrected = stats.holm([found[name].p for name in family])
+        for name, p in zip(family, corrected, strict=True):
+            verdict = verdicts.corrected(found[name].verdict, p, found[name].equal)
+            found[name] = found[name].model_copy(update={"p_holm": p, "verdict": verdict})
+    return found
+
+
+def of_paper_alone(
+    claims: Mapping[str, Claim],
+) -> dict[str, tuple[Claim, Judgement, Judgement | None]]:
+    """Every claim that the paper's printed numbers can be asked, its verdict after the correction,
+    and its verdict in another reading."""
+    read = {name: of_paper(claim) for name, claim in claims.items()}
+    judged = {n: (claims[n].section, first) for n, (first, _) in read.items() if first}
+    corrected = holm_by_section(judged)
+    return {name: (claims[name], corrected[name], read[name][1]) for name in corrected}
 
 
 def least_effects() -> list[LeastEffect]:
@@ -619,12 +636,7 @@ def least_effects() -> list[LeastEffect]:
     number of seeds, with the paper's own run-to-run noise. One seed takes the paper's yardstick."""
     found = []
     for heading in ("MMLU", "MedMCQA", "PubMedQA", "Finance"):
-        scores = sorted(
-            cell.value
-            for (_, label, column), cell in paper.cells().items()
-            if column == heading and not noise.is_untuned(label)
-        )
-        yardstick = noise.yardstick(heading, scores[len(scores) // 2])
+        yardstick = noise.typical(heading)
         questions = BENCHMARKS[heading].questions
         for seeds in SEEDS:
             design = (questions, math.inf if seeds is None else seeds)

@@ -8,9 +8,9 @@ share a seed. Benchmarks that these tables lack borrow MedMCQA's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
-from statistics import fmean
+from statistics import fmean, median_high
 
 from mofe import paper
 from mofe.paper import BENCHMARKS
@@ -51,27 +51,91 @@ def yardstick(heading: str, score: float) -> Yardstick:
     return measured(LENDER).borrowed(_spread(), score)
 
 
+def typical(heading: str) -> Yardstick:
+    """The noise of a run whose score is the median of those that the paper prints of trained
+    models."""
+    scores = [
+        cell.value
+        for (_, label, column), cell in paper.cells().items()
+        if column == heading and not is_untuned(label)
+    ]
+    return yardstick(heading, median_high(scores))
+
+
+def bands() -> dict[str, float]:
+    """By heading, the difference that two single runs exceed by chance in 5% of pairs; of benchmarks
+    that have runs of one function."""
+    return {
+        heading: measured(benchmark.name).band
+        for heading, benchmark in BENCHMARKS.items()
+        if (TABLE, f"{SIZES[0]} | {METHODS[0]}", benchmark.name) in paper.cells()
+    }
+
+
 def is_untuned(label: str) -> bool:
     """Whether a row of the paper is an untuned model, which has no run-to-run noise."""
     return label.split(paper.LABEL_SEPARATOR)[-1] == "X"
 
 
-def score(table: int, labels: Sequence[str], heading: str, weight: float) -> PrintedScore:
-    """A printed score with its noise. labels: one row, or rows that are runs of one function, whose
-    mean counts."""
-    values = [paper.cells()[table, label, heading].value for label in labels]
+def pair(
+    table: int | str, first: Sequence[str], second: Sequence[str], heading: str
+) -> list[PrintedScore]:
+    """The first row's printed score less the second's, each with its noise. first, second: one row
+    each, or rows that are runs of one function, whose mean counts. Borrowed noise is that at the mean
+    of both scores."""
+    rows = [
+        [paper.cells()[table, label, heading].value for label in labels]
+        for labels in (first, second)
+    ]
+    noise = yardstick(heading, fmean(map(fmean, rows)))
     benchmark = BENCHMARKS[heading]
-    return PrintedScore(
-        task=benchmark.name,
-        value=fmean(values),
-        questions=benchmark.questions,
-        weight=weight,
-        yardstick=None if is_untuned(labels[0]) else yardstick(heading, fmean(values)),
-        runs=len(values),
-    )
+    return [
+        PrintedScore(
+            task=benchmark.name,
+            value=fmean(values),
+            questions=benchmark.questions,
+            weight=weight,
+            yardstick=None if is_untuned(labels[0]) else noise,
+            runs=len(values),
+        )
+        for labels, values, weight in zip((first, second), rows, (1.0, -1.0), strict=True)
+    ]
 
 
-def difference(table: int, first: str, second: str, heading: str) -> Test:
+def difference(table: int | str, first: str, second: str, heading: str) -> Test:
     """The test of the first row's printed score less the second's."""
-    scores = [score(table, [first], heading, 1.0), score(table, [second], heading, -1.0)]
-    return stats.printed(scores)
+    return stats.printed(pair(table, [first], [second], heading))
+
+
+def is_borrowed(heading: str) -> bool:
+    """Whether a heading's noise is another benchmark's."""
+    return not yardstick(heading, 0.5).own
+
+
+def threshold(heading: str, one: float, two: float, trained: tuple[bool, bool]) -> float:
+    """The difference of two printed scores of single runs that chance alone exceeds in 5% of cases.
+
+    one, two: the scores, fractions of 1. trained: whether each is of a trained model; an untuned one
+    has no run-to-run noise.
+    """
+    noise, benchmark = yardstick(heading, (one + two) / 2), BENCHMARKS[heading]
+    scores = [
+        PrintedScore(benchmark.name, value, benchmark.questions, weight, noise if is_run else None)
+        for value, weight, is_run in zip((one, two), (1.0, -1.0), trained, strict=True)
+    ]
+    test = stats.printed(scores)
+    return test.high - test.difference
+
+
+def inside(heading: str, printed: Mapping[int, float], trained: Mapping[int, bool]) -> set[int]:
+    """The rows whose printed score is inside the noise of the column's best: not shown to be below
+    it. The best itself is not among them.
+
+    printed, trained: by row, the paper's score, and whether it is of a trained model.
+    """
+    best = max(printed, key=printed.__getitem__)
+
+    def limit(row: int) -> float:
+        return threshold(heading, printed[best], printed[row], (trained[best], trained[row]))
+
+    return {row for row in printed if row != best and printed[best] - printed[row] < limit(row)}

@@ -1,51 +1,33 @@
-"""The report: one self-contained HTML page that compares every table with the paper's, and shows
-the figures.
+"""The report: one self-contained HTML page. Its first screen says which of the paper's claims hold;
+below it are the tables beside the paper's, controls, figures, data, choices, cost and provenance.
 
 It needs no network: styles are inline, images are data URIs, and there is no script. It has no
-date, so equal results give equal pages.
+date, so equal results give equal pages. What each part shows is in mofe/report/views/, a module and a
+template per part.
 """
 
 from __future__ import annotations
 
 import base64
-import itertools
 import os
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from mofe import records
 from mofe.files import write_atomic
-from mofe.records import EvalRecord, Hardware, TrainRecord
-from mofe.report import frames
-from mofe.report.tables import BESIDE, entry, headings, kind_by_column, shown_labels
-from mofe.study.tables import Cell, Table
+from mofe.records import ClaimsRecord, EvalRecord, TrainRecord
+from mofe.report.tables import BESIDE
+from mofe.report.views.claims import screen
+from mofe.report.views.cost import spent
+from mofe.report.views.files import Files
+from mofe.report.views.provenance import provenance
+from mofe.report.views.table import view
+from mofe.report.views.training_data import COUNTED, contamination, mixed
+from mofe.study.setting import Setting
+from mofe.study.tables import Table
 from mofe.templates import render
-from mofe.units import duration
 
-# The counts of a training set, and their headings on the page.
-_COUNTED = (
-    ("read", "Rows read"),
-    ("incomplete", "Incomplete"),
-    ("held_out", "Held out"),
-    ("unlabelled", "Unlabelled"),
-    ("pieces", "Pieces"),
-    ("duplicate", "Duplicate"),
-    ("also_in_test", "Also in the test set"),
-    ("usable", "Usable"),
-    ("sampled", "Sampled"),
-    ("characters", "Characters"),
-)
-_METRICS = {
-    "acc": "accuracy (acc)",
-    "exact": "the share of exact matches",
-    "acc_norm": "accuracy by log-likelihood per character (acc_norm)",
-}
-_MINUS = "\u2212"
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
 
@@ -57,8 +39,10 @@ def write(
     mixes: Mapping[str, Mapping[str, Sequence]],
     trainings: Sequence[str | os.PathLike],
     evaluations: Sequence[str | os.PathLike],
-    study: str,
-    unit: frames.Unit,
+    claims: str | os.PathLike,
+    command: str,
+    setting: Setting,
+    device: str,
     notes: Sequence[str],
     out: str | os.PathLike,
 ) -> None:
@@ -69,26 +53,37 @@ def write(
     choice where the paper is silent; a choice may be any value of a configuration. data: the counts
     JSON of every training set, by name. mixes: for every mix that fine-tuning uses, its `data`
     (names of training sets) and its `trainings` (the train.json of every run on it). trainings,
-    evaluations: every train.json and every evaluation's JSON. study: its name. unit: the unit of
-    training time. notes: paragraphs on what the study can show; text is escaped, markupsafe.Markup
-    is not.
+    evaluations: every train.json and every evaluation's JSON. claims: claims.json, beside whose
+    folder claims/ each claim has its own file. command: what makes a file, without the file.
+    setting: the study's name, scale and unit of training time. device: `cuda` or `cpu`. notes:
+    paragraphs on what the study can show; text is escaped, markupsafe.Markup is not.
 
     Raises ValueError where a result is invalid; `out` is then left as it was.
     """
-    trained = [records.read(path, TrainRecord) for path in trainings]
-    evaluated = [records.read(path, EvalRecord) for path in evaluations]
+    judged = records.read(claims, ClaimsRecord)
+    trained = {str(path): records.read(path, TrainRecord) for path in trainings}
+    evaluated = {str(path): records.read(path, EvalRecord) for path in evaluations}
+    counts = {name: records.read_counts(path) for name, path in data.items()}
+    own = Path(claims).with_suffix("")
     page = render(
         _TEMPLATE,
-        study=study,
+        setting=setting,
+        claims_file=claims,
+        screen=screen(judged, {c.claim: f"{command} {own / c.claim}.json" for c in judged.claims}),
         notes=notes,
         beside=BESIDE,
-        tables=[view(table, unit) for table in tables],
+        tables=[view(table, setting) for table in tables if isinstance(table.number, int)],
+        controls=[view(table, setting) for table in tables if not isinstance(table.number, int)],
         figures=[image(path, caption) for path, caption in figures],
         assumptions=[{"key": "", **a, "choice": in_words(a["choice"])} for a in assumptions],
-        data={name: records.read_counts(path) for name, path in data.items()},
-        counted=_COUNTED,
+        data=counts,
+        data_files=data,
+        counted=COUNTED,
+        contamination=contamination(counts),
         mixes=[mixed(name, mix["data"], mix["trainings"]) for name, mix in mixes.items()],
+        cost=spent(trained, evaluated, device),
         provenance=provenance(trained, evaluated),
+        files=Files(),
     )
     write_atomic(out, page)
 
@@ -118,307 +113,3 @@ def image(path: str | os.PathLike, caption: str) -> dict[str, Any]:
     pixels = int.from_bytes(png[16:20], "big")  # where a PNG's header has the width
     source = "data:image/png;base64," + base64.b64encode(png).decode("ascii")
     return {"source": source, "caption": caption, "width": round(0.75 * pixels)}
-
-
-# --- a table ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Field:
-    """A cell of the page's table.
-
-    part: paper, ours or difference. best: whether it is the best score of its column. first:
-    whether it is the first part of its column. apart: whether the paper's table lacks this column.
-    """
-
-    part: str
-    text: str
-    sd: str = ""
-    best: bool = False
-    first: bool = False
-    apart: bool = False
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the page's table: its parts, its fields row by row, and its footer (floor,
-    stderr, n)."""
-
-    group: str
-    heading: str
-    parts: tuple[str, ...]
-    rows: list[tuple[Field, ...]]
-    floor: str = ""
-    stderr: str = ""
-    n: str = ""
-    apart: bool = False
-
-
-def view(table: Table, unit: frames.Unit) -> dict[str, Any]:
-    """What the template shows of a table: headings, rows, footer and sentences on the order."""
-    frame = frames.tidy(table, unit)
-    labels = len(table.label_headings)
-    heads = headings(table, unit)
-    columns = [
-        column
-        for (group, shown), heading in zip(heads[labels:], table.columns, strict=True)
-        for column in _columns(table, frame, group, heading, shown)
-    ]
-    columns += [_column_beside(table, frame, heading) for heading in table.beside]
-    groups = [group for group, _ in heads[:labels]]
-    groups += [column.group for column in columns for _ in column.parts]
-    return {
-        "number": table.number,
-        "caption": table.caption,
-        "groups": [
-            (text, len(list(run))) for text, run in itertools.groupby(groups) if any(groups)
-        ],
-        "label_headings": table.label_headings,
-        "columns": columns,
-        "blocks": any(not shown[0] for shown in shown_labels(table)),
-        "rows": [
-            (shown, [field for column in columns for field in column.rows[at]])
-            for at, shown in enumerate(shown_labels(table))
-        ],
-        "floors": floors(table),
-        "orders": [words for column in _tasks(table) if (words := order(frame, column))],
-        "others": others(table),
-    }
-
-
-def _tasks(table: Table) -> list[str]:
-    kinds = kind_by_column(table)
-    return [column for column in table.columns if kinds[column] == "task"]
-
-
-def _columns(
-    table: Table, frame: pd.DataFrame, group: str, heading: str, shown: str
-) -> list[Column]:
-    """The page's columns for a column of the table: two if its time is not in the paper's unit."""
-    kind = kind_by_column(table)[heading]
-    if heading != shown:
-        return [
-            Column(group, heading, ("paper",), _rows(table, frame, heading, kind, ("paper",))),
-            Column(group, shown, ("ours",), _rows(table, frame, shown, kind, ("ours",))),
-        ]
-    parts = ("paper", "ours") if kind == "trainable" else ("paper", "ours", "difference")
-    rows = _rows(table, frame, heading, kind, parts)
-    footer = _footer(table, frame, heading) if kind == "task" else {}
-    return [Column(group, heading, parts, rows, **footer)]
-
-
-def _column_beside(table: Table, frame: pd.DataFrame, heading: str) -> Column:
-    """The page's column for a column that the paper's table lacks."""
-    rows = _rows(table, frame, heading, "task", ("ours",), apart=True)
-    footer = _footer(table, frame, heading)
-    return Column(BESIDE, heading, ("ours",), rows, **footer, apart=True)
-
-
-def _rows(
-    table: Table,
-    frame: pd.DataFrame,
-    heading: str,
-    kind: str,
-    parts: tuple[str, ...],
-    apart: bool = False,
-) -> list[tuple[Field, ...]]:
-    """The fields of a column, row by row."""
-    lines = {line.row: line for line in frame[frame["column"] == heading].itertuples()}
-    # The best scores are marked, the paper's and ours; time and size have none.
-    scores = lines.values() if kind == "task" else ()
-    best = {
-        "paper": max((line.paper for line in scores if pd.notna(line.paper)), default=None),
-        "ours": max((line.value for line in scores if pd.notna(line.value)), default=None),
-    }
-    rows = []
-    for number, row in enumerate(table.rows, start=1):
-        line = lines.get(number)
-        texts = entry(line, kind, table.number, frames.label(row))
-        fields = {
-            "paper": (texts.paper, "", line is not None and line.paper == best["paper"]),
-            "ours": (texts.ours, texts.sd, line is not None and line.value == best["ours"]),
-            "difference": (_difference(line, kind), "", False),
-        }
-        rows.append(
-            tuple(Field(part, *fields[part], first=part == parts[0], apart=apart) for part in parts)
-        )
-    return rows
-
-
-def _difference(line, kind: str) -> str:
-    """Our value minus the paper's, with a sign; empty if either is missing."""
-    if line is None or pd.isna(line.value) or pd.isna(line.paper):
-        return ""
-    text = f"{line.value - line.paper:+.{4 if kind == 'task' else 1}f}"
-    return text.replace("-", _MINUS)
-
-
-def _footer(table: Table, frame: pd.DataFrame, heading: str) -> dict[str, str]:
-    """A task's floor, the standard error of its evaluation and its number of questions."""
-    lines = frame[(frame["column"] == heading) & frame["value"].notna()]
-    if lines.empty:
-        return {}
-    floor = frames.floor(next(cell for cell in _scored(table) if cell.column == heading))
-    least, most = lines["stderr"].min(), lines["stderr"].max()
-    return {
-        "floor": f"{floor.value:.4f}" if floor else "none",
-        "stderr": span((least, most), ".4f"),
-        "n": " or ".join(f"{n:,}" for n in sorted(set(lines["n"]))),
-    }
-
-
-def _scored(table: Table) -> list[Cell]:
-    """The table's cells that show a task's score."""
-    cells = [cell for row in table.rows for cell in (*row.cells, *row.beside)]
-    return [cell for cell in cells if cell.kind == "task" and cell.files]
-
-
-def floors(table: Table) -> list[str]:
-    """How each floor of a table is reached, in words, each once."""
-    found = (frames.floor(cell) for cell in _scored(table))
-    return list(dict.fromkeys(floor.how for floor in found if floor))
-
-
-def others(table: Table) -> list[str]:
-    """Sentences on the other metrics of the evaluations whose score a column shows."""
-    found: dict[tuple[str, str], list[float]] = {}
-    for cell in _scored(table):
-        for record in (records.read(file, EvalRecord) for file in cell.files):
-            for metric in sorted(record.metrics.keys() - {cell.metric or record.headline}):
-                value = record.metrics[metric].value
-                found.setdefault((cell.column, metric), []).append(value)
-    return [
-        f"{column}: {_METRICS.get(metric, metric)} is {span(values, '.4f')}."
-        for (column, metric), values in found.items()
-    ]
-
-
-def span(values: Iterable[float], form: str) -> str:
-    """The least and the greatest value, "3 to 5", or only one if they print the same."""
-    shown = dict.fromkeys(f"{value:{form}}" for value in (min(values), max(values)))
-    return " to ".join(shown)
-
-
-def order(frame: pd.DataFrame, column: str) -> str | None:
-    """A sentence on whether a task's rows are ordered as in the paper; None if no two can be
-    compared.
-
-    It counts the pairs of rows whose values differ in the paper. It does not test whether a
-    difference is more than noise.
-    """
-    lines = frame[frame["column"] == column].dropna(subset=["paper", "value"])
-    pairs = [
-        (one.value - two.value) * (one.paper - two.paper) > 0
-        for one, two in itertools.combinations(lines.itertuples(), 2)
-        if one.paper != two.paper
-    ]
-    if not pairs:
-        return None
-    same, count = sum(pairs), len(pairs)
-    number = "all" if same == count else "none" if same == 0 else f"{same}"
-    theirs, ours = (_best(lines, name) for name in ("paper", "value"))
-    best = f"best is {ours}" + (" in both" if ours == theirs else f", in the paper {theirs}")
-    noun = "pair of rows is" if count == 1 else "pairs of rows are"
-    return f"{column}: {number} of {count} {noun} in the paper's order; {best}."
-
-
-def _best(lines: pd.DataFrame, name: str) -> str:
-    """The labels of all rows that have the greatest value."""
-    best = lines.loc[lines[name] == lines[name].max(), "label"]
-    labels = [f"“{label}”" for label in best]
-    return " and ".join(filter(None, (", ".join(labels[:-1]), labels[-1])))
-
-
-# --- training data ----------------------------------------------------------------------------
-
-
-def mixed(name: str, data: Sequence[str], trainings: Sequence[str | os.PathLike]) -> dict[str, Any]:
-    """A mix of training sets, with the rows per epoch of its runs and the over-long rows that they
-    left out. These differ between runs only if a recipe has a max_length of its own."""
-    runs = [records.read(path, TrainRecord) for path in trainings]
-    return {
-        "name": name,
-        "data": data,
-        "trainings": len(runs),
-        "rows": span([run.rows for run in runs], ","),
-        "dropped": span([run.dropped_rows for run in runs], ","),
-    }
-
-
-# --- provenance -------------------------------------------------------------------------------
-
-
-def provenance(trained: Sequence[TrainRecord], evaluated: Sequence[EvalRecord]) -> dict[str, Any]:
-    """Where the numbers come from: seeds, code, versions, hardware, and what was trained."""
-    everything = [*trained, *evaluated]
-    frozen = [record.frozen_sha256 for record in trained if record.frozen_sha256.any]
-    packages = sorted({name for record in everything for name in record.versions})
-    return {
-        "seeds": _distinct(str(seed) for seed in sorted({r.seed for r in trained})),
-        "trainings": len(trained),
-        "evaluations": len(evaluated),
-        "seconds": duration(sum(record.device_seconds for record in trained)),
-        "tokens": sum(record.tokens for record in trained),
-        "revisions": _distinct(record.git_revision for record in everything),
-        "hardware": _distinct(_hardware(record.hardware) for record in trained),
-        "versions": {
-            name: ", ".join(_distinct(r.versions.get(name, "none") for r in everything))
-            for name in packages
-        },
-        "processes": _processes(trained),
-        "resumed": _resumed(trained),
-        "memory": max((record.peak_memory_bytes for record in trained), default=0),
-        "frozen": len(frozen),
-        "unchanged": sum(hashes.unchanged for hashes in frozen),
-        "recipes": _by_recipe(trained),
-        "runs": [{"record": record, "experts": _experts(record)} for record in trained],
-    }
-
-
-def _experts(record: TrainRecord) -> str:
-    """In words: whether the frozen parameters were changed."""
-    if not record.frozen_sha256.any:
-        return "none frozen"
-    return "unchanged" if record.frozen_sha256.unchanged else "changed"
-
-
-def _processes(trained: Sequence[TrainRecord]) -> list[str]:
-    """In words: how many trainings ran on how many processes."""
-    kinds = Counter((record.processes, record.sharding) for record in trained)
-    return [
-        f"{count} training{'s' * (count != 1)} on {processes} process{'es' * (processes != 1)}"
-        + (f" ({sharding})" if sharding != "none" else "")
-        for (processes, sharding), count in sorted(kinds.items())
-    ]
-
-
-def _resumed(trained: Sequence[TrainRecord]) -> str:
-    """In words: how many trainings went on from a checkpoint."""
-    times = [record.resumed for record in trained]
-    resumed = sum(count > 0 for count in times)
-    return f"{resumed} of {len(times)} trainings, {sum(times)} times in all"
-
-
-def _hardware(hardware: Hardware) -> str:
-    return f"{hardware.cpu}, {hardware.cores} cores, {', '.join(hardware.gpus) or 'no GPU'}"
-
-
-def _by_recipe(trained: Sequence[TrainRecord]) -> list[dict[str, Any]]:
-    recipes: dict[str, list[TrainRecord]] = {}
-    for record in trained:
-        recipes.setdefault(record.recipe, []).append(record)
-    return [
-        {
-            "recipe": recipe,
-            "trainings": len(runs),
-            "steps": sum(run.steps for run in runs),
-            "tokens": sum(run.tokens for run in runs),
-            "seconds": duration(seconds := sum(run.device_seconds for run in runs)),
-            "speed": sum(run.tokens for run in runs) / seconds if seconds else None,
-        }
-        for recipe, runs in recipes.items()
-    ]
-
-
-def _distinct(texts: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(texts))

@@ -1,4 +1,4 @@
-"""What figures are drawn from: the paper's tables, files of trainings, or searches.
+"""What figures are drawn from: the paper's tables, files of trainings, searches, or the claims.
 
 A source has a job's parameter (`spec`, without file names) and a job's inputs (`files`, in the
 order of the spec), and joins the two (`filled`).
@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from mofe import records
+from mofe.records import ClaimsRecord
 from mofe.study import tables
 from mofe.study.tables import Row, Table
 
@@ -134,6 +136,21 @@ class FromSearches:
             scores = {task: tuple(itertools.islice(left, seeds)) for task in tasks}
             found.append(Searched(*names, search, scores))
         return found
+
+
+@dataclass(frozen=True)
+class FromClaims:
+    """The verdicts on all claims (claims.json), which every study has."""
+
+    def spec(self, plan: Plan) -> list[str]:
+        return ["claims"]
+
+    def files(self, plan: Plan) -> list[str]:
+        return [plan.paths.claims("json")]
+
+    def filled(self, spec: Sequence[str], files: Sequence[str], seeds: int) -> ClaimsRecord:
+        (file,) = files
+        return records.read(file, ClaimsRecord)
 
 
 def by_mix(

@@ -79,7 +79,8 @@ class Yardstick:
         """The yardstick for a task with this score, where a run's noise has the same size on the
         logit scale: the standard deviation goes with score * (1 - score).
 
-        spread: the mean of score * (1 - score) over the runs that this yardstick is from.
+        spread: the mean of score * (1 - score) over the runs that this yardstick is from. score: the
+        mean of the scores that are compared, so that they have one yardstick and not one each.
         """
         factor = score * (1 - score) / spread
         return Yardstick(self.variance * factor**2, self.df, own=False)
@@ -129,28 +130,29 @@ class Test:
         return Interval(self.low, self.high)
 
 
-class _Part(NamedTuple):
+class Part(NamedTuple):
+    """A part of a variance and its degrees of freedom: numbers, or arrays with one entry per study."""
+
     variance: Numbers
     df: Numbers
 
 
-def total(
-    seeds: Sequence[_Part], questions: Sequence[_Part], both: Sequence[_Part]
-) -> tuple[Numbers, Numbers]:
+def total(seeds: Sequence[Part], questions: Sequence[Part], both: Sequence[Part]) -> Part:
     """The variance of a difference and Satterthwaite's degrees of freedom, from its parts.
 
     The variance of the seeds' means and that of the questions' means each contain what seeds and
-    questions do together, so it is taken off once; the result is never below either. A part is
-    (variance, degrees of freedom); numbers may be arrays, one entry per study.
+    questions do together, so it is taken off once; the result is never below either.
     """
     by_seed, by_question, by_both = (
-        sum((part[0] for part in parts), start=0.0) for parts in (seeds, questions, both)
+        sum((part.variance for part in parts), start=0.0) for parts in (seeds, questions, both)
     )
     variance = np.maximum(np.maximum(by_seed + by_question - by_both, by_seed), by_question)
-    spread = sum((np.square(part[0]) / part[1] for part in (*seeds, *questions, *both)), start=0.0)
+    spread = sum(
+        (np.square(part.variance) / part.df for part in (*seeds, *questions, *both)), start=0.0
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
         df = np.where(spread > 0, np.square(variance) / spread, np.inf)
-    return variance, df
+    return Part(variance, df)
 
 
 def two_sided(difference: Numbers, stderr: Numbers, df: Numbers) -> Numbers:
@@ -167,9 +169,9 @@ def _half_width(variance: float, df: float) -> float:
 
 def _test(
     difference: float,
-    seeds: Sequence[_Part],
-    questions: Sequence[_Part],
-    both: Sequence[_Part],
+    seeds: Sequence[Part],
+    questions: Sequence[Part],
+    both: Sequence[Part],
     runs: int,
     **more: bool,
 ) -> Test:
@@ -188,7 +190,9 @@ def _test(
         low=difference - half,
         high=difference + half,
         these=Interval(difference - within, difference + within),
-        parts=Variances(*(float(sum(p[0] for p in ps)) for ps in (seeds, questions, both))),
+        parts=Variances(
+            *(float(sum(part.variance for part in group)) for group in (seeds, questions, both))
+        ),
         seeds=runs,
         **more,
     )
@@ -316,12 +320,12 @@ def crossed(contrast: Contrast) -> Test:
                 single[yardstick] = single.get(yardstick, 0.0) + weight**2
             continue
         scores = sum(weight * answers.scores[task].mean(axis=1) for task, weight in tasks.items())
-        seeds.append(_Part(scores.var(ddof=1) / answers.seeds, answers.seeds - 1))
+        seeds.append(Part(scores.var(ddof=1) / answers.seeds, answers.seeds - 1))
         both += [
             _together(answers.scores[task], weight, contrast.clusters[task])
             for task, weight in tasks.items()
         ]
-    seeds += [_Part(square * y.variance, y.df) for y, square in single.items()]
+    seeds += [Part(square * y.variance, y.df) for y, square in single.items()]
     questions = [_by_question(contrast, task) for task in contrast.tasks]
     borrowed = any(not yardstick.own for yardstick in single)
     return _test(difference, seeds, questions, both, runs, borrowed=borrowed)
@@ -330,7 +334,10 @@ def crossed(contrast: Contrast) -> Test:
 def of_these_models(contrast: Contrast) -> Test:
     """The test of a contrast of models, one row per arm, on new questions: each is taken as it is,
     without seeds. It says nothing about how they were trained. As `mcnemar`, it compares two
-    checkpoints; it also knows that questions about one fact are alike."""
+    checkpoints; it also knows that questions about one fact are alike. Raises ValueError where an arm has
+    more rows."""
+    if (rows := max(arm.seeds for arm in contrast.arms)) > 1:
+        raise ValueError(f"an arm has {rows} seeds: judge them by `crossed`, or give one row")
     arms = [replace(arm, seeded=False) for arm in contrast.arms]
     return replace(crossed(replace(contrast, arms=arms)), these=None)
 
@@ -365,7 +372,7 @@ def _cluster_sums(rows: np.ndarray, clusters: np.ndarray) -> np.ndarray:
     return np.stack([np.bincount(codes, row) for row in rows])
 
 
-def _by_question(contrast: Contrast, task: str) -> _Part:
+def _by_question(contrast: Contrast, task: str) -> Part:
     """The variance of the contrast's mean over one task's questions, seeds averaged (CR1)."""
     means = sum(
         (
@@ -377,10 +384,10 @@ def _by_question(contrast: Contrast, task: str) -> _Part:
     )
     sums = _cluster_sums((means - means.mean())[None], contrast.clusters[task])
     count = sums.shape[1]
-    return _Part(np.square(sums).sum() * count / (count - 1) / len(means) ** 2, count - 1)
+    return Part(np.square(sums).sum() * count / (count - 1) / len(means) ** 2, count - 1)
 
 
-def _together(scores: np.ndarray, weight: float, clusters: np.ndarray) -> _Part:
+def _together(scores: np.ndarray, weight: float, clusters: np.ndarray) -> Part:
     """The variance, in an arm's mean over seeds and questions, of what seeds and questions do
     together: clustered residuals after seeds' and questions' means."""
     residuals = scores - scores.mean(axis=0) - scores.mean(axis=1, keepdims=True) + scores.mean()
@@ -388,7 +395,7 @@ def _together(scores: np.ndarray, weight: float, clusters: np.ndarray) -> _Part:
     seeds, count = sums.shape
     df = (seeds - 1) * (count - 1)
     variance = np.square(sums).sum() * count / df / seeds / scores.shape[1] ** 2
-    return _Part(weight**2 * variance, df)
+    return Part(weight**2 * variance, df)
 
 
 def mcnemar(a: np.ndarray, b: np.ndarray) -> Test:
@@ -464,8 +471,8 @@ def printed(scores: Sequence[PrintedScore]) -> Test:
         errors[side] = errors.get(side, 0.0) + error
     return _test(
         sum(score.weight * score.value for score in scores),
-        [_Part(square * yardstick.variance, yardstick.df) for yardstick, square in noise.items()],
-        [_Part(error**2, np.inf) for error in errors.values()],
+        [Part(square * yardstick.variance, yardstick.df) for yardstick, square in noise.items()],
+        [Part(error**2, np.inf) for error in errors.values()],
         (),
         min((score.runs for score in scores if score.yardstick), default=0),
         borrowed=any(not yardstick.own for yardstick in noise),
@@ -488,7 +495,7 @@ def log_ratio(a: Sequence[float], b: Sequence[float]) -> Test:
     if min(*a, *b) <= 0:
         raise ValueError(f"a time of {min(*a, *b):g} has no logarithm: times are above 0")
     logs = [np.log(np.asarray(times, dtype=float)) for times in (a, b)]
-    parts = [_Part(times.var(ddof=1) / len(times), len(times) - 1) for times in logs]
+    parts = [Part(times.var(ddof=1) / len(times), len(times) - 1) for times in logs]
     return _test(float(logs[0].mean() - logs[1].mean()), parts, (), (), min(len(a), len(b)))
 
 
@@ -512,12 +519,14 @@ def _pointing(tests: Sequence[Test], sign: int) -> list[float]:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Every p after Holm's correction over all of them."""
-    if not len(ps):
-        return []
-    from statsmodels.stats.multitest import multipletests  # takes a second to import
-
-    return [float(p) for p in multipletests(ps, method="holm")[1]]
+    """Every p after Holm's correction over all of them (Holm 1979): the k-th least of m counts m - k + 1
+    times, and none is less than one that was less before. It is written out because statsmodels' takes
+    a second to import and collects garbage at every call; tests/test_stats.py compares them."""
+    order = np.argsort(ps, kind="stable")
+    times = np.asarray(ps, dtype=float)[order] * np.arange(len(ps), 0, -1)
+    corrected = np.empty(len(ps))
+    corrected[order] = np.minimum(np.maximum.accumulate(times), 1)
+    return corrected.tolist()
 
 
 def joint(tests: Sequence[Test]) -> float:
@@ -553,22 +562,31 @@ def power(
 
     run_sd: the standard deviation of one run's score on the same questions. item_sd: that of a
     question's expected difference; 0 asks about these very questions. questions: how many, divided by
-    the design effect where several ask for one fact. seeds: per arm, may be infinite. yardstick_df:
+    the design effect where several ask for one fact. seeds: per arm; may be infinite where item_sd is
+    not 0. yardstick_df:
     the degrees of freedom of a yardstick from elsewhere, which then stands for the seeds' variance.
 
     The seeds' variance and with it the degrees of freedom are chance, so the power is the mean over a
     grid of their quantiles. The noncentral t with the expected degrees of freedom promises up to 6
     points more with three seeds.
     """
+    return _found(effect, *_bounds(run_sd, item_sd, questions, seeds, yardstick_df))
+
+
+def _bounds(
+    run_sd: float, item_sd: float, questions: float, seeds: float, yardstick_df: int | None
+) -> tuple[float, np.ndarray]:
+    """A design's true standard error, and the differences from which on the test finds one, on the
+    grid."""
     by_run, by_question = run_sd**2 / seeds, item_sd**2 / questions
-    seed_parts = [_Part(part, df) for part, df in _drawn_parts(by_run, seeds, yardstick_df)]
-    variance, df = total(seed_parts, [_Part(by_question, np.inf)], ())
-    stderr = (2 * by_run + by_question) ** 0.5
-    if stderr == 0:
-        return np.where(np.asarray(effect) == 0, LEVEL, 1.0)
-    bound = stdtrit(df, 1 - LEVEL / 2) * variance**0.5 / stderr
-    shift = np.asarray(effect, dtype=float)[..., None] / stderr
-    return (ndtr(shift - bound) + ndtr(-shift - bound)).mean(axis=-1)
+    seed_parts = [Part(part, df) for part, df in _drawn_parts(by_run, seeds, yardstick_df)]
+    variance, df = total(seed_parts, [Part(by_question, np.inf)], ())
+    return (2 * by_run + by_question) ** 0.5, stdtrit(df, 1 - LEVEL / 2) * variance**0.5
+
+
+def _found(effect: Numbers, stderr: float, bounds: np.ndarray) -> Numbers:
+    shifted = np.asarray(effect, dtype=float)[..., None]
+    return (ndtr((shifted - bounds) / stderr) + ndtr((-shifted - bounds) / stderr)).mean(axis=-1)
 
 
 _GRID = 64  # quantiles per arm: more change no third digit of a least effect
@@ -599,15 +617,12 @@ def least_effect(
     yardstick_df: int | None = None,
 ) -> float:
     """The least difference that is found with this power; see `power` for the rest."""
-    design = (run_sd, item_sd, questions, seeds, yardstick_df)
-    low, high = 0.0, 100 * (2 * run_sd**2 + item_sd**2 / questions) ** 0.5
+    stderr, bounds = _bounds(run_sd, item_sd, questions, seeds, yardstick_df)
+    low, high = 0.0, float(bounds.max()) + 10 * stderr
     for _ in range(50):
         middle = (low + high) / 2
-        low, high = (middle, high) if _power(middle, *design) < power else (low, middle)
+        low, high = (middle, high) if _found(middle, stderr, bounds) < power else (low, middle)
     return high
-
-
-_power = power  # `least_effect` has an argument of that name
 
 
 def least_effect_of(test: Test, power: float = POWER) -> float:

@@ -1,7 +1,9 @@
 """A table of the paper with our values, as LaTeX, Markdown and tidy CSV.
 
 A cell shows our mean over seeds, its standard deviation, and in parentheses the paper's value
-exactly as printed. Training time in seconds is shown without the paper's, which is in hours.
+exactly as printed, with a dagger where it is inside the paper's own noise of the best that it
+prints. Training time in seconds is shown without the paper's, which is in hours. Every output says
+which study "ours" is, and its scale.
 Columns that the paper's table lacks are at the right in Markdown, under BESIDE, and in the CSV;
 LaTeX has only the paper's columns.
 """
@@ -9,7 +11,6 @@ LaTeX has only the paper's columns.
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import textwrap
 from dataclasses import dataclass
@@ -22,26 +23,29 @@ from mofe.files import write_atomic
 from mofe.markdown import plain
 from mofe.markdown import table as markdown_table
 from mofe.records import TrainRecord
-from mofe.report import frames
+from mofe.report import frames, noise
+from mofe.report.kinds import KINDS
+from mofe.study.setting import Setting
 from mofe.study.tables import Table
 from mofe.templates import render
-from mofe.units import learning_rate, parameters
 
 BESIDE = "Not in the paper"  # heads the columns that only we have
+IN_NOISE = "\N{DAGGER}"  # marks the paper's values inside its own noise of its best
 
 _TEMPLATE = Path(__file__).with_name("table.tex.jinja")
 
 
 def write(
     table: Table,
-    unit: frames.Unit,
+    setting: Setting,
     tex: str | os.PathLike,
     md: str | os.PathLike,
     csv: str | os.PathLike,
 ) -> None:
     """Write the three files of a table. Raises what frames.tidy raises; no file is then changed."""
-    frame = frames.tidy(table, unit)
-    texts = {tex: latex(table, frame, unit), md: markdown(table, frame, unit), csv: to_csv(frame)}
+    frame = frames.tidy(table, setting)
+    shown = (table, frame, setting)
+    texts = {tex: latex(*shown), md: markdown(*shown), csv: to_csv(frame)}
     for path, text in texts.items():
         write_atomic(path, text)
 
@@ -58,32 +62,40 @@ def to_csv(frame: pd.DataFrame) -> str:
 class Entry:
     """A cell's texts, each of which may be empty.
 
-    ours, sd: our mean and its standard deviation. paper: the published value as printed.
+    ours, sd: our mean and its standard deviation. unit: theirs, where the heading does not name it.
+    paper: the published value as printed. mark: IN_NOISE where it is.
     """
 
     ours: str = ""
     sd: str = ""
+    unit: str = ""
     paper: str = ""
+    mark: str = ""
 
 
-def columns(table: Table, unit: frames.Unit) -> list[str]:
+def columns(table: Table, setting: Setting) -> list[str]:
     """The headings of the value columns, left to right. That of time names its unit."""
     kinds = kind_by_column(table)
     return [
-        frames.time_column(column, unit) if kinds[column] == "time" else column
+        frames.time_column(column, setting.unit) if kinds[column] == "time" else column
         for column in table.columns
     ]
 
 
 def kind_by_column(table: Table) -> dict[str, str]:
-    """The kind (trainable, time, rate or task) of every column by its heading, those of BESIDE
-    included."""
-    return {cell.column: cell.kind for row in table.rows for cell in (*row.cells, *row.beside)}
+    """The kind (of mofe.report.kinds) of every column by its heading, those of BESIDE included."""
+    cells = [cell for row in table.rows for cell in (*row.cells, *row.beside)]
+    return {cell.column: cell.kind for cell in cells if cell.kind != "floor"}
 
 
-def entries(table: Table, frame: pd.DataFrame, unit: frames.Unit) -> list[list[Entry]]:
+def is_published(frame: pd.DataFrame, shown: str) -> bool:
+    """Whether the paper prints anything in a column, by its heading as shown."""
+    return bool(frame.loc[frame["column"] == shown, "paper"].notna().any())
+
+
+def entries(table: Table, frame: pd.DataFrame, setting: Setting) -> list[list[Entry]]:
     """The cells of the paper's columns row by row, in the order of `columns`."""
-    return _entries(table, frame, list(zip(table.columns, columns(table, unit), strict=True)))
+    return _entries(table, frame, list(zip(table.columns, columns(table, setting), strict=True)))
 
 
 def entries_beside(table: Table, frame: pd.DataFrame) -> list[list[Entry]]:
@@ -110,26 +122,11 @@ def entry(line, kind: str, number: int | str, label: str) -> Entry:
     if line is None:
         return Entry()
     published = paper.printed(number, label, line.column) or ""
+    mark = IN_NOISE if pd.notna(line.paper_in_noise) and line.paper_in_noise else ""
     if pd.isna(line.value):
-        return Entry(paper=published)
-    ours, sd = format_pair(line.value, line.sd, kind)
-    return Entry(ours, sd, published)
-
-
-def format_pair(value: float, sd: float, kind: str) -> tuple[str, str]:
-    """A value and its standard deviation with the same number of decimals. One seed has no
-    deviation, and neither have parameters and learning rates, which are the same for all seeds."""
-    if kind == "trainable":
-        return parameters(value), ""
-    if kind == "rate":
-        return learning_rate(value), ""
-    decimals = 4 if kind == "task" else _decimals(value)
-    return f"{value:.{decimals}f}", "" if pd.isna(sd) else f"{sd:.{decimals}f}"
-
-
-def _decimals(time: float) -> int:
-    """The number of decimals that show three digits of a time; at most 3."""
-    return min(3, max(0, 2 - math.floor(math.log10(time)))) if time > 0 else 0
+        return Entry(paper=published, mark=mark)
+    ours = KINDS[kind].print(line.value, line.sd)
+    return Entry(ours.value, ours.sd, ours.unit, published, mark)
 
 
 def shown_labels(table: Table) -> list[tuple[str, ...]]:
@@ -148,11 +145,11 @@ def shown_labels(table: Table) -> list[tuple[str, ...]]:
     return shown
 
 
-def headings(table: Table, unit: frames.Unit) -> list[tuple[str, str]]:
+def headings(table: Table, setting: Setting) -> list[tuple[str, str]]:
     """(group, heading) of the paper's columns, label columns first. The group is empty if there is
     none, or if it only repeats the heading ("MedMCQA" over "MedMCQA"). Raises ValueError where the
     table's header does not span its columns."""
-    own = [*table.label_headings, *columns(table, unit)]
+    own = [*table.label_headings, *columns(table, setting)]
     groups = [text for text, width in table.header for _ in range(width)] or [""] * len(own)
     if len(groups) != len(own):
         raise ValueError(
@@ -162,20 +159,42 @@ def headings(table: Table, unit: frames.Unit) -> list[tuple[str, str]]:
     return [("" if group == heading else group, heading) for group, heading in pairs]
 
 
-def note(table: Table, frame: pd.DataFrame, unit: frames.Unit) -> str:
-    """How to read a cell, in one to three sentences."""
+def note(table: Table, frame: pd.DataFrame, setting: Setting) -> str:
+    """What ours is, and how to read a cell, in two to five sentences."""
     seeds = int(frame["seeds"].max(skipna=True)) if frame["seeds"].notna().any() else 0
     # Untuned models have no seed, so even a study of several seeds has values from one run.
-    mean = f"mean ± standard deviation over {seeds} seeds, or one run" if seeds > 1 else "one run"
+    mean = f"Mean ± standard deviation over {seeds} seeds, or one run" if seeds > 1 else "One run"
     published = frame["paper"].notna().any()
     theirs = "; in parentheses the paper's value" if published else ""
-    sentences = [f"Ours: {mean}{theirs}."]
-    if unit != "hours" and "time" in kind_by_column(table).values():
+    of_another = ", of another setting" if published and not setting.is_papers else ""
+    sentences = [setting.ours, f"{mean}{theirs}{of_another}."]
+    if marked := in_noise(frame):
+        sentences.append(marked)
+    if setting.unit != "hours" and "time" in kind_by_column(table).values():
         theirs = "; the paper's, in hours, is not comparable" if published else ""
         sentences.append(f"Training time is in seconds{theirs}.")
     if _on_several_gpus(table):
         sentences.append("Training time is of all GPUs that computed a row together, added up.")
     return " ".join(sentences)
+
+
+def in_noise(frame: pd.DataFrame) -> str:
+    """What the mark IN_NOISE means, with the differences that it stands for; empty where no value
+    of the table has it."""
+    marked = set(frame.loc[frame["paper_in_noise"].fillna(False), "column"])
+    limits = []
+    for column in (column for column in frame["column"].unique() if column in marked):
+        best = frame.loc[frame["column"] == column, "paper"].max()
+        limit = noise.threshold(column, best, best, trained=(True, True))
+        lent = ", by MedMCQA's noise" if noise.is_borrowed(column) else ""
+        limits.append(f"{limit:.3f} on {column}{lent}")
+    if not limits:
+        return ""
+    apart = " and ".join(filter(None, (", ".join(limits[:-1]), limits[-1])))
+    return (
+        f"{IN_NOISE} Inside the paper's own noise of the best value that it prints in the column: "
+        f"single runs differ by chance by up to {apart} (95 of 100 times)."
+    )
 
 
 def _on_several_gpus(table: Table) -> bool:
@@ -195,7 +214,7 @@ def _on_several_gpus(table: Table) -> bool:
 _HEADING_WIDTH = 10  # characters of a heading in one line
 # (characters of a label in one line, points between columns), so that a table fits into a page of
 # 345 pt (article, 10 pt): with up to two columns of values, and with more of them
-_FEW_COLUMNS, _MANY_COLUMNS = (20, 5), (10, 2.5)
+_FEW_COLUMNS, _MANY_COLUMNS = (20, 5), (10, 2)
 
 _LATEX = str.maketrans(
     {
@@ -221,6 +240,7 @@ _LATEX = str.maketrans(
         "←": r"$\leftarrow$",
         "±": r"$\pm$",
         "\u00d7": r"$\times$",  # multiplication sign
+        "\N{DAGGER}": r"$^\dagger$",
         "≤": r"$\leq$",
         "≥": r"$\geq$",
         "δ": r"$\delta$",
@@ -234,25 +254,30 @@ def escape(text: str) -> str:
     return text.translate(_LATEX)
 
 
-def latex(table: Table, frame: pd.DataFrame, unit: frames.Unit) -> str:
+def latex(table: Table, frame: pd.DataFrame, setting: Setting) -> str:
     """A table float within a page's width. It needs the booktabs package and nothing else.
 
     Our value and the paper's have a LaTeX column each under their common heading, so that digits
-    are aligned.
+    are aligned. A column that the paper lacks is one LaTeX column.
     """
-    columns = _latex_columns(table, unit)
+    columns = _latex_columns(table, frame, setting)
+    values = columns[len(table.label_headings) :]
+    rows = entries(table, frame, setting)
     label_width, column_gap = _FEW_COLUMNS if len(table.columns) <= 2 else _MANY_COLUMNS
     labels = [[_lines(text, label_width) for text in texts] for texts in shown_labels(table)]
     return render(
         _TEMPLATE,
         filters={"tex": escape},
         table=table,
-        note=note(table, frame, unit),
+        note=note(table, frame, setting),
         column_gap=column_gap,
         columns=columns,
         groups=_latex_groups(columns),
         blocks=any(texts and not texts[0] for texts in labels),
-        rows=list(zip(labels, entries(table, frame, unit), strict=True)),
+        rows=[
+            (own_labels, list(zip(row, values, strict=True)))
+            for own_labels, row in zip(labels, rows, strict=True)
+        ],
     )
 
 
@@ -270,15 +295,16 @@ class LatexColumn:
     width: int
 
 
-def _latex_columns(table: Table, unit: frames.Unit) -> list[LatexColumn]:
+def _latex_columns(table: Table, frame: pd.DataFrame, setting: Setting) -> list[LatexColumn]:
     """All columns of the table. Labels are aligned left if they are words, and centred if they are
-    counts; headings of values are centred."""
+    counts; headings of values are centred, and values without the paper's beside them too."""
     columns = []
-    for index, (group, heading) in enumerate(headings(table, unit)):
+    for index, (group, heading) in enumerate(headings(table, setting)):
         is_label = index < len(table.label_headings)
         words = is_label and not all(row.labels[index].isdigit() for row in table.rows)
+        width = 2 if not is_label and is_published(frame, heading) else 1
         lines = _lines(heading, _HEADING_WIDTH)
-        columns.append(LatexColumn(group, lines, "l" if words else "c", 1 if is_label else 2))
+        columns.append(LatexColumn(group, lines, "l" if words else "c", width))
     return columns
 
 
@@ -300,16 +326,16 @@ def _lines(text: str, width: int) -> list[str]:
 # --- Markdown ---------------------------------------------------------------------------------
 
 
-def markdown(table: Table, frame: pd.DataFrame, unit: frames.Unit) -> str:
+def markdown(table: Table, frame: pd.DataFrame, setting: Setting) -> str:
     """The table in GitHub's Markdown, with a group in front of its heading: "Model: General"."""
-    pairs = [*headings(table, unit), *((BESIDE, text) for text in table.beside)]
+    pairs = [*headings(table, setting), *((BESIDE, text) for text in table.beside)]
     heads = [plain(f"{group}: {text}" if group else text) for group, text in pairs]
     count = len(table.label_headings)
     rows = [
         [plain(text) for text in (*labels, *map(_markdown_entry, (*row, *beside)))]
         for labels, row, beside in zip(
             shown_labels(table),
-            entries(table, frame, unit),
+            entries(table, frame, setting),
             entries_beside(table, frame),
             strict=True,
         )
@@ -317,10 +343,10 @@ def markdown(table: Table, frame: pd.DataFrame, unit: frames.Unit) -> str:
     align = "l" * count + "r" * (len(heads) - count)
     title = f"**Table {table.number}.** {plain(table.caption)}"
     body = markdown_table(heads, rows, align, padded=False)
-    return f"{title}\n\n{body}\n\n{note(table, frame, unit)}\n"
+    return f"{title}\n\n{body}\n\n{plain(note(table, frame, setting))}\n"
 
 
 def _markdown_entry(entry: Entry) -> str:
-    published = f"({entry.paper})" if entry.paper else ""
+    published = f"({entry.paper}{entry.mark})" if entry.paper else ""
     ours = f"{entry.ours} ± {entry.sd}" if entry.sd else entry.ours
-    return " ".join(filter(None, (ours, published)))
+    return " ".join(filter(None, (ours, entry.unit, published)))

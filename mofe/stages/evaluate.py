@@ -37,10 +37,9 @@ from mofe.training import tokens
 
 Answer = ChoiceAnswer | WrittenAnswer
 
-# A task's metrics, and the field of an answer that each is the mean of. The first metric is the
-# task's headline.
-CHOSEN = {"acc": "correct"}
-WRITTEN = {"f1": "f1", "exact": "exact"}
+# A task's metrics; the first one is its headline.
+CHOSEN = ("acc",)
+WRITTEN = ("f1", "exact")
 
 
 class AnswerScorer:
@@ -276,16 +275,8 @@ def _written(
             prompt_cut=tokens_lost(question.ids[0], scorer.room - question.most),
             reference=question.reference,
             generated=text,
-            **{field: scored[metric] for metric, field in WRITTEN.items()},
+            **{metric: scored[metric] for metric in WRITTEN},
         )
-
-
-def normed(answer: ChoiceAnswer) -> int:
-    """1 where the target is the likeliest option by its log-likelihood per character, else 0:
-    lm-eval's `acc_norm`."""
-    pairs = zip(answer.loglikelihoods, answer.options, strict=True)
-    likelihoods = [likely / len(option) if option else -math.inf for likely, option in pairs]
-    return int(likelihoods.index(max(likelihoods)) == answer.target)
 
 
 def summarise(answers: Sequence[Answer], has_norm: bool = False) -> Scores:
@@ -301,10 +292,8 @@ def summarise(answers: Sequence[Answer], has_norm: bool = False) -> Scores:
     if n < 2:
         raise ValueError(f"tasks: {n} question(s) are too few for a standard error")
     written = isinstance(answers[0], WrittenAnswer)
-    fields = WRITTEN if written else CHOSEN
-    scored = {metric: [getattr(a, field) for a in answers] for metric, field in fields.items()}
-    if has_norm:
-        scored["acc_norm"] = [normed(answer) for answer in answers]
+    names = (*(WRITTEN if written else CHOSEN), *(("acc_norm",) if has_norm else ()))
+    scored = {metric: [answer.score(metric) for answer in answers] for metric in names}
     alike = clusters.numbered([answer.cluster for answer in answers])
     if (count := len(set(alike))) < 2:
         raise ValueError(

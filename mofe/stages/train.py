@@ -2,6 +2,7 @@
 model."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from mofe import provenance, records
 from mofe.data import sources
-from mofe.estimate import memory
+from mofe.estimate import flops, memory
 from mofe.files import write_atomic
 from mofe.layers import experts, parameters
 from mofe.models import devices, load, manifest, methods, store
@@ -144,8 +145,11 @@ def _fit_recorded(
         "trainable_parameters": sum(p.numel() for p in parameters.trained(model).values()),
         "total_parameters": parameters.total(model),
     }
+    shape = Shape.of(model.config.to_dict())
     if training["fold_duplicates"]:
         model = experts.fold_duplicates(model)
+        if experts.holds_one(model):
+            shape = replace(shape, num_experts_per_tok=1)
     model = devices.to_device(model, sharded=sharding == "fsdp")
     config_hash = provenance.hash_config({**params, "seed": seed, **hashed})
     kept = Checkpoint(checkpoint, f"{config_hash} {provenance.fingerprint(inputs)}")
@@ -160,11 +164,18 @@ def _fit_recorded(
         "learning_rate": training["learning_rate"],
         **counts,
         **dict(run),
+        "flops": _flops(shape, method, run, training["epochs"]),
         "frozen_sha256": records.Frozen(before=before, after=after),
         "config_hash": config_hash,
         **stamp,
     }
     return found, kept
+
+
+def _flops(shape: Shape, method: Method, run: records.Run, epochs: int) -> float:
+    """FLOPs of a training's matrix products. shape: of what it computes."""
+    length = run.tokens / (epochs * run.rows)
+    return run.tokens * flops.step(shape, method, length, run.answer_tokens / run.tokens)
 
 
 def _with_micro_batch(

@@ -89,6 +89,10 @@ class Addresses:
     def eval_json(self, variant: Variant, seed: int | str, task: str) -> str:
         return f"{self.root}/evals/{variant.key}/s{seed}/{task}.json"
 
+    def answers(self, variant: Variant, seed: int | str, task: str) -> str:
+        """The record of every question beside an evaluation's JSON."""
+        return self.eval_json(variant, seed, task).removesuffix(".json") + ".questions.jsonl.gz"
+
     def questions(self, variant: Variant, task: str) -> str:
         """A task's questions in the tokens of a variant's tokenizer, which is its base's."""
         return f"{self.root}/questions/{self.study.tokenizer(variant.origin.base)}/{task}.parquet"
@@ -119,3 +123,12 @@ class Addresses:
     @property
     def report(self) -> str:
         return f"{self.root}/report.html"
+
+    @property
+    def pdf(self) -> str:
+        """All tables and figures in one PDF."""
+        return f"{self.root}/tables.pdf"
+
+    @property
+    def archive(self) -> str:
+        return f"{self.root}/archive.zip"

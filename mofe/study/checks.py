@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from mofe.study.setting import PAPER
 from mofe.study.values import SHOWS, task_metric
 
 if TYPE_CHECKING:
@@ -20,6 +21,24 @@ def faults(study: Study) -> Iterator[str]:
 def _seeds(study: Study) -> Iterator[str]:
     if len(set(study.seeds)) != len(study.seeds):
         yield f"seeds: {study.seeds} names a seed twice; give each seed once"
+
+
+def _named(study: Study) -> Iterator[str]:
+    if study.world and study.study == PAPER:
+        yield (
+            f"study: the name '{PAPER}' is kept for the paper's own setting, and 'world' is an "
+            "invented one; give the study another name"
+        )
+
+
+def _constants(study: Study) -> Iterator[str]:
+    """A floor is read from an evaluation, which some other row of the table must have."""
+    for key, table in study.tables.items():
+        if not table.model_rows:
+            yield (
+                f"tables.{key}.rows: all rows are constant, so no evaluation tells their floors; "
+                "add a row of a mixture or a model"
+            )
 
 
 def _shadowed(study: Study) -> Iterator[str]:
@@ -64,9 +83,9 @@ def _chains(study: Study) -> Iterator[str]:
 
 
 def _rows(study: Study) -> Iterator[tuple[str, TableRow]]:
-    """Every table's rows, each with its key path."""
+    """The rows of all tables that show a model, each with its key path."""
     for key, table in study.tables.items():
-        for name, row in table.rows.items():
+        for name, row in table.model_rows.items():
             yield f"tables.{key}.rows.{name}", row
 
 
@@ -294,5 +313,5 @@ def value_at(study: Study, path: str) -> Any:
 
 CHECKS: tuple[Callable[[Study], Iterator[str]], ...] = (
     *(_seeds, _shadowed, _cycles, _slots, _keys, _columns, _origins, _chains, _repositories),
-    *(_questions, _methods, _held_out, _searches),
+    *(_questions, _methods, _held_out, _named, _constants, _searches),
 )

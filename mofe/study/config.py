@@ -16,9 +16,11 @@ from mofe.study import checks
 from mofe.study.claims import Claim
 from mofe.study.hardware import GPUS
 from mofe.study.methods import Recipe
+from mofe.study.setting import Scale, Setting, Unit, scale
 from mofe.study.training import Training, TrainingOverride
 from mofe.study.values import (
     LABEL_SEPARATOR,
+    SHOWS,
     Amount,
     Count,
     DataName,
@@ -443,11 +445,17 @@ def _kept(value: Any) -> Any:
 
 
 class TableRow(Part):
-    """A row: a mixture or a dense model, and the stages of its training."""
+    """A row: a mixture or a dense model with the stages of its training, or the constant
+    answer."""
 
     mixture: MixtureName | None = Field(None, description="The mixture that the row shows.")
     model: ModelName | None = Field(
         None, description="The dense model that the row shows, in place of a mixture."
+    )
+    constant: Literal[True] | None = Field(
+        None,
+        description="The row shows no model, but what the best constant answer scores: each task's "
+        "floor, as the table's first other row has it.",
     )
     train: Stages = Field(
         {},
@@ -457,7 +465,9 @@ class TableRow(Part):
 
     @model_validator(mode="after")
     def _one_origin(self):
-        return exactly_one(self, "mixture", "model")
+        if self.constant and self.train:
+            raise PydanticCustomError("constant", "'constant' is no model; leave 'train' out")
+        return exactly_one(self, "mixture", "model", "constant")
 
 
 class TableSpec(Part):
@@ -471,8 +481,9 @@ class TableSpec(Part):
     )
     columns: Annotated[dict[str, Shown], Field(min_length=1)] = Field(
         description="The paper's headings, and what each column shows: a task's headline score, "
-        "another metric of a task (`arc_easy.acc_norm`), `trainable` parameters, the `time` "
-        "of training, or the learning `rate` of its last stage."
+        "another metric of a task (`arc_easy.acc_norm`), or of the row's training "
+        + "; ".join(f"`{shown}`, {meaning}" for shown, meaning in SHOWS.items())
+        + "."
     )
     beside: dict[str, Scored] | None = Field(
         None,
@@ -505,6 +516,11 @@ class TableSpec(Part):
                     {"row": repr(name), "n": count, "m": len(self.labels)},
                 )
         return self
+
+    @property
+    def model_rows(self) -> dict[str, TableRow]:
+        """The rows that show a mixture or a dense model, by their labels."""
+        return {name: row for name, row in self.rows.items() if not row.constant}
 
 
 class Evidence(Part):
@@ -546,7 +562,11 @@ def _listed(value: Any) -> Any:
 class Study(Part):
     """The whole study: models, data, mixtures, recipes, tasks and tables."""
 
-    study: Name = Field(description="The study's name, shown in the report.")
+    study: Name = Field(
+        description="The study's name, which all its tables and figures say. The name `paper` is "
+        "kept for the paper's own setting: only there are differences to the paper's values shown. "
+        "Give a study that changes models, data or tasks another name."
+    )
     results: Folder = Field(description="The folder for every output.")
     seeds: Annotated[
         list[Seed],
@@ -578,7 +598,7 @@ class Study(Part):
     hardware: Hardware = Field(
         description="What estimates and job requests are made for. It changes no result."
     )
-    time_unit: Literal["hours", "seconds"] = Field(description="How training time is printed.")
+    time_unit: Unit = Field(description="How training time is printed.")
     notes: list[str] = Field(description="Paragraphs at the head of the report.")
     scoring: Literal["letter", "text"] = Field(
         description="What multiple choice compares: the letters A to D, as lm-eval does, or the "
@@ -638,9 +658,14 @@ class Study(Part):
         return self
 
     @property
-    def scale(self) -> Literal["paper", "miniature", "other"]:
-        """Whether this is the paper's own setting, a generated world, or another study."""
-        return "miniature" if self.world else "paper" if self.study == "paper" else "other"
+    def scale(self) -> Scale:
+        """`miniature` with a generated world, `paper` in the paper's own setting, else `other`."""
+        return scale(self.study, generated=self.world is not None)
+
+    @property
+    def setting(self) -> Setting:
+        """What the study's numbers are of."""
+        return Setting(self.study, self.scale, self.time_unit)
 
     def merged_by(self, mixture: str) -> Merge:
         """A mixture's merge settings: those of `merge`, with what the mixture sets differently."""

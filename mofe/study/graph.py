@@ -161,7 +161,38 @@ class Graph:
         return {
             "trainings": plan.train_jsons,
             "cells": tables.files(plan.tables.values()),
+            "claims": plan.paths.claims("json"),
             "figures": [plan.paths.figure(name, "png") for name in self.figures],
+            "data": [plan.paths.data_counts(dataset) for dataset in plan.datasets],
+        }
+
+    def pdf(self) -> Inputs:
+        return {
+            "tables": [self.plan.paths.table(number, "tex") for number in self.plan.tables],
+            "figures": [self.plan.paths.figure(name, "pdf") for name in self.figures],
+        }
+
+    def archive(self) -> Inputs:
+        """Everything that a reader needs to check the numbers, without weights: what `all` makes,
+        and the records that it is made from."""
+        plan = self.plan
+        evaluated = [
+            (plan.variants[key], seed, task)
+            for key, tasks_ in plan.tasks.items()
+            for task in tasks_
+            for seed in plan.seeds(plan.variants[key])
+        ]
+        return {
+            **self.all(),
+            "verdicts": [plan.paths.claim(name) for name in plan.claims],
+            "evaluations": [plan.paths.eval_json(*run) for run in evaluated],
+            "answers": [plan.paths.answers(*run) for run in evaluated],
+            "trainings": plan.train_jsons,
+            "losses": [
+                plan.paths.loss_log(v, seed)
+                for v in plan.trained.values()
+                for seed in plan.seeds(v)
+            ],
             "data": [plan.paths.data_counts(dataset) for dataset in plan.datasets],
         }
 

@@ -19,12 +19,15 @@ class Gpu:
     """A kind of GPU.
 
     name: as people write it. memory_gib: what CUDA reports, rounded down. tflops: its peak in
-    bfloat16 on tensor cores, dense (without sparsity).
+    bfloat16 on tensor cores, dense (without sparsity). watts: the most that its board draws.
+    cuda_name: as CUDA calls it, and so do records.
     """
 
     name: str
     memory_gib: float
     tflops: float
+    watts: int
+    cuda_name: str
 
     @property
     def usable(self) -> float:
@@ -33,13 +36,20 @@ class Gpu:
 
 
 # Peaks: NVIDIA's data sheets of the A100 (SXM), the H100 (SXM) and the H200 (SXM). Their figures
-# for the H100 and the H200 are with sparsity, which doubles them.
+# for the H100 and the H200 are with sparsity, which doubles them. Watts: their maximum thermal design
+# power in the same sheets, as shipped (for the H100 and the H200 it can be set lower).
 GPUS = {
-    "a100-80gb": Gpu("A100-80GB", 79, 312),
-    "a100-40gb": Gpu("A100-40GB", 39, 312),
-    "h100": Gpu("H100", 79, 989),
-    "h200": Gpu("H200", 139, 989),
+    "a100-80gb": Gpu("A100-80GB", 79, 312, 400, "NVIDIA A100-SXM4-80GB"),
+    "a100-40gb": Gpu("A100-40GB", 39, 312, 400, "NVIDIA A100-SXM4-40GB"),
+    "h100": Gpu("H100", 79, 989, 700, "NVIDIA H100 80GB HBM3"),
+    "h200": Gpu("H200", 139, 989, 700, "NVIDIA H200"),
 }
+
+
+def by_cuda_name(name: str) -> Gpu | None:
+    """The kind of GPU that CUDA calls so; None for one that is not listed, such as a PCIe board,
+    which draws other power."""
+    return next((gpu for gpu in GPUS.values() if gpu.cuda_name == name), None)
 
 
 def sharding(declared: Sharding, processes: int) -> Sharding:

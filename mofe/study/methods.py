@@ -18,6 +18,7 @@ from mofe.study.values import Count, Part, SearchName, count_or
 
 NAMED = "The method of fine-tuning."
 TARGETS = "The linear layers that get adapters."
+IN_EXPERTS = " In a mixture, `gate_proj`, `up_proj` and `down_proj` are those of each expert."
 IN_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 IN_FFN = ("gate_proj", "up_proj", "down_proj")
 Targets = Annotated[list[Literal[*IN_ATTENTION, *IN_FFN]], Field(min_length=1)]
@@ -292,7 +293,7 @@ class Lora(Adapters):
     method: Literal["lora"] = Field("lora", description=NAMED)
     rank: Count = Field(description="The rank of the adapters.")
     alpha: Count = Field(description="The scale: adapters are multiplied by `alpha / rank`.")
-    targets: Targets = Field(description=TARGETS)
+    targets: Targets = Field(description=TARGETS + IN_EXPERTS)
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         None, description="The dropout before the adapters."
     )

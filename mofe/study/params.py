@@ -179,8 +179,8 @@ class Params:
         folders = [[self.paths.model_dir(name) for name in pair] for pair in pairs]
         return {"pairs": folders, "names": names}
 
-    def judging(self) -> dict[str, Any]:
-        """What every verdict depends on besides its records (mofe.report.judge.Setting)."""
+    def conditions(self) -> dict[str, Any]:
+        """What every verdict depends on besides its records (mofe.report.judge.Conditions)."""
         study = self.study
         return {
             "study": study.study,

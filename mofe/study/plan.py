@@ -87,7 +87,7 @@ class Plan:
 
     @cached_property
     def _shown(self) -> dict[str, Variant]:
-        shown = [self.variant(row) for t in self.study.tables.values() for row in t.rows.values()]
+        shown = [self.variant(row) for row in self._rows()]
         everything = [v for s in shown for v in (*s.parents, s)]
         return {v.key: v for v in everything}
 
@@ -113,7 +113,7 @@ class Plan:
             shown = [*table.columns.values(), *(table.beside or {}).values()]
             scored = [column for column in shown if column not in SHOWS]
             tasks = [task_metric(column, self.study.tasks)[0] for column in scored]
-            for row in table.rows.values():
+            for row in table.model_rows.values():
                 found.setdefault(self.variant(row).key, {}).update(dict.fromkeys(tasks))
         for key, candidates in self.searches.items():
             compared = self.search(self.variants[key]).tasks
@@ -140,7 +140,7 @@ class Plan:
     def shown_in(self, *numbers: int) -> list[Variant]:
         """The variants that these tables' rows show, each once."""
         specs = [self.study.tables[n] for n in numbers if n in self.study.tables]
-        rows = [row for spec in specs for row in spec.rows.values()]
+        rows = [row for spec in specs for row in spec.model_rows.values()]
         return list(dict.fromkeys(self.variant(row) for row in rows))
 
     @cached_property
@@ -281,15 +281,18 @@ class Plan:
         return Moe(spec.base, slots, gates, None if same else merge.experts_per_token)
 
     def variant(self, row: TableRow) -> Variant:
-        """The variant that a table's row shows."""
+        """The variant that a table's row shows, one of a mixture or a model."""
         origin = Dense(row.model) if row.model else self._moe(row.mixture)
         return Variant(origin, tuple(Stage(m, r) for m, r in row.train.items()))
+
+    def _rows(self) -> list[TableRow]:
+        """The rows of all tables that show a model."""
+        return [row for t in self.study.tables.values() for row in t.model_rows.values()]
 
     def _refuse_equal_names(self):
         """Names are looked up, never parsed, so no two artefacts may share one: neither two origins
         (merges, dense models) nor two variants of them."""
-        rows = [row for table in self.study.tables.values() for row in table.rows.values()]
-        shown = [self.variant(row) for row in rows]
+        shown = [self.variant(row) for row in self._rows()]
         variants = [variant for last in shown for variant in (*last.parents, last)]
         variants += [candidate for variant in variants for candidate in self.candidates(variant)]
         named = [(variant.origin.name, variant.origin) for variant in shown]

@@ -23,14 +23,15 @@ if TYPE_CHECKING:
 class Cell:
     """What a table shows in one row and column, and the files it is read from.
 
-    files: for a task, one eval JSON per seed; for `trainable`, `time` and `rate`, the train.json of every
-    stage per seed, and none for an untuned row. metric: the metric of the task that is shown; None
-    means its headline. read: a number that replaces the files in a bare table; cells that are read
-    from the same files have the same number.
+    kind: "task"; "floor", what the best constant answer scores on it; or one of SHOWS. files: for a
+    task, one eval JSON per seed; for a floor, one; for what SHOWS of trainings, the train.json of
+    every stage per seed, and none for an untuned row. metric: the metric of the task that is shown;
+    None means its headline. read: a number that replaces the files in a bare table; cells that are
+    read from the same files have the same number.
     """
 
     column: str
-    kind: str  # "trainable", "time", "rate" or "task"
+    kind: str
     files: tuple = ()
     task: str | None = None
     metric: str | None = None
@@ -42,8 +43,9 @@ class Row:
     """A table's row: its labels as the paper prints them, its cells, and what varies between rows.
 
     experts: (name, number of slots) of each; none for a dense model. stages: the number of its
-    trainings. per_seed: whether each of the study's seeds gives another model; else there is one
-    file per task. beside: the cells of columns that the paper's table lacks.
+    trainings; a row of the constant answer has neither. per_seed: whether each of the study's seeds
+    gives another model; else there is one file per task. beside: the cells of columns that the
+    paper's table lacks.
     """
 
     labels: tuple[str, ...]
@@ -75,22 +77,8 @@ class Table:
 
 def table(plan: Plan, number: int | str, spec: TableSpec) -> Table:
     """A table with all its files."""
-    rows, beside = [], spec.beside or {}
-    for name, row in spec.rows.items():
-        variant = plan.variant(row)
-        experts = plan.study.mixtures[row.mixture].experts if row.mixture else {}
-        rows.append(
-            Row(
-                labels=tuple(name.split(LABEL_SEPARATOR)),
-                cells=tuple(_cell(plan, h, shown, variant) for h, shown in spec.columns.items()),
-                recipe=variant.stages[-1].recipe if variant.stages else None,
-                experts=tuple(experts.items()),
-                frozen=_frozen(plan, variant),
-                stages=len(variant.stages),
-                per_seed=plan.is_per_seed(variant),
-                beside=tuple(_cell(plan, h, shown, variant) for h, shown in beside.items()),
-            )
-        )
+    of_models = {name: _row(plan, spec, name) for name in spec.model_rows}
+    first = next(iter(of_models.values()))
     width = len(spec.labels) + len(spec.columns)
     return Table(
         number=number,
@@ -98,8 +86,42 @@ def table(plan: Plan, number: int | str, spec: TableSpec) -> Table:
         label_headings=tuple(spec.labels),
         columns=tuple(spec.columns),
         header=tuple(spec.header or [("", width)]),
-        rows=tuple(rows),
-        beside=tuple(beside),
+        rows=tuple(of_models.get(name) or _constant(name, first) for name in spec.rows),
+        beside=tuple(spec.beside or ()),
+    )
+
+
+def _row(plan: Plan, spec: TableSpec, name: str) -> Row:
+    row, beside = spec.rows[name], spec.beside or {}
+    variant = plan.variant(row)
+    experts = plan.study.mixtures[row.mixture].experts if row.mixture else {}
+    return Row(
+        labels=tuple(name.split(LABEL_SEPARATOR)),
+        cells=tuple(_cell(plan, h, shown, variant) for h, shown in spec.columns.items()),
+        recipe=variant.stages[-1].recipe if variant.stages else None,
+        experts=tuple(experts.items()),
+        frozen=_frozen(plan, variant),
+        stages=len(variant.stages),
+        per_seed=plan.is_per_seed(variant),
+        beside=tuple(_cell(plan, h, shown, variant) for h, shown in beside.items()),
+    )
+
+
+def _constant(name: str, like: Row) -> Row:
+    """The row of the constant answer, whose floors are read from the evaluations of another row."""
+
+    def floor(cell: Cell) -> Cell:
+        if cell.kind != "task":
+            return replace(cell, files=())
+        return replace(cell, kind="floor", files=cell.files[:1])
+
+    return Row(
+        labels=tuple(name.split(LABEL_SEPARATOR)),
+        cells=tuple(map(floor, like.cells)),
+        recipe=None,
+        experts=(),
+        frozen=None,
+        beside=tuple(map(floor, like.beside)),
     )
 
 
@@ -147,7 +169,7 @@ def filled(tables: Iterable[Table], given: Iterable[str], seeds: int) -> list[Ta
 
 
 def _files_of(row: Row, cell: Cell, left: Iterator[str], seeds: int) -> tuple:
-    if cell.kind == "task":
+    if cell.kind in ("task", "floor"):
         return tuple(_take(left, seeds if row.per_seed else 1))
     runs = seeds if row.stages else 0
     return tuple(tuple(_take(left, row.stages)) for _ in range(runs))

@@ -22,7 +22,16 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-SHOWS = ("trainable", "time", "rate")  # what a table's column can show besides a task
+# What a table's column can show besides a task: a kind of mofe/report/kinds.py, and its meaning.
+SHOWS = {
+    "trainable": "the parameters that the last stage trains",
+    "time": "the time of training on all its GPUs, in `time_unit`",
+    "cpu_seconds": "the seconds that CPU cores worked for it",
+    "tokens_per_second": "the tokens that one device reads per second of it",
+    "memory": "the most memory that a process of it held",
+    "flops": "its floating-point operations",
+    "rate": "the learning rate of the last stage",
+}
 METRICS = ("acc", "acc_norm", "f1", "exact")  # what a task's column can show: task.metric
 LABEL_SEPARATOR = " | "  # joins a row's labels to its name
 

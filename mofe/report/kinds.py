@@ -1,0 +1,206 @@
+"""What a table's column can show: how each kind is measured from a cell's files, and printed.
+
+A kind is one function that measures and one that prints, declared in KINDS under its name in the
+configuration (mofe.study.values.SHOWS), or under "task" or "floor".
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from mofe import records, units
+from mofe.records import EvalRecord, Floor, TrainRecord
+from mofe.study.setting import Unit
+from mofe.study.tables import Cell
+
+SECONDS_PER = {"hours": 3600.0, "seconds": 1.0}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the runs measured for one cell.
+
+    value: mean over seeds. sd: sample standard deviation over seeds, None for one seed. stderr:
+    standard error of one seed's score, which comes from the choice of questions: the root mean
+    square of the seeds' standard errors. More seeds do not make it smaller, because all answer the
+    same questions. n: questions per seed. seeds: the number of seeds. stderr and n are None where
+    nothing was evaluated, stderr and seeds where no model was.
+    """
+
+    value: float
+    sd: float | None = None
+    stderr: float | None = None
+    n: int | None = None
+    seeds: int | None = None
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A value as text, its standard deviation (empty if there is none), and its unit (empty where
+    the heading names it)."""
+
+    value: str
+    sd: str = ""
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a column shows.
+
+    measure: what a cell with files shows, None where they tell nothing; times are in the given
+    unit. print: the text of a value and its standard deviation, which may be NaN. difference: the
+    decimals of a difference from the paper's value; None where none is shown.
+    """
+
+    measure: Callable[[Cell, Unit], Measured | None]
+    print: Callable[[float, float], Printed]
+    difference: int | None = None
+
+
+# --- measured ---------------------------------------------------------------------------------
+
+
+def _trainings(cell: Cell) -> list[list[TrainRecord]]:
+    """The records of a cell's trainings: of each seed, of every stage."""
+    return [[records.read(path, TrainRecord) for path in stages] for stages in cell.files]
+
+
+def _mean(values: Sequence[float]) -> Measured:
+    return Measured(statistics.fmean(values), _sd(values), seeds=len(values))
+
+
+def _sd(values: Sequence[float]) -> float | None:
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def _of_last_stage(key: str) -> Callable[[Cell, Unit], Measured]:
+    """The value that the last stages of all seeds share."""
+
+    def measure(cell: Cell, unit: Unit) -> Measured:
+        found = [getattr(stages[-1], key) for stages in _trainings(cell)]
+        if len(set(found)) > 1:
+            raise ValueError(
+                f"{cell.files[0][-1]}: {key} differs between seeds: {', '.join(map(str, found))}"
+            )
+        return Measured(found[0], _sd(found), seeds=len(found))
+
+    return measure
+
+
+def _over_stages(combine: Callable[[list[TrainRecord]], float]) -> Callable[[Cell, Unit], Measured]:
+    """The mean over seeds of a number that `combine` makes of the stages' records."""
+
+    def measure(cell: Cell, unit: Unit) -> Measured:
+        return _mean([combine(stages) for stages in _trainings(cell)])
+
+    return measure
+
+
+def _time(cell: Cell, unit: Unit) -> Measured:
+    """The sum of a row's training times over its stages. The times of all GPUs of a stage count, or
+    a model that needs several GPUs would seem cheaper than it is."""
+    return _mean([_device_seconds(stages) / SECONDS_PER[unit] for stages in _trainings(cell)])
+
+
+def _device_seconds(stages: list[TrainRecord]) -> float:
+    return sum(stage.device_seconds for stage in stages)
+
+
+def _speed(stages: list[TrainRecord]) -> float:
+    """Tokens per second of one device."""
+    return sum(stage.tokens for stage in stages) / _device_seconds(stages)
+
+
+def _score(cell: Cell, unit: Unit) -> Measured:
+    evals = [records.read(path, EvalRecord) for path in cell.files]
+    for key in ("n", "headline"):
+        if len(found := {getattr(record, key) for record in evals}) > 1:
+            raise ValueError(
+                f"{cell.files[0]}: {key} differs between seeds: {', '.join(map(str, sorted(found)))}"
+            )
+    metric = cell.metric or evals[0].headline
+    for path, record in zip(cell.files, evals, strict=True):
+        if metric not in record.metrics:
+            raise ValueError(
+                f"{path}: has no {metric}, only {', '.join(record.metrics)}; let the column show one "
+                f"of those, or evaluate again where lm-eval's task has {metric}"
+            )
+    scores = [record.metrics[metric].value for record in evals]
+    squares = [record.metrics[metric].stderr ** 2 for record in evals]
+    stderr = math.sqrt(statistics.fmean(squares))
+    return Measured(statistics.fmean(scores), _sd(scores), stderr, evals[0].n, len(scores))
+
+
+def _constant(cell: Cell, unit: Unit) -> Measured | None:
+    record = records.read(cell.files[0], EvalRecord)
+    return Measured(record.floor.value, n=record.n) if record.floor else None
+
+
+def floor(cell: Cell) -> Floor | None:
+    """The score that a task cell's questions give without a model; None for free text, which has no
+    such score."""
+    return records.read(cell.files[0], EvalRecord).floor
+
+
+# --- printed ----------------------------------------------------------------------------------
+
+
+def _decimals(count: int) -> Callable[[float, float], Printed]:
+    def text(value: float, sd: float) -> Printed:
+        return Printed(f"{value:.{count}f}", "" if math.isnan(sd) else f"{sd:.{count}f}")
+
+    return text
+
+
+def _three_digits(unit: str = "", scales: units.Scales = ()) -> Callable[[float, float], Printed]:
+    """Three digits of the value, and as many decimals of the deviation. scales: larger and smaller
+    units, of which the largest that is not above the value is taken."""
+
+    def text(value: float, sd: float) -> Printed:
+        name, size = units.fitting(value, scales) if scales else (unit, 1)
+        value, sd = value / size, sd / size
+        decimals = min(3, max(0, 2 - math.floor(math.log10(value)))) if value > 0 else 0
+        return replace(_decimals(decimals)(value, sd), unit=name)
+
+    return text
+
+
+def _parameters(value: float, sd: float) -> Printed:
+    return Printed(units.parameters(value))
+
+
+def _rate(value: float, sd: float) -> Printed:
+    return Printed(units.learning_rate(value))
+
+
+KINDS: dict[str, Kind] = {
+    "task": Kind(_score, _decimals(4), difference=4),
+    "floor": Kind(_constant, _decimals(4)),
+    "trainable": Kind(_of_last_stage("trainable_parameters"), _parameters),
+    "time": Kind(_time, _three_digits(), difference=1),
+    "cpu_seconds": Kind(
+        _over_stages(lambda stages: sum(stage.cpu_seconds for stage in stages)), _three_digits("s")
+    ),
+    "tokens_per_second": Kind(_over_stages(_speed), _three_digits("/s")),
+    "memory": Kind(
+        _over_stages(lambda stages: max(stage.peak_memory_bytes for stage in stages)),
+        _three_digits(scales=units.BYTES),
+    ),
+    "flops": Kind(
+        _over_stages(lambda stages: sum(stage.flops for stage in stages)),
+        _three_digits(scales=units.OPERATIONS),
+    ),
+    "rate": Kind(_of_last_stage("learning_rate"), _rate),
+}
+
+
+def measure(cell: Cell, unit: Unit) -> Measured | None:
+    """What a cell's files hold; None for a cell without files, such as an untuned row's time.
+
+    Raises ValueError where a file is invalid, or where the seeds of a cell contradict each other.
+    """
+    return KINDS[cell.kind].measure(cell, unit) if cell.files else None

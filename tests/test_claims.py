@@ -1,0 +1,481 @@
+"""Claims: the configuration's, the verdicts on the paper's numbers, and those on records."""
+
+import csv
+import io
+import json
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mofe import paper, provenance, records
+from mofe.files import write_atomic
+from mofe.records import ChoiceAnswer, ClaimRecord, ClaimsRecord, EvalRecord, Floor, Metric
+from mofe.report import claims as files
+from mofe.report import judge, stats, verdicts
+from mofe.report.judge import Conditions
+from mofe.report.verdicts import Evidence
+from mofe.study.claims import Claim, shipped
+from mofe.study.load import read_study
+from mofe.study.plan import Plan
+from mofe.study.tables import Cell, Row, Table
+from mofe.study.values import ConfigError
+
+SHARED = Path(os.environ.get("MOFE_SHARED", Path(__file__).parents[2] / "shared"))
+TEXT = SHARED / "paper" / "mofe_paper.txt"
+CONFIG, MINI = ROOT / "config.yaml", ROOT / "profiles" / "mini" / "study.yaml"
+CLAIMS = {name: Claim.model_validate(claim) for name, claim in shipped().items()}
+IN_PAPER = {name: claim for name, claim in CLAIMS.items() if claim.in_paper}
+
+# ------------------------------------------------------------------------------ the configuration
+
+
+def test_every_cell_of_a_shipped_claim_is_in_the_shipped_study():
+    plan = Plan(read_study(CONFIG))
+    assert len(IN_PAPER) == 22
+    assert all(tables is not None for tables in plan.claims.values())
+    for name, claim in IN_PAPER.items():
+        for cell in claim.cells():
+            printed = paper.printed(cell.table, cell.row, cell.column)
+            assert printed is not None, (name, cell)
+
+
+@pytest.mark.skipif(not TEXT.exists(), reason="the paper's text is not here; set MOFE_SHARED")
+def test_quotes_are_the_papers_own_words():
+    text = re.sub(r"\s+", " ", TEXT.read_text(encoding="utf-8"))
+    quotes = {name: claim.quote for name, claim in CLAIMS.items() if claim.in_paper}
+    assert not [name for name, quote in quotes.items() if quote not in text]
+
+
+def claim(**changes):
+    ours = {"says": "It is so.", "place": "here", "section": "ours", "in_paper": False}
+    part = {"table": 7, "kind": "all", "parts": {"MedMCQA": [["0 | 4", "4 | 0"]]}}
+    return {**ours, **part, **changes}
+
+
+def test_an_overlay_adds_and_drops_claims():
+    study = read_study(CONFIG, claims={"mine": claim(), "C16": None})
+    assert "mine" in study.claims and "C16" not in study.claims and "C17" in study.claims
+    plan = Plan(study)
+    assert plan.claim_input("mine") == [
+        f"results/evals/tinyllama_4tinyllama/medmcqa_{recipe}/s0/medmcqa.json"
+        for recipe in ("mofe", "full")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            {"parts": {"MedMCQA": [["0 | 4", "4 | 1"]]}},
+            "claims.mine: table 7 has no row '4 | 1'; did you mean '4 | 0'?",
+        ),
+        (
+            {"parts": {"MedMCQ": [["0 | 4", "4 | 0"]]}},
+            "claims.mine: table 7 has no column 'MedMCQ'; did you mean 'MedMCQA'?",
+        ),
+        ({"table": "mine"}, "claims.mine: there is no table mine"),
+        ({"parts": {"MedMCQA": [["0 | 4", "4 | 0", "2 | 2"]]}}, "are pairs of rows"),
+        ({"kind": "best"}, "claims.mine.kind"),
+        ({"says": None}, "claims.mine.says"),
+        ({"constant": {"MedMCQA": [["0 | 4", "4 | 0"]]}}, "'constant' goes with kind 'count' only"),
+    ],
+)
+def test_a_wrong_claim_is_a_fault(change, sentence):
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        read_study(CONFIG, claims={"mine": claim(**change)})
+
+
+def test_what_a_study_leaves_out_is_no_fault_and_not_run():
+    left_out = {3: {"rows": {"0 | 4": None}}, 4: None}
+    mine = claim(table=3, parts={"MedMCQA": [["4 | 0", "0 | 4"]]})
+    plan = Plan(read_study(CONFIG, tables=left_out, claims={"mine": mine}))
+    absent = {name for name, tables in plan.claims.items() if tables is None}
+    assert absent == {"C10", "C10e", "C11m", "C11f", "C12", "C12f", "mine"}
+    setting = Conditions("x", "paper", 0.01, False, {})
+    assert judge.judge("C10", CLAIMS["C10"], None, setting).paper_scale.verdict == "not run"
+
+
+def test_rows_of_several_tables_can_be_compared():
+    mine = claim(table=6, parts={"MedMCQA": [["TinyLlama | Instruction-tuning", {7: "0 | 4"}]]})
+    plan = Plan(read_study(CONFIG, claims={"mine": mine}))
+    assert [table.number for table in plan.claims["mine"]] == [6, 7]
+    assert len(plan.claim_input("mine")) == 2
+
+
+# ----------------------------------------------------------------------------- the paper's numbers
+
+
+def printed():
+    return judge.of_paper_alone(CLAIMS)
+
+
+def test_the_papers_own_numbers_are_judged_from_its_tables():
+    """What was computed by hand and by a prototype from the printed tables."""
+    found = {name: verdict.verdict for name, (_, verdict, _) in printed().items()}
+    beyond = {name for name, verdict in found.items() if verdict == "beyond its noise"}
+    assert beyond == {"C2", "C3", "C4", "C5", "C8", "C9", "C14"}
+    assert {name for name, verdict in found.items() if verdict == "exact"} == {"C1", "C18"}
+    counts = Counter(found[name] for name in IN_PAPER)
+    assert counts == {"beyond its noise": 7, "exact": 1, "inside its noise": 14}
+
+
+def test_sizes_are_read_as_runs_and_part_by_part():
+    _, as_runs, by_part = printed()["C8"]
+    assert (len(as_runs.parts), len(by_part.parts)) == (6, 18)
+    assert as_runs.p == pytest.approx(0.026, abs=0.002)
+    assert sum(part.p >= stats.LEVEL for part in by_part.parts) == 6
+    assert by_part.verdict == "inside its noise"
+    weakest = as_runs.summary
+    assert (weakest.difference, weakest.low, weakest.high) == pytest.approx(
+        (0.042, 0.006, 0.078), abs=6e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "difference", "low", "high"),
+    [
+        ("C5", 0.064, 0.021, 0.106),
+        ("C6", 0.011, -0.006, 0.029),
+        ("C7a", 0.002, -0.019, 0.024),
+        ("C7b", 0.006, -0.052, 0.063),
+        ("C10", 0.005, -0.053, 0.063),
+        ("C10e", 0.015, -0.043, 0.072),
+        ("C14", 0.094, 0.036, 0.152),
+        ("C16", 0.016, -0.041, 0.074),
+    ],
+)
+def test_the_weakest_part_has_the_interval_of_the_study_behind(name, difference, low, high):
+    """../shared/evidence.md's table, computed by other code from the same tables."""
+    _, verdict, _ = printed()[name]
+    found = verdict.summary
+    assert (found.difference, found.low, found.high) == pytest.approx(
+        (difference, low, high), abs=3e-3
+    )
+
+
+def test_printed_hours_are_intervals_of_rounding():
+    found = printed()
+    less, rising = found["C4"][1].summary, found["C3"][1]
+    assert (less.low, less.high) == pytest.approx((5.5 / 14.5, 6.5 / 13.5))
+    assert all(part.low > 1 and part.test == "rounding" for part in rising.parts)
+
+
+def test_borrowed_noise_decides_nothing_alone():
+    _, finance, _ = printed()["C11f"]
+    assert finance.verdict == "inside its noise" and "borrowed" in finance.reason
+
+
+def test_p_is_corrected_within_a_section():
+    found = printed()
+    family = [found[name][1] for name in ("C5", "C6", "C7a", "C7b")]
+    assert [v.p_holm for v in family] == pytest.approx(stats.holm([v.p for v in family]))
+    assert found["C5"][1].p_holm == pytest.approx(4 * found["C5"][1].p)
+
+
+def test_what_a_study_of_the_papers_size_can_find():
+    """The figures of the study behind: power of 80%, on new questions, with the paper's noise. For three
+    seeds it took the expected degrees of freedom, which promises a little more."""
+    found = {(e.task, e.seeds): e for e in judge.least_effects()}
+    expected = {
+        ("MMLU", 3): 0.020,
+        ("MMLU", 10): 0.012,
+        ("MedMCQA", 3): 0.053,
+        ("MedMCQA", 10): 0.029,
+        ("MedMCQA", None): 0.017,
+        ("PubMedQA", 3): 0.072,
+        ("PubMedQA", 10): 0.056,
+        ("PubMedQA", None): 0.050,
+    }
+    for key, effect in expected.items():
+        assert found[key].new == pytest.approx(effect, rel=0.08), key
+    assert all(found["MedMCQA", n].new > found["MedMCQA", n].these for n in (5, 10, 20, 100))
+
+
+# --------------------------------------------------------------------------------- on records
+
+TASK = "quiz"
+
+
+def evaluation(folder: Path, name: str, seed: int, right: np.ndarray, clusters=None, asked="q"):
+    """An evaluation's two files, as the study writes them. right: 0 or 1 per question."""
+    path = folder / name / f"s{seed}" / f"{TASK}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    answers = [
+        ChoiceAnswer(
+            task=TASK,
+            question=number,
+            prompt_sha256=f"{asked}{number}",
+            cluster=None if clusters is None else str(clusters[number]),
+            prompt_cut=0,
+            options=("a", "b", "c", "d"),
+            target=0,
+            choice=int(1 - correct),
+            loglikelihoods=(-1.0, -2.0, -3.0, -4.0) if correct else (-2.0, -1.0, -3.0, -4.0),
+            correct=int(correct),
+        )
+        for number, correct in enumerate(right)
+    ]
+    import gzip
+
+    lines = "".join(map(records.line, answers))
+    write_atomic(path.with_suffix(".questions.jsonl.gz"), gzip.compress(lines.encode(), mtime=0))
+    mean = float(right.mean())
+    record = EvalRecord(
+        task=TASK,
+        moe=name,
+        stages="x",
+        seed=seed,
+        n=len(right),
+        clusters=len(right),
+        headline="acc",
+        metrics={
+            "acc": Metric(value=mean, stderr=max(1e-9, (mean * (1 - mean) / len(right)) ** 0.5))
+        },
+        floor=Floor(value=0.25, how="always the same position"),
+        questions=f"{TASK}.questions.jsonl.gz",
+        seconds=1.0,
+        config_hash="0",
+        **provenance.stamp(),
+    )
+    records.write(path, record)
+    return str(path)
+
+
+def drawn(rng, accuracy, seeds=3, questions=600, sd=0.004):
+    """Seeds of a model that answer each question right by a chance of their own."""
+    at = np.clip(accuracy + rng.normal(0, sd, seeds), 0, 1)
+    chance = np.clip(at[:, None] + rng.normal(0, 0.02, questions), 0, 1)
+    return (rng.random((seeds, questions)) < chance).astype(int)
+
+
+def table(folder: Path, rows: dict[str, np.ndarray], untuned=(), **more) -> Table:
+    """A table of one column, with a file per seed."""
+    built = []
+    for name, right in rows.items():
+        paths = tuple(
+            evaluation(folder, name, seed, answers, **more) for seed, answers in enumerate(right)
+        )
+        cell = Cell("Quiz", "task", paths, TASK)
+        per_seed = name not in untuned
+        built.append(Row((name,), (cell,), "x", (), None, stages=int(per_seed), per_seed=per_seed))
+    return Table(9, "A quiz.", ("Model",), ("Quiz",), (("", 2),), tuple(built))
+
+
+def judged(folder, rows, parts, kind="all", scale="paper", untuned=(), ceilings=None, **more):
+    asked = {"says": "s", "place": "p", "section": "4", "table": 9, "kind": kind}
+    claimed = Claim.model_validate({**asked, "parts": {"Quiz": parts}, **more})
+    setting = Conditions("a study", scale, 0.05, False, ceilings or {})
+    return judge.judge("X", claimed, [table(folder, rows, untuned)], setting)
+
+
+def test_a_clear_difference_holds_and_the_other_way_contradicts(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = {"good": drawn(rng, 0.8), "bad": drawn(rng, 0.5)}
+    found = judged(tmp_path, rows, [["good", "bad"]])
+    assert found.paper_scale.verdict == "holds" and found.here is None
+    part = found.paper_scale.summary
+    assert part.test == "crossed" and part.seeds == 3
+    assert part.difference == pytest.approx(rows["good"].mean() - rows["bad"].mean())
+    assert part.low > 0.2 and part.these_low > part.low and part.least > 0.02
+    assert len(found.files) == 6
+    assert judged(tmp_path, rows, [["bad", "good"]]).paper_scale.verdict == "contradicted"
+
+
+def test_a_study_of_another_scale_has_words_of_its_own(tmp_path):
+    rng = np.random.default_rng(1)
+    rows = {"good": drawn(rng, 0.8), "bad": drawn(rng, 0.5)}
+    found = judged(tmp_path, rows, [["good", "bad"]], scale="miniature")
+    assert (found.paper_scale.verdict, found.here.verdict) == ("not run", "same here")
+    found = judged(tmp_path, rows, [["bad", "good"]], scale="other")
+    assert (found.paper_scale.verdict, found.here.verdict) == ("not run", "other way here")
+
+
+def test_all_needs_every_part_and_mean_only_their_mean(tmp_path):
+    rng = np.random.default_rng(2)
+    rows = {"a": drawn(rng, 0.7), "b": drawn(rng, 0.5), "c": drawn(rng, 0.7)}
+    parts = [["a", "b"], ["c", "a"]]
+    every = judged(tmp_path, rows, parts).paper_scale
+    assert every.verdict in ("direction only", "undecided")
+    assert every.p == max(part.p if part.difference > 0 else 1 for part in every.parts)
+    mean = judged(tmp_path, rows, parts, kind="mean").paper_scale
+    assert mean.verdict == "holds"
+    assert mean.summary.difference == pytest.approx(
+        np.mean([part.difference for part in mean.parts])
+    )
+    some = judged(tmp_path, rows, parts, kind="some").paper_scale
+    assert some.verdict == "holds" and some.summary.first == "a"
+
+
+def test_equal_records_are_one_function_and_count_once(tmp_path):
+    rng = np.random.default_rng(3)
+    one, other = drawn(rng, 0.8), drawn(rng, 0.5)
+    rows = {"small": one, "large": one, "small lora": other, "large lora": other}
+    parts = [["small", "small lora"], ["large", "large lora"]]
+    found = judged(tmp_path, rows, parts).paper_scale
+    assert len(found.parts) == 1 and "1 of 2 parts" in found.reason
+    alone = judged(tmp_path, rows, parts[:1]).paper_scale
+    assert (found.p, found.summary.low) == (alone.p, alone.summary.low)
+    sizes = judged(tmp_path, rows, [["small", "large"]], kind="equal").paper_scale
+    assert sizes.verdict == "exact" and sizes.parts[0].identical
+
+
+def test_likeness_within_the_margin_is_no_difference(tmp_path):
+    rng = np.random.default_rng(4)
+    base = drawn(rng, 0.7, questions=1500, sd=0.0)
+    alike = base.copy()
+    alike[:, :4] = 1 - alike[:, :4]  # a few answers differ
+    found = judged(tmp_path, {"a": base, "b": alike}, [["a", "b"]], kind="equal").paper_scale
+    assert found.equal is not None, found
+    assert found.verdict == "no difference above δ" and found.equal < 0.05
+    found = judged(tmp_path, {"a": base, "b": alike}, [["a", "b"]]).paper_scale
+    assert found.verdict == "no difference above δ"
+    far = drawn(rng, 0.4, questions=1500)
+    found = judged(tmp_path, {"a": base, "b": far}, [["a", "b"]], kind="equal").paper_scale
+    assert found.verdict == "contradicted"
+
+
+def test_one_seed_compares_two_models_and_decides_nothing(tmp_path):
+    rng = np.random.default_rng(5)
+    rows = {"good": drawn(rng, 0.9, seeds=1), "bad": drawn(rng, 0.3, seeds=1)}
+    found = judged(tmp_path, rows, [["good", "bad"]]).paper_scale
+    assert found.verdict == "direction only" and "these two models differ" in found.reason
+    part = found.summary
+    assert part.test == "McNemar" and part.these_low is None
+    assert part.p == stats.mcnemar(rows["good"][0], rows["bad"][0]).p < 1e-6
+    found = judged(tmp_path, rows, [["good", "bad"]], scale="miniature")
+    assert found.here.verdict == "undecided here"
+
+
+def test_untuned_models_have_no_seed_and_are_judged_on_questions(tmp_path):
+    rng = np.random.default_rng(6)
+    rows = {"good": drawn(rng, 0.9, seeds=1), "bad": drawn(rng, 0.3, seeds=1)}
+    found = judged(tmp_path, rows, [["good", "bad"]], untuned=("good", "bad")).paper_scale
+    assert found.verdict == "holds" and found.summary.test == "questions"
+    rows["tuned"] = drawn(rng, 0.95)
+    found = judged(tmp_path, rows, [["tuned", "bad"]], untuned=("good", "bad")).paper_scale
+    assert found.verdict == "holds" and found.summary.test == "crossed"
+
+
+def test_questions_about_one_fact_widen_the_interval(tmp_path):
+    rng = np.random.default_rng(7)
+    facts = np.repeat(np.arange(100), 6)
+    rows = {"a": drawn(rng, 0.7, questions=100), "b": drawn(rng, 0.6, questions=100)}
+    alike = {name: np.repeat(right, 6, axis=1) for name, right in rows.items()}
+    asked = {"says": "s", "place": "p", "section": "4", "table": 9, "kind": "all"}
+    claimed = Claim.model_validate({**asked, "parts": {"Quiz": [["a", "b"]]}})
+    setting = Conditions("a study", "paper", 0.05, False, {})
+    widths = {}
+    for clusters in (None, facts):
+        shown = table(tmp_path / str(clusters is None), alike, clusters=clusters)
+        part = judge.judge("X", claimed, [shown], setting).paper_scale.summary
+        widths[clusters is None] = part.high - part.low
+    plain = judge.judge(
+        "X", claimed, [table(tmp_path / "plain", rows)], setting
+    ).paper_scale.summary
+    assert widths[False] > 1.5 * widths[True]
+    assert widths[False] == pytest.approx(plain.high - plain.low, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "kind"), [(0.25, "floor"), (1.0, "ceiling"), (0.8, "ceiling")]
+)
+def test_at_a_common_floor_or_ceiling_a_miniature_cannot_be_asked(tmp_path, accuracy, kind):
+    right = np.zeros((3, 400), dtype=int)
+    right[:, : int(400 * accuracy)] = 1
+    other = right.copy()
+    other[:, [0, -1]] = other[:, [-1, 0]]
+    rows, ceilings = {"a": right, "b": other}, {TASK: 0.8} if accuracy == 0.8 else {}
+    found = judged(tmp_path, rows, [["a", "b"]], scale="miniature", ceilings=ceilings)
+    assert found.here.verdict == "cannot be asked here" and kind in found.here.reason
+    assert judged(tmp_path, rows, [["a", "b"]], ceilings=ceilings).paper_scale.verdict != "not run"
+
+
+def test_what_a_miniature_cannot_show_is_declared(tmp_path):
+    rng = np.random.default_rng(8)
+    rows = {"good": drawn(rng, 0.8), "bad": drawn(rng, 0.5)}
+    found = judged(tmp_path, rows, [["good", "bad"]], scale="miniature", cannot="It is made so.")
+    assert found.here.verdict == "cannot be asked here" and found.here.reason == "It is made so."
+    found = judged(tmp_path, rows, [["good", "bad"]], cannot="It is made so.")
+    assert found.paper_scale.verdict == "holds"
+
+
+def test_other_questions_are_refused(tmp_path):
+    rng = np.random.default_rng(9)
+    one = table(tmp_path / "one", {"a": drawn(rng, 0.8)})
+    other = table(tmp_path / "other", {"b": drawn(rng, 0.5)}, asked="other")
+    asked = {"says": "s", "place": "p", "section": "4", "table": 9, "kind": "all"}
+    claimed = Claim.model_validate({**asked, "parts": {"Quiz": [["a", "b"]]}})
+    both = Table(9, "", ("Model",), ("Quiz",), (), (*one.rows, *other.rows))
+    with pytest.raises(ValueError, match="the questions differ"):
+        judge.judge("X", claimed, [both], Conditions("x", "paper", 0.05, False, {}))
+
+
+# ----------------------------------------------------------------------------- the words, the files
+
+
+@given(
+    p=st.none() | st.floats(0, 1),
+    opposed=st.none() | st.floats(0, 1),
+    equal=st.none() | st.floats(0, 1),
+    points=st.booleans(),
+    decides=st.booleans(),
+)
+@settings(max_examples=200, deadline=None)
+def test_words_follow_from_the_evidence(p, opposed, equal, points, decides):
+    evidence = Evidence(p, opposed, equal, points, False, decides)
+    verdict = verdicts.of_study(evidence)
+    assert (verdict == "holds") == (decides and p is not None and p < 0.05)
+    if not decides:
+        assert verdict in ("direction only", "undecided")
+    assert verdicts.HERE[verdict] not in ("holds", "contradicted", "direction only", "undecided")
+    for word in (verdict, verdicts.HERE[verdict], verdicts.printed(evidence)):
+        assert verdicts.corrected(word, 0.01, equal) == word
+        assert verdicts.corrected(word, 0.9, equal) not in (
+            "holds",
+            "same here",
+            "beyond its noise",
+        )
+
+
+def all_claims(scale="miniature"):
+    setting = Conditions("toy", scale, 0.02, False, {})
+    judged = [judge.judge(name, claim, None, setting) for name, claim in CLAIMS.items()]
+    return judge.correct(judged, seeds=3)
+
+
+def test_counts_are_of_the_papers_numbers_and_scale_alone():
+    found = all_claims()
+    assert found.paper_scale_counts == {"not run": 22}
+    assert sum(found.printed_counts.values()) == 22
+    headline = files.sentence(found)
+    assert "8 of 22" in headline and "14 inside" in headline and "not run yet (0 of 22)" in headline
+    assert not re.search(r"\bhere\b|miniature", headline)
+
+
+def test_every_file_names_the_studys_scale(tmp_path):
+    rng = np.random.default_rng(10)
+    rows = {"good": drawn(rng, 0.8), "bad": drawn(rng, 0.5)}
+    one = judged(tmp_path, rows, [["good", "bad"]], scale="miniature")
+    path = tmp_path / "X.json"
+    records.write(path, one)
+    outputs = {kind: tmp_path / f"claims.{kind}" for kind in ("json", "csv", "md", "tex")}
+    files.write_all([path], 3, **outputs)
+    assert records.read(outputs["json"], ClaimsRecord).claims[0].here.verdict == "same here"
+    lines = list(csv.DictReader(io.StringIO(outputs["csv"].read_text())))
+    (shown,) = [line for line in lines if line["verdict"] == "same here"]
+    assert (shown["study"], shown["scale"]) == ("a study", "miniature")
+    for kind in ("md", "tex"):
+        text = outputs[kind].read_text()
+        assert "same here" in text and "no evidence about TinyLlama" in text and "a study" in text
+    again = {kind: tmp_path / f"again.{kind}" for kind in outputs}
+    files.write_all([path], 3, **again)
+    assert all(again[kind].read_bytes() == outputs[kind].read_bytes() for kind in outputs)
+    json.loads(outputs["json"].read_text())
+    assert records.read(path, ClaimRecord) == one
