@@ -334,13 +334,13 @@ def test_the_figure_shows_rates_and_the_seeds_of_the_best(tmp_path):
         Path(path).write_text(json.dumps(eval_record(task="medmcqa", metrics=metrics)))
     (drawn_from,) = figure.source.filled(spec, paths, 2)
     assert drawn_from.scores == {"medmcqa": tuple(paths[1:])}
-    drawn = figure.function([drawn_from], "hours")
+    drawn = figure.function([drawn_from], plan.study.setting)
     held_out, test = drawn.axes
     assert held_out.get_xscale() == "log"
     best = next(line for line in held_out.lines if line.get_markersize() == 11)
     assert (best.get_xdata()[0], best.get_ydata()[0]) == (1e-3, pytest.approx(0.55))
     assert sorted(test.lines[0].get_ydata()) == [0.61, 0.63]
-    figures.draw("learning_rates", spec, paths, 2, "hours", [tmp_path / "x.png"])
+    figures.draw("learning_rates", spec, paths, 2, plan.study.setting, [tmp_path / "x.png"])
     assert min(matplotlib.image.imread(tmp_path / "x.png").shape[:2]) > 400
 
 
