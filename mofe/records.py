@@ -994,6 +994,9 @@ class PlanRecord(Record):
     tables: dict[str, PlanTotals] = Field(
         description="By table, the same sums as in `totals` over the jobs that the table needs."
     )
+    claims: dict[str, PlanTotals] = Field(
+        description="By claim, the same sums over the jobs that its verdict needs."
+    )
     further_seed: PlanSeed = Field(description="What one more seed would take.")
     critical_path: tuple[PlanStep, ...] = Field(
         description="The longest chain of jobs: no number of GPUs is faster."

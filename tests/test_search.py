@@ -314,7 +314,7 @@ def test_a_training_has_the_rate_that_its_search_found(tiny, data, tmp_path):
     assert weights[0] == weights[1] != weights[2]
 
 
-# --- the figure -------------------------------------------------------------------------------
+# --- the figures ------------------------------------------------------------------------------
 
 
 def test_the_figure_shows_rates_and_the_seeds_of_the_best(tmp_path):
@@ -334,13 +334,13 @@ def test_the_figure_shows_rates_and_the_seeds_of_the_best(tmp_path):
         Path(path).write_text(json.dumps(eval_record(task="medmcqa", metrics=metrics)))
     (drawn_from,) = figure.source.filled(spec, paths, 2)
     assert drawn_from.scores == {"medmcqa": tuple(paths[1:])}
-    drawn = figure.function([drawn_from], "hours")
+    drawn = figure.function([drawn_from], plan.study.setting)
     held_out, test = drawn.axes
     assert held_out.get_xscale() == "log"
     best = next(line for line in held_out.lines if line.get_markersize() == 11)
     assert (best.get_xdata()[0], best.get_ydata()[0]) == (1e-3, pytest.approx(0.55))
     assert sorted(test.lines[0].get_ydata()) == [0.61, 0.63]
-    figures.draw("learning_rates", spec, paths, 2, "hours", [tmp_path / "x.png"])
+    figures.draw("learning_rates", spec, paths, 2, plan.study.setting, [tmp_path / "x.png"])
     assert min(matplotlib.image.imread(tmp_path / "x.png").shape[:2]) > 400
 
 
@@ -354,3 +354,14 @@ def test_the_mini_study_tries_every_method_of_the_tables_at_the_same_rates():
     for name in methods:
         own, plain = plan.study.recipes[name], plan.study.recipes[name.removesuffix("_tuned")]
         assert own.settings() == plain.settings()
+
+
+def test_loss_curves_are_those_of_numbered_tables():
+    """A panel with the controls' trainings too would have too many lines."""
+
+    def recipes(plan):
+        return {recipe for _, recipe in figures.of(plan)["loss_curves"].source.spec(plan)}
+
+    paper = {"full", "mofe", "lora", "qlora", "dora", "freeze1", "freeze2", "freeze3"}
+    assert recipes(Plan(read_study(CONFIG))) == paper
+    assert recipes(plan_of()) == {"mofe_tuned"}, "where no table has a number, all are drawn"

@@ -51,7 +51,7 @@ def forecast(
         study=study.study,
         device=study.device,
         seeds=tuple(study.seeds),
-        hardware=records.PlanHardware(**study.hardware.model_dump()),
+        hardware=records.PlanHardware(**study.hardware.model_dump(exclude={"exclusive"})),
         jobs=tuple(_job(name, job, mixed=not costs.on_cpu) for name, job in made.items()),
         totals=_totals(made.values()),
         disk=records.PlanDisk(
@@ -63,6 +63,9 @@ def forecast(
         tables={
             str(number): _needed(graph, made, costs.plan.paths.table(number, "tex"))
             for number in costs.plan.tables
+        },
+        claims={
+            name: _needed(graph, made, costs.plan.paths.claim(name)) for name in costs.plan.claims
         },
         further_seed=_further_seed(costs),
         critical_path=tuple(

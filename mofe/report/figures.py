@@ -196,7 +196,7 @@ def frozen_experts(tables: Sequence[Table], setting: Setting) -> Drawing:
 
 
 @figure(
-    FromTrainings("loss_log"),
+    FromTrainings("loss_log", numbered=True),
     "Training loss over optimiser steps, a panel for each training data, a line for each method. "
     "The line is the mean over the runs with that data and method, that is over mixtures and seeds; "
     "the band is their standard deviation.",

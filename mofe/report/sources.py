@@ -18,6 +18,7 @@ from mofe.study.tables import Row, Table
 
 if TYPE_CHECKING:
     from mofe.study.plan import Plan
+    from mofe.study.variants import Variant
 
 
 @dataclass(frozen=True)
@@ -56,16 +57,27 @@ class Trainings:
 
 @dataclass(frozen=True)
 class FromTrainings:
-    """One file per training: its loss log or its record."""
+    """One file per training: its loss log or its record.
+
+    numbered: only trainings of tables whose key is a number, as the paper's, if there are any: with
+    those of the controls, a panel of loss curves would have too many lines.
+    """
 
     file: Literal["loss_log", "train_json"]  # as mofe.study.addresses.Addresses calls them
+    numbered: bool = False
 
     def spec(self, plan: Plan) -> list[tuple[str, str]]:
-        return [(v.stages[-1].mix, v.stages[-1].recipe) for v in plan.trained.values()]
+        return [(v.stages[-1].mix, v.stages[-1].recipe) for v in self._variants(plan)]
 
     def files(self, plan: Plan) -> list[str]:
         address = getattr(plan.paths, self.file)
-        return [address(v, seed) for v in plan.trained.values() for seed in plan.seeds(v)]
+        return [address(v, seed) for v in self._variants(plan) for seed in plan.seeds(v)]
+
+    def _variants(self, plan: Plan) -> list[Variant]:
+        trained = list(plan.trained.values())
+        numbers = [key for key in plan.tables if isinstance(key, int)] if self.numbered else []
+        shown = {v for last in plan.shown_in(*numbers) for v in (*last.parents, last)}
+        return [variant for variant in trained if variant in shown] or trained
 
     def filled(
         self, spec: Sequence[tuple[str, str]], files: Sequence[str], seeds: int
