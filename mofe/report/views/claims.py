@@ -290,6 +290,6 @@ def screen(claims: ClaimsRecord, commands: Mapping[str, str]) -> Screen:
         rows=tuple(r for r in rows if r.claim.in_paper),
         ours=tuple(r for r in rows if not r.claim.in_paper),
         noise=_bands(claims.noise),
-        margin=f"{100 * claims.margin:g}",
+        margin=f"{100 * claims.margin:g} point{'' if claims.margin == 0.01 else 's'}",
         seeds=claims.seeds,
     )
