@@ -21,7 +21,8 @@ import numpy as np
 from scipy.special import ndtr, polygamma, psi
 
 from mofe.files import write_atomic
-from mofe.report import paper, stats
+from mofe import paper
+from mofe.report import stats
 from mofe.report.stats import LEVEL, Answers, Contrast, Part, Term, Yardstick
 
 FILE = Path(__file__).parents[1] / "docs" / "error-rates.json"

@@ -84,6 +84,11 @@ def test_an_overlay_adds_and_drops_claims():
         ({"parts": {"MedMCQA": [["0 | 4", "4 | 0", "2 | 2"]]}}, "are pairs of rows"),
         ({"kind": "best"}, "claims.mine.kind"),
         ({"says": None}, "claims.mine.says"),
+        ({"kind": "rising"}, "kind 'rising' compares time, and column 'MedMCQA' shows medmcqa"),
+        (
+            {"table": "C1", "parts": {"MMLU": [["TinyLlama | none", "none | constant answer"]]}},
+            "row 'none | constant answer' is the constant answer",
+        ),
         ({"constant": {"MedMCQA": [["0 | 4", "4 | 0"]]}}, "'constant' goes with kind 'count' only"),
     ],
 )

@@ -336,7 +336,7 @@ def test_every_table_of_the_page_has_its_columns(overlays, tmp_path):
     plan = Plan(read_study(CONFIG, *overlays, results=str(tmp_path)))
     page = markdown(forecast(Costs(plan), inputs(plan)))
     tables = re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE)
-    assert len(tables) == (8 if overlays else 11)
+    assert len(tables) == (9 if overlays else 12)
     for table in tables:
         assert len({line.count("|") for line in table.splitlines()}) == 1, table
     assert "\n\n\n" not in page and "e+" not in page

@@ -23,7 +23,9 @@ def test_the_pilots_jobs(tmp_path):
         "questions": 2,
         "evaluate": 21,
     }
-    assert jobs(done.stdout) == expected | {"table": 2, "figure": 6, "report": 1, "all": 1}
+    judged = {"claim": len(read_study(CONFIG, PILOT).claims), "claims": 1}
+    shown = {"table": 2, "figure": 6, "report": 1, "all": 1}
+    assert jobs(done.stdout) == expected | judged | shown
 
 
 def test_the_pilot_is_the_papers_study_in_small():

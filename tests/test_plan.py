@@ -123,16 +123,17 @@ def test_tables_lose_their_files_and_get_them_back(seeds):
 
 
 def test_a_study_has_the_figures_that_it_can_draw(paper_plan):
-    every = ["time_accuracy", "medical_experts", "frozen_experts", "loss_curves"]
+    of_claims = ["claims", "noise", "power"]
+    every = ["time_accuracy", "medical_experts", "frozen_experts", "loss_curves", *of_claims]
     assert list(figures.of(paper_plan)) == every
     assert list(figures.of(Plan(read_study(CONFIG)))) == list(figures.FIGURES)
     assert set(figures.FIGURES) - set(every) == {"learning_rates"}
     few = Plan(read_study(CONFIG, LOOK, tables=dict.fromkeys((1, 2, 7))))
-    assert list(figures.of(few)) == ["medical_experts", "loss_curves"]
+    assert list(figures.of(few)) == ["medical_experts", "loss_curves", *of_claims]
     rows = {"rows": {"Small": {"mixture": "small"}}}
     alone = {**dict.fromkeys(range(1, 8)), "C1": {**UNTUNED, **rows}}
     untuned = Plan(read_study(CONFIG, LOOK, tables=alone))
-    assert list(figures.of(untuned)) == []
+    assert list(figures.of(untuned)) == of_claims
 
 
 UNTUNED = {

@@ -14,7 +14,8 @@ from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mofe.report import paper, stats
+from mofe import paper
+from mofe.report import stats
 from mofe.report.stats import Answers, Contrast, PrintedScore, Term, Yardstick
 
 

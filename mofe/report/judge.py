@@ -492,7 +492,7 @@ def _evidence(claim: Claim, tests: Sequence[Test], margin: float) -> Evidence:
             for t in tests
         ]
         equal = max(stats.tost(test, margin) for test in tests)
-        return Evidence(p=equal, opposed=min(stats.holm(apart)), points=False)
+        return Evidence(p=equal, opposed=min(stats.holm(apart)), equal=equal, points=False)
     equal = max(stats.tost(test, margin) for test in tests) if margin else None
     if claim.kind == "some":
         return Evidence(

@@ -8,7 +8,7 @@ transformers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from mofe import paper
-from mofe.study.values import LABEL_SEPARATOR, Part, TableKey, suggest
+from mofe.study.values import LABEL_SEPARATOR, SHOWS, Part, TableKey, suggest
 
 if TYPE_CHECKING:
     from mofe.study.config import Study
@@ -35,8 +35,8 @@ Kind = Literal["all", "mean", "some", "equal", "flat", "rising", "less", "count"
 class RowOf(Part):
     """A row that a claim names. table: None for the claim's own table."""
 
-    row: str
-    table: TableKey | None = None
+    row: str = Field(description="The row's labels.")
+    table: TableKey | None = Field(None, description="Its table, if it is another.")
 
 
 def _row_of(value: Any) -> Any:
@@ -171,29 +171,29 @@ def _lacking(tables: Mapping[int | str, Table], cell: CellOf) -> bool:
 # ---------------------------------------------------------------------------------- its faults
 
 
-def faults(study: Study, tables: Mapping[Any, Any]) -> Iterator[str]:
-    """A sentence for every cell of a claim that no table has.
+def faults(study: Study, tables: Mapping[Any, Any], own: Collection[str]) -> Iterator[str]:
+    """A sentence for every claim of the study's own with a cell that no table has.
 
-    tables: the configuration's `tables` as merged, with what an overlay sets to null. A cell that the
-    paper prints, or that the study leaves out by null, is no fault: its claim is not run. Neither is
-    a table that the study never had, for the claims of mofe/claims.yaml.
+    tables: the configuration's `tables` as merged, with what an overlay sets to null. own: the names
+    of the claims that the configuration writes. A cell that the paper prints, or that the study
+    leaves out by null, is no fault: its claim is not run. The claims of mofe/claims.yaml are those of
+    config.yaml's tables, which a study may replace.
     """
     given = {_key(key): value for key, value in tables.items()}
-    known = shipped()
-    for name, claim in study.claims.items():
-        for cell in claim.cells():
-            if paper.printed(cell.table, cell.row, cell.column) is not None:
-                continue
-            if fault := _fault(study, given, cell, strict=name not in known):
-                yield f"claims.{name}: {fault}; correct it, or set claims.{name} to null"
-                break
+    for name in study.claims.keys() & set(own):
+        claim = study.claims[name]
+        found = (_fault(study, given, cell) or _unfit(study, claim, cell) for cell in claim.cells())
+        if fault := next(filter(None, found), None):
+            yield f"claims.{name}: {fault}; correct it, or set claims.{name} to null"
 
 
-def _fault(study: Study, given: Mapping, cell: CellOf, strict: bool) -> str | None:
-    """What is wrong with a cell that the paper does not print; None where it is there or left out."""
+def _fault(study: Study, given: Mapping, cell: CellOf) -> str | None:
+    """What is wrong with a cell; None where it is there, or the study leaves it out."""
+    if paper.printed(cell.table, cell.row, cell.column) is not None:
+        return None
     table = study.tables.get(cell.table)
     if table is None:
-        if not strict or given.get(cell.table, ...) is None:
+        if given.get(cell.table, ...) is None:
             return None
         return f"there is no table {cell.table}{suggest(cell.table, study.tables)}"
     columns = (*table.columns, *(table.beside or {}))
@@ -203,6 +203,22 @@ def _fault(study: Study, given: Mapping, cell: CellOf, strict: bool) -> str | No
     left_out = {str(row) for row, value in (raw.get("rows") or {}).items() if value is None}
     if cell.row not in table.rows and cell.row not in left_out:
         return f"table {cell.table} has no row {cell.row!r}{suggest(cell.row, table.rows)}"
+    return None
+
+
+def _unfit(study: Study, claim: Claim, cell: CellOf) -> str | None:
+    """Why a cell cannot be compared by the claim's kind; None where it can, or is not there."""
+    table = study.tables.get(cell.table)
+    columns = {**table.columns, **(table.beside or {})} if table else {}
+    if cell.column not in columns:
+        return None
+    shown = columns[cell.column]
+    wanted = "time" if claim.kind in TIMED else "trainable" if claim.kind == "count" else "a score"
+    if shown != wanted if wanted in SHOWS else shown in SHOWS:
+        return f"kind '{claim.kind}' compares {wanted}, and column {cell.column!r} shows {shown}"
+    row = table.rows.get(cell.row)
+    if row and row.constant:
+        return f"row {cell.row!r} is the constant answer, which no seed and no model moves"
     return None
 
 

@@ -112,7 +112,7 @@ def load_study(config: Mapping[str, Any], files: Iterable[str | Path] = ()) -> S
         for e in error.errors():
             problems += e["ctx"]["list"] if e["type"] == "study" else [sentence(e, Study, lines)]
     if study:
-        problems += claims.faults(study, config["tables"])
+        problems += claims.faults(study, config["tables"], own or ())
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     return study
