@@ -108,7 +108,10 @@ def ia3(model: nn.Module, method: Ia3) -> nn.Module:
 
 
 def _with_products(model: nn.Module, method: Lora, **more: bool) -> nn.Module:
-    """The model with LoRA's adapters; those of experts are ours (mofe/layers/experts.py). more: further arguments of peft's LoraConfig."""
+    """The model with LoRA's adapters; those of experts are ours (mofe/layers/experts.py).
+
+    more: further arguments of peft's LoraConfig.
+    """
     from peft import LoraConfig, get_peft_model  # costs seconds to import, as mofe.layers.dora does
     from peft.tuners.lora import LoraLayer
 
