@@ -82,9 +82,9 @@ def partial(model: nn.Module, method: Partial) -> nn.Module:
 
 @_of(Lora)
 def lora(model: nn.Module, method: Lora) -> nn.Module:
-    """Add LoRA's adapters, with peft but for those of experts. QLoRA first quantises the decoder's linear layers and its
-    experts to NF4, as the QLoRA paper does with all linear layers of a model. Embeddings, norms,
-    router and lm_head stay as they are."""
+    """Add LoRA's adapters, with peft but for those of experts. QLoRA first quantises the decoder's
+    linear layers and its experts to NF4, as the QLoRA paper does with all linear layers of a model.
+    Embeddings, norms, router and lm_head are not quantised."""
     return _with_products(model, method)
 
 
