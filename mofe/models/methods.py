@@ -82,9 +82,9 @@ def partial(model: nn.Module, method: Partial) -> nn.Module:
 
 @_of(Lora)
 def lora(model: nn.Module, method: Lora) -> nn.Module:
-    """Add LoRA's adapters, with peft but for those of experts. QLoRA first quantises the decoder's linear layers and its
-    experts to NF4, as the QLoRA paper does with all linear layers of a model. Embeddings, norms,
-    router and lm_head stay as they are."""
+    """Add LoRA's adapters, with peft but for those of experts. QLoRA first quantises the decoder's
+    linear layers and its experts to NF4, as the QLoRA paper does with all linear layers of a model.
+    Embeddings, norms, router and lm_head are not quantised."""
     return _with_products(model, method)
 
 
@@ -108,7 +108,10 @@ def ia3(model: nn.Module, method: Ia3) -> nn.Module:
 
 
 def _with_products(model: nn.Module, method: Lora, **more: bool) -> nn.Module:
-    """The model with LoRA's adapters; those of experts are ours (mofe/layers/experts.py). more: further arguments of peft's LoraConfig."""
+    """The model with LoRA's adapters; those of experts are ours (mofe/layers/experts.py).
+
+    more: further arguments of peft's LoraConfig.
+    """
     from peft import LoraConfig, get_peft_model  # costs seconds to import, as mofe.layers.dora does
     from peft.tuners.lora import LoraLayer
 
