@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from scipy.special import ndtr, polygamma, psi
 
-from mofe.files import write_atomic
 from mofe import paper
+from mofe.files import write_atomic
 from mofe.report import stats
 from mofe.report.stats import LEVEL, Answers, Contrast, Part, Term, Yardstick
 

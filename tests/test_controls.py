@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CONFIG, TRAINING, merge_params
+from conftest import CONFIG, LOOK, TRAINING, merge_params
 from safetensors.torch import load_file
 from test_experts import FFN as WIDTH
 from test_experts import HIDDEN, close, gradients, kept, layer, routed
@@ -390,7 +390,7 @@ def control(**changes):
     }
     table = {"caption": "", "labels": ["Model"], "columns": {"MMLU": "mmlu"}, "rows": rows}
     alone = {"base": "tinyllama", "experts": {"tinyllama": 1}, "merge": {"experts_per_token": 1}}
-    return read_study(CONFIG, tables={"C2": table}, mixtures={"one": alone}, **changes)
+    return read_study(CONFIG, LOOK, tables={"C2": table}, mixtures={"one": alone}, **changes)
 
 
 @pytest.mark.parametrize("gates", ["hidden", "cheap_embed", "random"])
@@ -442,15 +442,15 @@ def test_what_no_table_shows_is_not_checked_and_can_be_left_out(tmp_path):
     tables = "tables: {1: null, 2: null}\n"
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text(tables + "merge: {experts_per_token: 4}\n")
-    assert read_study(CONFIG, overlay).merged_by("medium").experts_per_token == 4
+    assert read_study(CONFIG, LOOK, overlay).merged_by("medium").experts_per_token == 4
     overlay.write_text("merge: {experts_per_token: 4}\n")
     with pytest.raises(ConfigError, match=r"mixtures\.small\.experts: 2 expert\(s\), but merge"):
-        read_study(CONFIG, overlay)
+        read_study(CONFIG, LOOK, overlay)
     overlay.write_text(tables + "mixtures: {small: null}\n")
-    assert "small" not in read_study(CONFIG, overlay).mixtures
+    assert "small" not in read_study(CONFIG, LOOK, overlay).mixtures
     overlay.write_text("mixtures: {small: null}\n")
     with pytest.raises(ConfigError, match=r"Small \| X\.mixture.*'small' is not declared under"):
-        read_study(CONFIG, overlay)
+        read_study(CONFIG, LOOK, overlay)
     overlay.write_text("mixtures: {smal: null}\n")
     with pytest.raises(ConfigError, match=r"mixtures\.smal .*: is not there; did you mean 'small'"):
-        read_study(CONFIG, overlay)
+        read_study(CONFIG, LOOK, overlay)

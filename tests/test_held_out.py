@@ -243,7 +243,10 @@ def test_faults_in_the_configuration(tmp_path, changes, told):
 
 
 def test_what_no_table_shows_is_no_fault(tmp_path):
-    assert plan_of(tmp_path, data={"mmlu": {"rows": "full"}}).study.data["mmlu"].rows == "full"
+    full = {"data": {"mmlu": {"rows": "full"}}}
+    with pytest.raises(ConfigError, match="tables that search for a learning rate"):
+        plan_of(tmp_path, **full)
+    assert plan_of(tmp_path, **full, tables={"C3": None}).study.data["mmlu"].rows == "full"
     fewer = {"source": "mmlu", "subset": "all", "split": "auxiliary_train", "task": "mmlu"}
     plan_of(tmp_path, data={"fewer": {**fewer, "rows": 9}}, tables=table("mmlu_held"))
 

@@ -252,7 +252,10 @@ def _left(study: Study, name: str) -> Iterator[str]:
     task = study.tasks[name]
     data, where = study.data[task.held_out], f"tasks.{name}.held_out: data.{task.held_out}"
     if data.rows == "full":
-        yield f"{where} has 'rows: full', so training leaves none to ask; give a number there"
+        yield (
+            f"{where} has 'rows: full', so training leaves none to ask; give a number there, or leave "
+            "out (null) the tables that search for a learning rate with it"
+        )
         return
     most = _most_rows(study, data)
     if most is not None and data.rows + task.questions > most:
