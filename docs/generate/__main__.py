@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
+import claims
 import errors
 import keys
 import records
@@ -22,6 +23,7 @@ PARTS: dict[tuple[str, str], Callable[[], str]] = {
     **keys.PARTS,
     **records.PARTS,
     **errors.PARTS,
+    **claims.PARTS,
 }
 # file -> its text
 FILES: dict[str, Callable[[], str]] = {**keys.FILES, **records.FILES}
