@@ -97,7 +97,9 @@ rule report:
         mixes=PLAN.mixes,
         setting=STUDY.setting,
         device=STUDY.device,
-        command=command.without_target(CONFIG_FILES, workflow.config_settings.config),
+        command=command.without_target(
+            CONFIG_FILES, workflow.config_settings.config, workflow.basedir
+        ),
         notes=list(STUDY.notes),
         published=PUBLISHED,
     script:

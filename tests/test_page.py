@@ -183,11 +183,13 @@ def test_a_claim_opens_to_its_verdicts_parts_files_and_command(page, folder):
 
 
 def test_a_command_is_quoted_and_names_files_and_settings():
-    made = command.without_target(["config.yaml", "my study.yaml"], {"seeds": "0,1"})
+    files = [ROOT / "config.yaml", ROOT / "my study.yaml"]
+    made = command.without_target(files, {"seeds": "0,1"}, ROOT)
     assert made == (
         "snakemake --cores all --configfile config.yaml 'my study.yaml' --config seeds=0,1 --"
     )
-    assert command.without_target(["config.yaml"], {}).endswith("--configfile config.yaml --")
+    outside = command.without_target(["/studies/own.yaml"], {}, ROOT)
+    assert outside.endswith("--configfile /studies/own.yaml --")
 
 
 # --- every number has its file ----------------------------------------------------------------

@@ -18,8 +18,9 @@ from PIL import Image
 from transformers import AutoModelForCausalLM
 
 from mofe import records
-from mofe.report import frames, tables
+from mofe.report import figures, frames, tables
 from mofe.stages import train
+from mofe.study import claims
 from mofe.study.load import read_study
 from mofe.study.plan import Plan
 
@@ -210,7 +211,7 @@ def test_every_table_and_figure_of_the_miniature_says_so(reduced):
         assert said in md and tables.escape(said) in tex
         assert all(line.endswith(",reduced,miniature") for line in csv.splitlines()[1:])
     pictures = list((reduced.results / "figures").glob("*.png"))
-    assert len(pictures) == 4
+    assert len(pictures) == len(figures.FIGURES)
     assert all(Image.open(png).info["Description"].endswith(said) for png in pictures)
     page = unescape((reduced.results / "report.html").read_text())
     assert page.count(said) >= 7 + len(pictures) and 'class="difference' not in page
@@ -326,7 +327,9 @@ def test_changing_loras_rank_reruns_loras_variants_and_what_shows_them(reduced):
     assert jobs(output) == {
         "train": 3,
         "evaluate": 6,
-        "table": 1,
+        "table": 2,
+        "claim": 3,
+        "claims": 1,
         "figure": 5,
         "report": 1,
         "all": 1,
@@ -407,7 +410,7 @@ def test_a_further_seed_makes_other_experts_and_merges_of_the_same_base(reduced)
 def test_more_seeds_change_no_long_parameter(reduced):
     """What a dry run prints of parameters that changed holds no file name."""
     output = reduced.dry({"seeds": [0, 1, 2]}, "all")
-    assert {jobs(output)[rule] for rule in ("table", "figure", "report")} == {7, 1}
+    assert [jobs(output)[rule] for rule in ("table", "figure", "report")] == [9, 8, 1]
     told = re.findall(r"Params have changed[^;\n]*", output)
     assert told and all(len(text) < 200 and "/" not in text for text in told), max(told, key=len)
 
@@ -583,4 +586,6 @@ def test_finished_results_are_due_in_no_other_clone(reduced, clone):
     assert "Nothing to be done" in dry()
     values = clone / "mofe" / "paper.csv"
     values.write_text(values.read_text().replace("0.3331", "0.3332"))
-    assert jobs(dry()) == {"table": 7, "figure": 7, "report": 1, "all": 1}
+    judged = {"claim": len(claims.shipped()), "claims": 1}
+    again = {"table": 9, "figure": 8, **judged, "report": 1, "all": 1}
+    assert jobs(dry()) == again
