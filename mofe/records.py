@@ -724,7 +724,7 @@ class Comparison(Record):
     seeds: Count = Field(description="Seeds of each row; 0 of printed numbers.")
     identical: bool = Field(
         description="Whether both rows are one function: the same answers to all questions at every "
-        "seed, with log-likelihoods that differ by rounding alone (1e-4 nats)."
+        "seed, with log-likelihoods that differ by rounding alone (0.01 nats)."
     )
     least: Amount | None = Field(
         default=None,
