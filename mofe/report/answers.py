@@ -18,7 +18,7 @@ from mofe.report.stats import Answers
 from mofe.study.tables import Cell, Row
 
 # Nats. Equal experts are summed in another number and order, and training amplifies the rounding: to
-# 6e-4 in the miniature, where another seed moves log-likelihoods by whole nats.
+# 6e-4 in the miniature, where another seed moves half of the log-likelihoods by more than 0.38.
 ROUNDING = 1e-2
 MANY_PARTS = 10  # a second look by a benchmark's parts, such as MMLU's subjects, needs so many
 
