@@ -265,7 +265,7 @@ def test_the_papers_gates_differ_in_their_last_tokens(shared, paper_plan):
         return tuple(sorted(tokenizer(p)["input_ids"][-1] for p in prompts))
 
     for moe in paper_plan.moes:
-        slots = paper_plan.params.merge(moe)["slots"]
+        slots = paper_plan.params.merge(moe, 0)["slots"]
         assert len({last(s["positive"]) for s in slots}) == len(slots), moe
         assert not any(set(last(s["positive"])) & set(last(s["negative"])) for s in slots), moe
 

@@ -165,11 +165,13 @@ class Reduced:
         return snakemake("--profile", "profiles/mini", *self._study(overlay, targets), check=check)
 
     def dry(self, overlay: dict | None, *targets: str, folder: Path = ROOT) -> str:
-        study = self._study(overlay, targets)
+        study = self._study(overlay, targets, folder)
         return snakemake("-n", "--cores", "2", *study, folder=folder).stdout
 
-    def _study(self, overlay: dict | None, targets: tuple[str, ...]) -> list[str]:
-        files = [str(CONFIG), str(MINI), str(REDUCED)]
+    def _study(
+        self, overlay: dict | None, targets: tuple[str, ...], folder: Path = ROOT
+    ) -> list[str]:
+        files = [str(folder / file.relative_to(ROOT)) for file in (CONFIG, MINI, REDUCED)]
         if overlay is not None:
             file = self.overlays / "overlay.yaml"
             file.write_text(yaml.safe_dump(overlay, sort_keys=False))
@@ -572,6 +574,7 @@ def clone(reduced, tmp_path) -> Path:
     """Another checkout, with what Snakemake knows of the reduced study's files."""
     reduced.run("all")  # tests before this one remade parts of it
     kept = ("Snakefile", "config.yaml", "docs", "envs", "mofe", "profiles", "rules", "scripts")
+    kept += ("tests/studies",)
     for name in kept:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / name)

@@ -71,8 +71,9 @@ def held_out(params: Mapping[str, Any]) -> dict[str, ConfigurableTask]:
     """
     name, data, wanted = params["name"], params["held_out"]["data"], params["held_out"]["questions"]
     found = usable(data, params["cluster"], f"tasks.{name}.cluster")
-    drawn = data["data"]["rows"]
-    left = order(data, len(found.rows))[drawn if drawn != "full" else len(found.rows) :]
+    rows = data["data"]["rows"]
+    drawn = rows if isinstance(rows, int) else len(found.rows)
+    left = order(data, len(found.rows))[drawn:]
     numbers = sorted(found.rows[i].number for i in left)
     task = tasks.asking(data["task"], found.part)
     if task.OUTPUT_TYPE == "multiple_choice":
