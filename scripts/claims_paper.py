@@ -5,6 +5,7 @@ from mofe.jobs.job import run
 run(
     "mofe.report.claims:write_paper",
     snakemake,
+    light=True,
     claims=snakemake.params.claims,
     out=snakemake.output[0],
 )

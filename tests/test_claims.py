@@ -85,6 +85,11 @@ def test_an_overlay_adds_and_drops_claims():
         ({"kind": "best"}, "claims.mine.kind"),
         ({"says": None}, "claims.mine.says"),
         ({"kind": "rising"}, "kind 'rising' compares time, and column 'MedMCQA' shows medmcqa"),
+        ({"runs": [["0 | 4", "3 | 2"]]}, "'runs' has row '3 | 2', which no part compares"),
+        (
+            {"table": "C5", "kind": "less", "parts": {"Training Time(hr)": [["MoFE", "X"]]}},
+            "table C5 has no row 'X'",
+        ),
         (
             {"table": "C1", "parts": {"MMLU": [["TinyLlama | none", "none | constant answer"]]}},
             "row 'none | constant answer' is the constant answer",
@@ -402,6 +407,29 @@ def test_at_a_common_floor_or_ceiling_a_miniature_cannot_be_asked(tmp_path, accu
     assert judged(tmp_path, rows, [["a", "b"]], ceilings=ceilings).paper_scale.verdict != "not run"
 
 
+def test_what_cannot_be_asked_trains_nothing():
+    """The miniature's claim on times has its verdict at once."""
+    mini, whole = Plan(read_study(CONFIG, MINI)), Plan(read_study(CONFIG))
+    assert mini.claim_input("C2") == [] and len(whole.claim_input("C2")) == 3
+    found = judge.judge("C2", CLAIMS["C2"], [], Conditions("x", "miniature", 0.02, False, {}))
+    assert found.here.verdict == "cannot be asked here" and found.here.reason == CLAIMS["C2"].cannot
+
+
+def test_equality_that_rests_on_p_is_corrected_too():
+    assert verdicts.corrected("no difference here", 0.03, 0.06, 0.03) == "undecided here"
+    assert verdicts.corrected("no difference here", 0.4, 0.9, 0.03) == "no difference here"
+
+
+def test_constant_counts_may_lie_on_both_sides_of_where_they_are_rounded():
+    assert judge._alike_to_two_digits([144_900, 145_728, 146_496])
+    assert not judge._alike_to_two_digits([0.34e9, 0.35e9])
+
+
+def test_a_study_without_claims_is_told():
+    with pytest.raises(ConfigError, match="claims: all are null"):
+        read_study(CONFIG, claims=dict.fromkeys(CLAIMS))
+
+
 def test_what_a_miniature_cannot_show_is_declared(tmp_path):
     rng = np.random.default_rng(8)
     rows = {"good": drawn(rng, 0.8), "bad": drawn(rng, 0.5)}
@@ -441,12 +469,10 @@ def test_words_follow_from_the_evidence(p, opposed, equal, points, decides):
         assert verdict in ("direction only", "undecided")
     assert verdicts.HERE[verdict] not in ("holds", "contradicted", "direction only", "undecided")
     for word in (verdict, verdicts.HERE[verdict], verdicts.printed(evidence)):
-        assert verdicts.corrected(word, 0.01, equal) == word
-        assert verdicts.corrected(word, 0.9, equal) not in (
-            "holds",
-            "same here",
-            "beyond its noise",
-        )
+        assert verdicts.corrected(word, 0.01, 0.01, equal) == word
+        after = verdicts.corrected(word, 0.01, 0.9, equal)
+        assert after not in ("holds", "same here", "beyond its noise")
+        assert verdicts.corrected(word, 0.9, 0.9, equal) == word
 
 
 def all_claims(scale="miniature"):

@@ -119,7 +119,7 @@ def _printed_scores(claim: Claim, group: Mapping[str, tuple[str, ...]]) -> Judge
     else:
         summary = _weakest(claim, compared)
         evidence = _evidence(claim, list(tests.values()), margin=0.0)
-    borrowed = all(test.borrowed for test in tests.values())
+    borrowed = _all_borrowed(claim, list(tests.values()))
     return Judgement(
         verdict=verdicts.printed(replace(evidence, decides=not borrowed)),
         reason="The noise is borrowed from MedMCQA, so it decides nothing alone."
@@ -129,6 +129,16 @@ def _printed_scores(claim: Claim, group: Mapping[str, tuple[str, ...]]) -> Judge
         summary=summary,
         parts=compared,
     )
+
+
+def _all_borrowed(claim: Claim, tests: Sequence[Test]) -> bool:
+    """Whether a verdict would rest on borrowed noise alone. One of `some` rests on the parts that are
+    found."""
+    found = tests
+    if claim.kind == "some":
+        ps = stats.holm([test.p if test.difference > 0 else 1.0 for test in tests])
+        found = [t for t, p in zip(tests, ps, strict=True) if p < stats.LEVEL] or tests
+    return all(test.borrowed for test in found)
 
 
 def _printed_times(claim: Claim) -> Judgement:
@@ -207,14 +217,16 @@ def judge(
     name: str, claim: Claim, tables: Sequence[Table] | None, conditions: Conditions
 ) -> ClaimRecord:
     """The record of one claim. tables: those that it names, with its rows and columns alone and
-    their files; None where the study leaves one of its cells out.
+    their files; None where the study leaves one of its cells out or is not asked.
 
     p is not yet corrected for other claims. Raises ValueError where a record is not whole and where
     two rows answered different questions.
     """
     again, by_part = of_paper(claim)
     files: list[str] = []
-    if tables is None:
+    if not claim.is_asked(conditions.scale):
+        shown = Judgement(verdict="cannot be asked here", reason=claim.cannot)
+    elif tables is None:
         shown = Judgement(verdict="not run", reason="The study leaves out a row or column of it.")
     else:
         rows = {
@@ -254,8 +266,6 @@ def _of_study(
 ) -> tuple[Judgement, list[str]]:
     if claim.kind == "count":
         return _study_counts(claim, rows)
-    if claim.cannot and conditions.scale == "miniature":
-        return Judgement(verdict="cannot be asked here", reason=claim.cannot), []
     if claim.kind in TIMED:
         return _study_times(claim, rows, conditions)
     return _study_scores(claim, rows, conditions)
@@ -415,8 +425,8 @@ def _study_times(
             test = _negated(_moved(test, -math.log(claim.ratio)))
         tests.append(test)
     if claim.kind == "flat":
-        p = max(stats.tost(test, math.log(ROUNDED)) for test in tests)
-        evidence = Evidence(p=p, points=all(1 / ROUNDED < c.difference < ROUNDED for c in shown))
+        points = all(1 / ROUNDED < c.difference < ROUNDED for c in shown)
+        evidence = replace(_equality(tests, math.log(ROUNDED)), equal=None, points=points)
     else:
         evidence = _evidence(claim, tests, margin=0.0)
     judged = Judgement(
@@ -476,9 +486,17 @@ def _counted(
     for column, groups in claim.constant.items():
         for group in groups:
             found = [values[(*_named(claim, row), column)] for row in group]
-            holds &= len({f"{value:.1e}" for value in found}) == 1
+            holds &= _alike_to_two_digits(found)
             said.append(f"constant to two digits: {min(found):,.0f} to {max(found):,.0f}")
     return shown, holds, "; ".join(said).capitalize() + "." if said else None
+
+
+def _alike_to_two_digits(values: Sequence[float]) -> bool:
+    """Whether numbers lie within half a unit of the greatest one's second digit, on whichever side of
+    where it is rounded up."""
+    greatest = max(values)
+    half = 10.0 ** (math.floor(math.log10(greatest)) - 1) / 2 if greatest > 0 else 0.0
+    return greatest - min(values) <= half
 
 
 # --------------------------------------------------------------------------- what parts amount to
@@ -487,12 +505,7 @@ def _counted(
 def _evidence(claim: Claim, tests: Sequence[Test], margin: float) -> Evidence:
     """What the parts of a claim amount to, by its kind."""
     if claim.kind == "equal":
-        apart = [
-            float(stats.two_sided(max(0.0, abs(t.difference) - margin), t.stderr, t.df))
-            for t in tests
-        ]
-        equal = max(stats.tost(test, margin) for test in tests)
-        return Evidence(p=equal, opposed=min(stats.holm(apart)), equal=equal, points=False)
+        return _equality(tests, margin)
     equal = max(stats.tost(test, margin) for test in tests) if margin else None
     if claim.kind == "some":
         return Evidence(
@@ -507,6 +520,15 @@ def _evidence(claim: Claim, tests: Sequence[Test], margin: float) -> Evidence:
         equal=equal,
         points=all(test.difference > 0 for test in tests),
     )
+
+
+def _equality(tests: Sequence[Test], margin: float) -> Evidence:
+    """Of a claim that no part differs by more than the margin; opposed: that some part does."""
+    apart = [
+        float(stats.two_sided(max(0.0, abs(t.difference) - margin), t.stderr, t.df)) for t in tests
+    ]
+    equal = max(stats.tost(test, margin) for test in tests)
+    return Evidence(p=equal, opposed=min(stats.holm(apart)), equal=equal)
 
 
 def _negated(test: Test) -> Test:
@@ -541,7 +563,7 @@ def _comparison(part: Part, test: Test, how: records.Test, same: bool) -> Compar
         these_high=test.these.high if test.these and how == "crossed" else None,
         seeds=0 if how == "printed" else test.seeds,
         identical=same,
-        least=None if same else stats.least_effect_of(test),
+        least=None if same or how == "log ratio" else stats.least_effect_of(test),
     )
 
 
@@ -561,8 +583,10 @@ def _weakest(claim: Claim, shown: Sequence[Comparison]) -> Comparison:
             return -abs(part.difference)
         if claim.kind == "flat":
             return -abs(math.log(part.difference))
-        strength = part.difference / part.stderr if part.stderr else part.difference
-        return -strength if claim.kind == "less" else strength
+        size = part.difference
+        if claim.kind in TIMED:  # a ratio, whose standard error is its logarithm's
+            size = math.log(size / claim.ratio) * (-1 if claim.kind == "less" else 1)
+        return size / part.stderr if part.stderr else size
 
     return max(shown, key=speaks) if claim.kind == "some" else min(shown, key=speaks)
 
@@ -615,8 +639,9 @@ def holm_by_section(judged: Mapping[str, tuple[str, Judgement]]) -> dict[str, Ju
     for family in sections.values():
         corrected = stats.holm([found[name].p for name in family])
         for name, p in zip(family, corrected, strict=True):
-            verdict = verdicts.corrected(found[name].verdict, p, found[name].equal)
-            found[name] = found[name].model_copy(update={"p_holm": p, "verdict": verdict})
+            judgement = found[name]
+            verdict = verdicts.corrected(judgement.verdict, judgement.p, p, judgement.equal)
+            found[name] = judgement.model_copy(update={"p_holm": p, "verdict": verdict})
     return found
 
 

@@ -618,6 +618,8 @@ def least_effect(
 ) -> float:
     """The least difference that is found with this power; see `power` for the rest."""
     stderr, bounds = _bounds(run_sd, item_sd, questions, seeds, yardstick_df)
+    if stderr == 0:
+        return 0.0
     low, high = 0.0, float(bounds.max()) + 10 * stderr
     for _ in range(50):
         middle = (low + high) / 2

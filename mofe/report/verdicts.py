@@ -65,10 +65,10 @@ def of_study(evidence: Evidence, claims_equality: bool = False) -> PaperScaleVer
     return "direction only" if evidence.points else "undecided"
 
 
-def corrected(verdict: str, p: float, equal: float | None) -> str:
+def corrected(verdict: str, before: float, p: float, equal: float | None) -> str:
     """The verdict with p after the correction for other claims. It changes only a verdict that rests
-    on p."""
-    if p < LEVEL:
+    on p, which was below the level before."""
+    if p < LEVEL or before >= LEVEL:
         return verdict
     equality = equal is not None and equal < LEVEL
     match verdict:
@@ -78,4 +78,8 @@ def corrected(verdict: str, p: float, equal: float | None) -> str:
             return "no difference above δ" if equality else "direction only"
         case "same here":
             return "no difference here" if equality else "undecided here"
+        case "no difference above δ":
+            return "undecided"
+        case "no difference here":
+            return "undecided here"
     return verdict

@@ -126,6 +126,11 @@ class Claim(Part):
         ]
         return list(dict.fromkeys(found))
 
+    def is_asked(self, scale: str) -> bool:
+        """Whether a study of this scale can be asked, as far as the claim says. Numbers of parameters
+        are exact in each."""
+        return not (self.cannot and scale == "miniature" and self.kind != "count")
+
     def tables(self) -> tuple[int | str, ...]:
         """The tables that it is about, its own first."""
         return tuple(dict.fromkeys((self.table, *(cell.table for cell in self.cells()))))
@@ -179,11 +184,13 @@ def faults(study: Study, tables: Mapping[Any, Any], own: Collection[str]) -> Ite
     leaves out by null, is no fault: its claim is not run. The claims of mofe/claims.yaml are those of
     config.yaml's tables, which a study may replace.
     """
+    if not study.claims:
+        yield "claims: all are null; leave one of mofe/claims.yaml, or write one"
     given = {_key(key): value for key, value in tables.items()}
     for name in study.claims.keys() & set(own):
         claim = study.claims[name]
-        found = (_fault(study, given, cell) or _unfit(study, claim, cell) for cell in claim.cells())
-        if fault := next(filter(None, found), None):
+        found = [_fault(study, given, cell) or _unfit(study, claim, cell) for cell in claim.cells()]
+        if fault := next(filter(None, (*found, _stray(claim))), None):
             yield f"claims.{name}: {fault}; correct it, or set claims.{name} to null"
 
 
@@ -219,7 +226,17 @@ def _unfit(study: Study, claim: Claim, cell: CellOf) -> str | None:
     row = table.rows.get(cell.row)
     if row and row.constant:
         return f"row {cell.row!r} is the constant answer, which no seed and no model moves"
+    if row and wanted in SHOWS and not row.train:
+        return f"row {cell.row!r} is untuned, so it has no {wanted}"
     return None
+
+
+def _stray(claim: Claim) -> str | None:
+    """Why `runs` does not fit the claim's parts."""
+    compared = {cell.row for cell in claim.cells()}
+    rows = [row.row for rows in claim.runs for row in rows]
+    stray = next((row for row in rows if row not in compared), None)
+    return stray and f"'runs' has row {stray!r}, which no part compares{suggest(stray, compared)}"
 
 
 def _key(key: Any) -> int | str:

@@ -130,8 +130,11 @@ class Plan:
     @cached_property
     def claims(self) -> dict[str, list[Table] | None]:
         """By claim, the cells of the study's tables that it is read from; None where the study
-        leaves one out."""
-        return {n: claims.claimed(self.tables, c) for n, c in self.study.claims.items()}
+        leaves one out. A claim that cannot be asked of such a study is read from none."""
+        return {
+            n: claims.claimed(self.tables, c) if c.is_asked(self.study.scale) else []
+            for n, c in self.study.claims.items()
+        }
 
     def claim_input(self, claim: str) -> list[str]:
         """Every JSON that a claim's verdict is read from."""
