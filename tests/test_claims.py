@@ -85,7 +85,10 @@ def test_an_overlay_adds_and_drops_claims():
         ({"kind": "best"}, "claims.mine.kind"),
         ({"says": None}, "claims.mine.says"),
         ({"kind": "rising"}, "kind 'rising' compares time, and column 'MedMCQA' shows medmcqa"),
-        ({"runs": [["0 | 4", "3 | 2"]]}, "'runs' has row '3 | 2', which no part compares"),
+        (
+            {"runs": [["0 | 4", "3 | 2"]]},
+            "'runs' has row '3 | 2', which the paper's table 7 does not print",
+        ),
         (
             {"table": "C5", "kind": "less", "parts": {"Training Time(hr)": [["MoFE", "X"]]}},
             "table C5 has no row 'X'",

@@ -96,7 +96,7 @@ def write_paper(claims: Mapping[str, Mapping[str, Any]], out: str | os.PathLike)
     Markdown. claims: the configuration's, by name. Returns a line for the user."""
     judged = judge.of_paper_alone({name: Claim.model_validate(c) for name, c in claims.items()})
     rows = [
-        (name, claim.section, plain(claim.says), verdict.verdict, *_numbers(verdict), _again(again))
+        (name, claim.section, plain(claim.says), verdict.verdict, *numbers(verdict), _again(again))
         for name, (claim, verdict, again) in judged.items()
     ]
     heads = (
@@ -172,8 +172,12 @@ def probability(p: float | None) -> str:
     return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _numbers(judged: Judgement) -> tuple[str, str, str]:
+def numbers(judged: Judgement) -> tuple[str, str, str]:
+    """Its size, p before and after the correction. Where a verdict speaks against the claim, p is that
+    of the parts that do, which other claims do not correct."""
     size = shown(judged.summary) if judged.summary else ""
+    if judged.verdict in ("contradicted", "other way here"):
+        return size, probability(judged.opposed), probability(judged.opposed)
     return size, probability(judged.p), probability(judged.p_holm)
 
 
@@ -275,7 +279,8 @@ def markdown(claims: ClaimsRecord) -> str:
         sentence(claims),
         (
             "Sizes are points of accuracy with 95% intervals, of the part that speaks least for the claim; "
-            "p is two-sided, corrected for the claims of a section (Holm). Differences up to "
+            "p is two-sided, corrected for the claims of a section (Holm); beside a verdict the other way it is "
+            "that of the parts which point so, corrected for the parts (Holm). Differences up to "
             f"δ = {100 * claims.margin:g} points are called none. Most of the paper's differences on MedMCQA "
             "are below the least effect that its questions can show, whatever the number of seeds."
         ),
@@ -287,9 +292,9 @@ def markdown(claims: ClaimsRecord) -> str:
 def _cell(judged: Judgement | None) -> str:
     if judged is None:
         return ""
-    size, _, corrected = _numbers(judged)
-    numbers = ", ".join(filter(None, (size, corrected and f"p {corrected}")))
-    return f"**{judged.verdict}**" + (f"<br>{numbers}" if numbers else "")
+    size, _, corrected = numbers(judged)
+    said = ", ".join(filter(None, (size, corrected and f"p {corrected}")))
+    return f"**{judged.verdict}**" + (f"<br>{said}" if said else "")
 
 
 def latex(claims: ClaimsRecord) -> str:
@@ -304,5 +309,5 @@ def latex(claims: ClaimsRecord) -> str:
         printed=PRINTED,
         paper_scale=PAPER_SCALE,
         sentence=sentence(claims),
-        numbers=_numbers,
+        numbers=numbers,
     )

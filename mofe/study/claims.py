@@ -232,11 +232,13 @@ def _unfit(study: Study, claim: Claim, cell: CellOf) -> str | None:
 
 
 def _stray(claim: Claim) -> str | None:
-    """Why `runs` does not fit the claim's parts."""
-    compared = {cell.row for cell in claim.cells()}
-    rows = [row.row for rows in claim.runs for row in rows]
-    stray = next((row for row in rows if row not in compared), None)
-    return stray and f"'runs' has row {stray!r}, which no part compares{suggest(stray, compared)}"
+    """Which row of `runs` the paper does not print in a column of the claim; None if there is none."""
+    for row in (row for rows in claim.runs for row in rows):
+        table = row.table or claim.table
+        for column in claim.parts:
+            if paper.printed(table, row.row, column) is None:
+                return f"'runs' has row {row.row!r}, which the paper's table {table} does not print"
+    return None
 
 
 def _key(key: Any) -> int | str:

@@ -11,7 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mofe.records import ClaimRecord, ClaimsRecord, Comparison, Judgement, Scale
-from mofe.report.claims import PAPER_SCALE, PRINTED, points, probability, sentence, shown
+from mofe.report.claims import (
+    PAPER_SCALE,
+    PRINTED,
+    numbers,
+    points,
+    probability,
+    sentence,
+    shown,
+)
 from mofe.units import MINUS
 
 _RATIOS = ("rounding", "log ratio")  # tests whose difference is a ratio
@@ -224,15 +232,16 @@ def _verdicts(claim: ClaimRecord, scale: Scaled) -> tuple[Verdict, ...]:
 
 
 def _verdict(column: str, scale: str, judged: Judgement) -> Verdict:
+    effect, before, corrected = numbers(judged)
     return Verdict(
         column=column,
         scale=scale,
         verdict=judged.verdict,
         reading=judged.reading if judged.parts else "",
         reason=judged.reason or "",
-        effect=shown(judged.summary) if judged.summary else "",
-        p=probability(judged.p),
-        p_holm=probability(judged.p_holm),
+        effect=effect,
+        p=before,
+        p_holm=corrected,
         parts=tuple(map(_part, judged.parts)),
     )
 
