@@ -378,26 +378,47 @@ def test_the_page_has_landmarks_headers_and_alternatives(page):
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
 
-@pytest.mark.skipif(BROWSER is None, reason="there is no chromium")
-@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
-def test_the_whole_figure_is_on_the_first_screen(page, folder, tmp_path, width, height):
-    """A browser lays the page out in a frame of this size, and a script beside it reads where the
-    figure ends."""
-    (tmp_path / "report.html").write_text((folder / "report.html").read_text())
-    (tmp_path / "frame.html").write_text(
+def laid_out(text: str, folder: Path, width: int, height: int, measured: str):
+    """A browser lays a page out in a frame of this size, and a script beside it measures: a
+    JavaScript expression over `page`, and `box` of a selector."""
+    (folder / "report.html").write_text(text)
+    (folder / "frame.html").write_text(
         f'<iframe src="report.html" width="{width}" height="{height}" style="border:0"></iframe>'
         "<pre></pre><script>onload = () => { const page = document.querySelector('iframe')"
         ".contentDocument; const box = (s) => page.querySelector(s).getBoundingClientRect();"
-        "document.querySelector('pre').textContent = JSON.stringify([box('figure.forest').bottom,"
-        "page.documentElement.scrollWidth, box('.lead').bottom]); };</script>"
+        f"document.querySelector('pre').textContent = JSON.stringify({measured}); }};</script>"
     )
     done = subprocess.run(
         [BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom",
-         "--allow-file-access-from-files", (tmp_path / "frame.html").as_uri()],
+         "--allow-file-access-from-files", (folder / "frame.html").as_uri()],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    bottom, across, lead = json.loads(re.search(r"<pre>(.*?)</pre>", done.stdout)[1])
+    return json.loads(re.search(r"<pre>(.*?)</pre>", done.stdout)[1])
+
+
+@pytest.mark.skipif(BROWSER is None, reason="there is no chromium")
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
+def test_the_whole_figure_is_on_the_first_screen(page, folder, tmp_path, width, height):
+    """The figure ends above the frame's lower edge."""
+    bottom, across, lead = laid_out(
+        (folder / "report.html").read_text(), tmp_path, width, height,
+        "[box('figure.forest').bottom, page.documentElement.scrollWidth, box('.lead').bottom]",
+    )  # fmt: skip
     assert lead < bottom <= height and across <= width
+
+
+@pytest.mark.skipif(BROWSER is None, reason="there is no chromium")
+def test_what_claims_open_to_is_whole_on_paper(page, folder, tmp_path):
+    """Paper cannot be scrolled, so no table may be wider than it (US Letter with margins)."""
+    printed = (folder / "report.html").read_text().replace("@media print", "@media all")
+    width = 740
+    tables = laid_out(
+        printed, tmp_path, width, 960,
+        "[...page.querySelectorAll('.opened table')].map(t => "
+        "[t.getBoundingClientRect().right, t.parentElement.scrollWidth - t.parentElement.clientWidth])",
+    )  # fmt: skip
+    assert len(tables) >= len(CLAIMS)
+    assert all(0 < right <= width and over <= 0 for right, over in tables)
 
 
 # --- the archive ------------------------------------------------------------------------------

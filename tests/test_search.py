@@ -10,6 +10,7 @@ import yaml
 from conftest import CONFIG, MINI, TRAINING
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from test_models import SETTINGS
 from test_report import eval_record, train_record
 
@@ -17,7 +18,7 @@ from mofe import records
 from mofe.estimate.cost import Costs
 from mofe.estimate.forecast import forecast
 from mofe.records import Metric, SearchRecord, TriedRate
-from mofe.report import figures
+from mofe.report import drawing, figures
 from mofe.stages import search, train
 from mofe.study.graph import ALL, Graph
 from mofe.study.load import read_study
@@ -342,6 +343,15 @@ def test_the_figure_shows_rates_and_the_seeds_of_the_best(tmp_path):
     assert sorted(test.lines[0].get_ydata()) == [0.61, 0.63]
     figures.draw("learning_rates", spec, paths, 2, plan.study.setting, [tmp_path / "x.png"])
     assert min(matplotlib.image.imread(tmp_path / "x.png").shape[:2]) > 400
+
+
+@pytest.mark.parametrize(("best", "marker"), [(1e-3, "o"), (1e-4, "s"), (1e-2, "s")])
+def test_the_figure_shows_a_best_rate_that_is_at_the_edge(tmp_path, best, marker):
+    choose(tmp_path, {1e-4: (0.3, 0.3), 1e-3: (0.4, 0.4), 1e-2: (0.3, 0.3)} | {best: (0.9, 0.9)})
+    axis = Figure().add_subplot()
+    drawing.tried(axis, str(tmp_path / "search.json"), "#333333", "D")
+    (around,) = (line for line in axis.lines if line.get_markersize() == 11)
+    assert (around.get_xdata()[0], around.get_marker()) == (best, marker)
 
 
 def test_the_mini_study_tries_every_method_of_the_tables_at_the_same_rates():

@@ -24,6 +24,7 @@ from mofe.report.judge import Conditions
 from mofe.study.claims import Claim
 from mofe.study.tables import Table
 from mofe.templates import render
+from mofe.units import MINUS
 
 PRINTED = "The paper's numbers"
 PAPER_SCALE = "Paper scale"
@@ -44,7 +45,6 @@ COLUMNS = (
     *("seeds", "test", "least", "reason"),
 )
 _TEMPLATE = Path(__file__).with_name("claims.tex.jinja")
-_MINUS = "\u2212"
 
 
 def write_one(
@@ -155,7 +155,7 @@ def here(claims: ClaimsRecord) -> str:
 
 def points(fraction: float) -> str:
     """A difference of scores in points of accuracy, with its sign: "+1.4"."""
-    return f"{100 * fraction:+.1f}".replace("-", _MINUS)
+    return f"{100 * fraction:+.1f}".replace("-", MINUS)
 
 
 def shown(part: Comparison) -> str:
@@ -163,7 +163,7 @@ def shown(part: Comparison) -> str:
     if part.test in ("rounding", "log ratio"):
         return f"×{part.difference:.2f} [{part.low:.2f}, {part.high:.2f}]"
     if part.test == "count":
-        return f"{part.difference:+,.0f}".replace("-", _MINUS)
+        return f"{part.difference:+,.0f}".replace("-", MINUS)
     return f"{points(part.difference)} [{points(part.low)}, {points(part.high)}]"
 
 

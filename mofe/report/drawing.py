@@ -68,6 +68,7 @@ _SMALL = 8  # points
 _BELOW_TITLE = 19  # points from the upper edge to the line that names the study
 MARKERS = ("o", "s", "^", "D", "v", "P")
 LINES = ("-", "--", "-.", ":")
+INSIDE, AT_EDGE = "o", "s"  # around the best learning rate
 
 
 class Point(NamedTuple):
@@ -188,7 +189,8 @@ def line(axis: Axes, at: list[int], points: list[Point], colour: str, marker: st
 
 
 def tried(axis: Axes, search: str, colour: str, marker: str) -> None:
-    """A line of a search's mean scores over its learning rates, with a ring around the best."""
+    """A line of a search's mean scores over its learning rates, with a ring around the best, or a
+    square where that is the lowest or the highest rate that was tried."""
     found = records.read(search, SearchRecord)
     rates = [candidate.learning_rate for candidate in found.tried]
     axis.errorbar(
@@ -205,7 +207,8 @@ def tried(axis: Axes, search: str, colour: str, marker: str) -> None:
         capsize=2,
     )
     best = next(candidate for candidate in found.tried if candidate.learning_rate == found.best)
-    axis.plot(found.best, best.mean, "o", mfc="none", mec=colour, ms=11, ls="none")
+    around = AT_EDGE if found.at_edge else INSIDE
+    axis.plot(found.best, best.mean, around, mfc="none", mec=colour, ms=11, ls="none")
     axis.set_xscale("log")
     axis.set_xticks(rates, [learning_rate(rate) for rate in rates])
     axis.minorticks_off()

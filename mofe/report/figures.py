@@ -235,7 +235,8 @@ def loss_curves(trainings: Sequence[Trainings], setting: Setting) -> Drawing:
     FromSearches(),
     "Score against learning rate (Table C3). First panel: the mean score on held-out training "
     "questions of one training at each rate, by method, with its standard error; a ring marks the "
-    "best. Other panels: the scores on test questions at that rate; a dot is a seed, a bar their "
+    "best, a square a best that is the lowest or the highest rate tried, so that a rate beyond it may "
+    "be better. Other panels: the scores on test questions at that rate; a dot is a seed, a bar their "
     "mean.",
 )
 def learning_rates(searches: Sequence[Searched], setting: Setting) -> Drawing:
@@ -268,7 +269,12 @@ def learning_rates(searches: Sequence[Searched], setting: Setting) -> Drawing:
         drawing.key(name, color=colour, marker=markers[recipe], ls="-")
         for recipe, (name, colour) in names.items()
     ]
-    drawing.legend(drawn, keys, [drawing.key("best", mfc="none", mec="#333333", marker="o", ms=11)])
+    around = {"best": drawing.INSIDE, "best, at the edge": drawing.AT_EDGE}
+    rings = [
+        drawing.key(name, mfc="none", mec="#333333", marker=marker, ms=11)
+        for name, marker in around.items()
+    ]
+    drawing.legend(drawn, keys, rings)
     return drawn
 
 

@@ -24,6 +24,7 @@ from mofe.report.tables import (
 )
 from mofe.study.setting import Setting
 from mofe.study.tables import Cell, Row, Table
+from mofe.units import MINUS
 
 _METRICS = {
     "acc": "accuracy (acc)",
@@ -31,7 +32,6 @@ _METRICS = {
     "acc_norm": "accuracy by log-likelihood per character (acc_norm)",
 }
 PAPER = "mofe/paper.csv"  # where the values are that the paper prints
-_MINUS = "\u2212"
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ def _difference(line, kind: str) -> str:
     decimals = KINDS[kind].difference
     if line is None or decimals is None or pd.isna(line.value) or pd.isna(line.paper):
         return ""
-    return f"{line.value - line.paper:+.{decimals}f}".replace("-", _MINUS)
+    return f"{line.value - line.paper:+.{decimals}f}".replace("-", MINUS)
 
 
 def _footer(table: Table, frame: pd.DataFrame, heading: str) -> dict[str, str]:
