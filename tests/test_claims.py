@@ -7,6 +7,7 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -96,6 +97,14 @@ def test_an_overlay_adds_and_drops_claims():
         (
             {"table": "C1", "parts": {"MMLU": [["TinyLlama | none", "none | constant answer"]]}},
             "row 'none | constant answer' is the constant answer",
+        ),
+        (
+            {
+                "table": 1,
+                "kind": "less",
+                "parts": {"Training Time(hr)": [["Small | X", "Small | Full"]]},
+            },
+            "row 'Small | X' is untuned, so it has no time",
         ),
         ({"constant": {"MedMCQA": [["0 | 4", "4 | 0"]]}}, "'constant' goes with kind 'count' only"),
     ],
@@ -211,6 +220,22 @@ def test_what_a_study_of_the_papers_size_can_find():
     assert all(found["MedMCQA", n].new > found["MedMCQA", n].these for n in (5, 10, 20, 100))
 
 
+def test_borrowed_noise_decides_no_claim_that_some_part_is_so():
+    """The part that is found has borrowed noise; another, which is not, has its own."""
+    pairs = {
+        "MedMCQA": [["TinyLlama | Instruction-tuning", "Medical Expert | Instruction-tuning"]],
+        "PubMedQA": [
+            [
+                "Medical Expert | Instruction-tuning",
+                "TinyLlama | Post-pretraining → Instruction-tuning",
+            ]
+        ],
+    }
+    mine = Claim.model_validate(claim(table=6, in_paper=True, kind="some", parts=pairs))
+    found, _ = judge.of_paper(mine)
+    assert found.p < 0.05 and found.verdict == "inside its noise" and "borrowed" in found.reason
+
+
 # --------------------------------------------------------------------------------- on records
 
 TASK = "quiz"
@@ -298,7 +323,9 @@ def test_a_clear_difference_holds_and_the_other_way_contradicts(tmp_path):
     assert part.difference == pytest.approx(rows["good"].mean() - rows["bad"].mean())
     assert part.low > 0.2 and part.these_low > part.low and part.least > 0.02
     assert len(found.files) == 6
-    assert judged(tmp_path, rows, [["bad", "good"]]).paper_scale.verdict == "contradicted"
+    other = judged(tmp_path, rows, [["bad", "good"]])
+    assert other.paper_scale.verdict == "contradicted"
+    assert "p 0.001" in files.markdown(judge.correct([other], seeds=3)).splitlines()[-1]
 
 
 def test_a_study_of_another_scale_has_words_of_its_own(tmp_path):
@@ -352,6 +379,41 @@ def test_likeness_within_the_margin_is_no_difference(tmp_path):
     far = drawn(rng, 0.4, questions=1500)
     found = judged(tmp_path, {"a": base, "b": far}, [["a", "b"]], kind="equal").paper_scale
     assert found.verdict == "contradicted"
+
+
+def timed(tmp_path, monkeypatch, rows, parts, kind, **more):
+    """The verdict on training times. rows: seconds per seed."""
+    runs = {
+        name: [[SimpleNamespace(hardware="one", device_seconds=s)] for s in seconds]
+        for name, seconds in rows.items()
+    }
+    monkeypatch.setattr(judge, "_runs", lambda cell: runs[cell.files[0][0]])
+    built = [
+        Row((name,), (Cell("Time", "time", ((name,),)),), "x", (), None, stages=1, per_seed=True)
+        for name in rows
+    ]
+    asked = {"says": "s", "place": "p", "section": "4", "table": 9, "kind": kind}
+    claimed = Claim.model_validate({**asked, "parts": {"Time": parts}, **more})
+    of = Table(9, "", ("Model",), ("Time",), (), tuple(built))
+    return judge.judge("X", claimed, [of], Conditions("x", "paper", 0.01, True, {})).paper_scale
+
+
+def test_times_that_differ_are_not_flat(tmp_path, monkeypatch):
+    rows = {"a": [10.0, 10.1, 9.9], "b": [10.0, 10.2, 9.9], "c": [30.0, 30.3, 29.8]}
+    assert timed(tmp_path, monkeypatch, rows, [["a", "b"]], "flat").verdict == "holds"
+    found = timed(tmp_path, monkeypatch, rows, [["a", "b", "c"]], "flat")
+    assert found.verdict == "contradicted" and found.equal is None
+
+
+def test_the_weakest_time_is_found_by_its_logarithm(tmp_path, monkeypatch):
+    rows = {"a": [10.0, 10.1, 9.9], "b": [9.0, 9.01, 8.99], "c": [20.0, 24.0, 17.0]}
+    found = timed(tmp_path, monkeypatch, rows, [["a", "b", "c"]], "rising")
+    assert (found.verdict, found.summary.first) == ("contradicted", "b")
+    assert found.summary.least is None  # it would be a logarithm, and no points of accuracy
+    rows = {"x": [4.0, 4.01, 3.99], "y": [4.9, 5.2, 4.5], "full": [10.0, 10.1, 9.9]}
+    pairs = [["x", "full"], ["y", "full"]]
+    found = timed(tmp_path, monkeypatch, rows, pairs, "less", ratio=0.5)
+    assert found.summary.first == "y"
 
 
 def test_one_seed_compares_two_models_and_decides_nothing(tmp_path):
