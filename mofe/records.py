@@ -680,7 +680,7 @@ HereVerdict = Literal[
     "not run",
     "exact",
 ]
-Test = Literal[
+TestName = Literal[
     "crossed",  # seeds by questions
     "questions",  # both models are untuned: questions alone
     "McNemar",  # one seed: two models
@@ -697,7 +697,7 @@ class Comparison(Record):
     column: str = Field(description="The column, by its heading.")
     first: str = Field(description="The row that is claimed to be greater (of times: smaller).")
     second: str = Field(description="The row that it is compared with.")
-    test: Test = Field(description="What the comparison was tested with.")
+    test: TestName = Field(description="What the comparison was tested with.")
     difference: float = Field(
         description="The first less the second, as a fraction of 1. Of times, the first over the "
         "second; of counts, the first less the second."

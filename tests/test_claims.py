@@ -7,21 +7,22 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, snakemake
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_report import put, train_record
 
 from mofe import paper, provenance, records
 from mofe.files import write_atomic
 from mofe.records import ChoiceAnswer, ClaimRecord, ClaimsRecord, EvalRecord, Floor, Metric
 from mofe.report import claims as files
-from mofe.report import judge, stats, verdicts
-from mofe.report.judge import Conditions
-from mofe.report.verdicts import Evidence
+from mofe.report import correction, noise, parts, stats, verdicts
+from mofe.report import printed as again
+from mofe.report.judge import Conditions, judge
+from mofe.report.verdicts import Findings
 from mofe.study.claims import Claim, shipped
 from mofe.study.load import read_study
 from mofe.study.plan import Plan
@@ -81,9 +82,15 @@ def test_an_overlay_adds_and_drops_claims():
             {"parts": {"MedMCQ": [["0 | 4", "4 | 0"]]}},
             "claims.mine: table 7 has no column 'MedMCQ'; did you mean 'MedMCQA'?",
         ),
-        ({"table": "mine"}, "claims.mine: there is no table mine"),
+        ({"table": "yours"}, "claims.mine: there is no table yours"),
         ({"parts": {"MedMCQA": [["0 | 4", "4 | 0", "2 | 2"]]}}, "are pairs of rows"),
         ({"kind": "best"}, "claims.mine.kind"),
+        ({"ratio": 0.5}, "'ratio' goes with kind 'less' only"),
+        ({"parts": {"MedMCQA": [["0 | 4", "0 | 4"]]}}, "row '0 | 4' is compared with itself"),
+        (
+            {"table": 5, "parts": {"Finance": [["General", {"mine": "One"}]]}},
+            "column 'Finance' shows finance in one table and medmcqa in another",
+        ),
         ({"says": None}, "claims.mine.says"),
         ({"kind": "rising"}, "kind 'rising' compares time, and column 'MedMCQA' shows medmcqa"),
         (
@@ -110,8 +117,10 @@ def test_an_overlay_adds_and_drops_claims():
     ],
 )
 def test_a_wrong_claim_is_a_fault(change, sentence):
+    one = {"caption": "c", "labels": ["Row"], "columns": {"Finance": "medmcqa"}}
+    tables = {"mine": {**one, "rows": {"One": {"mixture": "small"}}}}
     with pytest.raises(ConfigError, match=re.escape(sentence)):
-        read_study(CONFIG, claims={"mine": claim(**change)})
+        read_study(CONFIG, study="own", tables=tables, claims={"mine": claim(**change)})
 
 
 def test_what_a_study_leaves_out_is_no_fault_and_not_run():
@@ -121,7 +130,33 @@ def test_what_a_study_leaves_out_is_no_fault_and_not_run():
     absent = {name for name, tables in plan.claims.items() if tables is None}
     assert absent == {"C10", "C10e", "C11m", "C11f", "C12", "C12f", "mine"}
     setting = Conditions("x", "paper", 0.01, False, {})
-    assert judge.judge("C10", CLAIMS["C10"], None, setting).paper_scale.verdict == "not run"
+    assert judge("C10", CLAIMS["C10"], None, setting).paper_scale.verdict == "not run"
+
+
+def test_a_rate_a_controls_row_and_a_claim_are_added_by_overlay_alone(tmp_path):
+    """Through Snakemake: what runs more is the rate's candidates, the row's model, and the claim."""
+    overlay = tmp_path / "own.yaml"
+    overlay.write_text(
+        """
+        study: own
+        searches: {rate: {learning_rate: [7.5e-4, 1.5e-3, 3.0e-3, 6.0e-3, 1.2e-2, 2.4e-2]}}
+        recipes: {norms: {method: partial, train: [norms]}}
+        tables:
+          C4: {rows: {Norms: {mixture: medium, train: {mmlu_medmcqa: norms}}}}
+        claims:
+          norms:
+            {says: Norms alone do little., place: ours, section: ours, in_paper: false, table: C4,
+             kind: equal, parts: {MMLU: [[Norms, Router]]}}
+        """
+    )
+    here = ["-n", "--cores", "1", "--config", f"results={tmp_path}/results", "seeds=0"]
+    files = ["--configfile", str(CONFIG), str(MINI)]
+    before, after = (
+        Counter(re.findall(r"^(?:local)?rule (\w+):", done.stdout, re.MULTILINE))
+        for done in (snakemake(*here, *files), snakemake(*here, *files, str(overlay)))
+    )
+    assert after - before == {"train": 6, "evaluate": 12, "claim": 1}
+    assert not before - after
 
 
 def test_rows_of_several_tables_can_be_compared():
@@ -135,7 +170,7 @@ def test_rows_of_several_tables_can_be_compared():
 
 
 def printed():
-    return judge.of_paper_alone(CLAIMS)
+    return correction.of_paper(CLAIMS)
 
 
 def test_the_papers_own_numbers_are_judged_from_its_tables():
@@ -204,7 +239,7 @@ def test_p_is_corrected_within_a_section():
 def test_what_a_study_of_the_papers_size_can_find():
     """The figures of the study behind: power of 80%, on new questions, with the paper's noise. For three
     seeds it took the expected degrees of freedom, which promises a little more."""
-    found = {(e.task, e.seeds): e for e in judge.least_effects()}
+    found = {(e.task, e.seeds): e for e in noise.least_effects()}
     expected = {
         ("MMLU", 3): 0.020,
         ("MMLU", 10): 0.012,
@@ -232,7 +267,7 @@ def test_borrowed_noise_decides_no_claim_that_some_part_is_so():
         ],
     }
     mine = Claim.model_validate(claim(table=6, in_paper=True, kind="some", parts=pairs))
-    found, _ = judge.of_paper(mine)
+    found, _ = again.of_paper(mine)
     assert found.p < 0.05 and found.verdict == "inside its noise" and "borrowed" in found.reason
 
 
@@ -310,7 +345,7 @@ def judged(folder, rows, parts, kind="all", scale="paper", untuned=(), ceilings=
     asked = {"says": "s", "place": "p", "section": "4", "table": 9, "kind": kind}
     claimed = Claim.model_validate({**asked, "parts": {"Quiz": parts}, **more})
     setting = Conditions("a study", scale, 0.05, False, ceilings or {})
-    return judge.judge("X", claimed, [table(folder, rows, untuned)], setting)
+    return judge("X", claimed, [table(folder, rows, untuned)], setting)
 
 
 def test_a_clear_difference_holds_and_the_other_way_contradicts(tmp_path):
@@ -325,7 +360,7 @@ def test_a_clear_difference_holds_and_the_other_way_contradicts(tmp_path):
     assert len(found.files) == 6
     other = judged(tmp_path, rows, [["bad", "good"]])
     assert other.paper_scale.verdict == "contradicted"
-    assert "p 0.001" in files.markdown(judge.correct([other], seeds=3)).splitlines()[-1]
+    assert "p 0.001" in files.markdown(correction.correct([other], seeds=3)).splitlines()[-1]
 
 
 def test_a_study_of_another_scale_has_words_of_its_own(tmp_path):
@@ -381,38 +416,37 @@ def test_likeness_within_the_margin_is_no_difference(tmp_path):
     assert found.verdict == "contradicted"
 
 
-def timed(tmp_path, monkeypatch, rows, parts, kind, **more):
+def timed(folder, rows, parts, kind, **more):
     """The verdict on training times. rows: seconds per seed."""
-    runs = {
-        name: [[SimpleNamespace(hardware="one", device_seconds=s)] for s in seconds]
-        for name, seconds in rows.items()
-    }
-    monkeypatch.setattr(judge, "_runs", lambda cell: runs[cell.files[0][0]])
-    built = [
-        Row((name,), (Cell("Time", "time", ((name,),)),), "x", (), None, stages=1, per_seed=True)
-        for name in rows
-    ]
+    built = []
+    for name, seconds in rows.items():
+        runs = [
+            (put(folder / name / f"s{seed}" / "train.json", train_record(device_seconds=took)),)
+            for seed, took in enumerate(seconds)
+        ]
+        cell = Cell("Time", "time", tuple(runs))
+        built.append(Row((name,), (cell,), "x", (), None, stages=1, per_seed=True))
     asked = {"says": "s", "place": "p", "section": "4", "table": 9, "kind": kind}
     claimed = Claim.model_validate({**asked, "parts": {"Time": parts}, **more})
     of = Table(9, "", ("Model",), ("Time",), (), tuple(built))
-    return judge.judge("X", claimed, [of], Conditions("x", "paper", 0.01, True, {})).paper_scale
+    return judge("X", claimed, [of], Conditions("x", "paper", 0.01, True, {})).paper_scale
 
 
-def test_times_that_differ_are_not_flat(tmp_path, monkeypatch):
+def test_times_that_differ_are_not_flat(tmp_path):
     rows = {"a": [10.0, 10.1, 9.9], "b": [10.0, 10.2, 9.9], "c": [30.0, 30.3, 29.8]}
-    assert timed(tmp_path, monkeypatch, rows, [["a", "b"]], "flat").verdict == "holds"
-    found = timed(tmp_path, monkeypatch, rows, [["a", "b", "c"]], "flat")
+    assert timed(tmp_path, rows, [["a", "b"]], "flat").verdict == "holds"
+    found = timed(tmp_path, rows, [["a", "b", "c"]], "flat")
     assert found.verdict == "contradicted" and found.equal is None
 
 
-def test_the_weakest_time_is_found_by_its_logarithm(tmp_path, monkeypatch):
+def test_the_weakest_time_is_found_by_its_logarithm(tmp_path):
     rows = {"a": [10.0, 10.1, 9.9], "b": [9.0, 9.01, 8.99], "c": [20.0, 24.0, 17.0]}
-    found = timed(tmp_path, monkeypatch, rows, [["a", "b", "c"]], "rising")
+    found = timed(tmp_path, rows, [["a", "b", "c"]], "rising")
     assert (found.verdict, found.summary.first) == ("contradicted", "b")
     assert found.summary.least is None  # it would be a logarithm, and no points of accuracy
     rows = {"x": [4.0, 4.01, 3.99], "y": [4.9, 5.2, 4.5], "full": [10.0, 10.1, 9.9]}
     pairs = [["x", "full"], ["y", "full"]]
-    found = timed(tmp_path, monkeypatch, rows, pairs, "less", ratio=0.5)
+    found = timed(tmp_path, rows, pairs, "less", ratio=0.5)
     assert found.summary.first == "y"
 
 
@@ -449,11 +483,9 @@ def test_questions_about_one_fact_widen_the_interval(tmp_path):
     widths = {}
     for clusters in (None, facts):
         shown = table(tmp_path / str(clusters is None), alike, clusters=clusters)
-        part = judge.judge("X", claimed, [shown], setting).paper_scale.summary
+        part = judge("X", claimed, [shown], setting).paper_scale.summary
         widths[clusters is None] = part.high - part.low
-    plain = judge.judge(
-        "X", claimed, [table(tmp_path / "plain", rows)], setting
-    ).paper_scale.summary
+    plain = judge("X", claimed, [table(tmp_path / "plain", rows)], setting).paper_scale.summary
     assert widths[False] > 1.5 * widths[True]
     assert widths[False] == pytest.approx(plain.high - plain.low, rel=0.05)
 
@@ -473,10 +505,16 @@ def test_at_a_common_floor_or_ceiling_a_miniature_cannot_be_asked(tmp_path, accu
 
 
 def test_what_cannot_be_asked_trains_nothing():
-    """The miniature's claim on times has its verdict at once."""
-    mini, whole = Plan(read_study(CONFIG, MINI)), Plan(read_study(CONFIG))
-    assert mini.claim_input("C2") == [] and len(whole.claim_input("C2")) == 3
-    found = judge.judge("C2", CLAIMS["C2"], [], Conditions("x", "miniature", 0.02, False, {}))
+    """The miniature's claim on times has its verdict at once, and so has any where trainings share
+    machines."""
+    alone = Plan(read_study(CONFIG, hardware={"exclusive": True}))
+    assert len(alone.claim_input("C2")) == 3
+    for plan in (Plan(read_study(CONFIG, MINI)), Plan(read_study(CONFIG))):
+        seeds = len(plan.study.seeds)
+        assert plan.claim_input("C2") == [] and len(plan.claim_input("C1")) == 6 * seeds
+    found = judge("C2", CLAIMS["C2"], [], Conditions("x", "paper", 0.02, False, {})).paper_scale
+    assert found.verdict == "not run" and "hardware.exclusive" in found.reason
+    found = judge("C2", CLAIMS["C2"], [], Conditions("x", "miniature", 0.02, False, {}))
     assert found.here.verdict == "cannot be asked here" and found.here.reason == CLAIMS["C2"].cannot
 
 
@@ -486,8 +524,8 @@ def test_equality_that_rests_on_p_is_corrected_too():
 
 
 def test_constant_counts_may_lie_on_both_sides_of_where_they_are_rounded():
-    assert judge._alike_to_two_digits([144_900, 145_728, 146_496])
-    assert not judge._alike_to_two_digits([0.34e9, 0.35e9])
+    assert parts._alike_to_two_digits([144_900, 145_728, 146_496])
+    assert not parts._alike_to_two_digits([0.34e9, 0.35e9])
 
 
 def test_a_study_without_claims_is_told():
@@ -512,7 +550,7 @@ def test_other_questions_are_refused(tmp_path):
     claimed = Claim.model_validate({**asked, "parts": {"Quiz": [["a", "b"]]}})
     both = Table(9, "", ("Model",), ("Quiz",), (), (*one.rows, *other.rows))
     with pytest.raises(ValueError, match="the questions differ"):
-        judge.judge("X", claimed, [both], Conditions("x", "paper", 0.05, False, {}))
+        judge("X", claimed, [both], Conditions("x", "paper", 0.05, False, {}))
 
 
 # ----------------------------------------------------------------------------- the words, the files
@@ -527,7 +565,7 @@ def test_other_questions_are_refused(tmp_path):
 )
 @settings(max_examples=200, deadline=None)
 def test_words_follow_from_the_evidence(p, opposed, equal, points, decides):
-    evidence = Evidence(p, opposed, equal, points, False, decides)
+    evidence = Findings(p, opposed, equal, points, False, decides)
     verdict = verdicts.of_study(evidence)
     assert (verdict == "holds") == (decides and p is not None and p < 0.05)
     if not decides:
@@ -542,8 +580,8 @@ def test_words_follow_from_the_evidence(p, opposed, equal, points, decides):
 
 def all_claims(scale="miniature"):
     setting = Conditions("toy", scale, 0.02, False, {})
-    judged = [judge.judge(name, claim, None, setting) for name, claim in CLAIMS.items()]
-    return judge.correct(judged, seeds=3)
+    judged = [judge(name, claim, None, setting) for name, claim in CLAIMS.items()]
+    return correction.correct(judged, seeds=3)
 
 
 def test_counts_are_of_the_papers_numbers_and_scale_alone():

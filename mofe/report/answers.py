@@ -7,7 +7,7 @@ same answers to all questions, and their log-likelihoods differ by rounding alon
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -45,23 +45,11 @@ class Evaluation:
     floor: float | None
 
 
-@dataclass
-class Reader:
-    """Reads evaluations, each file once."""
+def read(file: str, metric: str | None) -> Evaluation:
+    """The answers beside an evaluation's JSON, scored by a metric; None is its headline.
 
-    read: dict[tuple[str, str | None], Evaluation] = field(default_factory=dict)
-
-    def evaluation(self, file: str, metric: str | None) -> Evaluation:
-        """The answers beside an evaluation's JSON, scored by a metric; None is its headline.
-
-        Raises ValueError where a file is not whole, and where the evaluation lacks the metric.
-        """
-        if (file, metric) not in self.read:
-            self.read[file, metric] = _evaluation(file, metric)
-        return self.read[file, metric]
-
-
-def _evaluation(file: str, metric: str | None) -> Evaluation:
+    Raises ValueError where a file is not whole, and where the evaluation lacks the metric.
+    """
     record = records.read(file, EvalRecord)
     shown = metric or record.headline
     if shown not in record.metrics:
@@ -105,7 +93,7 @@ class Arms:
         return list(dict.fromkeys(found))
 
 
-def arms(rows: Mapping[tuple[int | str, str], Row], reader: Reader) -> Arms:
+def arms(rows: Mapping[tuple[int | str, str], Row]) -> Arms:
     """The arms of some rows, by their cells that show a task's score.
 
     Raises ValueError where two rows answered different questions.
@@ -115,7 +103,7 @@ def arms(rows: Mapping[tuple[int | str, str], Row], reader: Reader) -> Arms:
     by_row: dict[tuple[int | str, str], int] = {}
     first: dict[str, Evaluation] = {}
     for name, row in rows.items():
-        answered = {cell.column: _seeds(cell, reader) for cell in row.cells if cell.kind == "task"}
+        answered = {cell.column: _seeds(cell) for cell in row.cells if cell.kind == "task"}
         for column, seeds in answered.items():
             for evaluation in seeds:
                 _must_be_asked_alike(first.setdefault(column, evaluation), evaluation)
@@ -153,8 +141,8 @@ def _alike(one: Evaluation, other: Evaluation) -> bool:
     )
 
 
-def _seeds(cell: Cell, reader: Reader) -> list[Evaluation]:
-    return [reader.evaluation(file, cell.metric) for file in cell.files]
+def _seeds(cell: Cell) -> list[Evaluation]:
+    return [read(file, cell.metric) for file in cell.files]
 
 
 def _must_be_asked_alike(one: Evaluation, other: Evaluation) -> None:

@@ -19,8 +19,8 @@ from mofe.files import write_atomic
 from mofe.markdown import plain
 from mofe.markdown import table as markdown_table
 from mofe.records import ClaimRecord, ClaimsRecord, Comparison, Judgement, LeastEffect
-from mofe.report import judge
-from mofe.report.judge import Conditions
+from mofe.report import correction
+from mofe.report.judge import Conditions, judge
 from mofe.study.claims import Claim
 from mofe.study.tables import Table
 from mofe.templates import render
@@ -28,21 +28,10 @@ from mofe.units import MINUS
 
 PRINTED = "The paper's numbers"
 PAPER_SCALE = "Paper scale"
-COLUMNS = (
-    *(
-        "claim",
-        "section",
-        "in_paper",
-        "says",
-        "asked_of",
-        "study",
-        "scale",
-        "verdict",
-        "p",
-        "p_holm",
-    ),
-    *("first", "second", "column", "difference", "low", "high", "these_low", "these_high"),
-    *("seeds", "test", "least", "reason"),
+COLUMNS = (  # of claims.csv
+    *("claim", "section", "in_paper", "says", "asked_of", "study", "scale"),
+    *("verdict", "p", "p_holm", "first", "second", "column", "difference", "low", "high"),
+    *("these_low", "these_high", "seeds", "test", "least", "reason"),
 )
 _TEMPLATE = Path(__file__).with_name("claims.tex.jinja")
 
@@ -61,7 +50,7 @@ def write_one(
     exclusive. world: the generated world's folder, whose ceilings are known.
     """
     known = json.loads(Path(world, "world.json").read_text()) if world else {"ceilings": {}}
-    found = judge.judge(
+    found = judge(
         name,
         Claim.model_validate(claim),
         tables,
@@ -83,7 +72,7 @@ def write_all(
 ) -> str:
     """Correct all claims of a study and write them. claims: the JSON of each, in order; seeds: the
     number of the study's seeds. Returns a line for the user."""
-    found = judge.correct([records.read(file, ClaimRecord) for file in claims], seeds)
+    found = correction.correct([records.read(file, ClaimRecord) for file in claims], seeds)
     texts = {csv: to_csv(found), md: markdown(found), tex: latex(found)}
     records.write(json, found)
     for path, text in texts.items():
@@ -94,7 +83,7 @@ def write_all(
 def write_paper(claims: Mapping[str, Mapping[str, Any]], out: str | os.PathLike) -> str:
     """Test the paper's own numbers again, from its tables alone, and write the verdicts as
     Markdown. claims: the configuration's, by name. Returns a line for the user."""
-    judged = judge.of_paper_alone({name: Claim.model_validate(c) for name, c in claims.items()})
+    judged = correction.of_paper({name: Claim.model_validate(c) for name, c in claims.items()})
     rows = [
         (name, claim.section, plain(claim.says), verdict.verdict, *numbers(verdict), _again(again))
         for name, (claim, verdict, again) in judged.items()
@@ -109,23 +98,24 @@ def write_paper(claims: Mapping[str, Mapping[str, Any]], out: str | os.PathLike)
         "p (Holm)",
         "Note",
     )
-    counts = judge.counted(verdict for claim, verdict, _ in judged.values() if claim.in_paper)
+    counts = correction.counted(verdict for claim, verdict, _ in judged.values() if claim.in_paper)
     text = "\n\n".join(
         (
             "# The paper's own numbers, tested again",
-            counted(counts) + " Nothing was trained for this page: it is computed from the printed "
+            tested_again(counts)
+            + " Nothing was trained for this page: it is computed from the printed "
             "tables. docs/statistics.md says how.",
             markdown_table(heads, rows, "lllllrrl", padded=False),
         )
     )
     write_atomic(out, text + "\n")
-    return counted(counts)
+    return tested_again(counts)
 
 
 # ------------------------------------------------------------------------------------ in words
 
 
-def counted(counts: Mapping[str, int]) -> str:
+def tested_again(counts: Mapping[str, int]) -> str:
     """The verdicts on the paper's own numbers in one sentence."""
     exact, beyond = counts.get("exact", 0), counts.get("beyond its noise", 0)
     total = sum(counts.values())
@@ -143,7 +133,7 @@ def sentence(claims: ClaimsRecord) -> str:
     run = (
         f"At the paper's scale: {', '.join(said)}" if said else "At the paper's scale: not run yet"
     )
-    return f"{counted(claims.printed_counts)} {run} ({total - missing} of {total})."
+    return f"{tested_again(claims.printed_counts)} {run} ({total - missing} of {total})."
 
 
 def here(claims: ClaimsRecord) -> str:
@@ -242,8 +232,6 @@ def to_csv(claims: ClaimsRecord) -> str:
                 "study": study,
                 "scale": scale,
             }
-            if "p" in part:
-                values["p"] = judged.p
             lines.writerow([_csv(values.get(column)) for column in COLUMNS])
     return out.getvalue()
 

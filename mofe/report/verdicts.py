@@ -25,7 +25,7 @@ HERE: dict[PaperScaleVerdict, HereVerdict] = {
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Findings:
     """What is known of a claim.
 
     p: that it holds, None where nothing is tested. opposed: that some part points the other way.
@@ -42,27 +42,27 @@ class Evidence:
     decides: bool = True
 
 
-def printed(evidence: Evidence) -> PrintedVerdict:
+def printed(found: Findings) -> PrintedVerdict:
     """Whether the paper's own numbers are beyond their noise."""
-    if evidence.exact:
+    if found.exact:
         return "exact"
-    beyond = evidence.p is not None and evidence.p < LEVEL and evidence.decides
+    beyond = found.p is not None and found.p < LEVEL and found.decides
     return "beyond its noise" if beyond else "inside its noise"
 
 
-def of_study(evidence: Evidence, claims_equality: bool = False) -> PaperScaleVerdict:
+def of_study(found: Findings, claims_equality: bool = False) -> PaperScaleVerdict:
     """What a study shows, in the words of the paper's scale. claims_equality: the claim says that
     nothing differs, so it is shown by equality within the margin."""
-    if evidence.exact:
+    if found.exact:
         return "exact"
-    if evidence.decides:
-        if evidence.p is not None and evidence.p < LEVEL:
+    if found.decides:
+        if found.p is not None and found.p < LEVEL:
             return "no difference above δ" if claims_equality else "holds"
-        if evidence.opposed is not None and evidence.opposed < LEVEL:
+        if found.opposed is not None and found.opposed < LEVEL:
             return "contradicted"
-        if evidence.equal is not None and evidence.equal < LEVEL:
+        if found.equal is not None and found.equal < LEVEL:
             return "no difference above δ"
-    return "direction only" if evidence.points else "undecided"
+    return "direction only" if found.points else "undecided"
 
 
 def corrected(verdict: str, before: float, p: float, equal: float | None) -> str:

@@ -116,11 +116,6 @@ class Addresses:
         return f"{self.root}/claims.{kind}"
 
     @property
-    def claims_paper(self) -> str:
-        """The verdicts on the paper's own numbers, which need no run."""
-        return f"{self.root}/claims_paper.md"
-
-    @property
     def report(self) -> str:
         return f"{self.root}/report.html"
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import yaml
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from mofe import paper
+from mofe.records import Scale
 from mofe.study.values import LABEL_SEPARATOR, SHOWS, Part, TableKey, suggest
 
 if TYPE_CHECKING:
@@ -59,6 +60,19 @@ class CellOf:
     table: int | str
     row: str
     column: str
+
+
+class Unasked(NamedTuple):
+    """The verdict of a study that is not asked, and why."""
+
+    verdict: Literal["cannot be asked here", "not run"]
+    why: str
+
+
+SHARED = Unasked(
+    "not run",
+    "Trainings may share a machine; set hardware.exclusive where each has one to itself.",
+)
 
 
 class Claim(Part):
@@ -113,6 +127,13 @@ class Claim(Part):
             )
         if self.constant and self.kind != "count":
             raise PydanticCustomError("constant", "'constant' goes with kind 'count' only")
+        if "ratio" in self.model_fields_set and self.kind != "less":
+            raise PydanticCustomError("ratio", "'ratio' goes with kind 'less' only")
+        for rows in (rows for lists in self.parts.values() for rows in lists):
+            if twin := next((row for row in rows if rows.count(row) > 1), None):
+                raise PydanticCustomError(
+                    "twin", "row {row} is compared with itself", {"row": repr(twin.row)}
+                )
         return self
 
     def cells(self) -> list[CellOf]:
@@ -126,10 +147,14 @@ class Claim(Part):
         ]
         return list(dict.fromkeys(found))
 
-    def is_asked(self, scale: str) -> bool:
-        """Whether a study of this scale can be asked, as far as the claim says. Numbers of parameters
-        are exact in each."""
-        return not (self.cannot and scale == "miniature" and self.kind != "count")
+    def unasked(self, scale: Scale, exclusive: bool) -> Unasked | None:
+        """Why a study has no answer whatever it measures; None where it has to be run. Numbers of
+        parameters are exact in each. exclusive: whether every training has its machine to itself."""
+        if self.kind == "count":
+            return None
+        if self.cannot and scale == "miniature":
+            return Unasked("cannot be asked here", self.cannot)
+        return SHARED if self.kind in TIMED and not exclusive else None
 
     def tables(self) -> tuple[int | str, ...]:
         """The tables that it is about, its own first."""
@@ -187,10 +212,11 @@ def faults(study: Study, tables: Mapping[Any, Any], own: Collection[str]) -> Ite
     if not study.claims:
         yield "claims: all are null; leave one of mofe/claims.yaml, or write one"
     given = {_key(key): value for key, value in tables.items()}
-    for name in study.claims.keys() & set(own):
-        claim = study.claims[name]
+    for name, claim in study.claims.items():
+        if name not in own:
+            continue
         found = [_fault(study, given, cell) or _unfit(study, claim, cell) for cell in claim.cells()]
-        if fault := next(filter(None, (*found, _stray(claim))), None):
+        if fault := next(filter(None, (*found, _mixed(study, claim), _stray(claim))), None):
             yield f"claims.{name}: {fault}; correct it, or set claims.{name} to null"
 
 
@@ -228,6 +254,17 @@ def _unfit(study: Study, claim: Claim, cell: CellOf) -> str | None:
         return f"row {cell.row!r} is the constant answer, which no seed and no model moves"
     if row and wanted in SHOWS and not row.train:
         return f"row {cell.row!r} is untuned, so it has no {wanted}"
+    return None
+
+
+def _mixed(study: Study, claim: Claim) -> str | None:
+    """Which column of the claim shows different things in its tables; None if there is none."""
+    shown: dict[str, str] = {}
+    for cell in claim.cells():
+        if table := study.tables.get(cell.table):
+            here = {**table.columns, **(table.beside or {})}.get(cell.column)
+            if here and shown.setdefault(cell.column, here) != here:
+                return f"column {cell.column!r} shows {shown[cell.column]} in one table and {here} in another"
     return None
 
 

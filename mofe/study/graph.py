@@ -149,10 +149,6 @@ class Graph:
     def claims(self) -> Inputs:
         return {"claims": [self.plan.paths.claim(name) for name in self.plan.claims]}
 
-    def claims_paper(self) -> Inputs:
-        """Nothing: it is computed from the paper's values."""
-        return {}
-
     def figure(self, figure: str) -> Inputs:
         return {"files": list(self.figures[figure])}
 

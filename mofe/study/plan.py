@@ -130,9 +130,10 @@ class Plan:
     @cached_property
     def claims(self) -> dict[str, list[Table] | None]:
         """By claim, the cells of the study's tables that it is read from; None where the study
-        leaves one out. A claim that cannot be asked of such a study is read from none."""
+        leaves one out. A claim that such a study is not asked is read from none."""
+        asked = (self.study.scale, self.study.hardware.exclusive)
         return {
-            n: claims.claimed(self.tables, c) if c.is_asked(self.study.scale) else []
+            n: [] if c.unasked(*asked) else claims.claimed(self.tables, c)
             for n, c in self.study.claims.items()
         }
 

@@ -1,0 +1,196 @@
+"""A claim's comparisons, and what they amount to.
+
+A claim is compared pair by pair: two rows in one column. `comparison` records what a test said of a pair,
+`findings` what all of them amount to by the claim's kind, for the words in mofe/report/verdicts.py.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from mofe.records import Comparison, TestName
+from mofe.report import stats
+from mofe.report.stats import Test
+from mofe.report.verdicts import Findings
+from mofe.study.claims import TIMED, Claim, RowOf
+
+ROUNDED = 1.25  # times whose ratio is below this are called equal
+
+RowKey = tuple[int | str, str]  # a row: its table and its labels
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What a claim compares at once: two rows in one column, the one that is claimed to be greater
+    (of times: smaller) first."""
+
+    column: str
+    rows: tuple[RowKey, RowKey]
+
+
+def pairs(claim: Claim) -> list[Pair]:
+    """The comparisons of a claim. Chains of `rising` and `count` become pairs of a row and the one
+    before it, those of `flat` all pairs."""
+    found = []
+    for column, comparisons in claim.parts.items():
+        for rows in comparisons:
+            named = tuple(key_of(claim, row) for row in rows)
+            if claim.kind in ("rising", "count"):
+                found += [Pair(column, (b, a)) for a, b in itertools.pairwise(named)]
+            elif claim.kind == "flat":
+                found += [Pair(column, pair) for pair in itertools.combinations(named, 2)]
+            else:
+                found.append(Pair(column, named))
+    return found
+
+
+def key_of(claim: Claim, row: RowOf) -> RowKey:
+    """The row that a claim names."""
+    return (row.table or claim.table, row.row)
+
+
+# ------------------------------------------------------------------------- pair by pair
+
+
+def negated(test: Test) -> Test:
+    """The test of the difference the other way round."""
+    return replace(test, difference=-test.difference, low=-test.high, high=-test.low)
+
+
+def moved(test: Test, by: float) -> Test:
+    """The test of the difference plus a constant."""
+    difference = test.difference + by
+    return replace(
+        test,
+        difference=difference,
+        low=test.low + by,
+        high=test.high + by,
+        p=float(stats.two_sided(difference, test.stderr, test.df)),
+    )
+
+
+def comparison(pair: Pair, test: Test, how: TestName, same: bool) -> Comparison:
+    """What a test said of a pair. same: whether both rows are one function."""
+    return Comparison(
+        column=pair.column,
+        first=pair.rows[0][1],
+        second=pair.rows[1][1],
+        test=how,
+        difference=test.difference,
+        low=test.low,
+        high=test.high,
+        stderr=test.stderr,
+        df=test.df if math.isfinite(test.df) else None,
+        p=test.p,
+        these_low=test.these.low if test.these and how == "crossed" else None,
+        these_high=test.these.high if test.these and how == "crossed" else None,
+        seeds=0 if how == "printed" else test.seeds,
+        identical=same,
+        least=None if same or how == "log ratio" else stats.least_effect_of(test),
+    )
+
+
+def untested(
+    pair: Pair, how: TestName, difference: float, low: float, high: float, seeds: int
+) -> Comparison:
+    """A pair of which a difference and its bounds are known, and no noise."""
+    return Comparison(
+        column=pair.column,
+        first=pair.rows[0][1],
+        second=pair.rows[1][1],
+        test=how,
+        difference=difference,
+        low=low,
+        high=high,
+        stderr=None,
+        df=None,
+        p=None,
+        seeds=seeds,
+        identical=False,
+    )
+
+
+def mean_of(shown: Sequence[Comparison], test: Test, how: TestName) -> Comparison:
+    """The mean over all parts, as a comparison."""
+    columns = " and ".join(dict.fromkeys(part.column for part in shown))
+    whole = comparison(Pair(columns, (("", ""), ("", ""))), test, how, same=False)
+    return whole.model_copy(update={"first": f"mean of {len(shown)} parts", "second": ""})
+
+
+def weakest(claim: Claim, shown: Sequence[Comparison]) -> Comparison:
+    """The part that speaks least for the claim; of `some` the one that speaks most for it, of
+    `equal` the greatest difference."""
+
+    def speaks(part: Comparison) -> float:
+        if claim.kind == "equal":
+            return -abs(part.difference)
+        if claim.kind == "flat":
+            return -abs(math.log(part.difference))
+        size = part.difference
+        if claim.kind in TIMED:  # a ratio, whose standard error is its logarithm's
+            size = math.log(size / claim.ratio) * (-1 if claim.kind == "less" else 1)
+        return size / part.stderr if part.stderr else size
+
+    return max(shown, key=speaks) if claim.kind == "some" else min(shown, key=speaks)
+
+
+# --------------------------------------------------------------------- what they amount to
+
+
+def findings(claim: Claim, tests: Sequence[Test], margin: float) -> Findings:
+    """What the parts of a claim amount to, by its kind."""
+    if claim.kind == "equal":
+        return equality(tests, margin)
+    equal = max(stats.tost(test, margin) for test in tests) if margin else None
+    if claim.kind == "some":
+        return Findings(
+            p=stats.some(tests),
+            opposed=stats.joint([negated(test) for test in tests]),
+            equal=equal,
+            points=any(test.difference > 0 for test in tests),
+        )
+    return Findings(
+        p=stats.joint(tests),
+        opposed=stats.contradicting(tests),
+        equal=equal,
+        points=all(test.difference > 0 for test in tests),
+    )
+
+
+def equality(tests: Sequence[Test], margin: float) -> Findings:
+    """Of a claim that no part differs by more than the margin; opposed: that some part does."""
+    apart = [
+        float(stats.two_sided(max(0.0, abs(t.difference) - margin), t.stderr, t.df)) for t in tests
+    ]
+    equal = max(stats.tost(test, margin) for test in tests)
+    return Findings(p=equal, opposed=min(stats.holm(apart)), equal=equal)
+
+
+def counts(
+    claim: Claim, values: Mapping[tuple[int | str, str, str], float], seeds: int
+) -> tuple[list[Comparison], bool, str | None]:
+    """The comparisons of whole numbers, whether the claim holds, and how constant its constants
+    are."""
+    shown = []
+    for pair in pairs(claim):
+        first, second = (values[(*row, pair.column)] for row in pair.rows)
+        more = first - second
+        shown.append(untested(pair, "count", more, more, more, seeds))
+    holds, said = all(part.difference > 0 for part in shown), []
+    for column, groups in claim.constant.items():
+        for group in groups:
+            found = [values[(*key_of(claim, row), column)] for row in group]
+            holds &= _alike_to_two_digits(found)
+            said.append(f"constant to two digits: {min(found):,.0f} to {max(found):,.0f}")
+    return shown, holds, "; ".join(said).capitalize() + "." if said else None
+
+
+def _alike_to_two_digits(values: Sequence[float]) -> bool:
+    """Whether numbers lie within half a unit of the greatest one's second digit, on whichever side of
+    where it is rounded up."""
+    greatest = max(values)
+    half = 10.0 ** (math.floor(math.log10(greatest)) - 1) / 2 if greatest > 0 else 0.0
+    return greatest - min(values) <= half
