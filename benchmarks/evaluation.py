@@ -29,6 +29,8 @@ from common import (
     launch,
     preload,
     ratio,
+    sizes_of,
+    stamped,
     start_over,
     write,
 )
@@ -278,9 +280,9 @@ def main() -> None:
         sizes = [size for size in sizes if size not in real]
     cases = [(name, kind) for name in sizes for kind in EXPERTS]
     target = f"{'quick-' if quick else ''}evaluation-{'gpu' if on_gpu else 'cpu'}"
-    found = {}
+    found = sizes_of(target)
     for name, kind in cases[:1] if quick else cases:
-        found[f"{name}, {kind}"] = result = compare(
+        result = compare(
             name,
             EXPERTS[kind],
             1 if quick else arguments.turns,
@@ -297,7 +299,8 @@ def main() -> None:
             flush=True,
         )
         # written as it grows: this takes long
-        write(target, {"threads": arguments.threads, "sizes": found})
+        found[f"{name}, {kind}"] = stamped(result | {"threads": arguments.threads})
+        write(target, {"sizes": found})
 
 
 if __name__ == "__main__":
