@@ -267,6 +267,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", choices=SIZES)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES, help="tried for lm_eval")
+    parser.add_argument("--experts", nargs="+", choices=EXPERTS, default=list(EXPERTS))
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     start_over(arguments.threads)
@@ -278,7 +279,7 @@ def main() -> None:
     if not MEDMCQA.is_dir() and (real := [s for s in sizes if SIZES[s].data != "world"]):
         print(f"{', '.join(real)} left out: no real rows in {SHARED} (MOFE_SHARED)")
         sizes = [size for size in sizes if size not in real]
-    cases = [(name, kind) for name in sizes for kind in EXPERTS]
+    cases = [(name, kind) for name in sizes for kind in arguments.experts]
     target = f"{'quick-' if quick else ''}evaluation-{'gpu' if on_gpu else 'cpu'}"
     found = sizes_of(target)
     for name, kind in cases[:1] if quick else cases:

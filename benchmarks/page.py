@@ -260,6 +260,22 @@ def evaluation(record: dict[str, Any]) -> Iterator[str]:
     yield from table(head, rows)
 
 
+def decoding(record: dict[str, Any]) -> Iterator[str]:
+    head = ["", "prompts", "tokens/s", "lm_eval takes", "texts as lm_eval's"]
+    rows = [
+        [
+            f"{TITLES[name]}, {system}",
+            f"{size['prompts']}",
+            f"{measured['tokens_per_second']:,.0f}",
+            "" if system == "lm_eval" else times(measured["lm_eval_takes"]),
+            f"{measured['same_texts']} of {size['prompts']}",
+        ]
+        for name, size in record["sizes"].items()
+        for system, measured in size["systems"].items()
+    ]
+    yield from table(head, rows)
+
+
 def merging(record: dict[str, Any]) -> Iterator[str]:
     head = ["", "seconds", "mergekit takes", "its command takes"]
     head += ["peak MiB", "mergekit's", "MB written", "mergekit's"]
@@ -440,8 +456,8 @@ def page() -> Iterator[str]:
     found = {
         name: read(name)
         for name in (
-            *("training-cpu", "training-gpu", "evaluation-cpu", "evaluation-gpu", "merge"),
-            "study",
+            *("training-cpu", "training-gpu", "evaluation-cpu", "evaluation-gpu"),
+            *("decoding-cpu", "decoding-gpu", "merge", "study"),
         )
     }
     yield "# Benchmarks"
@@ -498,6 +514,8 @@ def page() -> Iterator[str]:
     for name, title, part in (
         ("evaluation-cpu", "Evaluation", evaluation),
         ("evaluation-gpu", "Evaluation on a GPU", evaluation),
+        ("decoding-cpu", "Answers in words", decoding),
+        ("decoding-gpu", "Answers in words on a GPU", decoding),
         ("merge", "Merging", merging),
         ("study", "The whole study in miniature", whole_study),
     ):
