@@ -23,6 +23,7 @@ from mofe import tasks
 from mofe.data import hub, sampling, schema, sources
 from mofe.models import files as model_files
 from mofe.models import load
+from mofe.models.files import IncompatibleModels
 from mofe.stages import prepare
 from mofe.study.load import read_study
 from mofe.study.plan import MODEL_FILES, Plan
@@ -155,7 +156,7 @@ def test_a_model_without_safetensors_is_refused(online, tmp_path):
     with pytest.raises(ValueError, match=r"org/name at revision main has no weights as safetensor"):
         hub.fetch(wanted(kind="model", files=MODEL_FILES), tmp_path / "org/name.json")
     (tmp_path / "org/name/config.json").parent.mkdir(parents=True)
-    with pytest.raises(FileNotFoundError, match="no weights as safetensors"):
+    with pytest.raises(IncompatibleModels, match="org/name: .* has no weights as safetensors"):
         model_files.link(
             {"hub": "org/name", "revision": "x", "mirror": str(tmp_path)}, tmp_path / "o"
         )

@@ -22,7 +22,7 @@ from huggingface_hub import HfApi, HfFileSystem, RepoFile, constants
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from mofe import records, units
-from mofe.data import sampling
+from mofe.data import sampling, weights
 from mofe.data.mirror import matching
 from mofe.files import write_atomic
 
@@ -55,19 +55,21 @@ def listing(repository: Mapping[str, Any]) -> Listing:
         commit = api.repo_info(repo, repo_type=kind, revision=revision).sha
         tree = api.list_repo_tree(repo, recursive=True, repo_type=kind, revision=commit)
         there = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
+        if kind == "model":  # the checkpoint is in the top folder; others hold it otherwise
+            there = {path: entry for path, entry in there.items() if "/" not in path}
+            remote = _Remote(repository, commit)
+            used = weights.of(there, lambda path: remote.open(there[path]).read())
     except (HfHubHTTPError, httpx2.HTTPError, OfflineModeIsEnabled) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConnectionError(
             f"{repo} at revision {revision} cannot be had from {constants.ENDPOINT} ({reason}); "
             f"where there is internet, run: {PREFETCH}"
         ) from error
-    if kind == "model":  # the checkpoint is in the top folder; others hold it in other formats
-        there = {path: entry for path, entry in there.items() if "/" not in path}
     for pattern in repository["files"] if repository["sample"] else ():
         if not matching(there, [pattern]):
             raise ValueError(f"{repo} at revision {revision} has no file {pattern!r}")
     wanted = matching(there, repository["files"])
-    if kind == "model" and not any(path.endswith(".safetensors") for path in wanted):
+    if kind == "model" and not used:
         raise ValueError(
             f"{repo} at revision {revision} has no weights as safetensors, and other formats can "
             "run code when they are loaded; choose a revision that has them"
@@ -78,6 +80,8 @@ def listing(repository: Mapping[str, Any]) -> Listing:
             "see 'files' of its source"
         )
     wanted += matching(there, ["README.md"]) if kind == "dataset" else []
+    if kind == "model":
+        wanted = sorted({*wanted} - weights.unused(wanted, used))
     return Listing(commit, tuple(there[path] for path in sorted(set(wanted))))
 
 

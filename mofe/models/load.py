@@ -54,12 +54,22 @@ def tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     5 would build a tokenizer of the class that tokenizer_config.json names, and its LlamaTokenizer
     treats leading and double spaces differently.
     """
-    complete = (Path(folder) / "tokenizer.json").exists()
-    kind = PreTrainedTokenizerFast if complete else AutoTokenizer
-    loaded = kind.from_pretrained(folder, padding_side="right")
+    loaded = _stored_tokenizer(folder, padding_side="right")
     if loaded.pad_token is None:
         loaded.pad_token = loaded.eos_token
     return loaded
+
+
+def save_tokenizer(source: str | Path, out: Path) -> None:
+    """Write the tokenizer of one checkpoint into the folder of another, with all that belongs to it:
+    added tokens, chat templates, merges."""
+    _stored_tokenizer(source).save_pretrained(out)
+
+
+def _stored_tokenizer(folder: str | Path, **settings) -> PreTrainedTokenizerBase:
+    complete = (Path(folder) / "tokenizer.json").exists()
+    kind = PreTrainedTokenizerFast if complete else AutoTokenizer
+    return kind.from_pretrained(folder, **settings)
 
 
 def variant(merge: str | Path, chain: Sequence[Method], trained: Sequence[str | Path]) -> nn.Module:

@@ -98,7 +98,7 @@ def train_dense(
     set_seed(seed)
     method = parse(params)
     model = methods.apply(load.checkpoint(origin), method)
-    inputs = [*Path(origin).glob("*.safetensors"), *data]
+    inputs = [*manifest.files(origin), *data]
     found, kept = _fit_recorded(
         model, method, origin, tokens.read(data), params, seed, checkpoint, inputs, sharding
     )
@@ -221,8 +221,8 @@ def _store_dense(
         # Only merges read an expert. Its dtype is float32 or theirs (Plan.params.expert_dtype), so
         # a merge's weights are the same whether they are rounded here or there.
         dtype = getattr(torch, params.get("dtype", "float32"))
-        methods.merge_and_unload(model).to(dtype).save_pretrained(out)
-        load.tokenizer(origin).save_pretrained(out)
+        store.checkpoint(methods.merge_and_unload(model).to(dtype), out)
+        load.save_tokenizer(origin, out)
         write_atomic(out / "log.jsonl", kept.log.read_bytes())
         records.write(out / "train.json", record)
         kept.remove()
