@@ -52,6 +52,21 @@ class Matrices(Protocol):
         """(P, out) -> (P, in): each row by its expert's transposed matrix."""
 
 
+def _grouped_mm(a: torch.Tensor, b: torch.Tensor, ends_E: torch.Tensor) -> torch.Tensor:
+    """torch's grouped product, (P, in) with (E, in, out) or (out, P) with (P, in), expert by expert
+    where rows are not aligned, which torch would refuse."""
+    size = a.element_size()
+    inner = () if b.ndim == 2 else (a.shape[1],)
+    outer = (a.shape[0], b.shape[-1]) if b.ndim == 2 else (b.shape[-1],)
+    if all(length * size % ALIGNED == 0 for length in (*inner, *outer)):
+        return F.grouped_mm(a, b, offs=ends_E)
+    groups = list(pairwise([0, *ends_E.tolist()]))
+    if b.ndim == 2:
+        return torch.stack([a[:, start:end] @ b[start:end] for start, end in groups])
+    products = [a[start:end] @ b[e] for e, (start, end) in enumerate(groups)]
+    return torch.cat(products)
+
+
 class Packed:
     """Matrices in one tensor (E, out, in)."""
 
@@ -59,10 +74,10 @@ class Packed:
         self.weight = weight
 
     def times(self, x: torch.Tensor, ends_E: torch.Tensor) -> torch.Tensor:
-        return F.grouped_mm(x, self.weight.mT, offs=ends_E)
+        return _grouped_mm(x, self.weight.mT, ends_E)
 
     def back(self, grad: torch.Tensor, ends_E: torch.Tensor) -> torch.Tensor:
-        return F.grouped_mm(grad, self.weight, offs=ends_E)
+        return _grouped_mm(grad, self.weight, ends_E)
 
 
 class Quantized(Packed):
@@ -125,8 +140,8 @@ class GatedFfn(torch.autograd.Function):
         if x_PD is None:
             return grad_x_PD, grad_weight_P, None, None, None, None
         grad_PD = grad_PD * weight_P[:, None].to(grad_PD.dtype)
-        grad_w_gate_up = F.grouped_mm(grad_gate_up.mT, x_PD, offs=ends_E)
-        grad_w_down = F.grouped_mm(grad_PD.mT, act, offs=ends_E)
+        grad_w_gate_up = _grouped_mm(grad_gate_up.mT, x_PD, ends_E)
+        grad_w_down = _grouped_mm(grad_PD.mT, act, ends_E)
         return grad_x_PD, grad_weight_P, None, None, None, None, grad_w_gate_up, grad_w_down
 
 
@@ -154,15 +169,15 @@ class TrainedProduct(torch.autograd.Function):
     def forward(ctx, x: torch.Tensor, weight: torch.Tensor, ends_E: torch.Tensor) -> torch.Tensor:
         """x (P, in), weight (E, out, in) -> (P, out)."""
         ctx.save_for_backward(x, weight, ends_E)
-        return F.grouped_mm(x, weight.mT, offs=ends_E)
+        return _grouped_mm(x, weight.mT, ends_E)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: torch.Tensor):
         x, weight, ends_E = ctx.saved_tensors
         grad = grad.contiguous()
-        grad_weight = F.grouped_mm(grad.mT, x, offs=ends_E)
-        return F.grouped_mm(grad, weight, offs=ends_E), grad_weight, None
+        grad_weight = _grouped_mm(grad.mT, x, ends_E)
+        return _grouped_mm(grad, weight, ends_E), grad_weight, None
 
 
 class WeightedGate(torch.autograd.Function):

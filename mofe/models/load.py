@@ -10,6 +10,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     MixtralForCausalLM,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -22,6 +23,8 @@ from mofe.study.methods import Method, Untuned
 
 logging.disable_progress_bar()
 
+GENERATION = "generation_config.json"  # how a model's texts end, among other things
+
 
 def checkpoint(folder: str | Path) -> nn.Module:
     """A dense checkpoint, or the Mixtral that a merge's folder describes, in float32 on the CPU.
@@ -29,15 +32,22 @@ def checkpoint(folder: str | Path) -> nn.Module:
     Raises ValueError where weights are missing, which transformers would draw at random, and where
     a merge's sources have changed since they were merged.
     """
+    # what a config.json may ask to be returned, and no caller here expects
+    config = AutoConfig.from_pretrained(
+        folder, return_dict=True, output_hidden_states=False, output_attentions=False
+    )
     options = {"dtype": torch.float32, "output_loading_info": True}
     if manifest.exists(folder):
-        config = AutoConfig.from_pretrained(folder)
         weights = manifest.weights(folder)  # they become the model's parameters without a copy
         model, info = MixtralForCausalLM.from_pretrained(
             None, config=config, state_dict=weights, **options
         )
+        if (Path(folder) / GENERATION).is_file():
+            model.generation_config = GenerationConfig.from_pretrained(folder)
     else:
-        model, info = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, **options)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, use_safetensors=True, **options
+        )
     for kind in ("missing_keys", "mismatched_keys"):
         if info[kind]:
             raise ValueError(f"{folder}: the checkpoint's {kind} are {sorted(info[kind])[:5]}")

@@ -33,6 +33,7 @@ from mofe.models import devices, load
 from mofe.records import AskedQuestion, ChoiceAnswer, Floor, Metric, Scores, WrittenAnswer
 from mofe.stages import questions as asking
 from mofe.study.methods import Method, parse
+from mofe.study.shapes import WINDOWED
 from mofe.training import tokens
 
 Answer = ChoiceAnswer | WrittenAnswer
@@ -61,6 +62,13 @@ class AnswerScorer:
     def room(self) -> int:
         """The largest number of tokens that the model reads."""
         return self.model.config.max_position_embeddings
+
+    @property
+    def window(self) -> int | None:
+        """How many tokens attention looks back, the token itself among them; None for all. A Llama
+        reads no such key."""
+        config = self.model.config
+        return config.sliding_window if config.model_type in WINDOWED else None
 
     @torch.inference_mode()
     def loglikelihoods(self, asked: Sequence[tuple[Sequence[int], int]]) -> list[float]:
@@ -117,7 +125,7 @@ class AnswerScorer:
     def _logits(self, trees: Sequence[Tree]) -> torch.Tensor:
         """The float32 logits (positions, vocabulary) of each tree from its context's last token on,
         tree after tree."""
-        inputs, read = collate(trees, self.device)
+        inputs, read = collate(trees, self.device, self.window)
         with self._precision(), only_at(self.model.model, read):
             hidden = self.model.model(**inputs, use_cache=False).last_hidden_state
         return F.linear(hidden[read].float(), self.head)
@@ -159,6 +167,14 @@ class AnswerScorer:
                     texts[number] = text
         return texts
 
+    @property
+    def _ends(self) -> list[int]:
+        """The tokens that end a text: the tokenizer's, and those of generation_config.json. HFLM
+        stops at the latter, because `generate` does."""
+        known = self.model.generation_config.eos_token_id
+        known = known if isinstance(known, list) else [known]
+        return sorted({*known, self.tokenizer.eos_token_id} - {None})
+
     def _continue(
         self, batch: Sequence[tuple[int, ...]], stops: Sequence[str], length: int
     ) -> list[str]:
@@ -174,7 +190,7 @@ class AnswerScorer:
                 do_sample=False,
                 max_new_tokens=length,
                 stopping_criteria=[_Stopped(self.tokenizer, stops, ids.shape[1])],
-                eos_token_id=self.tokenizer.eos_token_id,
+                eos_token_id=self._ends or None,
                 pad_token_id=pad,
                 logits_processor=[_Finite()],
             )

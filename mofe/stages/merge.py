@@ -18,6 +18,7 @@ from mergekit.options import MergeOptions
 from mergekit.scripts.moe import build
 from safetensors.torch import load_file
 
+from mofe.files import write_atomic
 from mofe.models import load, manifest, preflight, store
 from mofe.models.files import link_into, weight_files
 
@@ -35,6 +36,8 @@ class Router(MixtralMoE):
         reads, is stored as zeros."""
         base, dtype = config.base_model.config(), dtype_from_name(config.dtype)
         mixtral = self._generate_config(base, len(config.experts), None, config.experts_per_token)
+        if base.model_type == "mistral":  # mergekit drops it; a Llama has none
+            mixtral.sliding_window = base.sliding_window
         mixtral.torch_dtype = dtype
         mixtral.save_pretrained(out_path)
         router = {
@@ -80,6 +83,8 @@ def merge(params: Mapping[str, Any], out: Path) -> str:
         _refuse_equal_rows(out)
     # mergekit would save the tokenizer with the padding that it used, on the left.
     load.save_tokenizer(params["base"], out)
+    if (settings := Path(params["base"]) / load.GENERATION).is_file():
+        write_atomic(out / load.GENERATION, settings.read_bytes())
     manifest.write(params, out)
     base = params.get("names", {}).get(params["base"], Path(params["base"]).name)
     return f"{len(params['slots'])} experts on {base}"

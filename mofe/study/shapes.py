@@ -15,6 +15,7 @@ EMBEDDINGS, HEAD = "embed_tokens", "lm_head"  # each is one table; tied ones are
 ATTENTION, NORMS = "attention", "norms"
 ROUTER = "router"  # also the name of a mixture's router among a layer's linear layers
 FAMILIES = ("llama", "mistral", "mixtral")  # `model_type` of the configurations that are understood
+WINDOWED = ("mistral", "mixtral")  # of these, those whose attention may have a sliding window
 
 
 @dataclass(frozen=True)
