@@ -289,7 +289,7 @@ class Costs:
         """One stage of a variant's fine-tuning: its last."""
         shape, method = self.variant_shape(variant), self.plan.method(variant)
         # large matrices trained on a GPU are stored in bfloat16; all else, adapters too, in float32
-        added = shape.num_hidden_layers * method.added(shape)
+        added = shape.num_hidden_layers * method.added(shape) + method.added_outside(shape)
         width = 4 if self.on_cpu else 2
         disk = width * (method.trainable(shape) - added) + 4 * added
         return self._train(shape, variant.stages[-1], disk, self._trained_shape(variant))

@@ -10,6 +10,7 @@ from typing import Any
 
 from mofe.estimate.cost import Costs, Estimate
 from mofe.estimate.schedule import TRAININGS, estimate
+from mofe.study.checks import too_long
 from mofe.study.plan import Plan, Repository
 
 FILLED_IN = ("slurm_account", "slurm_partition", "constraint")  # the user's lines of profiles/slurm
@@ -43,6 +44,8 @@ def before_the_run(
     asked only if it matters."""
     return [
         *unfilled_profile(waiting),
+        *too_long_rows(costs, waiting),
+        *tied_heads(costs, waiting),
         *misfits(costs, waiting),
         *incomplete_mirror(plan, waiting, is_folder),
         *no_gpu(costs, waiting, has_gpu),
@@ -84,7 +87,7 @@ def misfits(costs: Costs, waiting: Iterable[Waiting]) -> list[str]:
     found = {
         costs.misfit(
             job.rule,
-            job.wildcards.get("variant") or job.wildcards["model"],
+            _name(job),
             _estimate(costs, job),
             job.resources.get("gpu", 1),
         )
@@ -92,6 +95,43 @@ def misfits(costs: Costs, waiting: Iterable[Waiting]) -> list[str]:
         if job.rule in TRAININGS | {"evaluate"}
     }
     return sorted(found - {None})
+
+
+def too_long_rows(costs: Costs, waiting: Iterable[Waiting]) -> list[str]:
+    """The trainings whose longest rows their model has no positions for, by its config.json."""
+    found = {}
+    for job in waiting:
+        if job.rule not in TRAININGS:
+            continue
+        shape, _, training, _ = _estimate(costs, job).request
+        if training["max_length"] > shape.max_position_embeddings:
+            lengths = training["max_length"], shape.max_position_embeddings
+            found[too_long("training.max_length", *lengths, _base(costs, job))] = None
+    return list(found)
+
+
+def tied_heads(costs: Costs, waiting: Iterable[Waiting]) -> list[str]:
+    """The trainings whose method cannot train a model that ties its head, by its config.json."""
+    found = {}
+    for job in waiting:
+        if job.rule in TRAININGS:
+            shape, method, _, _ = _estimate(costs, job).request
+            named = f"model '{_base(costs, job)}'"
+            why = method.misfit(shape.num_local_experts, named, shape.tie_word_embeddings)
+            if why:
+                found[f"{job.rule} of {_name(job)}: its recipe {why}"] = None
+    return list(found)
+
+
+def _name(job: Waiting) -> str:
+    return job.wildcards.get("variant") or job.wildcards["model"]
+
+
+def _base(costs: Costs, job: Waiting) -> str:
+    """The model from outside the study that a training's positions come from."""
+    trained = job.wildcards.get("variant")
+    model = costs.plan.variants[trained].origin.base if trained else job.wildcards["model"]
+    return costs.study.lineage(model)[0]
 
 
 def incomplete_mirror(plan: Plan, waiting: Iterable[Waiting], is_folder: IsFolder) -> list[str]:

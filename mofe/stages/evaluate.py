@@ -6,6 +6,7 @@ options (mofe/layers/branches.py), and with logits only at the answers' position
 greedy.
 """
 
+import copy
 import gzip
 import json
 import math
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from lm_eval.models.utils import postprocess_generated_text
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
@@ -50,8 +50,10 @@ class AnswerScorer:
         self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.model.eval()
         # Logits are float32, whatever was frozen: bfloat16 ones would have ties, which the first
-        # option would win.
-        self.head = self.model.lm_head.weight.detach().float()
+        # option would win. The module computes them, because it may have an adapter.
+        head = self.model.lm_head
+        exact = all(parameter.dtype == torch.float32 for parameter in head.parameters())
+        self.head = head if exact else copy.deepcopy(head).float()
         self.tokenizer = tokenizer
 
     @property
@@ -128,7 +130,7 @@ class AnswerScorer:
         inputs, read = collate(trees, self.device, self.window)
         with self._precision(), only_at(self.model.model, read):
             hidden = self.model.model(**inputs, use_cache=False).last_hidden_state
-        return F.linear(hidden[read].float(), self.head)
+        return self.head(hidden[read].float())
 
     def _batches(self, items: Sequence[Any], lengths: Sequence[int]) -> list[list[Any]]:
         """The items in batches. lengths: their numbers of tokens, by which they are sorted."""

@@ -18,6 +18,7 @@ from mofe.files import write_atomic
 from mofe.layers import experts, parameters
 from mofe.models import devices, load, manifest, methods, store
 from mofe.study import hardware
+from mofe.study.checks import too_long
 from mofe.study.hardware import Sharding
 from mofe.study.methods import Full, Method, parse
 from mofe.study.shapes import Shape
@@ -138,6 +139,9 @@ def _fit_recorded(
     """Train a model. Returns the values of train.json (a TrainRecord without its names) and the
     checkpoint. hashed: what else the result depends on, for its config_hash."""
     stamp = provenance.stamp()  # first, so that a failure comes before the training
+    length, positions = params["training"]["max_length"], model.config.max_position_embeddings
+    if length > positions:
+        raise ValueError(too_long("training.max_length", length, positions, Path(origin).name))
     tokenizer = load.tokenizer(origin)
     rows = tokens.tokenize(pairs, tokenizer, params["training"]["max_length"])
     training = _with_micro_batch(model, method, params["training"], rows, sharding)

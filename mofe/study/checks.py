@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mofe.study.setting import PAPER
 from mofe.study.values import SHOWS, task_metric
 
 if TYPE_CHECKING:
-    from mofe.study.config import Data, Study, TableRow
+    from mofe.study.config import Data, Sizes, Study, TableRow
 
 
 def faults(study: Study) -> Iterator[str]:
@@ -80,6 +80,13 @@ def _chains(study: Study) -> Iterator[str]:
                     f"{where}.train: no stage can follow the quantised recipe '{recipe}'; make it "
                     "the last"
                 )
+    for name, model in study.models.items():
+        for recipe in (model.train or {}).values():
+            if study.recipes[recipe].is_quantized:
+                yield (
+                    f"models.{name}.train: recipe '{recipe}' holds weights in 4 bits, and a dense "
+                    "expert is stored as a plain model; name a recipe without 'quantize'"
+                )
 
 
 def _rows(study: Study) -> Iterator[tuple[str, TableRow]]:
@@ -89,25 +96,92 @@ def _rows(study: Study) -> Iterator[tuple[str, TableRow]]:
             yield f"tables.{key}.rows.{name}", row
 
 
+class Trained(NamedTuple):
+    """What is trained: its key path, its experts per layer (0: it is dense), its name for a
+    sentence, the model whose attention it has, and its stages."""
+
+    where: str
+    experts: int
+    named: str
+    base: str
+    stages: Mapping[str, str]
+
+
 def _methods(study: Study) -> Iterator[str]:
     """A recipe's method must be able to train the mixture or the dense model."""
-    for where, experts, named, recipes in _trained(study):
-        for recipe in recipes:
-            if reason := study.recipes[recipe].misfit(experts, named):
-                yield f"{where}.train: recipe '{recipe}' {reason}"
+    for model in _trained(study):
+        tied = getattr(_sizes(study, model.base), "tie_word_embeddings", False)
+        for recipe in model.stages.values():
+            if reason := study.recipes[recipe].misfit(model.experts, model.named, tied):
+                yield f"{model.where}.train: recipe '{recipe}' {reason}"
 
 
-def _trained(study: Study) -> Iterator[tuple[str, int, str, Iterable[str]]]:
-    """What is trained: its key path, its experts per layer (0: it is dense), its name for a
-    sentence, and the recipes of its stages."""
+def _lengths(study: Study) -> Iterator[str]:
+    """No training may have rows that are longer than the model, where its shape is known."""
+    needed, told = _needed(study), {}
+    for name in needed:
+        if scratch := study.models[name].scratch:
+            own = scratch.training.max_length
+            key = f"models.{name}.scratch.training.max_length" if own else "training.max_length"
+            told[key, name] = own or study.training.max_length
+    for model in _trained(study):
+        if not model.where.startswith("models.") or model.where.removeprefix("models.") in needed:
+            for mix, recipe in model.stages.items():
+                key, length = _max_length(study, mix, recipe)
+                told[key, _line(study, model.base)[-1]] = length
+    for (key, name), length in told.items():
+        sizes = _sizes(study, name)
+        if sizes and length > sizes.max_position_embeddings:
+            yield too_long(key, length, sizes.max_position_embeddings, name)
+
+
+def too_long(key: str, length: int, positions: int, model: str) -> str:
+    """The sentence on a longest row that a model has no positions for."""
+    return f"{key}: {length} is more than the {positions} positions of models.{model}; lower it"
+
+
+def _max_length(study: Study, mix: str, recipe: str) -> tuple[str, int]:
+    """The longest row of a stage, and the key that says so."""
+    if length := study.recipes[recipe].training.max_length:
+        return f"recipes.{recipe}.training.max_length", length
+    if mix in study.mixes and (length := study.mixes[mix].training.max_length):
+        return f"mixes.{mix}.training.max_length", length
+    return "training.max_length", study.training.max_length
+
+
+def _trained(study: Study) -> Iterator[Trained]:
     for name, model in study.models.items():
-        yield f"models.{name}", 0, "the model", (model.train or {}).values()
+        if model.train:
+            yield Trained(f"models.{name}", 0, "the model", name, model.train)
     for where, row in _rows(study):
         if row.mixture:
-            experts = sum(study.mixtures[row.mixture].experts.values())
-            yield where, experts, f"mixture '{row.mixture}'", row.train.values()
+            mixture = study.mixtures[row.mixture]
+            experts, named = sum(mixture.experts.values()), f"mixture '{row.mixture}'"
+            yield Trained(where, experts, named, mixture.base, row.train)
         else:
-            yield where, 0, f"model '{row.model}'", row.train.values()
+            yield Trained(where, 0, f"model '{row.model}'", row.model, row.train)
+
+
+def _sizes(study: Study, model: str) -> Sizes | None:
+    """The sizes that the configuration states of the model that this one comes from."""
+    origin = study.models[_line(study, model)[-1]]
+    return origin.scratch.shape if origin.scratch else origin.shape
+
+
+def _line(study: Study, model: str) -> list[str]:
+    """A model and those that it is fine-tuned from, each once, also where they run in a circle."""
+    line = [model]
+    while (parent := study.models[line[-1]].from_) is not None and parent not in line:
+        line.append(parent)
+    return line
+
+
+def _needed(study: Study) -> set[str]:
+    """The models that tables show, alone or in mixtures, and those that they come from."""
+    mixtures = [study.mixtures[row.mixture] for _, row in _rows(study) if row.mixture]
+    shown = [row.model for _, row in _rows(study) if row.model]
+    shown += [name for mixture in mixtures for name in (mixture.base, *mixture.experts)]
+    return {model for name in shown for model in _line(study, name)}
 
 
 def _repositories(study: Study) -> Iterator[str]:
@@ -152,6 +226,7 @@ def _slots(study: Study) -> Iterator[str]:
                     f"models.{expert}.gates.positive has prompts for {have}; add "
                     f"{count - have} more list(s) of prompts"
                 )
+        yield from _empty_prompts(study, mixture.experts)
         prompts = [
             (f"models.{expert}.gates.positive.{slot}", sorted(prompts))
             for expert, count in mixture.experts.items()
@@ -163,6 +238,23 @@ def _slots(study: Study) -> Iterator[str]:
                 yield (
                     f"{where}: the same prompts as {twin}, so mixture '{name}' could not tell these "
                     "experts apart; give each slot prompts that end in words of its own"
+                )
+
+
+def _empty_prompts(study: Study, experts: Mapping[str, int]) -> Iterator[str]:
+    for expert, count in experts.items():
+        gates = study.models[expert].gates
+        given = {
+            f"positive.{slot}.{number}": prompt
+            for slot, prompts in enumerate(gates.positive[:count])
+            for number, prompt in enumerate(prompts)
+        }
+        given |= {f"negative.{number}": prompt for number, prompt in enumerate(gates.negative)}
+        for key, prompt in given.items():
+            if not prompt.strip():
+                yield (
+                    f"models.{expert}.gates.{key}: {prompt!r} is an empty prompt, from which no gate "
+                    "can be made; write words that the expert will be asked about"
                 )
 
 
@@ -316,5 +408,5 @@ def value_at(study: Study, path: str) -> Any:
 
 CHECKS: tuple[Callable[[Study], Iterator[str]], ...] = (
     *(_seeds, _shadowed, _cycles, _slots, _keys, _columns, _origins, _chains, _repositories),
-    *(_questions, _methods, _held_out, _named, _constants, _searches),
+    *(_questions, _methods, _lengths, _held_out, _named, _constants, _searches),
 )
