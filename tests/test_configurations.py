@@ -11,15 +11,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import merge_params
+from conftest import TRAINING, merge_params
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from test_models import moved
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig
 
 from mofe.layers import experts
-from mofe.models import load
+from mofe.models import load, methods, store
 from mofe.models.files import IncompatibleModels
-from mofe.stages import export, merge
+from mofe.stages import export, merge, train
 from mofe.stages.evaluate import AnswerScorer
+from mofe.study.methods import parse
+from mofe.training import tokens
 
 SIZES = {
     "hidden_size": 32,
@@ -268,3 +272,107 @@ def test_a_merge_ends_its_texts_as_its_base_does(tiny, tmp_path):
     for model in (folder, tmp_path / "moe", tmp_path / "out"):
         (text,) = AnswerScorer(load.checkpoint(model), tokenizer).generate([prompt], ["\n\n"], 12)
         assert text == expected, model
+
+
+@pytest.mark.parametrize("targets", [["lm_head"], ["q_proj", "lm_head"]])
+def test_answers_of_an_adapter_on_the_head_are_pefts(tiny, tmp_path, targets):
+    """By our evaluation, by peft on the plain merge, and by the export."""
+    method = parse({"method": "lora", "rank": 4, "alpha": 8, "targets": targets})
+    model = moved(methods.apply(load.checkpoint(tiny / "moe2a2b"), method))
+    store.trained(model, tmp_path / "trained.safetensors")
+    chain, files = [method], [tmp_path / "trained.safetensors"]
+    plain = methods.merge_and_unload(load.checkpoint(tiny / "moe2a2b"))
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=targets, task_type="CAUSAL_LM")
+    theirs = get_peft_model(plain, config)
+    missing, unknown = theirs.load_state_dict(load_file(files[0]), strict=False)
+    assert not unknown and not any("lora" in name for name in missing)
+    asked = questions(plain.config.vocab_size)
+    expected = loglikelihoods(theirs, asked)
+    untuned = AnswerScorer(load.checkpoint(tiny / "moe2a2b")).loglikelihoods(asked)
+    assert expected != pytest.approx(untuned, abs=0.1), "the adapter counts"
+    ours = load.variant(tiny / "moe2a2b", chain, files)
+    exported = export.plain(tiny / "moe2a2b", chain, files)
+    for found in (ours, exported):
+        assert AnswerScorer(found).loglikelihoods(asked) == pytest.approx(expected, abs=1e-3)
+    assert loglikelihoods(exported, asked) == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_tied_head_gets_no_adapter(tiny, tmp_path):
+    folder = base(tmp_path / "base", tiny, tie_word_embeddings=True)
+    method = parse({"method": "lora", "rank": 4, "alpha": 8, "targets": ["lm_head"]})
+    told = "has the target lm_head, which the model ties to its embeddings, so the adapter would"
+    with pytest.raises(ValueError, match=told):
+        methods.apply(load.checkpoint(folder), method)
+
+
+@pytest.mark.parametrize("named", ["gelu", "tied", "wide heads", "llama3 RoPE", "Mistral's window"])
+@pytest.mark.parametrize(
+    "method", [{"method": "full"}, {"method": "freeze", "frozen": 1}], ids=["full", "freeze"]
+)
+def test_a_training_loses_what_a_plain_loop_does(tiny, tmp_path, data, named, method):
+    """transformers' Mixtral and AdamW, row by row, on a model that leaves the paper's path."""
+    folder = base(tmp_path / "base", tiny, **HONOURED[named])
+    merged(folder, tmp_path / "moe", tiny)
+    pairs, tokenizer = tokens.read([data]), load.tokenizer(folder)
+    rows = tokens.tokenize(pairs, tokenizer, TRAINING["max_length"])
+    plain = methods.merge_and_unload(load.checkpoint(tmp_path / "moe"))
+    plain.set_experts_implementation("eager")
+    expected = _plain_losses(plain.train(), rows, method)
+    settings = {"recipe": "x", **method, "training": TRAINING | {"fold_duplicates": True}}
+    train.train_variant(
+        merge=str(tmp_path / "moe"),
+        data=[data],
+        parents=[],
+        chain=[],
+        params=settings,
+        names={"moe": "m", "stages": "s"},
+        seed=0,
+        trained=tmp_path / "trained.safetensors",
+        record=tmp_path / "train.json",
+        log=tmp_path / "log.jsonl",
+        checkpoint=tmp_path / ".checkpoint",
+    )
+    found = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert found == pytest.approx(expected, abs=2e-3) and len(found) > 3
+
+
+def _plain_losses(model, rows: tokens.Rows, method: dict) -> list[float]:
+    """The loss of every step, in the order of rows that our schedule has. Of frozen experts the
+    gradient is left out by hand."""
+    frozen = method.get("frozen", 0)
+    trained = list(model.named_parameters())
+    groups = [
+        {"params": [p for _, p in trained if p.ndim > 1 and (not frozen or p.ndim != 3)]},
+        {"params": [p for _, p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    packed = [p for _, p in trained if p.ndim == 3] if frozen else []
+    moved = [p[frozen:].detach().clone().requires_grad_() for p in packed]
+    if moved:
+        groups.append({"params": moved})
+    optimizer = torch.optim.AdamW(groups, lr=0.0, weight_decay=TRAINING["weight_decay"])
+    epochs, batch = TRAINING["epochs"], TRAINING["global_batch"]
+    steps = tokens.count_steps(len(rows), epochs, batch)
+    schedule = tokens.schedule(rows.lengths, 0, epochs, batch, most_tokens=64)
+    losses = []
+    for number, step in enumerate(schedule):
+        indices = [index for part in step for index in part]
+        count, total = sum(rows.answers[i] for i in indices), 0.0
+        for index in indices:
+            ids, start = torch.tensor([rows.ids[index]]), rows.prompt[index]
+            log_probs = model(input_ids=ids).logits[0].log_softmax(-1)
+            loss = -log_probs[torch.arange(start - 1, ids.shape[1] - 1), ids[0, start:]].sum()
+            (loss / count).backward()
+            total += loss.item()
+        for whole, part in zip(packed, moved, strict=True):
+            part.grad, whole.grad = whole.grad[frozen:].clone(), None
+        own = [p for group in groups for p in group["params"]]
+        torch.nn.utils.clip_grad_norm_(own, TRAINING["max_grad_norm"])
+        for group in optimizer.param_groups:
+            group["lr"] = TRAINING["learning_rate"] * (steps - number) / steps
+        optimizer.step()
+        for whole, part in zip(packed, moved, strict=True):
+            whole.data[frozen:] = part.data
+        model.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(total / count)
+    return losses
