@@ -19,6 +19,7 @@ rule merge:
         **asks("merge"),
     params:
         merge=lambda w: PLAN.params.merge(w.moe),
+        outside=outside("merge"),
     script:
         "../scripts/merge.py"
 
@@ -34,3 +35,4 @@ use rule merge as merge_per_seed with:
         moe=names(n for n, moe in PLAN.moes.items() if PLAN.merge_seeds(moe)),
     params:
         merge=lambda w: PLAN.params.merge(w.moe, w.seed),
+        outside=outside("merge_per_seed"),

@@ -49,16 +49,18 @@ LLAMA3 = {
 EAGER = {"dtype": torch.float32, "experts_implementation": "eager"}
 
 
+ACTIVATIONS = (
+    *("relu", "gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu2", "mish"),
+    *("swish", "tanh", "leaky_relu", "linear", "hardswish", "gelu_10", "sigmoid"),
+)
+
+
 def rope(kind: str, **more) -> dict:
     return {"rope_parameters": {"rope_type": kind, "rope_theta": 1e4, **more}}
 
 
 HONOURED = {
-    **{
-        act: {"hidden_act": act}
-        for act in ("relu", "gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu2", "mish")
-        + ("swish", "tanh", "leaky_relu", "linear", "hardswish", "gelu_10", "sigmoid")
-    },
+    **{act: {"hidden_act": act} for act in ACTIVATIONS},
     "tied": {"tie_word_embeddings": True},
     "tied, another activation": {"tie_word_embeddings": True, "hidden_act": "gelu"},
     "wide heads": {"head_dim": 16},

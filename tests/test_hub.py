@@ -156,7 +156,7 @@ def test_a_model_without_safetensors_is_refused(online, tmp_path):
     with pytest.raises(ValueError, match=r"org/name at revision main has no weights as safetensor"):
         hub.fetch(wanted(kind="model", files=MODEL_FILES), tmp_path / "org/name.json")
     (tmp_path / "org/name/config.json").parent.mkdir(parents=True)
-    with pytest.raises(IncompatibleModels, match="org/name: .* has no weights as safetensors"):
+    with pytest.raises(IncompatibleModels, match=r"org/name: .* has no weights as safetensors"):
         model_files.link(
             {"hub": "org/name", "revision": "x", "mirror": str(tmp_path)}, tmp_path / "o"
         )

@@ -7,6 +7,7 @@ from typing import Any
 from mofe.data import mirror, weights
 from mofe.study.plan import MODEL_FILES
 
+
 class IncompatibleModels(ValueError):
     """Models that cannot be merged. `problems` has one sentence per fault."""
 
