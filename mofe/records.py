@@ -319,6 +319,10 @@ class Scores(Record):
     floor: Floor | None = Field(
         description="What the best constant answer scores; null for free text, which has none."
     )
+    prompts_cut: Count = Field(
+        default=0,
+        description="Questions whose prompt lost its beginning, because the model had no room for it.",
+    )
 
     @model_validator(mode="after")
     def _headline_is_measured(self) -> Self:

@@ -21,6 +21,7 @@ from mofe.report.tables import BESIDE
 from mofe.report.views.claims import screen
 from mofe.report.views.cost import spent
 from mofe.report.views.files import Files
+from mofe.report.views.prompts import cut
 from mofe.report.views.provenance import provenance
 from mofe.report.views.table import view
 from mofe.report.views.training_data import COUNTED, contamination, mixed
@@ -80,6 +81,7 @@ def write(
         data_files=data,
         counted=COUNTED,
         contamination=contamination(counts),
+        cut=cut(evaluated.values()),
         mixes=[mixed(name, mix["data"], mix["trainings"]) for name, mix in mixes.items()],
         cost=spent(trained, evaluated, device),
         provenance=provenance(trained, evaluated),

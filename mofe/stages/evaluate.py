@@ -330,6 +330,7 @@ def summarise(answers: Sequence[Answer], has_norm: bool = False) -> Scores:
         headline=next(iter(metrics)),
         metrics=metrics,
         floor=None if written else floor(answers),
+        prompts_cut=sum(answer.prompt_cut > 0 for answer in answers),
     )
 
 
@@ -394,9 +395,13 @@ def evaluate_variant(
         **provenance.stamp(),
     )
     records.write(record, result)
-    shown = scores.metrics[scores.headline]
+    shown, cut = scores.metrics[scores.headline], scores.prompts_cut
     floor_said = f" (floor {scores.floor.value:.4f})" if scores.floor else ""
     return (
         f"{params['name']} {shown.value:.4f} ± {shown.stderr:.4f} on {scores.n} "
         f"questions{floor_said}"
+        + (
+            f"; {cut} prompts were longer than the model reads, and lost their beginning"
+            * (cut > 0)
+        )
     )
