@@ -6,22 +6,20 @@ import shutil
 import stat
 from pathlib import Path
 
-import fake_hub
 import pytest
 import torch
 from conftest import CONFIG, MINI, TRAINING, merge_params
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from mofe.data import hub, weights
+from mofe.data import weights
 from mofe.jobs import sources
 from mofe.models import files, load, manifest, preflight
-from mofe.models.files import IncompatibleModels
 from mofe.stages import export, merge, train
 from mofe.study.graph import Graph
 from mofe.study.load import read_study
 from mofe.study.methods import parse
-from mofe.study.plan import MODEL_FILES, Plan
+from mofe.study.plan import Plan
 from mofe.study.values import ConfigError
 
 EMBEDDINGS = "model.embed_tokens.weight"
@@ -78,29 +76,6 @@ def test_weights_are_what_an_index_lists_where_there_is_no_single_file():
     for broken in ("[]", "{}", '{"weight_map": 3}', "no JSON"):
         with pytest.raises(ValueError, match="lists no files of weights"):
             weights.of(names, lambda name, text=broken: text)
-
-
-def test_only_the_checkpoints_weights_are_fetched_and_linked(tmp_path, monkeypatch):
-    index = json.dumps({"weight_map": {"a": "model-1.safetensors"}}).encode()
-    content = {name: name.encode() for name in ("model-1.safetensors", "old.safetensors")}
-    content |= {weights.INDEX: index, "config.json": b"{}", "chat_template.jinja": b"x"}
-    content |= {"merges.txt": b"m", "vocab.json": b"{}", "run.py": b"", "model.bin": b""}
-    with fake_hub.running() as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.url)
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
-        server.publish("model", "org/name", "main", content)
-        asked = {"repo": "org/name", "kind": "model", "revision": "main", "files": MODEL_FILES}
-        hub.fetch(asked | {"sample": None}, tmp_path / "org" / "name.json")
-    wanted = {weights.INDEX, "model-1.safetensors", "config.json", "chat_template.jinja"}
-    wanted |= {"merges.txt", "vocab.json"}
-    assert {file.name for file in (tmp_path / "org/name").iterdir()} == wanted
-    (tmp_path / "org/name/old.safetensors").write_bytes(b"by hand")
-    params = {"hub": "org/name", "revision": "main", "mirror": str(tmp_path)}
-    files.link(params, tmp_path / "linked")
-    assert {file.name for file in (tmp_path / "linked").iterdir()} == wanted
-    (tmp_path / "org/name/model-1.safetensors").unlink()
-    with pytest.raises(IncompatibleModels, match=r"org/name: .* lacks model-1.safetensors"):
-        files.link(params, tmp_path / "again")
 
 
 # ------------------------------------------------------------------------------- the tokenizer
@@ -307,7 +282,9 @@ def test_a_model_that_no_table_shows_is_not_measured():
 
 def test_a_training_refuses_rows_that_its_model_has_no_positions_for(tiny, data, tmp_path):
     method = {"recipe": "expert", **parse({"method": "full"}).settings()}
-    with pytest.raises(ValueError, match="4096 is more than the 2048 positions of models.a; lower"):
+    with pytest.raises(
+        ValueError, match=r"4096 is more than the 2048 positions of models\.a; lower"
+    ):
         train.train_dense(
             origin=str(tiny / "a"),
             data=[data],

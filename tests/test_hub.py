@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mofe import tasks
-from mofe.data import hub, sampling, schema, sources
+from mofe.data import hub, sampling, schema, sources, weights
 from mofe.models import files as model_files
 from mofe.models import load
 from mofe.models.files import IncompatibleModels
@@ -148,6 +148,25 @@ def test_of_a_model_only_what_is_safe_is_fetched(online, tmp_path):
     params = {"hub": "org/name", "revision": REVISION, "mirror": str(tmp_path)}
     model_files.link(params, out)
     assert (out / "model.safetensors").read_bytes() == b"model.safetensors"
+
+
+def test_only_the_checkpoints_weights_are_fetched_and_linked(online, tmp_path):
+    index = json.dumps({"weight_map": {"a": "model-1.safetensors"}}).encode()
+    content = {name: name.encode() for name in ("model-1.safetensors", "old.safetensors")}
+    content |= {weights.INDEX: index, "config.json": b"{}", "chat_template.jinja": b"x"}
+    content |= {"merges.txt": b"m", "vocab.json": b"{}", "run.py": b"", "model.bin": b""}
+    online.publish("model", "org/name", "main", content)
+    hub.fetch(wanted(kind="model", files=MODEL_FILES), tmp_path / "org" / "name.json")
+    expected = {weights.INDEX, "model-1.safetensors", "config.json", "chat_template.jinja"}
+    expected |= {"merges.txt", "vocab.json"}
+    assert {file.name for file in (tmp_path / "org/name").iterdir()} == expected
+    (tmp_path / "org/name/old.safetensors").write_bytes(b"by hand")
+    params = {"hub": "org/name", "revision": "main", "mirror": str(tmp_path)}
+    model_files.link(params, tmp_path / "linked")
+    assert {file.name for file in (tmp_path / "linked").iterdir()} == expected
+    (tmp_path / "org/name/model-1.safetensors").unlink()
+    with pytest.raises(IncompatibleModels, match=r"org/name: .* lacks model-1.safetensors"):
+        model_files.link(params, tmp_path / "again")
 
 
 def test_a_model_without_safetensors_is_refused(online, tmp_path):
