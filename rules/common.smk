@@ -13,7 +13,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, workflow.basedir)  # the package of this checkout, installed or not
 
 from mofe.estimate.cost import Costs
-from mofe.jobs import checks, command, downloads, job, resources, sources, warm
+from mofe.jobs import checks, command, downloads, job, resources, warm
 from mofe.study.graph import Graph
 from mofe.study.load import load_study
 from mofe.report import figures
@@ -60,11 +60,6 @@ def names(planned):
 
 def models_by(origin):
     return names(m for m in PLAN.models if getattr(STUDY.models[m], origin) is not None)
-
-
-def outside(rule):
-    """The files of the models from outside that a job reads: other files rerun it."""
-    return lambda w: sources.identity(GRAPH.outside(rule, dict(w.items())))
 
 
 def variant(wildcards):

@@ -18,7 +18,6 @@ rule questions:
         **asks("questions"),
     params:
         task=lambda w: PLAN.params.task(w.task),
-        outside=outside("questions"),
     script:
         "../scripts/questions.py"
 
@@ -40,6 +39,5 @@ rule evaluate:
         task=lambda w: PLAN.params.task(w.task),
         chain=lambda w: PLAN.params.chain(variant(w)),
         names=named,
-        outside=outside("evaluate"),
     script:
         "../scripts/evaluate.py"

@@ -22,7 +22,6 @@ rule fetch_model:
         **asks("fetch_model"),
     params:
         model=lambda w: PLAN.params.model(w.model),
-        outside=outside("fetch_model"),
     script:
         "../scripts/fetch_model.py"
 
@@ -63,7 +62,6 @@ rule preflight:
         "../envs/mofe.yaml"
     params:
         models=lambda w: PLAN.params.preflight(w.model),
-        outside=outside("preflight"),
     script:
         "../scripts/preflight.py"
 
@@ -85,6 +83,5 @@ rule train_expert:
         **spread("train_expert"),
     params:
         stage=lambda w: PLAN.params.model(w.model),
-        outside=outside("train_expert"),
     script:
         "../scripts/train_expert.py"

@@ -16,7 +16,6 @@ rule export:
     params:
         model=lambda w: PLAN.params.export(variant(w), w.seed),
         names=named,
-        outside=outside("export"),
     script:
         "../scripts/export.py"
 

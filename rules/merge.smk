@@ -19,7 +19,6 @@ rule merge:
         **asks("merge"),
     params:
         merge=lambda w: PLAN.params.merge(w.moe),
-        outside=outside("merge"),
     script:
         "../scripts/merge.py"
 
@@ -35,4 +34,3 @@ use rule merge as merge_per_seed with:
         moe=names(n for n, moe in PLAN.moes.items() if PLAN.merge_seeds(moe)),
     params:
         merge=lambda w: PLAN.params.merge(w.moe, w.seed),
-        outside=outside("merge_per_seed"),

@@ -21,7 +21,6 @@ rule train:
         stage=lambda w: PLAN.params.stage(variant(w).stages[-1]),
         chain=lambda w: PLAN.params.chain(variant(w))[:-1],
         names=named,
-        outside=outside("train"),
     script:
         "../scripts/train.py"
 

@@ -13,10 +13,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from mofe.data import weights
-from mofe.jobs import sources
 from mofe.models import files, load, manifest, preflight
 from mofe.stages import export, merge, train
-from mofe.study.graph import Graph
 from mofe.study.load import read_study
 from mofe.study.methods import parse
 from mofe.study.plan import Plan
@@ -161,63 +159,6 @@ def test_everything_that_is_written_follows_the_umask(tiny, data, tmp_path, umas
     written = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert len([file for file in written if file.suffix == ".safetensors"]) > 4
     assert {stat.S_IMODE(file.stat().st_mode) for file in written} == {mode}
-
-
-# -------------------------------------------------------------------- what jobs are made from
-
-
-def test_other_files_of_a_model_are_another_identity(tmp_path):
-    folder = tmp_path / "model"
-    folder.mkdir()
-    for name in ("model.safetensors", "config.json", "tokenizer.model", "README.md"):
-        (folder / name).write_text(name)
-
-    def found():
-        sources._files.cache_clear()
-        return sources.identity([str(folder)])
-
-    first = found()
-    assert [file[0] for file in first[str(folder)]] == sorted(
-        ("config.json", "model.safetensors", "tokenizer.model")
-    )
-    (folder / "README.md").write_text("other")
-    assert found() == first
-    time = (folder / "config.json").stat().st_mtime_ns
-    with open(folder / "config.json", "r+") as file:  # in place, and older than before
-        file.write("X")
-    os.utime(folder / "config.json", ns=(time - 10**9, time - 10**9))
-    assert found() != first
-    assert sources.identity([str(tmp_path / "absent")]) == {str(tmp_path / "absent"): []}
-
-
-def test_jobs_that_read_a_users_model_know_its_files():
-    models = {
-        "tinyllama": {"hub": None, "revision": None, "shape": None, "path": "/m/base"},
-        "law": {"hub": "lab/law", "revision": "x", "gates": {"positive": [["the court"]]}},
-    }
-    rows = {
-        "a": {"mixture": "own", "train": {"mmlu": "mofe"}},
-        "b": {"model": "tinyllama"},
-    }
-    table = {"caption": "", "labels": ["x"], "columns": {"MMLU": "mmlu"}, "rows": rows}
-    study = read_study(
-        CONFIG,
-        models=models,
-        mixtures={"own": {"base": "tinyllama", "experts": {"law": 1, "medical": 1}}},
-        mirror="/mirror",
-        tables={**dict.fromkeys((*range(1, 8), *(f"C{n}" for n in range(1, 6)))), 8: table},
-    )
-    graph = Graph(Plan(study), {})
-    found = {
-        job.rule: graph.outside(job.rule, job.wildcards)
-        for job in graph.jobs
-        if job.rule not in ("table", "report", "all")
-    }
-    base = ["/m/base"]
-    assert found["fetch_model"] == ["/mirror/lab/law"]
-    for rule in ("preflight", "train_expert", "merge_per_seed", "train", "evaluate", "questions"):
-        assert found[rule] == base, rule
-    assert found["prepare_data"] == []
 
 
 # --------------------------------------------------------------------------- refused early

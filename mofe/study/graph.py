@@ -48,18 +48,6 @@ class Graph:
     plan: Plan
     figures: Mapping[str, Sequence[str]]
 
-    def outside(self, rule: str, wildcards: Mapping[str, str]) -> list[str]:
-        """The folders of models that a job reads and nothing of the study makes: those of `path`,
-        and for rule fetch_model the one in the mirror. Their files belong to what the job is made
-        from."""
-        study = self.plan.study
-        if rule == "fetch_model":
-            hub = study.models[wildcards["model"]].hub
-            return [f"{self.plan.paths.model_mirror}/{hub}"] if study.mirror else []
-        given = {study.models[name].path for name in self.plan.models}
-        inputs = _node(getattr(self, rule), (), **wildcards).inputs
-        return [folder for folder in inputs if folder in given]
-
     # ----------------------------------------------------------------------------- data and models
 
     def prefetch(self) -> Inputs:
