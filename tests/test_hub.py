@@ -315,7 +315,7 @@ def test_an_answer_that_looks_like_none_is_an_answer(tmp_path):
     plan = Plan(read_study(CONFIG, mirror=str(tmp_path)))
     params = plan.params.task("finance")
     rows = sources.load(params["source"], None, "train", str(tmp_path))
-    assert rows["answer"][:] == [a or None for a in answers]
+    assert rows["answer"][:] == answers
     whole = tasks.complete(params, rows)
     assert whole["answer"][:] == [a for a in answers if a]
     assert len(list(tasks.training_rows(params, rows))) == len(tasks.training_part(params, whole))
