@@ -140,6 +140,10 @@ GitRevision = Annotated[
         "from it; `unknown` where there is no repository."
     ),
 ]
+_HASHED = (
+    "SHA-256 of all parameters that this depends on: its job's, and those of all jobs before it. It "
+    "does not depend on where results lie."
+)
 Versions = Annotated[
     dict[str, str],
     Field(description="The versions of Python and of the packages that numbers depend on."),
@@ -247,9 +251,7 @@ class _TrainRecord(Run, _Trained):
     frozen_sha256: Frozen = Field(
         description="Hashes of the frozen parameters. If they differ, the training fails."
     )
-    config_hash: str = Field(
-        description="SHA-256 of the resolved parameters of the training, and its seed."
-    )
+    config_hash: str = Field(description=_HASHED)
     git_revision: GitRevision
     versions: Versions
     hardware: Machine
@@ -341,10 +343,7 @@ class EvalRecord(Scores, _Evaluated):
     )
     questions: str = Field(description="The name of the file with every question and its answer.")
     seconds: Amount = Field(description="Seconds of loading, asking and scoring.")
-    config_hash: str = Field(
-        description="SHA-256 of the variant's names and methods, its seed, and the task's "
-        "parameters."
-    )
+    config_hash: str = Field(description=_HASHED)
     git_revision: GitRevision
     versions: Versions
     hardware: Machine
@@ -476,6 +475,7 @@ class _Counts(Record):
     usable: Count = Field(description="What is left.")
     sampled: Count = Field(description="Rows that were drawn from those.")
     characters: Count = Field(description="Characters of the drawn rows' prompts and answers.")
+    config_hash: str | None = Field(default=None, description=_HASHED)
 
 
 def _must_add_up(start: str, begun: int, dropped: int, usable: int) -> None:
@@ -566,6 +566,7 @@ class SearchRecord(Record):
         description="Whether the best is the lowest or the highest rate that was tried, so that "
         "a rate beyond it may be better."
     )
+    config_hash: str | None = Field(default=None, description=_HASHED)
 
 
 # ----------------------------------------------------------------------------------- manifests
