@@ -1083,7 +1083,7 @@ def test_a_dense_model_is_no_mixture_of_no_experts(results):
     dense, tables = {"model": "medical"}, {4: None}
     beside = Plan(read_study(CONFIG, tables=tables | {3: {"rows": {"0 | 0": dense}}}))
     (table,) = figures.of(beside)["medical_experts"].source.spec(beside)
-    assert [row.labels for row in table.rows] == [("0", "4"), ("2", "2"), ("4", "0")]
+    assert [row["labels"] for row in table["rows"]] == [["0", "4"], ["2", "2"], ["4", "0"]]
     untuned = {"rows": dict.fromkeys(beside.study.tables[7].rows) | {"4 | 4": dense}}
     assert "frozen_experts" not in figures.of(Plan(read_study(CONFIG, tables={7: untuned})))
 
