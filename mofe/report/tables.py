@@ -189,8 +189,11 @@ def times_told(table: Table, setting: Setting, published: bool) -> list[str]:
     shown = shown_times(table)
     if not shown or not (setting.unit == "hours" or _on_several_gpus(table) or len(shown) > 1):
         return []
-    names = {column: kind for column, kind in kind_by_column(table).items() if kind in shown}
-    told = [f"{column} is {_TIMES_ARE[kind]}" for column, kind in names.items()]
+    told = [
+        f"{frames.time_column(column, setting.unit)} is {_TIMES_ARE[kind]}"
+        for column, kind in kind_by_column(table).items()
+        if kind in shown
+    ]
     if published and setting.unit == "hours":
         told.append("the paper's hours are those of one machine with three A100s")
     return ["; ".join(told) + "."]
