@@ -5,6 +5,7 @@ copy, and so is the generated world of the mini study (mofe/data/world.py). What
 manifest beside it, {org}/{name}.json; then only the files that it lists are read.
 """
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -56,6 +57,19 @@ def files(folder: Path) -> dict[str, Path]:
             what = "is a link that leads nowhere" if file.is_symlink() else "is missing"
             raise FileNotFoundError(f"{folder / path} {what}; put the file back or fetch it again")
     return {path: file.resolve() for path, file in found.items()}
+
+
+def identity(folder: Path) -> str | None:
+    """A hash of the names, sizes and times of change (in seconds, as archives keep them) of a folder's
+    files, links followed; None where there is no such folder."""
+    if not folder.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for path in sorted(_walk(folder, set())):
+        file = folder / path
+        state = file.stat() if file.exists() else file.lstat()
+        digest.update(f"{path} {state.st_size} {int(state.st_mtime)}\n".encode())
+    return digest.hexdigest()
 
 
 def _walk(folder: Path, above: set[Path], inside: str = "") -> Iterator[str]:
