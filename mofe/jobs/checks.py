@@ -138,7 +138,7 @@ def incomplete_mirror(plan: Plan, waiting: Iterable[Waiting], is_folder: IsFolde
     """Every repository that a waiting job reads and the user's mirror lacks."""
     if not plan.study.mirror:
         return []
-    read = {r.repo: r for job in waiting for r in _repositories(plan, job)}
+    read = {r.repo: r for job in waiting for r in repositories(plan, job)}
     missing = [
         f"{repo} (revision {r.revision})"
         for repo, r in read.items()
@@ -199,7 +199,7 @@ def downloads(plan: Plan, waiting: Iterable[Waiting]) -> list[Repository]:
     return [plan.repositories[job.wildcards["repo"]] for job in jobs]
 
 
-def _repositories(plan: Plan, job: Waiting) -> list[Repository]:
+def repositories(plan: Plan, job: Waiting) -> list[Repository]:
     """The repositories of the hub, or of its mirror, that a job reads."""
     match job.rule:
         case "prepare_data":

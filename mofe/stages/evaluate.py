@@ -367,13 +367,15 @@ def evaluate_variant(
     names: Mapping[str, Any],
     record: Path,
     questions: Path,
+    config_hash: str | None = None,
 ) -> str:
     """Evaluate a variant on one task; write its JSON and, compressed, its questions with the
     answers.
 
     merge, trained, chain as in train_variant; asked: the file of the questions
     (mofe.stages.questions), which were made with `params` (Plan.params.task); names: `moe`,
-    `stages` and `seed`, for the record. Returns a line for the user.
+    `stages` and `seed`, for the record. config_hash: of all that the answers depend on
+    (mofe.study.identity); without one, that of these parameters. Returns a line for the user.
     """
     started = time.perf_counter()
     built = asking.read(asked)
@@ -391,7 +393,8 @@ def evaluate_variant(
         held_out=params["held_out"]["set"] if "held_out" in params else None,
         questions=questions.name,
         seconds=time.perf_counter() - started,
-        config_hash=provenance.hash_config({**names, "chain": list(chain), "task": params}),
+        config_hash=config_hash
+        or provenance.hash_config({**names, "chain": list(chain), "task": dict(params)}),
         **provenance.stamp(),
     )
     records.write(record, result)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mofe.study.setting import PAPER
-from mofe.study.values import SHOWS, task_metric
+from mofe.study.values import COMPUTED, SHOWS, task_metric
 
 if TYPE_CHECKING:
     from mofe.study.config import Data, Sizes, Study, TableRow
@@ -258,6 +259,39 @@ def _empty_prompts(study: Study, experts: Mapping[str, int]) -> Iterator[str]:
                 )
 
 
+def _folded(study: Study) -> Iterator[str]:
+    """What a training takes must be of the mixture that its row names: equal frozen experts that are
+    computed once take the time and memory of fewer."""
+    for number, table in study.tables.items():
+        shown = [heading for heading, kind in table.columns.items() if kind in COMPUTED]
+        if not shown:
+            continue
+        rows = {name: row for name, row in table.model_rows.items() if row.mixture}
+        for name, row in rows.items():
+            for mix, recipe in _folding(study, row):
+                own = f"mixes.{mix}" if mix in study.mixes else f"recipes.{recipe}"
+                yield (
+                    f"tables.{number}.rows.{name}.train: {', '.join(map(repr, shown))} would be of a "
+                    f"smaller mixture, because recipe '{recipe}' computes equal frozen experts once; "
+                    f"set {own}.training.fold_duplicates to false, or leave "
+                    f"{'that column' if len(shown) == 1 else 'these columns'} out"
+                )
+
+
+def _folding(study: Study, row: TableRow) -> Iterator[tuple[str, str]]:
+    """The stages of a row, each as mix and recipe, that compute equal frozen experts once."""
+    experts = study.mixtures[row.mixture].experts
+    frozen = [expert for expert in sorted(experts) for _ in range(experts[expert])]
+    for mix, recipe in row.train.items():
+        method = study.recipes[recipe]
+        # experts that a stage trains or adapts differ from then on
+        frozen = [] if method.adapts_any_expert else frozen[: method.frozen_experts(len(frozen))]
+        own = [study.mixes[mix].training.fold_duplicates] if mix in study.mixes else []
+        folds = [study.training.fold_duplicates, *own, method.training.fold_duplicates]
+        if [value for value in folds if value is not None][-1] and len(set(frozen)) < len(frozen):
+            yield mix, recipe
+
+
 def _columns(study: Study) -> Iterator[str]:
     for number, table in study.tables.items():
         width = len(table.labels) + len(table.columns)
@@ -394,6 +428,19 @@ def _keys(study: Study) -> Iterator[str]:
             value_at(study, assumption.key)
         except KeyError:
             yield f"assumptions.{index}.key: {assumption.key!r} is not a key of the configuration"
+        try:
+            with_values(study, assumption.evidence)
+        except KeyError as unknown:
+            yield (
+                f"assumptions.{index}.evidence: {{{unknown.args[0]}}} is not a key of the "
+                "configuration; name one, whose value is then shown, or leave the braces out"
+            )
+
+
+def with_values(study: Study, text: str) -> str:
+    """A text with the values of the keys that it names in braces, such as {merge.dtype}. Raises
+    KeyError for an unknown path."""
+    return re.sub(r"\{([^{}]*)\}", lambda key: str(value_at(study, key[1])), text)
 
 
 def value_at(study: Study, path: str) -> Any:
@@ -408,5 +455,5 @@ def value_at(study: Study, path: str) -> Any:
 
 CHECKS: tuple[Callable[[Study], Iterator[str]], ...] = (
     *(_seeds, _shadowed, _cycles, _slots, _keys, _columns, _origins, _chains, _repositories),
-    *(_questions, _methods, _lengths, _held_out, _named, _constants, _searches),
+    *(_questions, _methods, _lengths, _held_out, _named, _constants, _searches, _folded),
 )

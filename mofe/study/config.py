@@ -549,7 +549,9 @@ class Assumption(Part):
 
     item: str = Field(description="What the paper leaves open.")
     key: str = Field(description="The path of the key that holds our choice.")
-    evidence: str = Field(description="Why we chose this.")
+    evidence: str = Field(
+        description="Why we chose this. A key in braces, as {merge.dtype}, stands for its value."
+    )
 
 
 def _listed(value: Any) -> Any:

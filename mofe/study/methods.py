@@ -102,6 +102,11 @@ class Method(Part):
         """Whether a mixture's experts get adapters, so that equal ones become different."""
         return False
 
+    @property
+    def adapts_any_expert(self) -> bool:
+        """The same of any mixture, whatever its shape."""
+        return False
+
     def quantized(self, shape: Shape) -> int:
         """Weights per layer that are held in 4 bits."""
         return 0
@@ -374,6 +379,10 @@ class Lora(Adapters):
 
     def adapts_experts(self, shape: Shape) -> bool:
         return bool(self.in_experts(shape))
+
+    @property
+    def adapts_any_expert(self) -> bool:
+        return self._reaches_experts and not set(IN_FFN).isdisjoint(self.targets)
 
     def quantized(self, shape: Shape) -> int:
         return shape.attention + shape.ffns if self.is_quantized else 0

@@ -5,10 +5,11 @@ runs."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mofe.study.addresses import Addresses
-from mofe.study.checks import value_at
+from mofe.study.checks import value_at, with_values
 from mofe.study.config import Study
 from mofe.study.values import ConfigError
 from mofe.study.variants import Stage, Variant
@@ -202,16 +203,45 @@ class Params:
         return f"{prefix}-{variant.key.replace('/', '-')}-s{seed}"
 
     def assumptions(self) -> list[dict[str, Any]]:
-        """The choices where the paper is silent, with the values that this study uses."""
+        """The choices where the paper is silent that this study makes, with the values that it uses:
+        those under keys that nothing planned depends on are left out."""
         return [
             {
                 "item": assumption.item,
                 "key": assumption.key,
                 "choice": _choice(value_at(self.study, assumption.key)),
-                "evidence": assumption.evidence,
+                "evidence": with_values(self.study, assumption.evidence),
             }
             for assumption in self.study.assumptions
+            if self._is_made(assumption.key)
         ]
+
+    def _is_made(self, key: str) -> bool:
+        """Whether something that is planned depends on a key of the configuration, as far as the
+        names of its parts tell."""
+        section, _, rest = key.partition(".")
+        return section not in self._planned or rest.split(".")[0] in self._planned[section]
+
+    @cached_property
+    def _planned(self) -> dict[str, set[str]]:
+        """By section, the names of its entries that something planned is made from. Without a
+        training there is no `training`, and without a merge no `merge`."""
+        plan, models = self.plan, self.study.models
+        stages = [stage for variant in plan.trained.values() for stage in variant.stages]
+        dense = [pair for name in plan.models for pair in (models[name].train or {}).items()]
+        rows = [r for t in self.study.tables.values() for r in t.model_rows.values()]
+        searched = {plan.method(variant).search for variant in plan.trained.values()}
+        planned = {
+            "models": set(plan.models),
+            "mixtures": {row.mixture for row in rows if row.mixture},
+            "mixes": {stage.mix for stage in stages} | {mix for mix, _ in dense},
+            "recipes": {stage.recipe for stage in stages} | {recipe for _, recipe in dense},
+            "data": set(plan.datasets),
+            "tasks": {task for tasks in plan.tasks.values() for task in tasks},
+            "searches": searched - {None},
+        }
+        nothing = {} if stages or dense else {"training": set()}
+        return planned | nothing | ({} if plan.moes else {"merge": set()})
 
     def _source(self, name: str) -> dict[str, Any]:
         """The keys that decide a source's rows. Which other files are fetched changes no row."""

@@ -97,7 +97,7 @@ def training_part(params: dict[str, Any], rows: Dataset) -> Dataset:
     config = _first(params)
     if config["task"] == mcq.NAME:
         return mcq.training_rows(params, rows)
-    schema.check(config["dataset_path"], rows, params["source"]["repo"], labelled=False)
+    rows = schema.check(config["dataset_path"], rows, params["source"]["repo"], labelled=False)
     part = PARTS.get(config["task"])
     return part(rows, "train", params["seed"]) if part else rows
 

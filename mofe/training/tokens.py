@@ -1,6 +1,7 @@
 """Training rows as token ids with the loss on the answer only, and how they are cut into
 batches."""
 
+import hashlib
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,6 +34,14 @@ class Rows:
     @property
     def lengths(self) -> list[int]:
         return [len(i) for i in self.ids]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all rows, in their order."""
+        digest = hashlib.sha256()
+        for ids, prompt in zip(self.ids, self.prompt, strict=True):
+            digest.update(np.array([len(ids), prompt, *ids], dtype="<i8").tobytes())
+        return digest.hexdigest()
 
     @property
     def answers(self) -> list[int]:
