@@ -512,10 +512,10 @@ class _TaskRows(Record):
     also_in_test: Count = Field(
         description="Dropped because the task's test set has the same prompt."
     )
-    nearly_in_test: Count = Field(
-        default=0,
-        description="Dropped because the task's test set has a prompt that differs only in case, "
-        "punctuation or white space.",
+    nearly_in_test: Count | None = Field(
+        default=None,
+        description="Not dropped, but told: usable rows whose prompt differs from one of the task's "
+        "test set only in case, punctuation or white space. Null: not counted.",
     )
 
 
@@ -525,8 +525,7 @@ class TaskCounts(_Counts, _TaskRows):
     @model_validator(mode="after")
     def _add_up(self) -> Self:
         left_out = self.incomplete + self.held_out + self.left_by_task + self.unlabelled
-        tested = self.also_in_test + self.nearly_in_test
-        dropped = left_out + self.duplicate + tested - self.made_by_task
+        dropped = left_out + self.duplicate + self.also_in_test - self.made_by_task
         _must_add_up("read", self.read, dropped, self.usable)
         return self
 

@@ -8,7 +8,7 @@ AskedQuestion.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
 from types import UnionType

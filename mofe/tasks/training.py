@@ -35,7 +35,8 @@ class Usable:
 
 def usable(params: Mapping[str, Any], cluster: str | None = None, key: str = "") -> Usable:
     """The rows of a training set that can be used. A prompt that occurs twice is used once, and a
-    prompt that is in the task's test set is dropped, whatever its case, punctuation and white space.
+    prompt that is in the task's test set is dropped. One that differs from such a prompt only in case,
+    punctuation and white space is counted and stays: whether it asks the same is not certain.
 
     params: Plan.params.data. cluster, key: as in schema.clustered. Raises ValueError where a row
     does not fit the task's schema.
@@ -52,9 +53,8 @@ def usable(params: Mapping[str, Any], cluster: str | None = None, key: str = "")
         readings = tasks.readings(task, part)
     labelled = list(tasks.render(readings))
     distinct = list(reversed({row.prompt: row for row in reversed(labelled)}.values()))
-    others = [row for row in distinct if row.prompt not in tested]
+    kept = [row for row in distinct if row.prompt not in tested]
     alike = {normalised(text) for text in tested} - {""}
-    kept = [row for row in others if normalised(row.prompt) not in alike]
     documents = sum(len(reading.docs) for reading in readings)
     counts = {
         "read": len(rows),
@@ -64,8 +64,8 @@ def usable(params: Mapping[str, Any], cluster: str | None = None, key: str = "")
         "made_by_task": max(0, documents - len(part)),
         "unlabelled": documents - len(labelled),
         "duplicate": len(labelled) - len(distinct),
-        "also_in_test": len(distinct) - len(others),
-        "nearly_in_test": len(others) - len(kept),
+        "also_in_test": len(distinct) - len(kept),
+        "nearly_in_test": sum(normalised(row.prompt) in alike for row in kept),
     }
     return Usable(readings, kept, counts)
 

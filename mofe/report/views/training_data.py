@@ -21,7 +21,7 @@ COUNTED = (
     ("pieces", "Pieces"),
     ("duplicate", "Duplicate"),
     ("also_in_test", "Also in the test set"),
-    ("nearly_in_test", "Nearly in the test set"),
+    ("nearly_in_test", "Nearly in the test set (kept)"),
     ("usable", "Usable"),
     ("sampled", "Sampled"),
     ("characters", "Characters"),
@@ -38,31 +38,32 @@ def cell(counts: TaskCounts | TextCounts, key: str) -> str:
 
 
 def contamination(sets: Mapping[str, TaskCounts | TextCounts]) -> str:
-    """Sentences on the training rows that were dropped because they are asked in a test set, and on
-    the sets that were not compared."""
+    """Sentences on the training rows that were dropped because they are asked in a test set, on those
+    that nearly are, and on the sets that were not compared."""
     tasks = {name: c for name, c in sets.items() if isinstance(c, TaskCounts)}
     texts = ", ".join(name for name in sets if name not in tasks)
-    same, near = (
-        ", ".join(
-            f"{getattr(c, key):,} of {c.read:,} rows of {name}"
-            for name, c in tasks.items()
-            if getattr(c, key)
-        )
-        for key in ("also_in_test", "nearly_in_test")
+    same = ", ".join(
+        f"{c.also_in_test:,} of {c.read:,} rows of {name}"
+        for name, c in tasks.items()
+        if c.also_in_test
+    )
+    near = ", ".join(
+        f"{c.nearly_in_test:,} of {c.usable:,} usable rows of {name}"
+        for name, c in tasks.items()
+        if c.nearly_in_test
     )
     told = []
     if same:
         told.append(f"Dropped because the task's test set asks the same: {same}.")
+    elif tasks:
+        told.append("No training row has the prompt of a question of its task's test set.")
     if near:
         told.append(
-            "Dropped because the task's test set asks the same but for case, punctuation or white "
-            f"space: {near}."
+            f"The same but for case, punctuation and white space, and kept: {near}. Whether they are "
+            "the same questions was not judged."
         )
-    if tasks and not told:
-        told.append(
-            "No training row has the prompt of a question of its task's test set, whatever its case, "
-            "punctuation and white space."
-        )
+    elif tasks and all(c.nearly_in_test is not None for c in tasks.values()):
+        told.append("None is the same but for case, punctuation and white space.")
     if tasks:
         told.append("Prompts are compared as whole texts; a question in other words is not found.")
     if texts:
