@@ -9,16 +9,14 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     GenerationConfig,
     MixtralForCausalLM,
     PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
 )
 from transformers.utils import logging
 
 from mofe.layers import experts, parameters
-from mofe.models import manifest, methods
+from mofe.models import manifest, methods, tokenizers
 from mofe.study.methods import Method, Untuned
 
 logging.disable_progress_bar()
@@ -57,29 +55,13 @@ def checkpoint(folder: str | Path) -> nn.Module:
 
 
 def tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """The checkpoint's tokenizer, padding on the right. Without a padding token it pads with the
-    end of text; no loss ever sees padding.
-
-    A tokenizer.json is used as it is, as transformers did when the paper was written. transformers
-    5 would build a tokenizer of the class that tokenizer_config.json names, and its LlamaTokenizer
-    treats leading and double spaces differently.
-    """
-    loaded = _stored_tokenizer(folder, padding_side="right")
-    if loaded.pad_token is None:
-        loaded.pad_token = loaded.eos_token
-    return loaded
+    """The checkpoint's tokenizer (mofe.models.tokenizers)."""
+    return tokenizers.read(folder)
 
 
 def save_tokenizer(source: str | Path, out: Path) -> None:
-    """Write the tokenizer of one checkpoint into the folder of another, with all that belongs to it:
-    added tokens, chat templates, merges."""
-    _stored_tokenizer(source).save_pretrained(out)
-
-
-def _stored_tokenizer(folder: str | Path, **settings) -> PreTrainedTokenizerBase:
-    complete = (Path(folder) / "tokenizer.json").exists()
-    kind = PreTrainedTokenizerFast if complete else AutoTokenizer
-    return kind.from_pretrained(folder, **settings)
+    """Write the tokenizer of one checkpoint into the folder of another (mofe.models.tokenizers)."""
+    tokenizers.save(source, out)
 
 
 def variant(merge: str | Path, chain: Sequence[Method], trained: Sequence[str | Path]) -> nn.Module:

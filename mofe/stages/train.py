@@ -159,7 +159,9 @@ def _fit_recorded(
     if length > positions:
         raise ValueError(too_long("training.max_length", length, positions, Path(origin).name))
     tokenizer = load.tokenizer(origin)
-    rows = tokens.tokenize(pairs, tokenizer, params["training"]["max_length"])
+    rows = tokens.tokenize(
+        pairs, tokenizer, params["training"]["max_length"], params.get("add_bos_token", True)
+    )
     training = _with_micro_batch(model, method, params["training"], rows, sharding)
     counts = {
         "trainable_parameters": sum(p.numel() for p in parameters.trained(model).values()),
