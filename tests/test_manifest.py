@@ -81,6 +81,7 @@ def test_a_merge_stores_no_experts_weight(tiny):
         "merge.json",
         "router.safetensors",
         "config.json",
+        "generation_config.json",
         "tokenizer.json",
         "tokenizer_config.json",
     }
