@@ -81,9 +81,10 @@ def stamp() -> dict[str, Any]:
     return {"git_revision": git_revision(), "versions": versions(), "hardware": hardware()}
 
 
-def hash_config(params: Mapping[str, Any]) -> str:
-    """SHA-256 of a job's parameters as canonical JSON."""
-    return hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()
+def hash_config(params: Any) -> str:
+    """SHA-256 of a job's parameters as JSON. The order of a mapping's keys counts, as it does where
+    Snakemake compares parameters: rows of a table, for example, are shown in their order."""
+    return hashlib.sha256(json.dumps(params, allow_nan=False).encode()).hexdigest()
 
 
 def fingerprint(paths: Iterable[str | Path]) -> str:

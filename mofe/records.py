@@ -140,6 +140,10 @@ GitRevision = Annotated[
         "from it; `unknown` where there is no repository."
     ),
 ]
+_HASHED = (
+    "SHA-256 of all parameters that this depends on: its job's, and those of all jobs before it. It "
+    "does not depend on where results lie."
+)
 Versions = Annotated[
     dict[str, str],
     Field(description="The versions of Python and of the packages that numbers depend on."),
@@ -160,7 +164,13 @@ class LossStep(Record):
 
     step: Number = Field(description="The step, from 1.")
     loss: float = Field(
-        description="Mean loss over the answer tokens of the global batch, in nats."
+        description="Mean loss over the answer tokens of the global batch, in nats; without the "
+        "router's auxiliary loss."
+    )
+    auxiliary_loss: float = Field(
+        default=0.0,
+        description="The router's auxiliary loss of the step, times `router_aux_loss`: what is added "
+        "to `loss` for the gradient.",
     )
     learning_rate: Amount = Field(description="The learning rate of this step.")
     tokens: Count = Field(description="Tokens read so far, without padding.")
@@ -186,6 +196,19 @@ class Frozen(Record):
         return self.before == self.after
 
 
+class Segment(Record):
+    """A part of a training that one call computed: from its beginning, or from the checkpoint at which
+    it was interrupted."""
+
+    first_step: Number = Field(description="Its first optimiser step.")
+    last_step: Number = Field(description="Its last one, as far as it was kept.")
+    device_seconds: Amount = Field(description="Its share of the training's `device_seconds`.")
+    processes: Number = Field(description="Processes that computed it together.")
+    git_revision: GitRevision
+    versions: Versions
+    hardware: Machine
+
+
 class Run(Record):
     """What the training loop measures and counts."""
 
@@ -208,10 +231,22 @@ class Run(Record):
     )
     tokens: Number = Field(description="Tokens read in all epochs, without padding.")
     answer_tokens: Number = Field(description="Those of them that the loss is computed on.")
-    final_loss: float = Field(description="Loss of the last step, in nats per answer token.")
+    final_loss: float = Field(
+        description="Loss of the last step, in nats per answer token; without the router's auxiliary "
+        "loss."
+    )
+    final_auxiliary_loss: float = Field(
+        default=0.0,
+        description="The router's auxiliary loss of the last step, times `router_aux_loss`.",
+    )
     resumed: Count = Field(
         description="How often the training went on from a checkpoint. Seconds and counts are "
         "of the whole training."
+    )
+    segments: Annotated[tuple[Segment, ...], Field(strict=False)] = Field(
+        default=(),
+        description="The parts that it was computed in, one more than `resumed`, each with the "
+        "revision, the versions and the machine that computed it.",
     )
     processes: Number = Field(description="Processes that computed it together, one per GPU.")
     sharding: Literal["none", "ddp", "fsdp"] = Field(
@@ -247,12 +282,16 @@ class _TrainRecord(Run, _Trained):
     frozen_sha256: Frozen = Field(
         description="Hashes of the frozen parameters. If they differ, the training fails."
     )
-    config_hash: str = Field(
-        description="SHA-256 of the resolved parameters of the training, and its seed."
-    )
+    config_hash: str = Field(description=_HASHED)
     git_revision: GitRevision
     versions: Versions
     hardware: Machine
+
+    @property
+    def computed_by(self) -> tuple[Segment | Self, ...]:
+        """What has the revision, versions and hardware of each of its parts, and their device_seconds:
+        its segments, or the record itself where it lists none."""
+        return self.segments or (self,)
 
 
 class _Variant(Record):
@@ -319,6 +358,10 @@ class Scores(Record):
     floor: Floor | None = Field(
         description="What the best constant answer scores; null for free text, which has none."
     )
+    prompts_cut: Count = Field(
+        default=0,
+        description="Questions whose prompt lost its beginning, because the model had no room for it.",
+    )
 
     @model_validator(mode="after")
     def _headline_is_measured(self) -> Self:
@@ -339,12 +382,14 @@ class EvalRecord(Scores, _Evaluated):
         description="The training set whose rows were asked, of those that training does not draw; "
         "null where a test set was asked.",
     )
+    sample_of: Number | None = Field(
+        default=None,
+        description="How many questions the task has, where only a sample of them was asked; null "
+        "where all were.",
+    )
     questions: str = Field(description="The name of the file with every question and its answer.")
     seconds: Amount = Field(description="Seconds of loading, asking and scoring.")
-    config_hash: str = Field(
-        description="SHA-256 of the variant's names and methods, its seed, and the task's "
-        "parameters."
-    )
+    config_hash: str = Field(description=_HASHED)
     git_revision: GitRevision
     versions: Versions
     hardware: Machine
@@ -470,12 +515,10 @@ class _Counts(Record):
     duplicate: Count = Field(
         description="Dropped because an earlier row has the same prompt or text."
     )
-    also_in_test: Count = Field(
-        description="Dropped because the task's test set has the same prompt; 0 for raw text."
-    )
     usable: Count = Field(description="What is left.")
     sampled: Count = Field(description="Rows that were drawn from those.")
     characters: Count = Field(description="Characters of the drawn rows' prompts and answers.")
+    config_hash: str | None = Field(default=None, description=_HASHED)
 
 
 def _must_add_up(start: str, begun: int, dropped: int, usable: int) -> None:
@@ -496,7 +539,25 @@ class _TaskRows(Record):
         description="Dropped where the set comes as one split: the rows of its test part, and "
         "rows that stand there twice."
     )
+    left_by_task: Count = Field(
+        default=0,
+        description="Dropped because the task's own `process_docs` leaves them out, as it does in the "
+        "test set.",
+    )
+    made_by_task: Count = Field(
+        default=0,
+        description="Added because the task's own `process_docs` makes several questions of a row, or "
+        "because tasks of a group each read it in their own way.",
+    )
     unlabelled: Count = Field(description="Dropped because they have no answer.")
+    also_in_test: Count = Field(
+        description="Dropped because the task's test set has the same prompt."
+    )
+    nearly_in_test: Count | None = Field(
+        default=None,
+        description="Not dropped, but told: usable rows whose prompt differs from one of the task's "
+        "test set only in case, punctuation or white space. Null: not counted.",
+    )
 
 
 class TaskCounts(_Counts, _TaskRows):
@@ -504,8 +565,8 @@ class TaskCounts(_Counts, _TaskRows):
 
     @model_validator(mode="after")
     def _add_up(self) -> Self:
-        left_out = self.incomplete + self.held_out + self.unlabelled
-        dropped = left_out + self.duplicate + self.also_in_test
+        left_out = self.incomplete + self.held_out + self.left_by_task + self.unlabelled
+        dropped = left_out + self.duplicate + self.also_in_test - self.made_by_task
         _must_add_up("read", self.read, dropped, self.usable)
         return self
 
@@ -515,6 +576,10 @@ class _Pieces(Record):
     pieces: Count = Field(
         description="Pieces that the rows were cut into, which are rows from here on."
     )
+    also_in_test: Literal[0] | None = Field(
+        default=None,
+        description="Null, or 0 in files of earlier versions: raw text is compared with no test set.",
+    )
 
 
 class TextCounts(_Counts, _Pieces):
@@ -522,7 +587,7 @@ class TextCounts(_Counts, _Pieces):
 
     @model_validator(mode="after")
     def _add_up(self) -> Self:
-        _must_add_up("pieces", self.pieces, self.duplicate + self.also_in_test, self.usable)
+        _must_add_up("pieces", self.pieces, self.duplicate, self.usable)
         return self
 
 
@@ -566,6 +631,7 @@ class SearchRecord(Record):
         description="Whether the best is the lowest or the highest rate that was tried, so that "
         "a rate beyond it may be better."
     )
+    config_hash: str | None = Field(default=None, description=_HASHED)
 
 
 # ----------------------------------------------------------------------------------- manifests

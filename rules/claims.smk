@@ -16,11 +16,7 @@ rule claim:
     resources:
         **asks("claim"),
     params:
-        claim=lambda w: PLAN.params.claim(w.claim),
-        tables=lambda w: bare(PLAN.claims[w.claim] or []),
-        conditions=PLAN.params.conditions(),
-        seeds=len(STUDY.seeds),
-        published=PUBLISHED,
+        **given("claim", "claim", "tables", "conditions", "seeds", "published"),
     script:
         "../scripts/claim.py"
 
@@ -45,8 +41,7 @@ rule claims:
     resources:
         **asks("claims"),
     params:
-        seeds=len(STUDY.seeds),
-        published=PUBLISHED,
+        **given("claims", "seeds", "published"),
     script:
         "../scripts/claims.py"
 
@@ -61,7 +56,6 @@ rule claims_paper:
     conda:
         "../envs/mofe.yaml"
     params:
-        claims={name: PLAN.params.claim(name) for name in STUDY.claims},
-        published=PUBLISHED,
+        **given("claims_paper", "claims", "published"),
     script:
         "../scripts/claims_paper.py"

@@ -4,22 +4,24 @@ import os
 import re
 import shutil
 import sys
-from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.io import IOFile
+from snakemake.logging import logger
 
 sys.path.insert(0, workflow.basedir)  # the package of this checkout, installed or not
 
 from mofe.estimate.cost import Costs
-from mofe.jobs import checks, command, downloads, job, resources, warm
+from mofe.jobs import checks, command, contents, downloads, job, made, params, resources, warm
+from mofe.study.given import Given
 from mofe.study.graph import Graph
+from mofe.study.identity import Identities
 from mofe.study.load import load_study
 from mofe.report import figures
 from mofe.report.sources import RECORDS
 from mofe.study.plan import Plan
-from mofe.study.tables import bare
 from mofe.study.values import ConfigError
 
 # Snakemake lists the command line's files first, but they override config.yaml, so they come last
@@ -45,6 +47,22 @@ job.prepare_environment(workflow.basedir, STUDY.device)
 ROOT = PLAN.root
 FIGURES = figures.of(PLAN)
 GRAPH = Graph(PLAN, figures.inputs(PLAN))
+COMMAND = command.without_target(
+    CONFIG_FILES, workflow.config_settings.config, workflow.basedir
+)
+GIVEN = Given(
+    PLAN,
+    figures.given(PLAN),
+    trainings=RECORDS.spec(PLAN),
+    # A hash of the paper's values, because a path would differ between checkouts.
+    published=hashlib.sha256(
+        Path(workflow.basedir, "mofe", "paper.csv").read_bytes()
+    ).hexdigest(),
+    command=COMMAND,
+    config=config,
+)
+IDENTITIES = Identities(GRAPH, GIVEN)
+CONTENTS = contents.Contents(GRAPH, f"{ROOT}/contents.json")
 COSTS = Costs(PLAN)
 
 # A rule's `threads` and `resources`, by its name.
@@ -62,13 +80,31 @@ def models_by(origin):
     return names(m for m in PLAN.models if getattr(STUDY.models[m], origin) is not None)
 
 
-def variant(wildcards):
-    return PLAN.variants[wildcards.variant]
+@cache
+def tell_stale():
+    """Refuse a run of which results are stale and Snakemake cannot notice; a dry run only tells.
+    This is called while Snakemake looks for jobs: before, it does not know what is asked for.
+    """
+    if not workflow.is_main_process:
+        return
+    settings = workflow.dag_settings
+    if settings.forceall:
+        return
+    found = made.stale(
+        IDENTITIES,
+        settings.targets,
+        settings.forcerun,
+        lambda file: workflow.persistence.params(IOFile(file)) is not None,
+    )
+    if not found:
+        return
+    told = made.sentence(found, COMMAND, settings.targets)
+    if workflow.execution_settings is not None and not workflow.dryrun:
+        raise WorkflowError(told)
+    logger.warning(told)
 
 
-def named(wildcards):
-    """The names that a record has of its variant."""
-    return {"moe": variant(wildcards).origin.name, "stages": variant(wildcards).name}
+given = partial(params.given, IDENTITIES, CONTENTS, tell_stale)  # a rule's `params`
 
 
 wildcard_constraints:
@@ -104,6 +140,7 @@ onstart:
     known = os.path.isdir, has_gpu, shutil.which
     refuse(checks.before_the_run(PLAN, COSTS, will_run, *known))
     refuse(downloads.state(STUDY.hub, checks.downloads(PLAN, will_run)))
+    CONTENTS.remember()
     # A fork cannot use a GPU that its parent has initialised, nor another environment's Python.
     if (
         workflow.local_exec

@@ -16,7 +16,7 @@ rule prefetch:
     conda:
         "../envs/mofe.yaml"
     params:
-        instead=lambda w: PLAN.paths.mirror,
+        **given("prefetch", "instead"),
     script:
         "../scripts/prefetch.py"
 
@@ -32,7 +32,7 @@ rule fetch_repository:
     conda:
         "../envs/mofe.yaml"
     params:
-        repository=lambda w: asdict(PLAN.repositories[w.repo]),
+        **given("fetch_repository", "repository"),
     script:
         "../scripts/fetch_repository.py"
 
@@ -48,7 +48,7 @@ rule world:
     resources:
         **asks("world"),
     params:
-        world=STUDY.world.model_dump() if STUDY.world else None,
+        **given("world", "world"),
     script:
         "../scripts/world.py"
 
@@ -67,6 +67,6 @@ rule prepare_data:
     resources:
         **asks("prepare_data"),
     params:
-        data=lambda w: PLAN.params.data(w.dataset),
+        **given("prepare_data", "data"),
     script:
         "../scripts/prepare_data.py"

@@ -17,7 +17,7 @@ rule questions:
     resources:
         **asks("questions"),
     params:
-        task=lambda w: PLAN.params.task(w.task),
+        **given("questions", "task"),
     script:
         "../scripts/questions.py"
 
@@ -36,8 +36,6 @@ rule evaluate:
     resources:
         **asks("evaluate"),
     params:
-        task=lambda w: PLAN.params.task(w.task),
-        chain=lambda w: PLAN.params.chain(variant(w)),
-        names=named,
+        **given("evaluate", "task", "chain", "names"),
     script:
         "../scripts/evaluate.py"

@@ -21,7 +21,7 @@ rule fetch_model:
     resources:
         **asks("fetch_model"),
     params:
-        model=lambda w: PLAN.params.model(w.model),
+        **given("fetch_model", "model"),
     script:
         "../scripts/fetch_model.py"
 
@@ -41,7 +41,7 @@ rule pretrain:
     resources:
         **asks("pretrain"),
     params:
-        model=lambda w: PLAN.params.model(w.model),
+        **given("pretrain", "model"),
     script:
         "../scripts/pretrain.py"
 
@@ -61,7 +61,7 @@ rule preflight:
     conda:
         "../envs/mofe.yaml"
     params:
-        models=lambda w: PLAN.params.preflight(w.model),
+        **given("preflight", "models"),
     script:
         "../scripts/preflight.py"
 
@@ -82,6 +82,6 @@ rule train_expert:
         **asks("train_expert"),
         **spread("train_expert"),
     params:
-        stage=lambda w: PLAN.params.model(w.model),
+        **given("train_expert", "stage"),
     script:
         "../scripts/train_expert.py"

@@ -14,8 +14,7 @@ rule export:
     resources:
         **asks("export"),
     params:
-        model=lambda w: PLAN.params.export(variant(w), w.seed),
-        names=named,
+        **given("export", "model", "names"),
     script:
         "../scripts/export.py"
 
@@ -31,6 +30,6 @@ rule push:
     conda:
         "../envs/mofe.yaml"
     params:
-        repo=lambda w: PLAN.params.push_repo(variant(w), w.seed),
+        **given("push", "repo"),
     script:
         "../scripts/push.py"

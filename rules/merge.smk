@@ -18,7 +18,7 @@ rule merge:
     resources:
         **asks("merge"),
     params:
-        merge=lambda w: PLAN.params.merge(w.moe),
+        **given("merge", "merge"),
     script:
         "../scripts/merge.py"
 
@@ -33,4 +33,4 @@ use rule merge as merge_per_seed with:
     wildcard_constraints:
         moe=names(n for n, moe in PLAN.moes.items() if PLAN.merge_seeds(moe)),
     params:
-        merge=lambda w: PLAN.params.merge(w.moe, w.seed),
+        **given("merge_per_seed", "merge"),

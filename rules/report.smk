@@ -6,13 +6,6 @@ localrules:
     pdf,
 
 
-# The hash of the paper's values: if they change, tables and figures are made again. A hash, because
-# a path would differ between checkouts.
-PUBLISHED = hashlib.sha256(
-    Path(workflow.basedir, "mofe", "paper.csv").read_bytes()
-).hexdigest()
-
-
 rule table:
     input:
         unpack(lambda w: GRAPH.table(**w)),
@@ -33,10 +26,7 @@ rule table:
     resources:
         **asks("table"),
     params:
-        table=lambda w: bare([PLAN.tables[PLAN.table_key(w.number)]])[0],
-        seeds=len(STUDY.seeds),
-        setting=STUDY.setting,
-        published=PUBLISHED,
+        **given("table", "table", "seeds", "setting", "published"),
     script:
         "../scripts/table.py"
 
@@ -62,11 +52,7 @@ rule figure:
     resources:
         **asks("figure"),
     params:
-        spec=lambda w: FIGURES[w.figure].source.spec(PLAN),
-        caption=lambda w: figures.caption(w.figure, STUDY.setting),
-        seeds=len(STUDY.seeds),
-        setting=STUDY.setting,
-        published=PUBLISHED,
+        **given("figure", "spec", "caption", "seeds", "setting", "published"),
     script:
         "../scripts/figure.py"
 
@@ -88,20 +74,21 @@ rule report:
     resources:
         **asks("report"),
     params:
-        tables=bare(PLAN.tables.values()),
-        seeds=len(STUDY.seeds),
-        captions=[figures.caption(name, STUDY.setting) for name in FIGURES],
-        assumptions=PLAN.params.assumptions(),
-        datasets=list(PLAN.datasets),
-        trainings=RECORDS.spec(PLAN),
-        mixes=PLAN.mixes,
-        setting=STUDY.setting,
-        device=STUDY.device,
-        command=command.without_target(
-            CONFIG_FILES, workflow.config_settings.config, workflow.basedir
+        **given(
+            "report",
+            "tables",
+            "captions",
+            "assumptions",
+            "datasets",
+            "trainings",
+            "mixes",
+            "device",
+            "command",
+            "notes",
+            "seeds",
+            "setting",
+            "published",
         ),
-        notes=list(STUDY.notes),
-        published=PUBLISHED,
     script:
         "../scripts/report.py"
 
@@ -117,9 +104,7 @@ rule pdf:
     conda:
         "../envs/mofe.yaml"
     params:
-        numbers=list(PLAN.tables),
-        captions=[figures.caption(name, STUDY.setting) for name in FIGURES],
-        setting=STUDY.setting,
+        **given("pdf", "numbers", "captions", "setting"),
     script:
         "../scripts/document.py"
 
@@ -137,8 +122,6 @@ rule archive:
     conda:
         "../envs/mofe.yaml"
     params:
-        config=config,
-        study=STUDY.study,
-        scale=STUDY.scale,
+        **given("archive", "config", "study", "scale"),
     script:
         "../scripts/archive.py"

@@ -18,9 +18,7 @@ rule train:
         **asks("train"),
         **spread("train"),
     params:
-        stage=lambda w: PLAN.params.stage(variant(w).stages[-1]),
-        chain=lambda w: PLAN.params.chain(variant(w))[:-1],
-        names=named,
+        **given("train", "stage", "chain", "names"),
     script:
         "../scripts/train.py"
 
@@ -41,6 +39,6 @@ rule search:
     resources:
         **asks("search"),
     params:
-        names=named,
+        **given("search", "names"),
     script:
         "../scripts/search.py"

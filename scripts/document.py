@@ -1,6 +1,7 @@
 """The tables and figures as one PDF (rules/report.smk)."""
 
 from mofe.jobs.job import run
+from mofe.study.setting import Setting
 
 run(
     "mofe.report.document:write",
@@ -8,6 +9,6 @@ run(
     light=True,
     tables=list(zip(snakemake.input.tables, snakemake.params.numbers, strict=True)),
     figures=list(zip(snakemake.input.figures, snakemake.params.captions, strict=True)),
-    setting=snakemake.params.setting,
+    setting=Setting(**snakemake.params.setting),
     out=snakemake.output[0],
 )

@@ -15,4 +15,5 @@ run(
     names={**snakemake.params.names, "seed": int(snakemake.wildcards.seed)},
     record=Path(snakemake.output.record),
     questions=Path(snakemake.output.questions),
+    config_hash=snakemake.params.config_hash,
 )

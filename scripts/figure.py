@@ -1,6 +1,7 @@
 """A figure as PDF and PNG (rules/report.smk)."""
 
 from mofe.jobs.job import run
+from mofe.study.setting import Setting
 
 run(
     "mofe.report.figures:draw",
@@ -9,6 +10,6 @@ run(
     spec=snakemake.params.spec,
     files=list(snakemake.input.files),
     seeds=snakemake.params.seeds,
-    setting=snakemake.params.setting,
+    setting=Setting(**snakemake.params.setting),
     outputs=list(snakemake.output),
 )

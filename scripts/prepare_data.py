@@ -10,4 +10,5 @@ run(
     params=snakemake.params.data,
     rows_file=Path(snakemake.output.rows),
     counts_file=Path(snakemake.output.counts),
+    config_hash=snakemake.params.config_hash,
 )

@@ -14,4 +14,5 @@ run(
     name=snakemake.wildcards.model,
     out=out,
     checkpoint=out.with_name(f".{out.name}.checkpoint"),
+    config_hash=snakemake.params.config_hash,
 )

@@ -3,6 +3,7 @@
 from mofe.jobs.job import run
 from mofe.report import sources
 from mofe.study import tables
+from mofe.study.setting import Setting
 
 seeds = snakemake.params.seeds
 shown = tables.filled(snakemake.params.tables, snakemake.input.cells, seeds)
@@ -20,7 +21,7 @@ run(
     evaluations=tables.evaluations(shown),
     claims=snakemake.input.claims,
     command=snakemake.params.command,
-    setting=snakemake.params.setting,
+    setting=Setting(**snakemake.params.setting),
     device=snakemake.params.device,
     notes=snakemake.params.notes,
     out=snakemake.output[0],

@@ -11,4 +11,5 @@ run(
     evaluations=list(snakemake.input.evaluations),
     names=snakemake.params.names,
     out=Path(snakemake.output[0]),
+    config_hash=snakemake.params.config_hash,
 )

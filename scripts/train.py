@@ -21,4 +21,5 @@ run(
     checkpoint=Path(snakemake.output.record).parent / "checkpoint",
     search=list(snakemake.input.search),
     sharding=sharding(snakemake),
+    config_hash=snakemake.params.config_hash,
 )

@@ -18,4 +18,5 @@ run(
     out=out,
     checkpoint=out.with_name(f".{out.name}.checkpoint"),
     sharding=sharding(snakemake),
+    config_hash=snakemake.params.config_hash,
 )

@@ -13,7 +13,7 @@ from mofe.study.config import Study
 from mofe.study.load import load_study, overlay, read_study
 from mofe.study.methods import Ia3
 from mofe.study.plan import Plan
-from mofe.study.values import NAME, ConfigError
+from mofe.study.values import NAME, TIMES, ConfigError
 
 
 @pytest.fixture
@@ -238,9 +238,9 @@ FAULTS = {
     ),
     "a target that no layer has": (
         ("recipes", "lora", "targets"),
-        ["q_proj", "lm_head"],
+        ["q_proj", "v_porj"],
         "recipes.lora.targets.1",
-        "but it is 'lm_head'",
+        "but it is 'v_porj'",
     ),
     "a module beside adapters that cannot be": (
         ("recipes", "lora_also", "also"),
@@ -515,6 +515,73 @@ def test_what_is_no_name_is_refused(name):
 def test_assumptions_hold_real_values(paper_plan):
     for assumption in paper_plan.study.assumptions:
         assert value_at(paper_plan.study, assumption.key) is not None
+
+
+def test_the_ledger_lists_the_choices_that_are_made():
+    """With another base there is no TinyLlama, and of untuned rows no training."""
+    mine = {"path": "/models/mine", "gates": {"positive": [[word] for word in "abcd"]}}
+    study = yaml.safe_load(CONFIG.read_text())
+    study["models"]["mine"] = mine
+    study["mixtures"]["medium"] = {"base": "mine", "experts": {"mine": 4}}
+    study["tables"] = {7: study["tables"][7]}
+    listed = {a["key"]: a for a in Plan(load_study(study)).params.assumptions()}
+    assert "models.tinyllama" not in listed and "mixtures.medical_experts" not in listed
+    assert {"recipes.mofe", "recipes.freeze2", "training.epochs", "tasks.medmcqa"} <= listed.keys()
+    assert not {"recipes.lora", "tasks.pubmedqa", "data.mmlu"} & listed.keys()
+    for row in study["tables"][7]["rows"].values():
+        row.pop("train", None)
+    study["tables"][7]["columns"] = {"MedMCQA": "medmcqa"}
+    untuned = {a["key"] for a in Plan(load_study(study)).params.assumptions()}
+    assert not any(key.startswith(("training.", "recipes.", "data.")) for key in untuned)
+    assert {"merge.gate_mode", "shots", "tasks.medmcqa"} <= untuned
+
+
+def test_what_the_ledger_says_of_a_key_is_the_keys_value(config):
+    (told,) = (
+        a["evidence"]
+        for a in Plan(load_study(config)).params.assumptions()
+        if a["key"] == "mixtures.medical_experts"
+    )
+    assert told.endswith("so the base stays tinyllama.")
+    config["mixtures"]["medical_experts"]["base"] = "general"
+    told = Plan(load_study(config)).params.assumptions()
+    assert any(a["evidence"].endswith("so the base stays general.") for a in told)
+    config["assumptions"][0]["evidence"] = "Because of {merge.dtpye}."
+    with pytest.raises(ConfigError, match=r"assumptions.0.evidence: \{merge.dtpye\} is not a key"):
+        load_study(config)
+
+
+@pytest.mark.parametrize("kind", [*TIMES, "cpu_seconds", "tokens_per_second", "memory", "flops"])
+def test_what_a_training_takes_is_not_shown_of_experts_that_are_computed_once(config, kind):
+    table = config["tables"][7]
+    table["columns"]["Takes"], table["header"] = kind, None
+    with pytest.raises(ConfigError) as raised:
+        load_study(config)
+    rows = ["4 | 0", "3 | 1", "2 | 2"]  # of one frozen expert, and of none, nothing is equal
+    assert [p.split(".train")[0] for p in raised.value.problems] == [
+        f"tables.7.rows.{r}" for r in rows
+    ]
+    assert (
+        "'Takes' would be of a smaller mixture, because recipe 'mofe'" in raised.value.problems[0]
+    )
+    assert "set recipes.mofe.training.fold_duplicates to false" in raised.value.problems[0]
+    for recipe in ("mofe", "freeze3", "freeze2"):
+        config["recipes"][recipe]["training"] = {"fold_duplicates": False}
+    load_study(config)
+
+
+def test_experts_that_a_stage_trains_are_not_computed_once(config):
+    """Nor are those that adapters make different."""
+    config["tables"][7] |= {"columns": {"T": "time"}, "header": None}
+    rows = config["tables"][7]["rows"] = {
+        "a | b": {"mixture": "medium", "train": {"posttrain": "full", "medmcqa": "mofe"}},
+        "c | d": {"mixture": "medium", "train": {"medmcqa": "lora_experts"}},
+        "e | f": {"model": "tinyllama", "train": {"medmcqa": "mofe"}},
+    }
+    load_study(config)
+    rows["c | d"]["train"] = {"medmcqa": "lora"}
+    with pytest.raises(ConfigError, match=r"1 fault.*\n.*tables\.7\.rows\.c \| d\.train"):
+        load_study(config)
 
 
 def test_overlay_of_the_mini_study_changes_no_table():

@@ -57,7 +57,11 @@ def overlays(folder) -> dict[str, tuple[list, dict]]:
         "a mirror": ([], {"mirror": str(folder)}),
         "two seeds and a table of one's own": (
             [MINI, REDUCED],
-            {"seeds": [0, 1], "tables": {2: None, 3: None, 8: {**table, "rows": {"a": row}}}},
+            {
+                "seeds": [0, 1],
+                "training": {"fold_duplicates": False},
+                "tables": {2: None, 3: None, 8: {**table, "rows": {"a": row}}},
+            },
         ),
         "untuned experts, one from another, with two seeds": (
             [MINI, REDUCED],

@@ -145,6 +145,26 @@ def test_nothing_is_exported_or_pushed_by_all(own):
     assert not os.path.exists(target)
 
 
+def test_other_weights_in_place_rerun_what_is_made_from_them(own):
+    """Of a folder and of a mirror, also where the file's time is older."""
+    target, files = f"{own.results}/table8.csv", ["--configfile", str(CONFIG)]
+    files.append(str(own.root / "own.yaml"))
+    assert "Nothing to be done" in snakemake("-n", *files, "--", target).stdout
+    for folder, rule in (("code", "merge_per_seed"), ("hub/lab/law", "fetch_model")):
+        file = own.root / folder / "model.safetensors"
+        before, times = file.read_bytes(), file.stat()
+        with open(file, "r+b") as weights:
+            weights.write(before[:-4] + bytes(4))
+        os.utime(file, (1, 1))
+        planned = snakemake("-n", *files, "--", target).stdout
+        with open(file, "r+b") as weights:
+            weights.write(before)
+        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+        for due in (rule, "merge_per_seed", "train", "evaluate", "table"):
+            assert f"rule {due}:" in planned, (folder, due)
+    assert "Nothing to be done" in snakemake("-n", *files, "--", target).stdout
+
+
 def test_an_expert_that_does_not_fit_is_refused_before_any_training(own, tmp_path):
     wrong = load.checkpoint(own.root / "code").config
     wrong.num_hidden_layers = 3

@@ -3,10 +3,15 @@
 import itertools
 import json
 import math
+import os
+import re
+import shutil
+import signal
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import TRAINING
@@ -21,6 +26,7 @@ from mofe.layers import parameters, vocabulary
 from mofe.models import devices, load, methods
 from mofe.stages import train
 from mofe.training import loop, tokens
+from mofe.training.checkpoint import Interrupted
 
 
 def run(tiny, data, out: Path, method: str, seed: int = 0, merge="moe2a2b", **training) -> dict:
@@ -355,3 +361,93 @@ def test_a_machine_without_git_has_no_revision_and_that_is_all(monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert provenance.git_revision() == "unknown"
     provenance.git_revision.cache_clear()
+
+
+def lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_the_auxiliary_loss_is_recorded_apart(tiny, data, tmp_path):
+    """`loss` is the language model's alone, whatever is added for the gradient."""
+    settings = {"learning_rate": 1e-30, "weight_decay": 0.0, "global_batch": 20, "epochs": 1}
+    record = run(tiny, data, tmp_path / "with", "mofe", router_aux_loss=0.5, **settings)
+    without = run(tiny, data, tmp_path / "without", "mofe", **settings)
+    (line,), (plain,) = lines(tmp_path / "with"), lines(tmp_path / "without")
+    assert record["final_loss"] == line["loss"] == pytest.approx(without["final_loss"], rel=1e-6)
+    assert (without["final_auxiliary_loss"], plain["auxiliary_loss"]) == (0.0, 0.0)
+    # transformers' own, of each micro-batch, weighted by its answers
+    model, tokenizer = load.checkpoint(tiny / "moe2a2b"), load.tokenizer(tiny / "a")
+    rows = tokens.tokenize(tokens.read([data]), tokenizer, 64)
+    (step,) = tokens.schedule(rows.lengths, 0, 1, 20, 3 * 64, starting=tokens.STARTING["cpu"])
+    model.router_aux_loss_coef = 0.5
+    theirs = 0.0
+    for indices in step:
+        batch = tokens.collate(rows, indices, tokenizer.pad_token_id)
+        whole = model(**batch, output_router_logits=True).aux_loss.item()
+        theirs += 0.5 * whole * sum(rows.answers[i] for i in indices) / sum(rows.answers)
+    assert theirs > 0.1
+    assert record["final_auxiliary_loss"] == line["auxiliary_loss"] == pytest.approx(theirs, 1e-5)
+
+
+def interrupted(tiny, files: list[str], out: Path, monkeypatch, calls: int, **training) -> str:
+    """A training that gets SIGTERM at its forward pass of this number, and what it then says."""
+    forward, seen = loop.AnswerLoss.forward, itertools.count(1)
+
+    def signalled(self, *args, **kwargs):
+        if next(seen) == calls:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return forward(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.AnswerLoss, "forward", signalled)
+        with pytest.raises(Interrupted) as stopped:
+            train_on(tiny, files, out, **training)
+    return str(stopped.value)
+
+
+def train_on(tiny, files: list[str], out: Path, **training) -> dict:
+    train.train_variant(
+        merge=str(tiny / "moe2a2b"),
+        data=files,
+        parents=[],
+        chain=[],
+        params={"recipe": "mofe", **SETTINGS["mofe"], "training": {**TRAINING, **training}},
+        names={"moe": "moe2a2b", "stages": "mofe"},
+        seed=0,
+        trained=out / "trained.safetensors",
+        record=out / "train.json",
+        log=out / "log.jsonl",
+        checkpoint=out / "checkpoint",
+    )
+    return json.loads((out / "train.json").read_text())
+
+
+def test_a_record_lists_the_parts_of_its_training(tiny, data, tmp_path, monkeypatch):
+    told = interrupted(tiny, [data], tmp_path, monkeypatch, 5, micro_batch=8)
+    done = int(re.search(r"after step (\d) of 6", told)[1])
+    monkeypatch.setattr(provenance, "git_revision", lambda: "of another day")
+    record = train_on(tiny, [data], tmp_path, micro_batch=8)
+    first, second = record["segments"]
+    assert record["resumed"] == 1 and 0 < done < 6
+    assert (first["first_step"], first["last_step"]) == (1, done)
+    assert (second["first_step"], second["last_step"]) == (done + 1, 6)
+    assert first["git_revision"] != second["git_revision"] == "of another day"
+    assert record["git_revision"] == "of another day", "the record's own is the last"
+    parts = [part["device_seconds"] for part in record["segments"]]
+    assert all(parts) and sum(parts) == pytest.approx(record["device_seconds"])
+    for key in ("versions", "hardware", "processes"):
+        assert first[key] == second[key] == record[key]
+    (whole,) = train_on(tiny, [data], tmp_path / "whole")["segments"]
+    assert (whole["first_step"], whole["last_step"]) == (1, 6)
+
+
+def test_a_training_does_not_go_on_over_rows_in_another_order(tiny, data, tmp_path, monkeypatch):
+    other = shutil.copy(data, tmp_path / "other.parquet")
+    table = pq.read_table(data)
+    pq.write_table(table.take(list(range(len(table)))[::-1]), other)
+    os.utime(other, ns=(os.stat(data).st_mtime_ns,) * 2)
+    interrupted(tiny, [data, str(other)], tmp_path / "cut", monkeypatch, 9)
+    assert train_on(tiny, [str(other), data], tmp_path / "cut")["resumed"] == 0
+    one, two = lines(tmp_path / "cut"), (tmp_path / "whole")
+    train_on(tiny, [str(other), data], two)
+    assert [line["loss"] for line in one] == [line["loss"] for line in lines(two)]

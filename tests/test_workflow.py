@@ -418,6 +418,7 @@ def test_more_seeds_change_no_long_parameter(reduced):
 
 
 OWN = {
+    "mixes": {"unfolded": {"data": ["medmcqa"], "training": {"fold_duplicates": False}}},
     "mixtures": {
         "routed": {
             "base": "tinyllama",
@@ -446,7 +447,7 @@ OWN = {
                 "Dense": {"model": "tinyllama"},
                 "Dense, tuned": {"model": "medical", "train": {"medmcqa": "lora"}},
                 "Random": {"mixture": "routed"},
-                "Random, tuned": {"mixture": "routed", "train": {"medmcqa": "mofe"}},
+                "Random, tuned": {"mixture": "routed", "train": {"unfolded": "mofe"}},
             },
         },
     },

@@ -12,10 +12,11 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mofe.jobs import launch, warm
+from mofe.jobs import launch, made, warm
 from mofe.study import hardware
 
 # Jobs read folders, never the hub: a node without internet would wait for time-outs, and a branch
@@ -29,6 +30,8 @@ class Job:
     """A call: `function` is "module:name", `arguments` are its keyword arguments (plain data).
 
     asked: when the process that asks for the job was started, in seconds since the epoch.
+    config_hash: of all that the job's results are made from; its log notes it. read: its inputs,
+    with the hashes that they should have (mofe.jobs.made.Input).
     """
 
     function: str
@@ -36,6 +39,8 @@ class Job:
     label: str
     log: str | None = None
     threads: int = 1
+    config_hash: str | None = None
+    read: Sequence[Mapping[str, Any]] = ()
     asked: float = field(default_factory=lambda: time.time() - process_age())
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
     folder: str = field(default_factory=os.getcwd)
@@ -87,6 +92,8 @@ def run(
         label=f"{snakemake.rule} {names}".strip(),
         log=str(snakemake.log[0]) if snakemake.log else None,
         threads=snakemake.threads,
+        config_hash=snakemake.params.get("config_hash"),
+        read=snakemake.params.get("read", ()),
     )
     given = snakemake.resources.get
     processes, nodes = (given("gpu", 1), given("nodes", 1)) if several else (1, 1)
@@ -108,7 +115,9 @@ def execute(job: Job) -> int:
 
     What the call prints goes to the job's log. The line that it returns, or an error's sentence,
     goes to the terminal. The log ends with an error's traceback, or with a JSON line: the seconds
-    that it took to start (processes and imports) and to compute (benchmarks/study.py adds them up).
+    that it took to start (processes and imports) and to compute (benchmarks/study.py adds them up),
+    and the hash of what it was made from (mofe/jobs/made.py). An input that was made with other
+    settings is refused.
     """
     module, name = job.function.split(":")
     with contextlib.ExitStack() as stack:
@@ -118,6 +127,7 @@ def execute(job: Job) -> int:
             stack.enter_context(contextlib.redirect_stdout(log))
             stack.enter_context(contextlib.redirect_stderr(log))
         try:
+            made.refuse(job.read)
             call = getattr(importlib.import_module(module), name)
             # Objects that imports made stay. Searching them for garbage, which in a fork copies
             # their pages, took a fifth of an evaluation.
@@ -128,7 +138,8 @@ def execute(job: Job) -> int:
             started = time.time()
             line = call(**job.arguments)
             seconds = {"starting": started - job.asked, "computing": time.time() - started}
-            print(json.dumps({"job": job.label, "seconds": seconds}))
+            noted = {"config_hash": job.config_hash} if job.config_hash else {}
+            print(json.dumps({"job": job.label, **noted, "seconds": seconds}))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the job fails, whatever it is
             traceback.print_exc()
             see = f" (see {job.log})" if job.log else ""

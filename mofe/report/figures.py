@@ -67,6 +67,14 @@ def inputs(plan: Plan) -> dict[str, list[str]]:
     return {name: figure.source.files(plan) for name, figure in of(plan).items()}
 
 
+def given(plan: Plan) -> dict[str, dict[str, Any]]:
+    """By name, what each of a study's figures is drawn from, and its caption."""
+    return {
+        name: {"spec": figure.source.spec(plan), "caption": caption(name, plan.study.setting)}
+        for name, figure in of(plan).items()
+    }
+
+
 def draw(
     name: str,
     spec: Sequence,

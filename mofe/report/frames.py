@@ -13,6 +13,7 @@ from mofe.report import noise
 from mofe.report.kinds import Measured, measure
 from mofe.study.setting import Setting, Unit
 from mofe.study.tables import Row, Table
+from mofe.study.values import TIMES
 
 COLUMNS = ("row", "label", "column", "paper", "value", "sd", "stderr", "n", "seeds")
 COLUMNS += ("paper_in_noise", "study", "scale")
@@ -56,7 +57,7 @@ def _lines(table: Table, setting: Setting) -> Iterator[tuple]:
         for cell in (*row.cells, *row.beside):
             published = published_value(table, row, cell.column)
             ours = measure(cell, setting.unit)
-            if cell.kind == "time" and setting.unit != "hours":
+            if cell.kind in TIMES and setting.unit != "hours":
                 seconds = time_column(cell.column, setting.unit)
                 shown = [(cell.column, published, None), (seconds, None, ours)]
             else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mofe import records
 from mofe.records import ClaimsRecord
@@ -28,13 +28,15 @@ class FromTables:
     numbers: tuple[int | str, ...]
     rows: Callable[[Row], bool] = lambda row: True  # those that the figure shows
 
-    def spec(self, plan: Plan) -> list[Table]:
+    def spec(self, plan: Plan) -> list[Mapping[str, Any]]:
         return tables.bare(self._tables(plan))
 
     def files(self, plan: Plan) -> list[str]:
         return tables.files(self._tables(plan))
 
-    def filled(self, spec: Sequence[Table], files: Sequence[str], seeds: int) -> list[Table]:
+    def filled(
+        self, spec: Sequence[Mapping[str, Any]], files: Sequence[str], seeds: int
+    ) -> list[Table]:
         return tables.filled(spec, files, seeds)
 
     def _tables(self, plan: Plan) -> list[Table]:

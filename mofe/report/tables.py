@@ -27,6 +27,7 @@ from mofe.report import frames, noise
 from mofe.report.kinds import KINDS
 from mofe.study.setting import Setting
 from mofe.study.tables import Table
+from mofe.study.values import TIMES
 from mofe.templates import render
 
 BESIDE = "Not in the paper"  # heads the columns that only we have
@@ -77,7 +78,7 @@ def columns(table: Table, setting: Setting) -> list[str]:
     """The headings of the value columns, left to right. That of time names its unit."""
     kinds = kind_by_column(table)
     return [
-        frames.time_column(column, setting.unit) if kinds[column] == "time" else column
+        frames.time_column(column, setting.unit) if kinds[column] in TIMES else column
         for column in table.columns
     ]
 
@@ -170,12 +171,38 @@ def note(table: Table, frame: pd.DataFrame, setting: Setting) -> str:
     sentences = [setting.ours, f"{mean}{theirs}{of_another}."]
     if marked := in_noise(frame):
         sentences.append(marked)
-    if setting.unit != "hours" and "time" in kind_by_column(table).values():
+    if setting.unit != "hours" and shown_times(table):
         theirs = "; the paper's, in hours, is not comparable" if published else ""
         sentences.append(f"Training time is in seconds{theirs}.")
-    if _on_several_gpus(table):
-        sentences.append("Training time is of all GPUs that computed a row together, added up.")
-    return " ".join(sentences)
+    return " ".join((*sentences, *times_told(table, setting, published)))
+
+
+def shown_times(table: Table) -> list[str]:
+    """The kinds of training time that the table's columns show."""
+    kinds = kind_by_column(table).values()
+    return [kind for kind in TIMES if kind in kinds]
+
+
+def times_told(table: Table, setting: Setting, published: bool) -> list[str]:
+    """Which time a column shows, in sentences, where that makes a difference: in hours, beside the
+    paper's, or where several GPUs computed a row."""
+    shown = shown_times(table)
+    if not shown or not (setting.unit == "hours" or _on_several_gpus(table) or len(shown) > 1):
+        return []
+    told = [
+        f"{frames.time_column(column, setting.unit)} is {_TIMES_ARE[kind]}"
+        for column, kind in kind_by_column(table).items()
+        if kind in shown
+    ]
+    if published and setting.unit == "hours":
+        told.append("the paper's hours are those of one machine with three A100s")
+    return ["; ".join(told) + "."]
+
+
+_TIMES_ARE = {
+    "time": "of all GPUs that computed a row together, added up (GPU-hours)",
+    "wall_time": "by the clock, however many GPUs computed a row together",
+}
 
 
 def in_noise(frame: pd.DataFrame) -> str:
@@ -198,7 +225,7 @@ def in_noise(frame: pd.DataFrame) -> str:
 
 def _on_several_gpus(table: Table) -> bool:
     """Whether several processes computed a training whose time is shown."""
-    timed = [cell for row in table.rows for cell in row.cells if cell.kind == "time"]
+    timed = [cell for row in table.rows for cell in row.cells if cell.kind in TIMES]
     runs = (
         records.read(path, TrainRecord)
         for cell in timed

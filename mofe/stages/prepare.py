@@ -13,12 +13,15 @@ from mofe.files import write_atomic
 from mofe.tasks import training
 
 
-def prepare(params: dict[str, Any], rows_file: Path, counts_file: Path) -> str:
+def prepare(
+    params: dict[str, Any], rows_file: Path, counts_file: Path, config_hash: str | None = None
+) -> str:
     """Write a training set as parquet (`prompt`, `answer`: str) and the counts of its rows.
 
     params: Plan.params.data. A task's rows are those of mofe.tasks.training. Raw text has an empty
     prompt, and equal texts are used once. Equal parameters give equal rows. The
-    counts are a TaskCounts, or for raw text a TextCounts. Returns a line for the user. Raises
+    counts are a TaskCounts, or for raw text a TextCounts. config_hash: of all that the rows depend on
+    (mofe.study.identity), for the counts. Returns a line for the user. Raises
     ValueError where a row does not fit its schema, or where fewer rows are left than the study asks
     for.
     """
@@ -32,8 +35,13 @@ def prepare(params: dict[str, Any], rows_file: Path, counts_file: Path) -> str:
         pieces = list(_texts(rows[data["text"]], data))
         pairs = [("", text) for text in dict.fromkeys(pieces)]
         counts = {"read": len(rows), "pieces": len(pieces)}
-        counts |= {"duplicate": len(pieces) - len(pairs), "also_in_test": 0}
+        counts |= {"duplicate": len(pieces) - len(pairs)}
     counts["usable"] = len(pairs)
+    if not pairs:
+        raise ValueError(
+            f"data: none of the {counts['read']} rows of {source['repo']} ({data['split']}) can be "
+            "trained on; read a split that has labelled rows which no test set asks"
+        )
     wanted = len(pairs) if data["rows"] == "full" else data["rows"]
     if wanted > len(pairs):
         raise ValueError(
@@ -45,7 +53,7 @@ def prepare(params: dict[str, Any], rows_file: Path, counts_file: Path) -> str:
     counts["sampled"] = wanted
     counts["characters"] = sum(map(len, (*prompts, *answers)))
     kind = records.TaskCounts if data["task"] else records.TextCounts
-    record = kind(**counts)
+    record = kind(**counts, **({"config_hash": config_hash} if config_hash else {}))
 
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table({"prompt": prompts, "answer": answers}), sink)

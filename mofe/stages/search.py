@@ -13,12 +13,13 @@ def choose(
     evaluations: Sequence[str],
     names: Mapping[str, str],
     out: Path,
+    config_hash: str | None = None,
 ) -> str:
     """Compare the candidates and write search.json.
 
     trainings: the candidates' train.json. evaluations: their scores, the tasks of one candidate
-    after another, all in the same order. names: of merge and stages, for the record. Returns a line
-    for the user. Raises ValueError where a score is not of the candidate that it should be of.
+    after another, all in the same order. names: of merge and stages, for the record. config_hash: of
+    all that the choice depends on (mofe.study.identity). Returns a line for the user. Raises ValueError where a score is not of the candidate that it should be of.
     """
     runs = [records.read(file, TrainRecord) for file in trainings]
     scores = [records.read(file, EvalRecord) for file in evaluations]
@@ -36,6 +37,7 @@ def choose(
         tried=tried,
         best=rate,
         at_edge=rate in (tried[0].learning_rate, tried[-1].learning_rate),
+        config_hash=config_hash,
     )
     records.write(out, found)
     edge = ", at the edge of those that were tried" if found.at_edge else ""

@@ -18,6 +18,7 @@ from mofe.files import write_atomic
 from mofe.layers import experts, parameters
 from mofe.models import devices, load, manifest, methods, store
 from mofe.study import hardware
+from mofe.study.checks import too_long
 from mofe.study.hardware import Sharding
 from mofe.study.methods import Full, Method, parse
 from mofe.study.shapes import Shape
@@ -40,13 +41,15 @@ def train_variant(
     checkpoint: Path,
     search: Sequence[str] = (),
     sharding: Sharding = "none",
+    config_hash: str | None = None,
 ) -> str:
     """Train one stage of a variant, and store the trained parameters and the record.
 
     merge: the merge's folder. parents, chain: the files of trained parameters and the methods of
     the stages before, first stage first. params: Plan.params.stage. names: of merge and stages, for
     the record. checkpoint: a folder for this training alone, from which an interrupted training
-    goes on. search: the search.json that has the learning rate, where `params` has none.
+    goes on. search: the search.json that has the learning rate, where `params` has none. config_hash:
+    of all that the training depends on (mofe.study.identity); without one, that of these parameters.
 
     Every process of the job calls this; the first one writes. Returns a line for the user. Raises
     RuntimeError where a frozen parameter changed, and Interrupted on a signal.
@@ -60,8 +63,7 @@ def train_variant(
     inputs = [*manifest.files(merge), *data, *parents]
     found, kept = _fit_recorded(
         *(model, method, merge, tokens.read(data), params, seed, checkpoint, inputs, sharding),
-        chain=list(chain),
-        names=dict(names),
+        config_hash or _own_hash(params, seed, chain=list(chain), names=dict(names)),
     )
     result = records.TrainRecord(**names, **found)
     store.trained(model, trained)
@@ -90,6 +92,7 @@ def train_dense(
     out: Path,
     checkpoint: Path,
     sharding: Sharding = "none",
+    config_hash: str | None = None,
 ) -> str:
     """Fine-tune a dense model into an expert: a checkpoint, train.json and log.jsonl in `out`.
 
@@ -98,18 +101,26 @@ def train_dense(
     set_seed(seed)
     method = parse(params)
     model = methods.apply(load.checkpoint(origin), method)
-    inputs = [*Path(origin).glob("*.safetensors"), *data]
+    inputs = [*manifest.files(origin), *data]
     found, kept = _fit_recorded(
-        model, method, origin, tokens.read(data), params, seed, checkpoint, inputs, sharding
+        *(model, method, origin, tokens.read(data), params, seed, checkpoint, inputs, sharding),
+        config_hash or _own_hash(params, seed),
     )
     result = records.DenseTrainRecord(model=name, **found)
     return _store_dense(model, method, params, origin, result, kept, out)
 
 
 def pretrain(
-    *, world: str, params: Mapping[str, Any], name: str, out: Path, checkpoint: Path
+    *,
+    world: str,
+    params: Mapping[str, Any],
+    name: str,
+    out: Path,
+    checkpoint: Path,
+    config_hash: str | None = None,
 ) -> str:
-    """Pretrain a small Llama on the generated world's corpus: the mini study's base model."""
+    """Pretrain a small Llama on the generated world's corpus: the mini study's base model.
+    config_hash as in train_variant."""
     set_seed(params["seed"])
     origin = f"{world}/mofe/tokenizer"
     tokenizer = load.tokenizer(origin)
@@ -126,20 +137,31 @@ def pretrain(
     params = {"recipe": "pretraining", **params}
     pairs = [("", text) for text in corpus["text"]]
     found, kept = _fit_recorded(
-        model, method, origin, pairs, params, params["seed"], checkpoint, []
+        *(model, method, origin, pairs, params, params["seed"], checkpoint, [], "none"),
+        config_hash or _own_hash(params, params["seed"]),
     )
     result = records.DenseTrainRecord(model=name, **found)
     return _store_dense(model, method, params, origin, result, kept, out)
 
 
+def _own_hash(params: Mapping[str, Any], seed: int, **more: Any) -> str:
+    """The hash of a training's own parameters."""
+    return provenance.hash_config({**params, "seed": seed, **more})
+
+
 def _fit_recorded(
-    model, method, origin, pairs, params, seed, checkpoint, inputs, sharding="none", **hashed
+    model, method, origin, pairs, params, seed, checkpoint, inputs, sharding, config_hash
 ) -> tuple[dict[str, Any], Checkpoint]:
     """Train a model. Returns the values of train.json (a TrainRecord without its names) and the
-    checkpoint. hashed: what else the result depends on, for its config_hash."""
+    checkpoint. inputs: the files that it is made from."""
     stamp = provenance.stamp()  # first, so that a failure comes before the training
+    length, positions = params["training"]["max_length"], model.config.max_position_embeddings
+    if length > positions:
+        raise ValueError(too_long("training.max_length", length, positions, Path(origin).name))
     tokenizer = load.tokenizer(origin)
-    rows = tokens.tokenize(pairs, tokenizer, params["training"]["max_length"])
+    rows = tokens.tokenize(
+        pairs, tokenizer, params["training"]["max_length"], params.get("add_bos_token", True)
+    )
     training = _with_micro_batch(model, method, params["training"], rows, sharding)
     counts = {
         "trainable_parameters": sum(p.numel() for p in parameters.trained(model).values()),
@@ -151,8 +173,9 @@ def _fit_recorded(
         if experts.holds_one(model):
             shape = replace(shape, num_experts_per_tok=1)
     model = devices.to_device(model, sharded=sharding == "fsdp")
-    config_hash = provenance.hash_config({**params, "seed": seed, **hashed})
-    kept = Checkpoint(checkpoint, f"{config_hash} {provenance.fingerprint(inputs)}")
+    # the rows in their order: a training never goes on over others
+    key = (config_hash, rows.digest, provenance.fingerprint(inputs))
+    kept = Checkpoint(checkpoint, " ".join(key))
     before = provenance.hash_tensors(parameters.frozen(model))
     run = loop.fit(model, rows, training, seed, tokenizer.pad_token_id, kept, sharding)
     after = provenance.hash_tensors(parameters.frozen(model))
@@ -221,8 +244,8 @@ def _store_dense(
         # Only merges read an expert. Its dtype is float32 or theirs (Plan.params.expert_dtype), so
         # a merge's weights are the same whether they are rounded here or there.
         dtype = getattr(torch, params.get("dtype", "float32"))
-        methods.merge_and_unload(model).to(dtype).save_pretrained(out)
-        load.tokenizer(origin).save_pretrained(out)
+        store.checkpoint(methods.merge_and_unload(model).to(dtype), out)
+        load.save_tokenizer(origin, out)
         write_atomic(out / "log.jsonl", kept.log.read_bytes())
         records.write(out / "train.json", record)
         kept.remove()

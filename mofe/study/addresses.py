@@ -1,5 +1,6 @@
 """The addresses of everything that a study makes, below its `results` folder."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -102,6 +103,13 @@ class Addresses:
 
     def preflight(self, model: str) -> str:
         return f"{self.root}/preflight/{model}.json"
+
+    def log(self, output: str) -> str:
+        """The log of the job that makes this file or folder (its first output)."""
+        fetched = output.startswith(f"{self.study.hub}/")  # it may be inside the results
+        inside = output.removeprefix(f"{self.study.hub if fetched else self.root}/")
+        name = re.sub(r"(/train|/trained)?\.(json|parquet|tex|pdf|html|safetensors)$", "", inside)
+        return f"{self.root}/logs/{'hub/' if fetched else ''}{name}.log"
 
     def table(self, number: int | str, kind: str) -> str:
         return f"{self.root}/table{number}.{kind}"

@@ -48,12 +48,19 @@ class Graph:
     plan: Plan
     figures: Mapping[str, Sequence[str]]
 
+    def inputs(self, rule: str, wildcards: Mapping[str, str]) -> tuple[str, ...]:
+        """The addresses that a job is made from."""
+        return _node(getattr(self, rule), (), **wildcards).inputs
+
     # ----------------------------------------------------------------------------- data and models
 
     def prefetch(self) -> Inputs:
         return {"manifests": self.plan.manifests}
 
     def fetch_repository(self, repo: str) -> Inputs:
+        return {}
+
+    def claims_paper(self) -> Inputs:
         return {}
 
     def world(self) -> Inputs:

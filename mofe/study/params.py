@@ -5,10 +5,11 @@ runs."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mofe.study.addresses import Addresses
-from mofe.study.checks import value_at
+from mofe.study.checks import value_at, with_values
 from mofe.study.config import Study
 from mofe.study.values import ConfigError
 from mofe.study.variants import Stage, Variant
@@ -38,7 +39,7 @@ class Params:
             "data": _plain(data, without={"tokens"}),
             "source": self._source(data.source),
             # training rows are rendered without examples, whatever the evaluation shows
-            "task": {**self.task(data.task), "shots": 0, "cluster": None} if data.task else None,
+            "task": {**self._reads(data.task), "shots": 0, "cluster": None} if data.task else None,
             "seed": study.sampling_seed,
             "mirror": self.paths.mirror,
         }
@@ -50,7 +51,16 @@ class Params:
         if spec.held_out:
             data = self.data(spec.held_out)
             drawn = {"set": spec.held_out, "data": data, "questions": spec.questions}
-            return {**data["task"], "name": task, "cluster": spec.cluster, "held_out": drawn}
+            held = {"name": task, "cluster": spec.cluster, "held_out": drawn}
+            return {**data["task"], **held, **self._begins()}
+        # what changes nothing is left out, so that it reruns nothing
+        asked = {"shots_seed": study.shots_seed} if study.shots else {}
+        asked |= {"sample": spec.sample} if spec.sample else {}
+        return {**self._reads(task), **asked, **self._begins()}
+
+    def _reads(self, task: str) -> dict[str, Any]:
+        """How a task reads rows and asks them, whichever of them are asked."""
+        study, spec = self.study, self.study.tasks[task]
         own = ("columns", "subset", "split", "test_share", "examples")
         mcq = {"mcq": {key: _plain(spec)[key] for key in own}} if spec.columns else {}
         return {
@@ -64,6 +74,10 @@ class Params:
             "seed": study.sampling_seed,
             "mirror": self.paths.mirror,
         }
+
+    def _begins(self) -> dict[str, bool]:
+        """Whether texts begin with special tokens, where that is not the usual."""
+        return {} if self.study.add_bos_token else {"add_bos_token": False}
 
     def model(self, model: str) -> dict[str, Any]:
         """What makes a dense model: its stage of training, or its pretraining, or its
@@ -121,7 +135,7 @@ class Params:
         mix = self.study.mixes.get(stage.mix)
         training = self._training(*([mix.training] if mix else []), recipe.training)
         searched = {"learning_rate": stage.rate} if recipe.search else {}
-        return {**self.method(stage), "training": training | searched}
+        return {**self.method(stage), "training": training | searched, **self._begins()}
 
     def method(self, stage: Stage) -> dict[str, Any]:
         """The method and its settings: what is needed to rebuild the trained model."""
@@ -202,16 +216,45 @@ class Params:
         return f"{prefix}-{variant.key.replace('/', '-')}-s{seed}"
 
     def assumptions(self) -> list[dict[str, Any]]:
-        """The choices where the paper is silent, with the values that this study uses."""
+        """The choices where the paper is silent that this study makes, with the values that it uses:
+        those under keys that nothing planned depends on are left out."""
         return [
             {
                 "item": assumption.item,
                 "key": assumption.key,
                 "choice": _choice(value_at(self.study, assumption.key)),
-                "evidence": assumption.evidence,
+                "evidence": with_values(self.study, assumption.evidence),
             }
             for assumption in self.study.assumptions
+            if self._is_made(assumption.key)
         ]
+
+    def _is_made(self, key: str) -> bool:
+        """Whether something that is planned depends on a key of the configuration, as far as the
+        names of its parts tell."""
+        section, _, rest = key.partition(".")
+        return section not in self._planned or rest.split(".")[0] in self._planned[section]
+
+    @cached_property
+    def _planned(self) -> dict[str, set[str]]:
+        """By section, the names of its entries that something planned is made from. Without a
+        training there is no `training`, and without a merge no `merge`."""
+        plan, models = self.plan, self.study.models
+        stages = [stage for variant in plan.trained.values() for stage in variant.stages]
+        dense = [pair for name in plan.models for pair in (models[name].train or {}).items()]
+        rows = [r for t in self.study.tables.values() for r in t.model_rows.values()]
+        searched = {plan.method(variant).search for variant in plan.trained.values()}
+        planned = {
+            "models": set(plan.models),
+            "mixtures": {row.mixture for row in rows if row.mixture},
+            "mixes": {stage.mix for stage in stages} | {mix for mix, _ in dense},
+            "recipes": {stage.recipe for stage in stages} | {recipe for _, recipe in dense},
+            "data": set(plan.datasets),
+            "tasks": {task for tasks in plan.tasks.values() for task in tasks},
+            "searches": searched - {None},
+        }
+        nothing = {} if stages or dense else {"training": set()}
+        return planned | nothing | ({} if plan.moes else {"merge": set()})
 
     def _source(self, name: str) -> dict[str, Any]:
         """The keys that decide a source's rows. Which other files are fetched changes no row."""

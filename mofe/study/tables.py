@@ -1,15 +1,17 @@
 """Tables as the report draws them: rows, cells, and the files that each cell is read from.
 
-A job gets its tables in two parts. A `bare` table is a parameter: it has no file names, so it stays
-the same when seeds are added or dropped. The files are the job's inputs, in the order of `files`.
+A job gets its tables in two parts. A `bare` table is a parameter: it is plain data, which Snakemake
+compares, and has no file names, so it stays the same when seeds are added or dropped. The files are the job's inputs, in the order of `files`.
 `filled` joins the two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
 
 from mofe.study.config import TableSpec
 from mofe.study.values import LABEL_SEPARATOR, task_metric
@@ -73,6 +75,9 @@ class Table:
     header: tuple[tuple[str, int], ...]
     rows: tuple[Row, ...]
     beside: tuple[str, ...] = ()
+
+
+_PLAIN = TypeAdapter(list[Table])
 
 
 def table(plan: Plan, number: int | str, spec: TableSpec) -> Table:
@@ -139,18 +144,18 @@ def evaluations(tables: Iterable[Table]) -> list[str]:
     return list(dict.fromkeys(file for files in scored for file in files))
 
 
-def bare(tables: Iterable[Table]) -> list[Table]:
-    """The tables without their files. `Cell.read` is equal for cells that are read from the same
-    files."""
+def bare(tables: Iterable[Table]) -> list[dict[str, Any]]:
+    """The tables without their files, as plain data. `Cell.read` is equal for cells that are read
+    from the same files."""
     numbers: dict[tuple, int] = {}
 
     def number(row: Row, cell: Cell) -> Cell:
         return replace(cell, files=(), read=numbers.setdefault(cell.files, len(numbers)))
 
-    return [_with_cells(table, number) for table in tables]
+    return _PLAIN.dump_python([_with_cells(table, number) for table in tables], mode="json")
 
 
-def filled(tables: Iterable[Table], given: Iterable[str], seeds: int) -> list[Table]:
+def filled(bare: Iterable[Mapping[str, Any]], given: Iterable[str], seeds: int) -> list[Table]:
     """Bare tables with their files. given: as `files` lists them; seeds: the number of seeds.
 
     Raises ValueError where there are more or fewer files than the cells need.
@@ -162,7 +167,7 @@ def filled(tables: Iterable[Table], given: Iterable[str], seeds: int) -> list[Ta
             read[cell.read] = _files_of(row, cell, left, seeds)
         return replace(cell, files=read[cell.read], read=None)
 
-    complete = [_with_cells(table, fill) for table in tables]
+    complete = [_with_cells(table, fill) for table in _PLAIN.validate_python(list(bare))]
     if more := list(left):
         raise ValueError(f"tables: {more[0]} belongs to no cell")
     return complete

@@ -25,13 +25,17 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # What a table's column can show besides a task: a kind of mofe/report/kinds.py, and its meaning.
 SHOWS = {
     "trainable": "the parameters that the last stage trains",
-    "time": "the time of training on all its GPUs, in `time_unit`",
+    "time": "the time of training on all its GPUs, added up (GPU-hours), in `time_unit`",
+    "wall_time": "the time of training by the clock, in `time_unit`",
     "cpu_seconds": "the seconds that CPU cores worked for it",
     "tokens_per_second": "the tokens that one device reads per second of it",
     "memory": "the most memory that a process of it held",
     "flops": "its floating-point operations",
     "rate": "the learning rate of the last stage",
 }
+TIMES = ("time", "wall_time")  # those of them that are printed in `time_unit`
+# Those that would be another mixture's where equal frozen experts are computed once.
+COMPUTED = (*TIMES, "cpu_seconds", "tokens_per_second", "memory", "flops")
 METRICS = ("acc", "acc_norm", "f1", "exact")  # what a task's column can show: task.metric
 LABEL_SEPARATOR = " | "  # joins a row's labels to its name
 

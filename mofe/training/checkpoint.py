@@ -15,14 +15,14 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
 
-from mofe import records
+from mofe import provenance, records
 from mofe.files import write_atomic
 from mofe.training import parallel
 
@@ -53,14 +53,30 @@ class Progress:
 class Checkpoint:
     """The newest state of one training in `folder`, which belongs to it alone.
 
-    key: identifies the training (its parameters and inputs). A checkpoint with another key belongs
-    to another training: it is removed, never continued.
+    key: identifies the training (its parameters, its rows and inputs). A checkpoint with another key
+    belongs to another training: it is removed, never continued.
+
+    It also knows by which calls, revisions and machines the training was computed (`segments`).
     """
 
     def __init__(self, folder: Path, key: str):
         self.folder, self.key = folder, key
         self._saved_at, self._took = time.monotonic(), 0.0
         self._step: int | None = None
+        self._earlier: list[dict[str, Any]] = []  # segments before this call's
+        self._restored = Progress()
+
+    def segments(self, progress: Progress) -> list[dict[str, Any]]:
+        """The parts that the training was computed in so far (records.Segment), this call's last."""
+        own = {
+            "first_step": self._restored.step + 1,
+            "last_step": progress.step,
+            "device_seconds": progress.device_seconds - self._restored.device_seconds,
+            "processes": parallel.processes(),
+            **provenance.stamp(),
+        }
+        # a call that was interrupted before its first step computed nothing
+        return self._earlier + ([own] if progress.step > self._restored.step else [])
 
     @property
     def log(self) -> Path:
@@ -109,7 +125,8 @@ class Checkpoint:
             dcp.load(_state(parameters, optimizer), checkpoint_id=saved, no_dist=_alone())
         progress = json.loads((saved / "progress.json").read_text())
         del progress["key"]
-        progress = Progress(**progress)
+        self._earlier = progress.pop("segments")
+        progress = self._restored = Progress(**progress)
         self._step = progress.step
         if parallel.rank() == 0:
             lines = self.log.read_text().splitlines(keepends=True)[: progress.step]
@@ -145,7 +162,7 @@ class Checkpoint:
             dcp.save(_state(parameters, optimizer), checkpoint_id=partial, no_dist=_alone())
         parallel.barrier()
         if parallel.rank() == 0:
-            record = {**asdict(progress), "key": self.key}
+            record = {**asdict(progress), "key": self.key, "segments": self.segments(progress)}
             write_atomic(partial / "progress.json", json.dumps(record))
             earlier = list(self.folder.glob("step-*"))
             partial.rename(self.folder / f"step-{progress.step}")

@@ -28,15 +28,18 @@ from mofe.training.checkpoint import Checkpoint, Interrupted, Signals
 
 
 class AnswerLoss(nn.Module):
-    """A causal language model's summed cross-entropy over the labelled tokens.
+    """A causal language model's summed cross-entropy over the labelled tokens, with the router's
+    auxiliary loss.
 
-    Logits and the last layer's FFN are computed at the labelled positions only: a multiple-choice
+    auxiliary: the part of the last result that is the auxiliary loss, without a gradient; zero where
+    there is none. Logits and the last layer's FFN are computed at the labelled positions only: a multiple-choice
     row has one or two.
     """
 
     def __init__(self, model: nn.Module, router_aux_loss: float = 0.0):
         super().__init__()
         self.model, self.router_aux_loss = model, router_aux_loss
+        self.auxiliary = torch.zeros(())
 
     @property
     def plain(self) -> nn.Module:
@@ -65,19 +68,17 @@ class AnswerLoss(nn.Module):
             out = plain.model(input_ids=input_ids, use_cache=False, **extra)
         logits = plain.lm_head(out.last_hidden_state[:, :-1][picked])
         loss = F.cross_entropy(logits.float(), targets[picked], reduction="sum")
-        if balanced:
-            config = plain.config
-            loss += (
-                self.router_aux_loss
-                * picked.sum()
-                * load_balancing_loss_func(
-                    out.router_logits,
-                    config.num_local_experts,
-                    config.num_experts_per_tok,
-                    attention_mask,
-                )
-            )
-        return loss
+        self.auxiliary = torch.zeros_like(loss)
+        if not balanced:
+            return loss
+        config = plain.config
+        balance = load_balancing_loss_func(
+            *(out.router_logits, config.num_local_experts, config.num_experts_per_tok),
+            attention_mask,
+        )
+        auxiliary = self.router_aux_loss * picked.sum() * balance
+        self.auxiliary = auxiliary.detach()
+        return loss + auxiliary
 
 
 def fit(
@@ -101,9 +102,8 @@ def fit(
     accelerator = parallel.accelerator()
     steps = tokens.count_steps(len(rows), training["epochs"], training["global_batch"])
     rate = _decay(training, steps)
-    objective = parallel.prepare(
-        AnswerLoss(model, training["router_aux_loss"]), accelerator, sharding
-    )
+    losses = AnswerLoss(model, training["router_aux_loss"])
+    objective = parallel.prepare(losses, accelerator, sharding)
     objective.train()
     trained = parameters.trained(model)
     optimizer = torch.optim.AdamW(_decay_groups(trained, training["weight_decay"]), fused=True)
@@ -133,7 +133,7 @@ def fit(
             answer_tokens = sum(answers[i] for i in indices)
             # what a step draws (dropout) depends only on the step's number, also after a restart
             torch.manual_seed(_step_seed(seed, number))
-            total = torch.zeros((), device=accelerator.device)
+            total = torch.zeros(2, device=accelerator.device)  # of the answers, and the router's
             mine = parallel.assign(step, parallel.processes(), parallel.rank())
             for turn, (batch, counts) in enumerate(mine, 1):
                 inputs = tokens.collate(rows, batch, pad, counts)
@@ -142,7 +142,7 @@ def fit(
                         part = objective(**{k: v.to(total.device) for k, v in inputs.items()})
                     # gradients are averaged over the processes, but should be summed
                     accelerator.backward(part * parallel.processes() / answer_tokens)
-                total += part.detach()
+                total += torch.stack([part.detach() - losses.auxiliary, losses.auxiliary])
                 del part  # and its graph, which holds the weights' bfloat16 copies
                 if parallel.any_of(signals.asked is not None):
                     checkpoint.save(trained, optimizer, progress)
@@ -150,12 +150,12 @@ def fit(
                         f"stopped by {signals.asked or 'a signal to another process'} after step "
                         f"{progress.step} of {steps}; it goes on from there when it is run again"
                     )
-            loss = (accelerator.reduce(total) / answer_tokens).item()
+            loss, auxiliary = (accelerator.reduce(total) / answer_tokens).tolist()
             norm = torch.nn.utils.clip_grad_norm_(trained.values(), training["max_grad_norm"])
             norm = parallel.full_tensor(norm).item()
-            if not (math.isfinite(loss) and math.isfinite(norm)):
+            if not all(map(math.isfinite, (loss, auxiliary, norm))):
                 raise FloatingPointError(
-                    f"training.learning_rate: at step {number} the loss is {loss} and the "
+                    f"training.learning_rate: at step {number} the loss is {loss + auxiliary} and the "
                     f"gradient's norm {norm:g} with {training['learning_rate']}; lower it"
                 )
             for group in optimizer.param_groups:
@@ -178,13 +178,15 @@ def fit(
                 records.LossStep(
                     step=number,
                     loss=loss,
+                    auxiliary_loss=auxiliary,
                     learning_rate=rate(number - 1),
                     tokens=progress.tokens,
                     seconds=round(progress.seconds, 3),
                 )
             )
             left = progress.seconds / number * (steps - number)
-            print(f"step {number}/{steps}  loss {loss:.4f}  {left:.0f} s left", flush=True)
+            shown = f"{loss:.4f}" + (f" + {auxiliary:.4f} auxiliary" if auxiliary else "")
+            print(f"step {number}/{steps}  loss {shown}  {left:.0f} s left", flush=True)
             if number < steps and parallel.any_of(checkpoint.due()):
                 checkpoint.save(trained, optimizer, progress)
     return records.Run(
@@ -197,6 +199,8 @@ def fit(
         tokens=progress.tokens,
         answer_tokens=progress.answer_tokens,
         final_loss=loss,
+        final_auxiliary_loss=auxiliary,
+        segments=checkpoint.segments(progress),
         resumed=progress.resumed,
         processes=parallel.processes(),
         sharding=sharding,

@@ -65,7 +65,8 @@ def energy(
         )
     by_gpu: dict[str, float] = {}
     for run in trained.values():
-        _add(by_gpu, run.hardware.gpus, run.device_seconds)
+        for part in run.computed_by:
+            _add(by_gpu, part.hardware.gpus, part.device_seconds)
     for asked in evaluated.values():
         _add(by_gpu, asked.hardware.gpus, asked.seconds)
     known = {name: by_cuda_name(name) for name in by_gpu}

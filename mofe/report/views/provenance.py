@@ -14,7 +14,8 @@ def provenance(
 ) -> dict[str, Any]:
     """What the template shows of provenance. training, evaluation: the records by file."""
     trained, evaluated = list(training.values()), list(evaluation.values())
-    everything = [*trained, *evaluated]
+    parts = [part for record in trained for part in record.computed_by]
+    everything = [*parts, *evaluated]
     frozen = [record.frozen_sha256 for record in trained if record.frozen_sha256.any]
     packages = sorted({name for record in everything for name in record.versions})
     return {
@@ -22,7 +23,7 @@ def provenance(
         "trainings": len(trained),
         "evaluations": len(evaluated),
         "revisions": _distinct(record.git_revision for record in everything),
-        "hardware": _distinct(_hardware(record.hardware) for record in trained),
+        "hardware": _distinct(_hardware(part.hardware) for part in parts),
         "versions": {
             name: ", ".join(_distinct(r.versions.get(name, "none") for r in everything))
             for name in packages
@@ -34,10 +35,21 @@ def provenance(
         "unchanged": sum(hashes.unchanged for hashes in frozen),
         "source": list(training),
         "runs": [
-            {"record": record, "experts": _experts(record), "source": path}
+            {
+                "record": record,
+                "loss": _loss(record),
+                "experts": _experts(record),
+                "source": path,
+            }
             for path, record in training.items()
         ],
     }
+
+
+def _loss(record: TrainRecord) -> str:
+    """The last step's loss, with the router's auxiliary loss apart, if there is one."""
+    auxiliary = record.final_auxiliary_loss
+    return f"{record.final_loss:.4f}" + (f" + {auxiliary:.4f} auxiliary" if auxiliary else "")
 
 
 def _experts(record: TrainRecord) -> str:

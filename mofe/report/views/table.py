@@ -21,6 +21,7 @@ from mofe.report.tables import (
     is_published,
     kind_by_column,
     shown_labels,
+    times_told,
 )
 from mofe.study.setting import Setting
 from mofe.study.tables import Cell, Row, Table
@@ -93,6 +94,7 @@ def view(table: Table, setting: Setting) -> dict[str, Any]:
         "caption": table.caption,
         "ours": setting.ours,
         "in_noise": in_noise(frame),
+        "times": times_told(table, setting, bool(frame["paper"].notna().any())),
         "groups": [
             (text, len(list(run))) for text, run in itertools.groupby(groups) if any(groups)
         ],
