@@ -20,6 +20,7 @@ from mofe.report.views.training_data import cell, contamination
 from mofe.stages import prepare, questions
 from mofe.study.load import read_study
 from mofe.study.plan import Plan
+from mofe.study.tables import table
 from mofe.study.values import ConfigError
 from mofe.tasks import training
 from mofe.training.tokens import read
@@ -237,6 +238,12 @@ def test_a_sample_is_drawn_by_the_seed_and_grows(tmp_path, tiny):
         params=study(mirror, ["hellaswag"]).params.task("mine"), tokenizer=str(tiny / "a"), out=file
     )
     assert questions.sample_of(file) is None
+
+
+def test_captions_say_what_is_a_sample(tmp_path):
+    plans = [study(tmp_path, ["hellaswag"], {"sample": sample}) for sample in (None, 1200)]
+    captions = [table(plan, "M", plan.study.tables["M"]).caption for plan in plans]
+    assert captions == ["x", "x X: a sample of 1,200 questions."]
 
 
 def test_a_sample_is_part_of_the_estimates(tmp_path):
