@@ -37,7 +37,19 @@ TEXTS = (
     *("NA", "N/A", "None", "null", "nan", "NaN", "inf", "-inf", "<NA>", "#N/A", "true", "False"),
     *("2020-01-01", "2020-01-01T10:00:00", "10:30", "01/02/2003", "P1D", "{}", "[1]", '{"a": 1}'),
     *("A", "b", "yes", "lead", " cork ", "brick, red", 'a "quoted" word', "two\nlines", "a\ttab"),
-    *("semi;colon", "it's", "\\n", "ünïcödé", "日本語", "😀", "#comment", "=1+1", "a\r\nb", "'", "\\"),
+    *(
+        "semi;colon",
+        "it's",
+        "\\n",
+        "ünïcödé",
+        "日本語",
+        "😀",
+        "#comment",
+        "=1+1",
+        "a\r\nb",
+        "'",
+        "\\",
+    ),
 )
 MOST = 26
 
@@ -123,7 +135,9 @@ def delimited(rng: random.Random, table: list[dict], case: Case) -> None:
     sep = "\t" if tabs else ","
     if not tabs and rng.random() < 0.15:
         sep = rng.choice(";|\t")
-        case.files["README.md"] = f"---\nconfigs:\n- config_name: default\n  data_files: train*\n  sep: {json.dumps(sep)}\n---\n".encode()
+        case.files["README.md"] = (
+            f"---\nconfigs:\n- config_name: default\n  data_files: train*\n  sep: {json.dumps(sep)}\n---\n".encode()
+        )
         case.notes.append(f"sep {sep!r}")
     text = io.StringIO(newline="")
     writer = csv.writer(text, delimiter=sep, lineterminator=ending, quoting=quoting)
@@ -140,8 +154,7 @@ def delimited(rng: random.Random, table: list[dict], case: Case) -> None:
 
 def pack(rng: random.Random, case: Case, name: str, content: bytes) -> None:
     ending, packer = rng.choice(
-        [("", bytes)] * 4
-        + [(".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)]
+        [("", bytes)] * 4 + [(".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)]
     )
     case.files[name + ending] = packer(content)
 
@@ -185,7 +198,9 @@ def jsons(rng: random.Random, table: list[dict], case: Case) -> None:
         given = [loose(rng, row[name]) for name in OPTIONS]
         absent = rng.choice([None, "", "left out"])
         right = row["right"]
-        if isinstance(loose(rng, right), Literal) and all(isinstance(g, str) or g is None for g in given):
+        if isinstance(loose(rng, right), Literal) and all(
+            isinstance(g, str) or g is None for g in given
+        ):
             right = Literal(right)  # a number: an index and nothing else
         out = {"ask": row["ask"]}
         if listed:
@@ -199,13 +214,21 @@ def jsons(rng: random.Random, table: list[dict], case: Case) -> None:
         if rng.random() < 0.3:
             out["extra"] = rng.choice([1, "1", None, 2.5, True, [1, "a"], {"k": 1}])
         made.append(out)
+    named = {"options"} if listed else set(OPTIONS)
+    case.may_refuse |= not named | {"right"} <= {key for out in made for key in out}
     shape = rng.choice(["lines", "lines", "list", "spread"])
     if shape == "list":
         name, text = "train.json", written(made)
     elif shape == "spread":
-        name, text = "train.json", "\n\n".join(written(row).replace('", "', '",\n"') for row in made)
+        name, text = (
+            "train.json",
+            "\n\n".join(written(row).replace('", "', '",\n"') for row in made),
+        )
     else:
-        name, text = rng.choice(["train.jsonl", "train.ndjson", "train.json"]), "\n".join(map(written, made))
+        name, text = (
+            rng.choice(["train.jsonl", "train.ndjson", "train.json"]),
+            "\n".join(map(written, made)),
+        )
         text += "\n" * rng.randint(0, 2)
     content = text.encode()
     case.notes.append(shape)
@@ -236,9 +259,13 @@ def parquet(rng: random.Random, table: list[dict], case: Case) -> None:
             nans = [float("nan") if gold is None else float(gold) for gold in golds]
             arrays["right"] = pa.array(nans, from_pandas=False)
     elif kind == "classes":
-        told = sorted({row["right"].strip() for row in table if row["right"].strip() not in ("", "-1")})
+        told = sorted(
+            {row["right"].strip() for row in table if row["right"].strip() not in ("", "-1")}
+        )
         classes = ClassLabel(names=rng.sample(told, len(told)) or ["A"])
-        features = Features({**{n: Value("string") for n in names if n != "right"}, "right": classes})
+        features = Features(
+            {**{n: Value("string") for n in names if n != "right"}, "right": classes}
+        )
         held = {n: [row[n] for row in table] for n in names if n != "right"}
         right = [row["right"].strip() for row in table]
         held["right"] = [None if r in ("", "-1") else classes.str2int(r) for r in right]
@@ -260,12 +287,27 @@ def cut(rng: random.Random, content: bytes) -> bytes:
 
 def flipped(rng: random.Random, content: bytes) -> bytes:
     place = rng.randrange(len(content))
-    return content[:place] + bytes([content[place] ^ (1 << rng.randrange(8))]) + content[place + 1 :]
+    return (
+        content[:place] + bytes([content[place] ^ (1 << rng.randrange(8))]) + content[place + 1 :]
+    )
 
 
 def inserted(rng: random.Random, content: bytes) -> bytes:
     place = rng.randrange(len(content) + 1)
-    strange = [b"\0", b"\xff", b'"', b",", b"\n", b"\t", b"{", b"]", b"\\", b"\xe2\x80", b"NaN", b"1e999"]
+    strange = [
+        b"\0",
+        b"\xff",
+        b'"',
+        b",",
+        b"\n",
+        b"\t",
+        b"{",
+        b"]",
+        b"\\",
+        b"\xe2\x80",
+        b"NaN",
+        b"1e999",
+    ]
     return content[:place] + rng.choice(strange) + content[place:]
 
 
@@ -326,7 +368,7 @@ def fault(made: Case, mirror: Path) -> str | None:
             return f"neither file nor remedy: {told}"
         outside = re.sub(r"'[^']*'|\"[^\"]*\"|\[.*\]", "", told)
         return f"no plain sentence: {told}" if CLASSES.search(outside) else None
-    except Exception as error:  # what this looks for
+    except Exception as error:  # noqa: BLE001, what this looks for
         return f"{type(error).__name__}: {error}"
     if made.questions is not None and found != made.questions:
         return f"read {found}, written {made.questions}"
@@ -348,4 +390,6 @@ def main(count: int, first: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*map(int, sys.argv[1:])) if len(sys.argv) > 2 else main(int((*sys.argv, 2000)[1]), 0))
+    sys.exit(
+        main(*map(int, sys.argv[1:])) if len(sys.argv) > 2 else main(int((*sys.argv, 2000)[1]), 0)
+    )
