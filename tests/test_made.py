@@ -139,8 +139,8 @@ def test_of_what_has_no_note_nothing_is_known(tmp_path):
 
 def test_both_training_times_are_shown_and_told_apart(copies):
     text = (copies.folder / "results" / "tableown.md").read_text()
-    assert "GPU time is of all GPUs that computed a row together, added up (GPU-hours); " in text
-    assert "Time is by the clock, however many GPUs computed a row together." in text
+    assert "GPU time(s) is of all GPUs that computed a row together, added up (GPU-hours); " in text
+    assert "Time(s) is by the clock, however many GPUs computed a row together." in text
 
 
 def test_every_job_of_a_run_ends_its_log_with_its_hash(copies):
