@@ -15,12 +15,13 @@ import torch
 import yaml
 from conftest import CONFIG, MINI, REDUCED, ROOT, snakemake
 from PIL import Image
+from test_given import identities
 from transformers import AutoModelForCausalLM
 
 from mofe import records
 from mofe.report import figures, frames, tables
 from mofe.stages import train
-from mofe.study import claims
+from mofe.study import claims, reruns
 from mofe.study.load import read_study
 from mofe.study.plan import Plan
 
@@ -339,6 +340,27 @@ def test_changing_loras_rank_reruns_loras_variants_and_what_shows_them(reduced):
     trained = re.findall(r"wildcards: variant=(\S+),", output)
     assert {name.rsplit("_", 1)[-1] for name in trained} == {"lora"}
     assert {"table2.tex"} == set(re.findall(r"output: \S+/(table\d\.tex)", output))
+
+
+EDITS = {
+    "a table's caption": {"tables": {7: {"caption": "Another."}}},
+    "the order of rows": {"mixes": {"medmcqa_sujet": {"data": ["sujet", "medmcqa"]}}},
+    "a task": {"tasks": {"pubmedqa": {"cluster": "context"}}},
+    "notes": {"notes": ["Another."]},
+    "only an estimate": {"hardware": {"utilisation": 0.5}},
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_snakemake_makes_again_first_what_the_table_of_edits_says(reduced, edit):
+    """docs/workflow.md's table is made by the same function (docs/generate/reruns.py)."""
+    told = reduced.dry(EDITS[edit], "all")
+    blocks = re.findall(r"^(?:local)?rule (\w+):\n((?: {4}.*\n)*)", told, re.MULTILINE)
+    due = {r for r, block in blocks if re.search(r"Params have changed|Set of input files", block)}
+    where = {"results": str(reduced.results)}
+    files = [CONFIG, MINI, REDUCED]
+    plain, edited = (identities(*files, **where, **more) for more in ({}, EDITS[edit]))
+    assert due == reruns.first(plain, edited)
 
 
 def test_a_dense_model_that_is_gone_is_made_again_for_what_loads_its_merges(reduced, tmp_path):

@@ -17,6 +17,7 @@ import claims
 import errors
 import keys
 import records
+import reruns
 
 # (page, NAME) -> the text between the marks
 PARTS: dict[tuple[str, str], Callable[[], str]] = {
@@ -24,6 +25,7 @@ PARTS: dict[tuple[str, str], Callable[[], str]] = {
     **records.PARTS,
     **errors.PARTS,
     **claims.PARTS,
+    **reruns.PARTS,
 }
 # file -> its text
 FILES: dict[str, Callable[[], str]] = {**keys.FILES, **records.FILES}

@@ -108,7 +108,9 @@ class Addresses:
         """The log of the job that makes this file or folder (its first output)."""
         fetched = output.startswith(f"{self.study.hub}/")  # it may be inside the results
         inside = output.removeprefix(f"{self.study.hub if fetched else self.root}/")
-        name = re.sub(r"(/train|/trained)?\.(json|parquet|tex|pdf|html|safetensors)$", "", inside)
+        name = re.sub(
+            r"(/train|/trained)?\.(json|parquet|tex|pdf|html|zip|safetensors)$", "", inside
+        )
         return f"{self.root}/logs/{'hub/' if fetched else ''}{name}.log"
 
     def table(self, number: int | str, kind: str) -> str:

@@ -226,10 +226,10 @@ class Params:
                 "evidence": with_values(self.study, assumption.evidence),
             }
             for assumption in self.study.assumptions
-            if self._is_made(assumption.key)
+            if self.is_made(assumption.key)
         ]
 
-    def _is_made(self, key: str) -> bool:
+    def is_made(self, key: str) -> bool:
         """Whether something that is planned depends on a key of the configuration, as far as the
         names of its parts tell."""
         section, _, rest = key.partition(".")
