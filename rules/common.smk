@@ -35,11 +35,12 @@ def refuse(sentences):
 
 
 try:
-    STUDY = load_study(config, CONFIG_FILES)
+    STUDY = load_study(config, CONFIG_FILES, workflow.config_settings.config)
     PLAN = Plan(STUDY)
 except ConfigError as error:
     raise WorkflowError(str(error))
 refuse(checks.missing_folders(PLAN, os.path.isdir))
+refuse(checks.blocked_folders(PLAN, os.path.isdir, os.path.lexists))
 
 job.prepare_environment(workflow.basedir, STUDY.device)
 ROOT = PLAN.root

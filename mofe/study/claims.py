@@ -19,7 +19,8 @@ from pydantic_core import PydanticCustomError
 
 from mofe import paper
 from mofe.records import Scale
-from mofe.study.values import LABEL_SEPARATOR, SHOWS, Part, TableKey, suggest
+from mofe.study.values import LABEL_SEPARATOR, SHOWS, Part, TableKey
+from mofe.study.words import suggest
 
 if TYPE_CHECKING:
     from mofe.study.config import Study
@@ -123,16 +124,22 @@ class Claim(Part):
         lengths = {len(rows) for lists in self.parts.values() for rows in lists}
         if self.kind in PAIRED and lengths != {2}:
             raise PydanticCustomError(
-                "pairs", "parts of a claim of kind '{kind}' are pairs of rows", {"kind": self.kind}
+                "pairs",
+                "parts of a claim of kind '{kind}' are pairs of rows; give two rows in each",
+                {"kind": self.kind},
             )
         if self.constant and self.kind != "count":
-            raise PydanticCustomError("constant", "'constant' goes with kind 'count' only")
+            raise PydanticCustomError(
+                "constant", "'constant' goes with kind 'count' only; leave it out"
+            )
         if "ratio" in self.model_fields_set and self.kind != "less":
-            raise PydanticCustomError("ratio", "'ratio' goes with kind 'less' only")
+            raise PydanticCustomError("ratio", "'ratio' goes with kind 'less' only; leave it out")
         for rows in (rows for lists in self.parts.values() for rows in lists):
             if twin := next((row for row in rows if rows.count(row) > 1), None):
                 raise PydanticCustomError(
-                    "twin", "row {row} is compared with itself", {"row": repr(twin.row)}
+                    "twin",
+                    "row {row} is compared with itself; name another",
+                    {"row": repr(twin.row)},
                 )
         return self
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mofe.study.addresses import Addresses
-from mofe.study.checks import value_at
 from mofe.study.config import Study
 from mofe.study.values import ConfigError
 from mofe.study.variants import Stage, Variant
@@ -207,7 +206,7 @@ class Params:
             {
                 "item": assumption.item,
                 "key": assumption.key,
-                "choice": _choice(value_at(self.study, assumption.key)),
+                "choice": _choice(self.study.value_at(assumption.key)),
                 "evidence": assumption.evidence,
             }
             for assumption in self.study.assumptions
