@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 sys.path.insert(0, workflow.basedir)  # the package of this checkout, installed or not
 
@@ -101,6 +102,8 @@ def has_gpu():
 
 
 onstart:
+    for told in COSTS.left_out():
+        logger.warning(told)
     will_run = waiting()
     known = os.path.isdir, has_gpu, shutil.which
     refuse(checks.before_the_run(PLAN, COSTS, will_run, *known))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -168,7 +169,8 @@ class Claim(Part):
         return tuple(dict.fromkeys((self.table, *(cell.table for cell in self.cells()))))
 
 
-def shipped() -> dict[str, Any]:
+@cache
+def shipped() -> Mapping[str, Any]:
     """The claims of mofe/claims.yaml, as plain data."""
     return yaml.safe_load(FILE.read_text(encoding="utf-8"))
 
