@@ -38,7 +38,7 @@ def load_study(
     layers = [written.file(Path(file)) for file in files]
     if command:
         layers.append(written.given(command, written.COMMAND_LINE))
-    return _study(config, layers, config)
+    return checked(config, layers, config)
 
 
 def read_study(*files: str | Path, **overrides: Any) -> Study:
@@ -49,7 +49,7 @@ def read_study(*files: str | Path, **overrides: Any) -> Study:
     for layer in layers:
         config = overlay(config, layer.content)
     layers.append(written.given(overrides, ""))
-    return _study(overlay(config, overrides), layers, config)
+    return checked(overlay(config, overrides), layers, config)
 
 
 def overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,8 +61,11 @@ def overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _study(config: Mapping[str, Any], layers: Sequence[Layer], users: Mapping[str, Any]) -> Study:
-    """users: what of the configuration is the user's, who may not change the paper's setting."""
+def checked(config: Mapping[str, Any], layers: Sequence[Layer], users: Mapping[str, Any]) -> Study:
+    """A configuration that was merged from layers, as a `Study`. Raises as `load_study`.
+
+    users: what of it is the user's, who may not change the paper's setting under its name.
+    """
     places = written.all_of(layers)
     content, amiss = written.sound(config, places)
     for layer in layers:
@@ -94,7 +97,8 @@ def _study(config: Mapping[str, Any], layers: Sequence[Layer], users: Mapping[st
 
 
 def _names(content: Mapping[str, Any], removed: Iterable[tuple]) -> dict[str, Any]:
-    """The names that each section declares, and under "removed" the paths that null takes out."""
+    """The names that each section declares, if it is a mapping, and under "removed" the paths that
+    null takes out."""
     sections = {s: content[s] for s in SECTIONS if isinstance(content.get(s), Mapping)}
     return {**{name: list(part) for name, part in sections.items()}, "removed": set(removed)}
 

@@ -59,8 +59,9 @@ def _known(*sections: str):
     """The type of a name that is declared in one of the `sections`."""
 
     def check(value: str, info):
-        declared = [n for s in sections for n in info.context.get(s, ())]
-        if value not in declared:
+        known = [info.context[s] for s in sections if s in info.context]
+        declared = [name for names in known for name in names]
+        if known and value not in declared:  # a section that is no mapping is a fault of its own
             raise _undeclared(value, sections, declared, info.context)
         return value
 
@@ -106,7 +107,9 @@ def _scored(*extra: str):
     """The type of what a column shows: a declared task, one of its metrics, or one of `extra`."""
 
     def check(value: str, info):
-        declared = list(info.context.get("tasks", ()))
+        if "tasks" not in info.context:  # it is no mapping, a fault of its own
+            return value
+        declared = list(info.context["tasks"])
         task, metric = task_metric(value, declared)
         if metric is not None and metric not in METRICS:
             raise PydanticCustomError(
