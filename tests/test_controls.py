@@ -451,7 +451,9 @@ def test_what_no_table_shows_is_not_checked_and_can_be_left_out(tmp_path):
     overlay.write_text(tables + "mixtures: {small: null}\n")
     assert "small" not in read_study(CONFIG, LOOK, overlay).mixtures
     overlay.write_text("mixtures: {small: null}\n")
-    with pytest.raises(ConfigError, match=r"Small \| X\.mixture.*'small' is taken out of mixtures by null"):
+    with pytest.raises(
+        ConfigError, match=r"Small \| X\.mixture.*'small' is taken out of mixtures by null"
+    ):
         read_study(CONFIG, LOOK, overlay)
     overlay.write_text("mixtures: {smal: null}\n")
     with pytest.raises(

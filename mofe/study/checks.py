@@ -244,6 +244,8 @@ def _searches(plan: Plan) -> Iterator[str]:
                 f"searches.{name}.learning_rate: {rate} stands there twice (to six digits); give "
                 "each rate once"
             )
+        for task in sorted({task for task in search.tasks if search.tasks.count(task) > 1}):
+            yield f"searches.{name}.tasks: '{task}' stands there twice; name each task once"
         for task in search.tasks:
             if study.tasks[task].held_out is None:
                 yield (

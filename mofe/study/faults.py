@@ -86,8 +86,8 @@ def _missing(fault: Fault) -> str:
 
 def _unknown_alternative(fault: Fault) -> str:
     known = fault.context["expected_tags"].replace("'", "").split(", ")
-    tag = fault.context["tag"]
-    return f"{quoted(str(tag))} is not one of the choices{suggest(tag, known)}"
+    given = fault.given[fault.path[-1]]
+    return f"{shown(given)} is not one of the choices{suggest(fault.context['tag'], known)}"
 
 
 def _text(fault: Fault) -> str:
@@ -161,8 +161,10 @@ def _literal(fault: Fault) -> str:
         near = suggest(fault.given, known)
         remedy = near if near.startswith("; did") else "; choose one"
         return f"{expected} is needed, but it is {quoted(fault.given)}{remedy}"
-    as_written = f"`{fault.written}`, which is read as " if fault.written else ""
-    return f"{expected} is needed, but it is {as_written}{shown(fault.given)}; choose one"
+    given = shown(fault.given)
+    if fault.written and fault.written != given:
+        given = f"`{fault.written}`, which is read as {given}"
+    return f"{expected} is needed, but it is {given}; choose one"
 
 
 def _as_it_is(fault: Fault) -> str:
@@ -176,6 +178,7 @@ def _otherwise(fault: Fault) -> str:
 # pydantic's type of error -> what the sentence says after the path
 SENTENCES: dict[str, Callable[[Fault], str]] = {
     "extra_forbidden": _unknown_key,
+    "invalid_key": _unknown_key,
     "missing": _missing,
     "union_tag_not_found": _missing,
     "union_tag_invalid": _unknown_alternative,

@@ -200,6 +200,8 @@ def _folder(value: str) -> str:
         raise refuse(f"has the variable {unset[0]}, which is not set; set it, or write the path")
     if set("{}") & set(path):
         raise refuse("has a brace, which the workflow reads as a wildcard; rename the folder")
+    if not path.isprintable():
+        raise refuse("has a character that cannot be seen; rename the folder")
     path = os.path.normpath(path)
     return f"/{path.lstrip('/')}" if path.startswith("/") else path
 

@@ -140,10 +140,24 @@ def given(content: Mapping[str, Any], where: str) -> Layer:
 
 def all_of(layers: Iterable[Layer]) -> Written:
     """Where everything of these layers stands; later ones override earlier ones."""
-    layers = list(layers)
-    places = {path: place for layer in layers for path, place in layer.places.items()}
+    layers, places = list(layers), {}
+    for layer in layers:
+        replaced = set(_replacing(layer.content))
+        below = (p for p in places if any(p[:n] in replaced for n in range(1, len(p))))
+        for path in list(below):
+            del places[path]
+        places |= layer.places
     files = [p.where for layer in layers for p in layer.places.values() if ":" in p.where]
     return Written(places, f"{files[0].rpartition(':')[0]}:1" if files else "")
+
+
+def _replacing(content: Mapping[Any, Any], path: Keys = ()) -> Iterator[Keys]:
+    """The paths of lists and single values, which replace what earlier layers have there."""
+    for key, value in content.items():
+        if isinstance(value, Mapping) and len(path) < DEEPEST:
+            yield from _replacing(value, (*path, str(key)))
+        else:
+            yield (*path, str(key))
 
 
 def _paths(content: Any, path: Keys = ()) -> Iterator[Keys]:
