@@ -192,7 +192,9 @@ class Costs:
             return read(file)
         except ValueError as error:
             how = "estimates go without it; delete the file to have its job run again"
-            self._unreadable[str(file)] = f"{error}: another version wrote it; {how}"
+            self._unreadable[str(file)] = (
+                f"{error}, perhaps because another version wrote it; {how}"
+            )
             return None
 
     # ---------------------------------------------------------------------- shapes and tokens

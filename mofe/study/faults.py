@@ -100,7 +100,8 @@ def _text(fault: Fault) -> str:
     if fault.by_command:
         told = f"a text is needed, but --config reads it as {read_as(fault.given)}"
         return f"{told}; write it in a file, in quotes"
-    return f"`{fault.written or shown(fault.given)}` is read as {read_as(fault.given)}; put it in quotes"
+    said, read = fault.written or shown(fault.given), read_as(fault.given)
+    return f"`{said}` is read as {'a number' if said == read else read}; put it in quotes"
 
 
 def _mapping(fault: Fault) -> str:
