@@ -76,7 +76,9 @@ def test_every_rule_is_given_what_one_place_says(planned):
         for job in jobs:
             if job["rule"] not in ("all", "plan"):
                 values = told.of(job["rule"], job["wildcards"])
-                assert job["params"] == sorted([*values, "config_hash", "contents", "read"]), job["rule"]
+                assert job["params"] == sorted([*values, "config_hash", "contents", "read"]), job[
+                    "rule"
+                ]
                 assert job["compared"] == len(values) + 2, "all but `read`, a function of the input"
 
 

@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mofe.study.addresses import Addresses
-from mofe.study.checks import value_at, with_values
 from mofe.study.config import Study
 from mofe.study.values import ConfigError
 from mofe.study.variants import Stage, Variant
@@ -222,8 +221,8 @@ class Params:
             {
                 "item": assumption.item,
                 "key": assumption.key,
-                "choice": _choice(value_at(self.study, assumption.key)),
-                "evidence": with_values(self.study, assumption.evidence),
+                "choice": _choice(self.study.value_at(assumption.key)),
+                "evidence": self.study.with_values(assumption.evidence),
             }
             for assumption in self.study.assumptions
             if self.is_made(assumption.key)
