@@ -430,7 +430,7 @@ def test_a_label_that_yaml_reads_as_another_type_is_told_where_it_stands(tmp_pat
         read_study(CONFIG, file)
     told = sorted(raised.value.problems)
     assert told[0] == (
-        f"tables.X.rows.0.labels.0 ({file}:7): `no` is read as false; put it in quotes"
+        f"tables.X.rows.0.labels.0 ({file}:8): `no` is read as false; put it in quotes"
     )
     assert told[1].startswith(f"tables.X.rows.b.mixture ({file}:9): 'smal' is not declared")
     assert len(told) == 2

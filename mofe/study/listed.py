@@ -33,14 +33,16 @@ def layer_by_name(layer: Layer) -> Layer:
         for key, _, names in _listed(layer.content)
         for number, name in enumerate(names)
     }
-    places = {_moved(path, moved): place for path, place in layer.places.items()}
+    named = {_moved(path, moved): place for path, place in layer.places.items()}
     faults = {_moved(path, moved): told for path, told in layer.faults.items()}
     for path, label in _labels(layer.content):
         if not isinstance(label, str) and type(label) is not int and path not in faults:
             place = layer.places.get(path)
             said = (place and place.value) or str(label)
             faults[path] = f"`{said}` is read as {read_as(label)}; put it in quotes"
-    return replace(layer, content=by_name(layer.content), places=places, faults=faults)
+    return replace(
+        layer, content=by_name(layer.content), places=layer.places | named, faults=faults
+    )
 
 
 def _moved(path: Keys, moved: Mapping[Keys, Keys]) -> Keys:
