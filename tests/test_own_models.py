@@ -161,6 +161,23 @@ def test_an_expert_that_does_not_fit_is_refused_before_any_training(own, tmp_pat
     assert not (results / "moe").exists() and not (results / "experts/tuned").exists()
 
 
+def test_a_study_of_untuned_rows_has_a_table_and_a_report(own, tmp_path):
+    """Dense models and a mixture as they come: no loss, no time, nothing trained."""
+    shipped = read_study(CONFIG).tables
+    table = {**own.overlay["tables"][8], "columns": {"Quiz": "quiz"}}
+    table["rows"] = {"base": {"model": "ours"}, "mixture": {"mixture": "pair"}}
+    mixtures = {"pair": {"base": "ours", "experts": {"law": 1, "code": 1}}}
+    overlay = own.overlay | {"results": str(tmp_path / "results"), "mixtures": mixtures}
+    overlay["tables"] = {**dict.fromkeys(shipped), "U": table}
+    file = tmp_path / "untuned.yaml"
+    file.write_text(yaml.safe_dump(overlay, sort_keys=False))
+    snakemake("--cores", "1", "--configfile", str(CONFIG), str(file), "--", "all")
+    frame = pd.read_csv(tmp_path / "results" / "tableU.csv")
+    assert frame["label"].tolist() == ["base", "mixture"] and frame["value"].between(0, 1).all()
+    assert "base" in (tmp_path / "results" / "report.html").read_text()
+    assert not (tmp_path / "results" / "variants").exists()
+
+
 def test_a_folder_that_is_not_there_is_told_before_anything_runs(own):
     code = {**own.overlay["models"]["code"], "path": str(own.root / "cod")}
     done = own.run(f"{own.results}/table8.csv", check=False, code=code)

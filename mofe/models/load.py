@@ -9,15 +9,13 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     MixtralForCausalLM,
     PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
 )
 from transformers.utils import logging
 
 from mofe.layers import experts, parameters
-from mofe.models import manifest, methods
+from mofe.models import manifest, methods, tokenizers
 from mofe.study.methods import Method, Untuned
 
 logging.disable_progress_bar()
@@ -47,19 +45,8 @@ def checkpoint(folder: str | Path) -> nn.Module:
 
 
 def tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """The checkpoint's tokenizer, padding on the right. Without a padding token it pads with the
-    end of text; no loss ever sees padding.
-
-    A tokenizer.json is used as it is, as transformers did when the paper was written. transformers
-    5 would build a tokenizer of the class that tokenizer_config.json names, and its LlamaTokenizer
-    treats leading and double spaces differently.
-    """
-    complete = (Path(folder) / "tokenizer.json").exists()
-    kind = PreTrainedTokenizerFast if complete else AutoTokenizer
-    loaded = kind.from_pretrained(folder, padding_side="right")
-    if loaded.pad_token is None:
-        loaded.pad_token = loaded.eos_token
-    return loaded
+    """The checkpoint's tokenizer (mofe.models.tokenizers)."""
+    return tokenizers.read(folder)
 
 
 def variant(merge: str | Path, chain: Sequence[Method], trained: Sequence[str | Path]) -> nn.Module:

@@ -18,12 +18,11 @@ from safetensors import safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     PretrainedConfig,
-    PreTrainedTokenizerBase,
 )
 
 from mofe.files import write_atomic
+from mofe.models import tokenizers
 from mofe.models.files import IncompatibleModels, weight_files
 
 FAMILIES = ("llama", "mistral")  # mergekit can make a Mixtral of these
@@ -134,12 +133,9 @@ def _headers(folder: Path, name: str) -> dict[str, tuple[tuple[int, ...], str]]:
 
 
 def _tokenizer(folder: Path, name: str) -> dict[str, int]:
-    if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer.model")):
-        raise IncompatibleModels(
-            [f"{name}: {folder} has no tokenizer; add the files of the one it was trained with"]
-        )
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
-    return tokenizer.get_vocab()
+    if faults := tokenizers.faults(folder):
+        raise IncompatibleModels([f"{name}: {fault}" for fault in faults])
+    return tokenizers.read(folder).get_vocab()
 
 
 # ---------------------------------------------------------------------------------- one model

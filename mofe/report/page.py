@@ -23,7 +23,7 @@ from mofe.report.views.cost import spent
 from mofe.report.views.files import Files
 from mofe.report.views.provenance import provenance
 from mofe.report.views.table import view
-from mofe.report.views.training_data import COUNTED, contamination, mixed
+from mofe.report.views.training_data import COUNTED, cell, contamination, mixed
 from mofe.study.setting import Setting
 from mofe.study.tables import Table
 from mofe.templates import render
@@ -79,6 +79,7 @@ def write(
         data=counts,
         data_files=data,
         counted=COUNTED,
+        cell=cell,
         contamination=contamination(counts),
         mixes=[mixed(name, mix["data"], mix["trainings"]) for name, mix in mixes.items()],
         cost=spent(trained, evaluated, device),

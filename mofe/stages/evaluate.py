@@ -372,6 +372,7 @@ def evaluate_variant(
         **names,
         **dict(scores),
         held_out=params["held_out"]["set"] if "held_out" in params else None,
+        sample_of=asking.sample_of(asked),
         questions=questions.name,
         seconds=time.perf_counter() - started,
         config_hash=config_hash
@@ -381,7 +382,8 @@ def evaluate_variant(
     records.write(record, result)
     shown = scores.metrics[scores.headline]
     floor_said = f" (floor {scores.floor.value:.4f})" if scores.floor else ""
+    drawn = f" of {result.sample_of} (a sample)" if result.sample_of else ""
     return (
         f"{params['name']} {shown.value:.4f} ± {shown.stderr:.4f} on {scores.n} "
-        f"questions{floor_said}"
+        f"questions{drawn}{floor_said}"
     )

@@ -155,7 +155,9 @@ def _fit_recorded(
     checkpoint. inputs: the files that it is made from."""
     stamp = provenance.stamp()  # first, so that a failure comes before the training
     tokenizer = load.tokenizer(origin)
-    rows = tokens.tokenize(pairs, tokenizer, params["training"]["max_length"])
+    rows = tokens.tokenize(
+        pairs, tokenizer, params["training"]["max_length"], params.get("add_bos_token", True)
+    )
     training = _with_micro_batch(model, method, params["training"], rows, sharding)
     counts = {
         "trainable_parameters": sum(p.numel() for p in parameters.trained(model).values()),

@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from mofe.study import harness
 from mofe.study.setting import PAPER
 from mofe.study.values import COMPUTED, SHOWS, task_metric
 
 if TYPE_CHECKING:
-    from mofe.study.config import Data, Study, TableRow
+    from mofe.study.config import Data, Study, TableRow, Task
 
 
 def faults(study: Study) -> Iterator[str]:
@@ -30,6 +31,12 @@ def _named(study: Study) -> Iterator[str]:
             f"study: the name '{PAPER}' is kept for the paper's own setting, and 'world' is an "
             "invented one; give the study another name"
         )
+    for name in sorted(_shown(study) & study.tasks.keys()) if study.study == PAPER else ():
+        if sample := study.tasks[name].sample:
+            yield (
+                f"tasks.{name}.sample: the study '{PAPER}' asks all questions, not {sample} of them; "
+                "give the study another name"
+            )
 
 
 def _constants(study: Study) -> Iterator[str]:
@@ -216,20 +223,70 @@ def _columns(study: Study) -> Iterator[str]:
 
 
 def _questions(study: Study) -> Iterator[str]:
+    """What is trained on must not be asked."""
+    shown = _shown(study)
     for name, data in study.data.items():
+        for key, task in study.tasks.items():
+            if task.held_out or (key != data.task and key not in shown):
+                continue
+            repos = [study.sources[source].repo for source in (data.source, task.source)]
+            if repos[0] == repos[1] and _is_asked(data, key, task):
+                how = f", or set tasks.{key}.test_share to ask a part of it" if task.columns else ""
+                yield (
+                    f"data.{name}.split: {data.split!r} is what tasks.{key} asks; train on another "
+                    f"split{how}"
+                )
         task = study.tasks.get(data.task)
         if task is None or task.columns is None:
             continue
         same = (data.source, data.subset, data.split) == (task.source, task.subset, task.split)
-        if same and task.test_share is None:
-            yield (
-                f"data.{name}.split: {data.split!r} is what tasks.{data.task} asks; train on "
-                f"another split, or set tasks.{data.task}.test_share to ask a part of it"
-            )
         if not same and task.test_share is not None:
             yield (
                 f"data.{name}: source, subset and split differ from tasks.{data.task}, which asks "
                 "a share of its own split; make them alike, or leave test_share out"
+            )
+
+
+def _is_asked(data: Data, key: str, task: Task) -> bool:
+    """Whether a task asks the rows of a data set's split, both of one source. A split that the task
+    itself divides into train and test may be trained on."""
+    if task.columns:
+        same = (data.subset, data.split) == (task.subset, task.split)
+        return same and task.test_share is None
+    leaves = _leaves(key, task)
+    subsets = {leaf.config.get("dataset_name") for leaf in leaves}
+    # a subset that no leaf names, such as MMLU's "all", may hold them all
+    apart = data.subset in subsets or data.subset in (None, "all") or None in subsets
+    divided = any(leaf.name in harness.DIVIDED for leaf in leaves)
+    return apart and not divided and data.split in {leaf.asked for leaf in leaves}
+
+
+def _leaves(key: str, task: Task) -> list[harness.Leaf]:
+    """The tasks that a task of the study stands for; none where its names have faults (`_harness`)."""
+    names = task.harness or ()
+    if any(harness.faults(key, names, shown=False)):
+        return []
+    return [leaf for name in names for leaf in harness.leaves(key, name)]
+
+
+def _harness(study: Study) -> Iterator[str]:
+    """Names of tasks must exist, and what tables show must have a score here, and examples if any are
+    shown."""
+    shown = _shown(study)
+    for key, task in study.tasks.items():
+        yield from harness.faults(key, task.harness or (), key in shown)
+        if not study.shots or key not in shown or task.held_out:
+            continue
+        if task.columns:
+            lacking = [] if task.test_share or task.examples else [harness.GENERIC]
+            how = f"name their split in tasks.{key}.examples"
+        else:
+            lacking = [leaf.name for leaf in _leaves(key, task) if not leaf.has_examples]
+            how = "leave the task out of 'tables'"
+        if lacking:
+            yield (
+                f"shots: task {lacking[0]!r} of tasks.{key} has no rows to take {study.shots} examples "
+                f"from; {how}, or set 'shots' to 0"
             )
 
 
@@ -363,5 +420,5 @@ def value_at(study: Study, path: str) -> Any:
 
 CHECKS: tuple[Callable[[Study], Iterator[str]], ...] = (
     *(_seeds, _shadowed, _cycles, _slots, _keys, _columns, _origins, _chains, _repositories),
-    *(_questions, _methods, _held_out, _named, _constants, _searches, _folded),
+    *(_questions, _harness, _methods, _held_out, _named, _constants, _searches, _folded),
 )
