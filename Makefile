@@ -46,6 +46,7 @@ test: .venv/ready latex slurm
 bench: $(BENCH_PACKAGES)/ready
 	$(bench)/training.py $(if $(QUICK),--quick)
 	$(bench)/evaluation.py $(if $(QUICK),--quick)
+	$(bench)/decoding.py $(if $(QUICK),--quick)
 	$(bench)/merge.py $(if $(QUICK),--quick)
 ifndef QUICK
 	$(bench)/study.py --out benchmarks/results/study.json --profile profiles/mini --config seeds=0

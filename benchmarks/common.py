@@ -151,15 +151,26 @@ def ratio(above: Iterable[float], below: Iterable[float]) -> dict[str, Any]:
     }
 
 
-def write(name: str, record: dict[str, Any], packages: Sequence[str] = ()) -> None:
-    """Write a result with the code, versions, machine and, as others may use it, its load."""
+def stamped(record: dict[str, Any], packages: Sequence[str] = ()) -> dict[str, Any]:
+    """A result with the code, versions, machine and, as others may use it, its load."""
     from mofe import provenance
 
     stamp = forked(provenance.stamp)  # looking for GPUs would initialise CUDA
     stamp["versions"] |= {package: version(package) for package in packages}
     stamp["hardware"]["load_average"] = [round(load, 1) for load in os.getloadavg()]
-    write_atomic(RESULTS / f"{name}.json", json.dumps({**record, **stamp}, indent=2) + "\n")
+    return {**record, **stamp}
+
+
+def write(name: str, record: dict[str, Any]) -> None:
+    """Write a result to benchmarks/results."""
+    write_atomic(RESULTS / f"{name}.json", json.dumps(record, indent=2) + "\n")
     print(f"{RESULTS.relative_to(ROOT)}/{name}.json")
+
+
+def sizes_of(name: str) -> dict[str, Any]:
+    """What an earlier call measured, by size: what is not measured anew stays."""
+    file = RESULTS / f"{name}.json"
+    return json.loads(file.read_text())["sizes"] if file.exists() else {}
 
 
 if __name__ == "__main__" and sys.argv[1:2] == [LAUNCHER]:

@@ -29,6 +29,8 @@ from common import (
     launch,
     preload,
     ratio,
+    sizes_of,
+    stamped,
     start_over,
     write,
 )
@@ -160,10 +162,10 @@ def ask_harness(checkpoint: dict, batch: int) -> dict:
     started = time.perf_counter()
     found = simple_evaluate(
         model="hf",
-        model_args=f"pretrained={checkpoint['merge']},dtype=float32",
+        model_args=f"pretrained={checkpoint['merge']},dtype={their_dtype()}",
         tasks=[TASK],
         batch_size=batch,
-        device="cuda" if has_gpu() else "cpu",
+        device="cuda" if forked(has_gpu) else "cpu",
         log_samples=True,
         task_manager=manager,
     )
@@ -171,6 +173,11 @@ def ask_harness(checkpoint: dict, batch: int) -> dict:
     samples = sorted(found["samples"][TASK], key=lambda s: s["doc_id"])
     answers = [([r[0] for r in s["filtered_resps"]], int(s["acc"])) for s in samples]
     return {"seconds": seconds, "answers": answers}
+
+
+def their_dtype() -> str:
+    """The type in which lm_eval computes: that of this project's products on such a machine."""
+    return "bfloat16" if forked(has_gpu) else "float32"
 
 
 def command_ours(checkpoint: dict) -> dict:
@@ -181,7 +188,7 @@ def command_harness(checkpoint: dict, batch: int, device: str) -> dict:
     with tempfile.TemporaryDirectory(dir=checkpoint["folder"]) as out:
         return launch(
             *("lm_eval", "run", "--model", "hf", "--tasks", TASK, "--log_samples"),
-            *("--model_args", f"pretrained={checkpoint['merge']},dtype=float32"),
+            *("--model_args", f"pretrained={checkpoint['merge']},dtype={their_dtype()}"),
             *(
                 "--include_path",
                 checkpoint["tasks"],
@@ -259,6 +266,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one turn, the mini shape")
     parser.add_argument("--sizes", nargs="+", choices=SIZES)
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES, help="tried for lm_eval")
+    parser.add_argument("--experts", nargs="+", choices=EXPERTS, default=list(EXPERTS))
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     start_over(arguments.threads)
@@ -270,16 +279,16 @@ def main() -> None:
     if not MEDMCQA.is_dir() and (real := [s for s in sizes if SIZES[s].data != "world"]):
         print(f"{', '.join(real)} left out: no real rows in {SHARED} (MOFE_SHARED)")
         sizes = [size for size in sizes if size not in real]
-    cases = [(name, kind) for name in sizes for kind in EXPERTS]
-    result = f"evaluation-{'gpu' if on_gpu else 'cpu'}"
-    result, found = f"quick-{result}" if quick else result, {}
+    cases = [(name, kind) for name in sizes for kind in arguments.experts]
+    target = f"{'quick-' if quick else ''}evaluation-{'gpu' if on_gpu else 'cpu'}"
+    found = sizes_of(target)
     for name, kind in cases[:1] if quick else cases:
-        found[f"{name}, {kind}"] = result = compare(
+        result = compare(
             name,
             EXPERTS[kind],
             1 if quick else arguments.turns,
             200 if quick else QUESTIONS[name],
-            BATCHES[2:3] if quick else BATCHES,
+            BATCHES[2:3] if quick else arguments.batches,
             "cuda" if on_gpu else "cpu",
         )
         print(
@@ -291,7 +300,8 @@ def main() -> None:
             flush=True,
         )
         # written as it grows: this takes long
-        write(result, {"threads": arguments.threads, "sizes": found})
+        found[f"{name}, {kind}"] = stamped(result | {"threads": arguments.threads})
+        write(target, {"sizes": found})
 
 
 if __name__ == "__main__":

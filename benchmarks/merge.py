@@ -16,7 +16,18 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from common import ROOT, SHARED, TOKENIZER, forked, launch, preload, ratio, start_over, write
+from common import (
+    ROOT,
+    SHARED,
+    TOKENIZER,
+    forked,
+    launch,
+    preload,
+    ratio,
+    stamped,
+    start_over,
+    write,
+)
 from training import SIZES
 
 PRELOAD = ["mergekit.scripts.moe", "transformers:LlamaForCausalLM", "mofe.stages.merge"]
@@ -143,7 +154,7 @@ def main() -> None:
             flush=True,
         )
     name = "quick-merge" if arguments.quick else "merge"
-    write(name, {"threads": arguments.threads, "sizes": found})
+    write(name, stamped({"threads": arguments.threads, "sizes": found}))
 
 
 if __name__ == "__main__":

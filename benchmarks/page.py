@@ -5,6 +5,7 @@ python benchmarks/page.py
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -72,7 +73,29 @@ def machine(record: dict[str, Any]) -> str:
     )
     commit, _, changes = record["git_revision"].partition("+")
     with_changes = " with changes that were not committed" if changes else ""
-    return f"{what}{threads}{load}; revision `{commit[:12]}`{with_changes}"
+    return f"{what}{threads}{load}; revision `{commit[:12]}`{with_changes}{_versions(record)}"
+
+
+def _versions(record: dict[str, Any]) -> str:
+    """The packages that ran, and where they were not the lock's."""
+    ran = record.get("versions", {})
+    beside = "trl" if "trl" in ran else "lm-eval"
+    shown = [package for package in (beside, "transformers", "torch") if package in ran]
+    other = [
+        f"{package} {locked}"
+        for package in shown
+        if (locked := _locked().get(package, ran[package])) != ran[package]
+    ]
+    lock = f"; not the lock's {', '.join(other)}" if other else ""
+    return "; " + ", ".join(f"{package} {ran[package]}" for package in shown) + lock
+
+
+@cache
+def _locked() -> dict[str, str]:
+    """The version of each package in requirements.lock."""
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    pins = (line.split(" ")[0].split("==") for line in lines if "==" in line and line[0] != " ")
+    return dict(pins)
 
 
 def entries(size: dict[str, Any], mixture: str) -> Entries:
@@ -93,18 +116,20 @@ def training(record: dict[str, Any]) -> Iterator[str]:
         shape, settings = size["shape"], size["training"]
         yield f"### {TITLES[name][0].upper()}{TITLES[name][1:]}"
         yield ""
+        yield f"{machine(size)}."
+        yield ""
         yield (
             f"Hidden {shape['hidden_size']}, {shape['num_hidden_layers']} layers, FFN "
             f"{shape['intermediate_size']}, {shape['num_attention_heads']} heads, vocabulary "
             f"{shape['vocab_size']}; {size['rows']} rows of {size['mean_length']:.0f} tokens on average, "
             f"all of them in every step, {settings['epochs']} steps per run"
-            f"{', the first unmeasured' if record['hardware']['gpus'] else ''}. A large matrix product "
+            f"{', the first unmeasured' if size['hardware']['gpus'] else ''}. A large matrix product "
             f"reaches {size['matmul_flops'] / 1e9:,.0f} GFLOP/s here." + _settings(size)
         )
         yield ""
         head = ["", "tokens/s", "of the ceiling", "rows at once", "peak MiB"]
         # a CPU's estimate is of a process of its own, not of a fork of one that has imported much
-        memory = ["peak_bytes", "estimated_bytes"] if record["hardware"]["gpus"] else ["peak_bytes"]
+        memory = ["peak_bytes", "estimated_bytes"] if size["hardware"]["gpus"] else ["peak_bytes"]
         head += ["estimated"] * (len(memory) - 1)
         head += ["Trainer takes", "TRL takes", "time over MoFE's", "by FLOPs"]
         yield from table(head, _training_rows(size, memory))
@@ -235,6 +260,22 @@ def evaluation(record: dict[str, Any]) -> Iterator[str]:
     yield from table(head, rows)
 
 
+def decoding(record: dict[str, Any]) -> Iterator[str]:
+    head = ["", "prompts", "tokens/s", "lm_eval takes", "texts as lm_eval's"]
+    rows = [
+        [
+            f"{TITLES[name]}, {system}",
+            f"{size['prompts']}",
+            f"{measured['tokens_per_second']:,.0f}",
+            "" if system == "lm_eval" else times(measured["lm_eval_takes"]),
+            f"{measured['same_texts']} of {size['prompts']}",
+        ]
+        for name, size in record["sizes"].items()
+        for system, measured in size["systems"].items()
+    ]
+    yield from table(head, rows)
+
+
 def merging(record: dict[str, Any]) -> Iterator[str]:
     head = ["", "seconds", "mergekit takes", "its command takes"]
     head += ["peak MiB", "mergekit's", "MB written", "mergekit's"]
@@ -268,8 +309,14 @@ def whole_study(record: dict[str, Any]) -> Iterator[str]:
 # ------------------------------------------------------------------------------------ targets
 
 
+TARGETED = ("training-cpu", "training-gpu", "evaluation-cpu", "evaluation-gpu")  # their results
+
+
 def targets(
-    train: dict[str, Any] | None, gpu: dict[str, Any] | None, evaluate: dict[str, Any] | None
+    train: dict[str, Any] | None,
+    gpu: dict[str, Any] | None,
+    evaluate: dict[str, Any] | None,
+    evaluate_gpu: dict[str, Any] | None,
 ) -> Iterator[list[str]]:
     """What was aimed at, what was measured, and whether every measurement reaches it."""
 
@@ -291,7 +338,7 @@ def targets(
         for what, *target in methods_targets(size):
             yield judged(what, *target)
     if gpu and (size := gpu["sizes"].get("tinyllama_512")):
-        where = ", ".join(gpu["hardware"]["gpus"])
+        where = ", ".join(size["hardware"]["gpus"])
         found = {mixture: entries(size, mixture)["mofe", "mofe"] for mixture in size["mixtures"]}
         speeds = {
             mixture: speed(entry) for mixture, entry in found.items() if "failed" not in entry
@@ -304,16 +351,19 @@ def targets(
             yield judged(f"{where}: its time across 2, 4 and 8 experts", most, 1.1, False)
         for what, *target in methods_targets(size):
             yield judged(f"{where}: {what}", *target)
-    if evaluate:
-        ratios = {name: size["call"]["ratio"]["median"] for name, size in evaluate["sizes"].items()}
-        other = sum(size["judged_otherwise"] for size in evaluate["sizes"].values())
-        what = f"evaluation over lm_eval ({other} questions judged otherwise)"
+    for record in filter(None, (evaluate, evaluate_gpu)):
+        sizes = record["sizes"]
+        ratios = {name: size["call"]["ratio"]["median"] for name, size in sizes.items()}
+        other = sum(size["judged_otherwise"] for size in sizes.values())
+        asked = sum(size["questions"] for size in sizes.values())
+        where = "".join(f"{gpu}: " for gpu in next(iter(sizes.values()))["hardware"]["gpus"])
+        what = f"{where}evaluation over lm_eval ({other} of {asked:,} questions judged otherwise)"
         yield judged(what, ratios, 2.0, True)
 
 
 def over(size: dict[str, Any], system: str, method: str, key: str) -> dict[str, float]:
     """A training's ratio of one of summarise's keys, by mixture, where it was measured."""
-    its = {m: entries(size, m).get((system, method), {}).get(key) for m in size["mixtures"]}
+    its = {m: entries(size, m).get((system, method), {}).get(key) for m in MIXTURES}
     return {mixture: ratio["median"] for mixture, ratio in its.items() if ratio}
 
 
@@ -406,8 +456,8 @@ def page() -> Iterator[str]:
     found = {
         name: read(name)
         for name in (
-            *("training-cpu", "training-gpu", "evaluation-cpu", "evaluation-gpu", "merge"),
-            "study",
+            *("training-cpu", "training-gpu", "evaluation-cpu", "evaluation-gpu"),
+            *("decoding-cpu", "decoding-gpu", "merge", "study"),
         )
     }
     yield "# Benchmarks"
@@ -420,7 +470,7 @@ def page() -> Iterator[str]:
         "that it takes twice as long as this project for the same tokens."
     )
     yield ""
-    rows = list(targets(found["training-cpu"], found["training-gpu"], found["evaluation-cpu"]))
+    rows = list(targets(*(found[name] for name in TARGETED)))
     if rows:
         yield from table(["target", "", "measured", "reached"], rows)
     for name, title in (
@@ -430,12 +480,6 @@ def page() -> Iterator[str]:
         if (record := found[name]) is None:
             continue
         yield f"## {title}"
-        yield ""
-        versions = (
-            f"{package} {record['versions'][package]}"
-            for package in ("trl", "transformers", "torch")
-        )
-        yield f"{machine(record)}; {', '.join(versions)}."
         yield ""
         if any("trl_best" in size for size in record["sizes"].values()):
             figure(record, FIGURES / f"{name}.png")
@@ -470,15 +514,29 @@ def page() -> Iterator[str]:
     for name, title, part in (
         ("evaluation-cpu", "Evaluation", evaluation),
         ("evaluation-gpu", "Evaluation on a GPU", evaluation),
+        ("decoding-cpu", "Answers in words", decoding),
+        ("decoding-gpu", "Answers in words on a GPU", decoding),
         ("merge", "Merging", merging),
         ("study", "The whole study in miniature", whole_study),
     ):
         if (record := found[name]) is not None:
             yield f"## {title}"
             yield ""
-            yield f"{machine(record)}."
-            yield ""
+            for whose, of in measured_as(record):
+                yield f"{whose}{machine(of)}."
+                yield ""
             yield from part(record)
+
+
+def measured_as(record: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """(whose measurements, what says where they were made): of all sizes at once where one line is
+    true of them all."""
+    if "hardware" in record:
+        return [("", record)]
+    sizes = record["sizes"]
+    if len({machine(size) for size in sizes.values()}) == 1:
+        return [("", next(iter(sizes.values())))]
+    return [(f"{name}: ", size) for name, size in sizes.items()]
 
 
 def main() -> None:

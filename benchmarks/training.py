@@ -39,6 +39,8 @@ from common import (
     peak_memory,
     preload,
     ratio,
+    sizes_of,
+    stamped,
     start_over,
     write,
 )
@@ -572,13 +574,13 @@ def main() -> None:
     arguments.methods = arguments.methods or (["mofe", "lora"] if quick else every_method())
     arguments.turns = 1 if quick else arguments.turns or (1 if on_gpu else 5)
     arguments.others = (0 if on_gpu else 1) if arguments.others is None else arguments.others
-    record = {"threads": arguments.threads, "turns": arguments.turns}
-    record["sizes"] = {}
-    name = arguments.name or f"training-{'gpu' if on_gpu else 'cpu'}"
+    name = arguments.name or f"{'quick-' if quick else ''}training-{'gpu' if on_gpu else 'cpu'}"
+    measured_as = {"threads": arguments.threads, "turns": arguments.turns}
+    record = {"sizes": sizes_of(name)}
     for size in sizes:
         for found in compare(size, arguments):  # written as it grows: this takes long
-            record["sizes"][size] = found
-            write(f"quick-{name}" if quick else name, record, ["trl"])
+            record["sizes"][size] = stamped(found | measured_as, ["trl"])
+            write(name, record)
 
 
 def every_method() -> list[str]:

@@ -22,7 +22,7 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary path for a file, which is then flushed to disk and renamed to `path`.
 
     After a failure, such as a full disk, the old file is still there and the temporary file is not.
-    Missing folders are made.
+    Missing folders are made. The file may be read by whom the umask says, whatever wrote it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,12 +31,21 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield temporary
+        permit(temporary)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+def permit(file: str | os.PathLike) -> None:
+    """Give a file the permissions that the umask says. safetensors gives its files to their owner
+    alone, so that nobody else could read a shared folder of results."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    os.chmod(file, 0o666 & ~umask)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -358,6 +358,10 @@ class Scores(Record):
     floor: Floor | None = Field(
         description="What the best constant answer scores; null for free text, which has none."
     )
+    prompts_cut: Count = Field(
+        default=0,
+        description="Questions whose prompt lost its beginning, because the model had no room for it.",
+    )
 
     @model_validator(mode="after")
     def _headline_is_measured(self) -> Self:
@@ -377,6 +381,11 @@ class EvalRecord(Scores, _Evaluated):
         default=None,
         description="The training set whose rows were asked, of those that training does not draw; "
         "null where a test set was asked.",
+    )
+    sample_of: Number | None = Field(
+        default=None,
+        description="How many questions the task has, where only a sample of them was asked; null "
+        "where all were.",
     )
     questions: str = Field(description="The name of the file with every question and its answer.")
     seconds: Amount = Field(description="Seconds of loading, asking and scoring.")
@@ -506,9 +515,6 @@ class _Counts(Record):
     duplicate: Count = Field(
         description="Dropped because an earlier row has the same prompt or text."
     )
-    also_in_test: Count = Field(
-        description="Dropped because the task's test set has the same prompt; 0 for raw text."
-    )
     usable: Count = Field(description="What is left.")
     sampled: Count = Field(description="Rows that were drawn from those.")
     characters: Count = Field(description="Characters of the drawn rows' prompts and answers.")
@@ -533,7 +539,25 @@ class _TaskRows(Record):
         description="Dropped where the set comes as one split: the rows of its test part, and "
         "rows that stand there twice."
     )
+    left_by_task: Count = Field(
+        default=0,
+        description="Dropped because the task's own `process_docs` leaves them out, as it does in the "
+        "test set.",
+    )
+    made_by_task: Count = Field(
+        default=0,
+        description="Added because the task's own `process_docs` makes several questions of a row, or "
+        "because tasks of a group each read it in their own way.",
+    )
     unlabelled: Count = Field(description="Dropped because they have no answer.")
+    also_in_test: Count = Field(
+        description="Dropped because the task's test set has the same prompt."
+    )
+    nearly_in_test: Count | None = Field(
+        default=None,
+        description="Not dropped, but told: usable rows whose prompt differs from one of the task's "
+        "test set only in case, punctuation or white space. Null: not counted.",
+    )
 
 
 class TaskCounts(_Counts, _TaskRows):
@@ -541,8 +565,8 @@ class TaskCounts(_Counts, _TaskRows):
 
     @model_validator(mode="after")
     def _add_up(self) -> Self:
-        left_out = self.incomplete + self.held_out + self.unlabelled
-        dropped = left_out + self.duplicate + self.also_in_test
+        left_out = self.incomplete + self.held_out + self.left_by_task + self.unlabelled
+        dropped = left_out + self.duplicate + self.also_in_test - self.made_by_task
         _must_add_up("read", self.read, dropped, self.usable)
         return self
 
@@ -552,6 +576,10 @@ class _Pieces(Record):
     pieces: Count = Field(
         description="Pieces that the rows were cut into, which are rows from here on."
     )
+    also_in_test: Literal[0] | None = Field(
+        default=None,
+        description="Null, or 0 in files of earlier versions: raw text is compared with no test set.",
+    )
 
 
 class TextCounts(_Counts, _Pieces):
@@ -559,7 +587,7 @@ class TextCounts(_Counts, _Pieces):
 
     @model_validator(mode="after")
     def _add_up(self) -> Self:
-        _must_add_up("pieces", self.pieces, self.duplicate + self.also_in_test, self.usable)
+        _must_add_up("pieces", self.pieces, self.duplicate, self.usable)
         return self
 
 

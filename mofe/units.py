@@ -4,6 +4,8 @@ Estimates get few digits, because more would promise more than is known. Counts 
 all of them.
 """
 
+from collections.abc import Sequence
+
 GIB = 1 << 30
 MIB = 1 << 20
 Scales = tuple[tuple[str, float], ...]  # (unit, its size), largest first
@@ -106,3 +108,8 @@ def learning_rate(rate: float) -> str:
 def _two_digits(number: float) -> str:
     """At least two digits, and never an exponent: "0.43", "9.5", "63", "1,204"."""
     return f"{number:,.0f}" if number >= 9.95 else f"{number:.2g}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """Words as a sentence lists them: "a, b and c"."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))

@@ -14,7 +14,7 @@ from snakemake.logging import logger
 sys.path.insert(0, workflow.basedir)  # the package of this checkout, installed or not
 
 from mofe.estimate.cost import Costs
-from mofe.jobs import checks, command, downloads, job, made, params, resources, warm
+from mofe.jobs import checks, command, contents, downloads, job, made, params, resources, warm
 from mofe.study.given import Given
 from mofe.study.graph import Graph
 from mofe.study.identity import Identities
@@ -62,6 +62,7 @@ GIVEN = Given(
     config=config,
 )
 IDENTITIES = Identities(GRAPH, GIVEN)
+CONTENTS = contents.Contents(GRAPH, f"{ROOT}/contents.json")
 COSTS = Costs(PLAN)
 
 # A rule's `threads` and `resources`, by its name.
@@ -103,7 +104,7 @@ def tell_stale():
     logger.warning(told)
 
 
-given = partial(params.given, IDENTITIES, tell_stale)  # a rule's `params`
+given = partial(params.given, IDENTITIES, CONTENTS, tell_stale)  # a rule's `params`
 
 
 wildcard_constraints:
@@ -139,6 +140,7 @@ onstart:
     known = os.path.isdir, has_gpu, shutil.which
     refuse(checks.before_the_run(PLAN, COSTS, will_run, *known))
     refuse(downloads.state(STUDY.hub, checks.downloads(PLAN, will_run)))
+    CONTENTS.remember()
     # A fork cannot use a GPU that its parent has initialised, nor another environment's Python.
     if (
         workflow.local_exec

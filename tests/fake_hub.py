@@ -19,7 +19,8 @@ class Hub:
 
     requests: how many there were, by "METHOD kind". served: bytes of files sent, by path.
     cut: how many bytes of a file are sent before every connection for it breaks.
-    lies: paths whose sha256 is told wrongly.
+    lies: paths whose sha256 is told wrongly. answers: for a kind of request ("revision", "tree",
+    "file"), what is answered first, one after the other: status, headers and body.
     """
 
     revisions: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
@@ -28,6 +29,7 @@ class Hub:
     requests: Counter = field(default_factory=Counter)
     cut: dict[str, int] = field(default_factory=dict)
     lies: set[str] = field(default_factory=set)
+    answers: dict[str, list[tuple[int, dict[str, str], bytes]]] = field(default_factory=dict)
     url: str = ""
 
     def publish(self, kind: str, repo: str, revision: str, files: dict[str, bytes]) -> str:
@@ -67,6 +69,9 @@ class Handler(BaseHTTPRequestHandler):
         ):
             kind, repo, what, revision, folder = api.groups()
             self.hub.requests[f"{self.command} {what}"] += 1
+            if self.hub.answers.get(what):
+                status, headers, body = self.hub.answers[what].pop(0)
+                return self._answer(status, body, headers)
             commit = self.hub.revisions.get((kind, repo), {}).get(unquote(revision))
             if (kind, repo) not in self.hub.revisions:
                 self._answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
@@ -83,6 +88,9 @@ class Handler(BaseHTTPRequestHandler):
         if not file:
             return self._answer(400, f"not understood: {self.path}".encode())
         self.hub.requests[f"{self.command} file"] += 1
+        if self.hub.answers.get("file"):
+            status, headers, body = self.hub.answers["file"].pop(0)
+            return self._answer(status, body, headers)
         kind = "dataset" if file[1] else "model"
         commit = self.hub.revisions[kind, file[2]][unquote(file[3])]
         return self._send(unquote(file[4]), self.hub.commits[kind, file[2], commit])

@@ -79,14 +79,13 @@ def test_a_folded_step_costs_less(benchmarks):
 
 def test_the_page_judges_what_was_measured(benchmarks, measured, tmp_path, monkeypatch):
     page, _ = benchmarks
-    record = {
+    measured |= {
         "threads": 1,
-        "sizes": {"rows": measured},
         "hardware": {"cpu": "CPU", "cores": 2, "gpus": []},
         "git_revision": "0" * 40,
         "versions": {"trl": "1", "transformers": "2", "torch": "3"},
     }
-    (tmp_path / "training-cpu.json").write_text(json.dumps(record))
+    (tmp_path / "training-cpu.json").write_text(json.dumps({"sizes": {"rows": measured}}))
     monkeypatch.setattr(page, "RESULTS", tmp_path)
     monkeypatch.setattr(page, "FIGURES", tmp_path)
     text = "\n".join(page.page())
@@ -94,5 +93,6 @@ def test_the_page_judges_what_was_measured(benchmarks, measured, tmp_path, monke
     assert "| MoFE's step over full's | at most 0.78 | medium 0.67 | yes |" in text
     assert "| DoRA's time over MoFE's, by what FLOPs say | at most 1.15 | not measured |  |" in text
     assert "| medium, LoRA | out of memory |" in text
+    assert "revision `000000000000`; trl 1, transformers 2, torch 3; not the lock's" in text
     assert "2.75 (2.50-3.00)" in text and "Nothing has been measured on a GPU" in text
     assert (tmp_path / "training-cpu.png").stat().st_size > 5000

@@ -61,6 +61,13 @@ def claim(**changes):
     return {**ours, **part, **changes}
 
 
+def test_a_job_reads_a_claim_as_it_was_planned():
+    plan = Plan(read_study(CONFIG))
+    for name, planned in plan.study.claims.items():
+        given = json.loads(json.dumps(plan.params.claim(name)))
+        assert Claim.model_validate(given) == planned, name
+
+
 def test_an_overlay_adds_and_drops_claims():
     study = read_study(CONFIG, claims={"mine": claim(), "C16": None})
     assert "mine" in study.claims and "C16" not in study.claims and "C17" in study.claims

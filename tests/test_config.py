@@ -238,9 +238,9 @@ FAULTS = {
     ),
     "a target that no layer has": (
         ("recipes", "lora", "targets"),
-        ["q_proj", "lm_head"],
+        ["q_proj", "v_porj"],
         "recipes.lora.targets.1",
-        "but it is 'lm_head'",
+        "but it is 'v_porj'",
     ),
     "a module beside adapters that cannot be": (
         ("recipes", "lora_also", "also"),

@@ -26,6 +26,7 @@ from mofe.stages import evaluate, questions
 from mofe.study.load import read_study
 from mofe.study.plan import Plan
 from mofe.tasks import answers
+from mofe.training import encoding
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +176,7 @@ def test_a_question_without_room_loses_its_beginning(tmp_path, tiny):
     long = "which river runs through " * 10
     pairs = [(p, a) for p in (long, "which river") for a in (" which", " river runs through")]
     requests = [Instance("loglikelihood", {}, pair, 0) for pair in pairs]
-    encoded = questions.encode(tokenizer, pairs)
+    encoded = encoding.pairs(tokenizer, pairs, "tasks.x")
     hflms = [score for score, _ in theirs.loglikelihood(requests)]
     assert scorer.loglikelihoods(encoded) == pytest.approx(hflms, abs=1e-4)
     lost = len(tokenizer(long + " river runs through")["input_ids"]) - (24 + 1)
@@ -188,7 +189,7 @@ def test_a_question_without_room_loses_its_beginning(tmp_path, tiny):
     told = evaluate.score(scorer.model, tokenizer, built, {})
     assert [answer.prompt_cut for answer in told] == [lost, 0] and lost > 0
     with pytest.raises(ValueError, match="leaves the model's 24 no room"):
-        scorer.loglikelihoods(questions.encode(tokenizer, [("which", " " + long)]))
+        scorer.loglikelihoods(encoding.pairs(tokenizer, [("which", " " + long)], "tasks.x"))
 
 
 token = st.integers(5, 50)
@@ -244,7 +245,7 @@ def test_logits_are_float32_whatever_was_frozen(tiny):
     model.lm_head.bfloat16()
     scorer = evaluate.AnswerScorer(model, load.tokenizer(tiny / "a"))
     pairs = [("which river runs", f" {word}") for word in ("through", "the", "which")]
-    encoded = questions.encode(scorer.tokenizer, pairs)
+    encoded = encoding.pairs(scorer.tokenizer, pairs, "tasks.x")
     low = scorer.loglikelihoods(encoded)
     model.lm_head.float()
     full = evaluate.AnswerScorer(model, scorer.tokenizer)

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 
-from mofe.layers import experts, nf4, parameters
+from mofe.layers import experts, nf4, parameters, swiglu
 from mofe.models import load, methods
 from mofe.stages import export
 from mofe.study.methods import Full
@@ -161,11 +161,12 @@ def test_what_is_frozen_keeps_no_activation_for_its_weights():
     pairs, small = 800, 24_000  # indices and the router's weights
     frozen = experts.SplitExperts.partly(layer([0, 1, 2, 3]), 3)
     stack = frozen.stacks[0].requires_grad_(False)
-    alone = experts.SplitExperts([stack])
+    alone = experts.SplitExperts([stack], swiglu.SILU)
     index = index % 3
     gates = 4 * pairs * 2 * FFN
     assert gates <= kept(alone, x, index, weights) <= gates + small
-    trained = experts.SplitExperts([experts.Stack(stack.gate_up.data, stack.down.data, True)])
+    moved = experts.Stack(stack.gate_up.data, stack.down.data, True)
+    trained = experts.SplitExperts([moved], swiglu.SILU)
     inputs = 4 * pairs * HIDDEN
     assert gates + inputs <= kept(trained, x, index, weights) <= gates + inputs + small
     assert kept(layer([0, 1, 2, 3]), x, index, weights) > 1.5 * (gates + inputs)

@@ -78,7 +78,8 @@ def test_losses_and_gradients_are_no_further_from_float32_than_transformers(
 def test_trainings_run_and_what_is_frozen_stays(tiny, data, tmp_path, method):
     record = train_one(tiny, data, tmp_path, method)
     losses = [json.loads(x)["loss"] for x in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert losses[-1] < losses[0]
+    an_epoch = len(losses) // 4  # steps have other rows, epochs the same
+    assert sum(losses[-an_epoch:]) < sum(losses[:an_epoch])
     # train_variant raises where a frozen weight changed
     assert record["peak_memory_bytes"] == pytest.approx(torch.cuda.max_memory_allocated(), rel=0.5)
 

@@ -20,9 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mofe import tasks
-from mofe.data import hub, sampling, schema, sources
+from mofe.data import hub, sampling, schema, sources, weights
 from mofe.models import files as model_files
 from mofe.models import load
+from mofe.models.files import IncompatibleModels
 from mofe.stages import prepare
 from mofe.study.load import read_study
 from mofe.study.plan import MODEL_FILES, Plan
@@ -149,13 +150,32 @@ def test_of_a_model_only_what_is_safe_is_fetched(online, tmp_path):
     assert (out / "model.safetensors").read_bytes() == b"model.safetensors"
 
 
+def test_only_the_checkpoints_weights_are_fetched_and_linked(online, tmp_path):
+    index = json.dumps({"weight_map": {"a": "model-1.safetensors"}}).encode()
+    content = {name: name.encode() for name in ("model-1.safetensors", "old.safetensors")}
+    content |= {weights.INDEX: index, "config.json": b"{}", "chat_template.jinja": b"x"}
+    content |= {"merges.txt": b"m", "vocab.json": b"{}", "run.py": b"", "model.bin": b""}
+    online.publish("model", "org/name", "main", content)
+    hub.fetch(wanted(kind="model", files=MODEL_FILES), tmp_path / "org" / "name.json")
+    expected = {weights.INDEX, "model-1.safetensors", "config.json", "chat_template.jinja"}
+    expected |= {"merges.txt", "vocab.json"}
+    assert {file.name for file in (tmp_path / "org/name").iterdir()} == expected
+    (tmp_path / "org/name/old.safetensors").write_bytes(b"by hand")
+    params = {"hub": "org/name", "revision": "main", "mirror": str(tmp_path)}
+    model_files.link(params, tmp_path / "linked")
+    assert {file.name for file in (tmp_path / "linked").iterdir()} == expected
+    (tmp_path / "org/name/model-1.safetensors").unlink()
+    with pytest.raises(IncompatibleModels, match=r"org/name: .* lacks model-1.safetensors"):
+        model_files.link(params, tmp_path / "again")
+
+
 def test_a_model_without_safetensors_is_refused(online, tmp_path):
     files = {"pytorch_model.bin": b"x", "config.json": b"{}"}
     online.publish("model", "org/name", "main", files)
     with pytest.raises(ValueError, match=r"org/name at revision main has no weights as safetensor"):
         hub.fetch(wanted(kind="model", files=MODEL_FILES), tmp_path / "org/name.json")
     (tmp_path / "org/name/config.json").parent.mkdir(parents=True)
-    with pytest.raises(FileNotFoundError, match="no weights as safetensors"):
+    with pytest.raises(IncompatibleModels, match=r"org/name: .* has no weights as safetensors"):
         model_files.link(
             {"hub": "org/name", "revision": "x", "mirror": str(tmp_path)}, tmp_path / "o"
         )
@@ -164,10 +184,131 @@ def test_a_model_without_safetensors_is_refused(online, tmp_path):
 @pytest.mark.parametrize("repo, revision", [("org/none", "main"), ("org/name", "other")])
 def test_what_the_hub_lacks_is_one_sentence(online, tmp_path, repo, revision):
     online.publish("dataset", "org/name", "main", {"a.parquet": b"x"})
-    with pytest.raises(ConnectionError, match=f"{repo} at revision {revision} cannot be had"):
+    told = "no such dataset" if repo == "org/none" else "no such revision"
+    with pytest.raises(
+        ConnectionError, match=f"{repo} at revision {revision} cannot be had.*{told}"
+    ):
         hub.fetch(wanted(repo, revision=revision), tmp_path / "org" / "name.json")
     with pytest.raises(ValueError, match=r"no file that matches \['b/\*'\]"):
         hub.fetch(wanted(files=["b/*"]), tmp_path / "org" / "name.json")
+
+
+def here(folder: Path) -> set[str]:
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_fetch_leaves_what_no_fetch_has_made(online, tmp_path):
+    """Neither a file beside the fetched ones, nor one through a link, nor one in the way is lost."""
+    folder, own = tmp_path / "hub/org/name", tmp_path / "own"
+    (folder / "runs").mkdir(parents=True)
+    own.mkdir()
+    (own / "far.bin").write_bytes(b"far")
+    (folder / "linked").symlink_to(own)
+    (folder / "runs/weights.bin").write_bytes(b"mine")
+    (folder / "a.parquet").write_bytes(b"tuned")
+    online.publish("dataset", "org/name", "main", {"a.parquet": b"hub's"})
+    told = hub.fetch(wanted(), tmp_path / "hub/org/name.json")
+    assert (folder / "a.parquet").read_bytes() == b"hub's"
+    assert (folder / "a.parquet.yours").read_bytes() == b"tuned" and "a.parquet.yours" in told
+    online.publish("dataset", "org/name", "main", {"b.parquet": b"moved"})
+    hub.fetch(wanted(), tmp_path / "hub/org/name.json")
+    assert here(folder) == {"b.parquet", "a.parquet.yours", "runs/weights.bin"}
+    assert (own / "far.bin").read_bytes() == b"far"
+
+
+def test_a_folder_that_is_a_link_is_fetched_into_and_keeps_its_own(online, tmp_path):
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "notes.txt").write_text("mine")
+    (tmp_path / "org").mkdir()
+    (tmp_path / "org/name").symlink_to(own)
+    online.publish("dataset", "org/name", "main", {"a.parquet": b"x"})
+    hub.fetch(wanted(), tmp_path / "org/name.json")
+    online.publish("dataset", "org/name", "main", {"b.parquet": b"y"})
+    os.remove(tmp_path / "org/name.json")  # as Snakemake does before a job
+    hub.fetch(wanted(), tmp_path / "org/name.json")
+    assert here(own) == {"notes.txt", "b.parquet"}
+
+
+def test_studies_that_fetch_other_files_share_a_folder(online, tmp_path):
+    rows = {f"{name}.parquet": parquet([name], 1) for name in ("train-a", "train-b", "test")}
+    online.publish("dataset", "org/name", "main", rows)
+    manifest = tmp_path / "org/name.json"
+    for files in (["train-a*"], ["train-b*", "test*"], ["train-a*"]):
+        hub.fetch(wanted(files=files), manifest)
+        manifest.unlink()  # as Snakemake does before a job
+    hub.fetch(wanted(files=["train-a*"]), manifest)
+    assert here(tmp_path / "org/name") == set(rows)
+    (tmp_path / "org/name/train-c.parquet").write_bytes(parquet(["foreign"], 1))
+    for files, texts in ((["train-a*"], ["train-a"]), (["train-*"], ["train-a", "train-b"])):
+        source = {"repo": "org/name", "revision": "main", "files": files}
+        assert sources.load(source, None, "train", str(tmp_path))["text"][:] == texts
+    with pytest.raises(ValueError, match=r"was fetched at revision main .* reads revision v2"):
+        sources.load({"repo": "org/name", "revision": "v2"}, None, "train", str(tmp_path))
+
+
+def test_a_sample_is_neither_lost_nor_read_for_the_whole(online, tmp_path):
+    files = {f"data/en-{n:05}-of-00002.parquet": parquet(list("abcdef"), 2) for n in range(2)}
+    online.publish("dataset", "org/name", "main", files | {"data/es.parquet": parquet(["z"], 1)})
+    manifest, en = tmp_path / "org/name.json", ["data/en-*.parquet"]
+    drawn = {"files": en, "rows": 4, "seed": 1}
+    sampled = {"repo": "org/name", "revision": "main", "sample": drawn, "files": en}
+    whole = {"repo": "org/name", "revision": "main", "files": en}
+    hub.fetch(wanted(files=en, sample={"rows": 4, "seed": 1}), manifest)
+    first = sources.load(sampled, None, "en", str(tmp_path))["text"][:]
+    hub.fetch(wanted(files=["data/es*"]), manifest)  # another study's
+    assert sources.load(sampled, None, "en", str(tmp_path))["text"][:] == first
+    with pytest.raises(ValueError, match=r"holds a sample of 4 rows by seed 1, which is not what"):
+        sources.load(whole, None, "en", str(tmp_path))
+    hub.fetch(wanted(files=en), manifest)  # a third's, of all rows
+    assert len(sources.load(whole, None, "en", str(tmp_path))) == 12
+    hub.fetch(wanted(files=en, sample={"rows": 4, "seed": 1}), manifest)
+    assert sources.load(sampled, None, "en", str(tmp_path))["text"][:] == first
+    assert len(sources.load(whole, None, "en", str(tmp_path))) == 12
+
+
+GATED = (403, {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted."}, b"")
+PAGE = (200, {"Content-Type": "text/html"}, b"<html>Sign in</html>")
+
+
+@pytest.mark.parametrize("request_", ["revision", "tree", "file"])
+@pytest.mark.parametrize(
+    "answer, told",
+    [
+        (
+            GATED,
+            r"is gated; accept its licence on http\S+/datasets/org/name, .*`hf auth login`.*HF_T",
+        ),
+        ((401, {}, b""), r"it answers 401: .* private or gated.*accept its licence.*HF_TOKEN"),
+        ((403, {}, b"no"), r"it answers 403: .* private or gated.*accept its licence.*HF_TOKEN"),
+    ],
+)
+def test_what_is_gated_says_what_to_do(online, tmp_path, request_, answer, told):
+    online.publish("dataset", "org/name", "main", {"a.parquet": b"x"})
+    online.answers[request_] = [answer]
+    with pytest.raises(ConnectionError, match=told) as raised:
+        hub.fetch(wanted(), tmp_path / "org/name.json")
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_proxys_page_is_not_taken_for_the_hub(online, tmp_path):
+    for request_ in ("revision", "tree"):
+        online.publish("dataset", "org/name", "main", {"a.parquet": b"x"})
+        online.answers[request_] = [PAGE]
+        with pytest.raises(ConnectionError, match="not the hub, such as a proxy's sign-in page"):
+            hub.fetch(wanted(), tmp_path / "org/name.json")
+
+
+@pytest.mark.parametrize("request_", ["revision", "tree", "file"])
+def test_a_busy_hub_is_asked_again(online, tmp_path, request_):
+    online.publish("dataset", "org/name", "main", {"a.parquet": b"content"})
+    online.answers[request_] = [(429, {"Retry-After": "1"}, b""), (503, {}, b""), (502, {}, b"")]
+    hub.fetch(wanted(), tmp_path / "org/name.json")
+    assert (tmp_path / "org/name/a.parquet").read_bytes() == b"content"
+    os.remove(tmp_path / "org/name/a.parquet")
+    online.answers[request_] = [(503, {}, b"")] * 20
+    with pytest.raises(ConnectionError, match=r"is busy and answered 503 each time; run it again"):
+        hub.fetch(wanted(), tmp_path / "org/name.json")
 
 
 # ------------------------------------------------------------------------------------ a sample
@@ -315,7 +456,7 @@ def test_an_answer_that_looks_like_none_is_an_answer(tmp_path):
     plan = Plan(read_study(CONFIG, mirror=str(tmp_path)))
     params = plan.params.task("finance")
     rows = sources.load(params["source"], None, "train", str(tmp_path))
-    assert rows["answer"][:] == [a or None for a in answers]
+    assert rows["answer"][:] == answers
     whole = tasks.complete(params, rows)
     assert whole["answer"][:] == [a for a in answers if a]
     assert len(list(tasks.training_rows(params, rows))) == len(tasks.training_part(params, whole))
@@ -376,9 +517,12 @@ def test_every_row_of_a_training_set_is_accounted_for(tmp_path):
         "read": 14,
         "incomplete": 2,
         "held_out": 0,
+        "left_by_task": 0,
+        "made_by_task": 0,
         "unlabelled": 1,
-        "duplicate": 1,
         "also_in_test": 2,
+        "nearly_in_test": 0,
+        "duplicate": 1,
         "usable": 8,
         "sampled": 5,
         "characters": sum(len(row["prompt"] + row["answer"]) for row in sampled),

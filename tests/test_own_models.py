@@ -145,6 +145,26 @@ def test_nothing_is_exported_or_pushed_by_all(own):
     assert not os.path.exists(target)
 
 
+def test_other_weights_in_place_rerun_what_is_made_from_them(own):
+    """Of a folder and of a mirror, also where the file's time is older."""
+    target, files = f"{own.results}/table8.csv", ["--configfile", str(CONFIG)]
+    files.append(str(own.root / "own.yaml"))
+    assert "Nothing to be done" in snakemake("-n", *files, "--", target).stdout
+    for folder, rule in (("code", "merge_per_seed"), ("hub/lab/law", "fetch_model")):
+        file = own.root / folder / "model.safetensors"
+        before, times = file.read_bytes(), file.stat()
+        with open(file, "r+b") as weights:
+            weights.write(before[:-4] + bytes(4))
+        os.utime(file, (1, 1))
+        planned = snakemake("-n", *files, "--", target).stdout
+        with open(file, "r+b") as weights:
+            weights.write(before)
+        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+        for due in (rule, "merge_per_seed", "train", "evaluate", "table"):
+            assert f"rule {due}:" in planned, (folder, due)
+    assert "Nothing to be done" in snakemake("-n", *files, "--", target).stdout
+
+
 def test_an_expert_that_does_not_fit_is_refused_before_any_training(own, tmp_path):
     wrong = load.checkpoint(own.root / "code").config
     wrong.num_hidden_layers = 3
@@ -159,6 +179,23 @@ def test_an_expert_that_does_not_fit_is_refused_before_any_training(own, tmp_pat
     told = "models.code: num_hidden_layers is 3, the base models.ours has 2; experts of one mixture"
     assert told in done.stderr
     assert not (results / "moe").exists() and not (results / "experts/tuned").exists()
+
+
+def test_a_study_of_untuned_rows_has_a_table_and_a_report(own, tmp_path):
+    """Dense models and a mixture as they come: no loss, no time, nothing trained."""
+    shipped = read_study(CONFIG).tables
+    table = {**own.overlay["tables"][8], "columns": {"Quiz": "quiz"}}
+    table["rows"] = {"base": {"model": "ours"}, "mixture": {"mixture": "pair"}}
+    mixtures = {"pair": {"base": "ours", "experts": {"law": 1, "code": 1}}}
+    overlay = own.overlay | {"results": str(tmp_path / "results"), "mixtures": mixtures}
+    overlay["tables"] = {**dict.fromkeys(shipped), "U": table}
+    file = tmp_path / "untuned.yaml"
+    file.write_text(yaml.safe_dump(overlay, sort_keys=False))
+    snakemake("--cores", "1", "--configfile", str(CONFIG), str(file), "--", "all")
+    frame = pd.read_csv(tmp_path / "results" / "tableU.csv")
+    assert frame["label"].tolist() == ["base", "mixture"] and frame["value"].between(0, 1).all()
+    assert "base" in (tmp_path / "results" / "report.html").read_text()
+    assert not (tmp_path / "results" / "variants").exists()
 
 
 def test_a_folder_that_is_not_there_is_told_before_anything_runs(own):

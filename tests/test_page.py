@@ -24,6 +24,7 @@ from mofe.report import archive, claims_drawing, figures, noise
 from mofe.report.views import claims as view
 from mofe.report.views.cost import energy
 from mofe.report.views.files import Files
+from mofe.report.views.prompts import cut
 from mofe.report.views.training_data import contamination
 from mofe.study.hardware import GPUS
 
@@ -277,6 +278,15 @@ def test_files_have_one_id_each():
 
 def counts(**changes) -> TaskCounts:
     return TaskCounts(**counts_record(**changes))
+
+
+def test_prompts_that_were_cut_are_counted_by_task():
+    found = [
+        EvalRecord(**eval_record(n=100, prompts_cut=lost, task=task))
+        for lost, task in ((0, "mmlu"), (3, "mmlu"), (7, "mmlu"), (0, "medmcqa"))
+    ]
+    assert "lost their beginning, as in lm-eval: 7 of 100 questions of mmlu. Such" in cut(found)
+    assert cut([found[0], found[3]]) == ""
 
 
 def test_contamination_in_words():

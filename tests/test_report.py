@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import example_claims
 import matplotlib.image
+import matplotlib.text
 import pandas as pd
 import pytest
 from conftest import CONFIG, LOOK, MINI
@@ -1036,6 +1037,18 @@ def test_figures_are_pictures_and_the_same_twice(results, tmp_path):
         assert [path.read_bytes() for path in twice[name]] == [pdf.read_bytes(), png.read_bytes()]
 
 
+@pytest.mark.parametrize("text", ["US$5 to $6", "Ba$$in", "x$^$", r"$\foo$"])
+def test_dollar_signs_are_dollar_signs(results, tmp_path, text):
+    table = results[1][0]
+    rows = [SimpleNamespace(**vars(r) | {"labels": (text, *r.labels[1:])}) for r in table.rows]
+    named = SimpleNamespace(**vars(table) | {"rows": rows})
+    with drawing.style():
+        drawn = figures.time_accuracy([named], PAPERS)
+        shown = [t for t in drawn.findobj(matplotlib.text.Text) if t.get_text() == text]
+        assert shown and not any(t.get_parse_math() for t in shown)
+        drawing.save(drawn, [tmp_path / "figure.png"], about="")
+
+
 def test_a_model_shown_by_two_tables_is_one_point(results):
     """Nine rows of Table 1 and fifteen of Table 2 are eighteen models; Table 3 is in Table 4."""
     points = drawing.by_task(results[1][:2], PAPERS)
@@ -1063,8 +1076,8 @@ def log(path, losses) -> str:
 
 def test_a_loss_curve_is_the_mean_over_runs_with_their_deviation(tmp_path):
     logs = [log(tmp_path / "a.jsonl", (2.0, 1.0)), log(tmp_path / "b.jsonl", (2.0, 2.0))]
-    assert drawing.mean_loss(logs) == ([1, 2], [2.0, 1.5], [0.0, pytest.approx(math.sqrt(0.5))])
-    assert drawing.mean_loss(logs[:1]) == ([1, 2], [2.0, 1.0], [0.0, 0.0])
+    assert drawing.mean_losses(logs) == [((1, 2), [2.0, 1.5], [0.0, pytest.approx(math.sqrt(0.5))])]
+    assert drawing.mean_losses(logs[:1]) == [((1, 2), [2.0, 1.0], [0.0, 0.0])]
 
 
 @pytest.mark.parametrize(
@@ -1083,10 +1096,12 @@ def test_a_broken_log_is_refused(tmp_path, text, message):
         figures.loss_curves([Trainings("MMLU", "mofe", (str(path),))], PAPERS)
 
 
-def test_runs_of_other_lengths_are_no_curve(tmp_path):
-    logs = (log(tmp_path / "a.jsonl", (2.0, 1.0)), log(tmp_path / "b.jsonl", (2.0,)))
-    with pytest.raises(ValueError, match=r"b\.jsonl: other steps than .*a\.jsonl"):
-        figures.loss_curves([Trainings("MMLU", "mofe", logs)], PAPERS)
+def test_runs_of_other_lengths_are_lines_of_their_own(tmp_path):
+    losses = {"a": (2.0, 1.0), "b": (3.0,), "c": (4.0, 3.0)}
+    logs = tuple(log(tmp_path / f"{name}.jsonl", its) for name, its in losses.items())
+    drawn = figures.loss_curves([Trainings("MMLU", "mofe", logs)], PAPERS)
+    lines = {tuple(line.get_xdata()): list(line.get_ydata()) for line in drawn.axes[0].lines}
+    assert lines == {(1, 2): [3.0, 2.0], (1,): [3.0]}
 
 
 def test_nothing_to_draw_is_an_error(tmp_path):

@@ -1,25 +1,91 @@
 """Mirrors: folders {org}/{name}/... that hold repositories as the hub does.
 
 The folder of what was fetched from the hub (mofe/data/hub.py) is a mirror. So is a cluster's shared
-copy, and so is the generated world of the mini study (mofe/data/world.py).
+copy, and so is the generated world of the mini study (mofe/data/world.py). What was fetched has a
+manifest beside it, {org}/{name}.json; then only the files that it lists are read.
 """
 
-from collections.abc import Iterable, Sequence
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from huggingface_hub.utils import filter_repo_objects
 
+from mofe import records
+
+FETCH = "snakemake --profile ... prefetch"
+
 
 def repository(mirror: str, repo: str, revision: str | None = None) -> Path:
-    """The folder of a repository in a mirror. Raises FileNotFoundError where there is none."""
+    """The folder of a repository in a mirror. Raises FileNotFoundError where there is none, and
+    ValueError where it was fetched at another revision."""
     folder = Path(mirror) / repo
     if not folder.is_dir():
         pinned = f" (revision {revision})" if revision else ""
         raise FileNotFoundError(
             f"mirror: {mirror!r} has no folder {repo!r}{pinned}; add it there, or, "
-            "with 'mirror: null', fetch it from the hub: snakemake --profile ... prefetch"
+            f"with 'mirror: null', fetch it from the hub: {FETCH}"
+        )
+    fetched = manifest(folder)
+    if fetched and revision and revision not in (fetched.revision, fetched.commit):
+        raise ValueError(
+            f"{folder} was fetched at revision {fetched.revision} (commit {fetched.commit}), but the "
+            f"study reads revision {revision}; fetch it again ({FETCH}), or give the study another "
+            "folder ('hub', 'mirror')"
         )
     return folder
+
+
+def manifest(folder: Path) -> records.HubManifest | None:
+    """What was fetched into a repository's folder; None where nothing says so."""
+    file = folder.with_name(f"{folder.name}.json")
+    return records.read(file, records.HubManifest) if file.is_file() else None
+
+
+def files(folder: Path) -> dict[str, Path]:
+    """The files of a repository by their paths in it, sorted, links followed: of what was fetched
+    those that the manifest lists, else all but hidden ones.
+
+    Raises FileNotFoundError where a listed file is missing, and for a link that leads nowhere.
+    """
+    fetched = manifest(folder)
+    listed = [file.path for file in fetched.files] if fetched else sorted(_walk(folder, set()))
+    found = {path: folder / path for path in listed}
+    for path, file in found.items():
+        if not file.exists():
+            what = "is a link that leads nowhere" if file.is_symlink() else "is missing"
+            raise FileNotFoundError(f"{folder / path} {what}; put the file back or fetch it again")
+    return {path: file.resolve() for path, file in found.items()}
+
+
+def identity(folder: Path) -> str | None:
+    """A hash of the names, sizes and times of change (in seconds, as archives keep them) of a folder's
+    files, links followed; None where there is no such folder."""
+    if not folder.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for path in sorted(_walk(folder, set())):
+        file = folder / path
+        state = file.stat() if file.exists() else file.lstat()
+        digest.update(f"{path} {state.st_size} {int(state.st_mtime)}\n".encode())
+    return digest.hexdigest()
+
+
+def _walk(folder: Path, above: set[Path], inside: str = "") -> Iterator[str]:
+    """The paths of all files below a folder. above: the real folders that lead here, so that a link
+    to one of them is not followed for ever."""
+    real = folder.resolve()
+    if real in above:
+        return
+    for entry in os.scandir(folder):
+        if entry.name.startswith("."):
+            continue
+        path = f"{inside}{entry.name}"
+        if entry.is_dir():
+            yield from _walk(Path(entry.path), above | {real}, f"{path}/")
+        else:
+            yield path
 
 
 def matching(paths: Iterable[str], patterns: Sequence[str]) -> list[str]:

@@ -6,10 +6,13 @@ set that the same task reads has the same columns. Faults are found before promp
 error names the repository, the column and the row.
 """
 
+import math
+import re
 from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
 from typing import Any
 
-from datasets import Dataset
+from datasets import ClassLabel, Dataset, List, Value
 
 Check = Callable[[Any], str | None]  # what is wrong with a value, or None
 
@@ -85,18 +88,44 @@ SCHEMAS: dict[str, dict[str, Check]] = {
 }
 # The column whose value says which option is right, where it can be UNLABELLED.
 LABELS = {"cais/mmlu": "answer", "openlifescienceai/medmcqa": "cop"}
+LETTERS = "ABCD"  # of the options that labels count
+
+
+INDEX = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:\.0+)?")
+
+
+def index(value: Any) -> int | None:
+    """The whole number that a value stands for, also where it is written as a text (`2`, `2.0`) or a
+    float, as pandas writes a column with gaps; None for anything else."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    found = INDEX.fullmatch(str(value).strip()) if isinstance(value, str | Decimal) else None
+    return int(found[1]) if found else None
+
+
+def absent(value: Any) -> bool:
+    """Whether a value is one of the spellings of nothing: null, NaN, or a text without characters."""
+    if isinstance(value, float):
+        return math.isnan(value)
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def check(benchmark: str, rows: Dataset, repo: str, *, labelled: bool) -> Dataset:
-    """The rows as they are, if they fit the benchmark's schema. A benchmark without one accepts all
-    rows.
+    """The rows, if they fit the benchmark's schema; labels that are written as texts or floats become
+    integers. A benchmark without a schema accepts all rows.
 
     repo: for the message. labelled: rows without a label are faults too, as in a test set. Raises
     ValueError naming the first fault's column and row (from 0).
     """
-    columns = SCHEMAS.get(benchmark, {})
+    columns, label = SCHEMAS.get(benchmark, {}), LABELS.get(benchmark)
+    if label:
+        _require(columns, rows, repo)
+        rows = _numbered(rows, label, repo)
     _check(columns, rows, repo)
-    label = LABELS.get(benchmark)
     if labelled and label and UNLABELLED in (values := rows.select_columns(label)[:][label]):
         raise ValueError(
             f"{repo}: row {values.index(UNLABELLED)} has no label (column {label!r} is "
@@ -105,13 +134,46 @@ def check(benchmark: str, rows: Dataset, repo: str, *, labelled: bool) -> Datase
     return rows
 
 
+def _numbered(rows: Dataset, column: str, repo: str) -> Dataset:
+    """The rows with a column of labels as integers, also where it has them as texts, as floats, or as
+    the options' letters. Raises ValueError where a label is none of these, and for classes that are
+    named otherwise."""
+    kind = rows.features[column]
+    if isinstance(kind, ClassLabel):
+        indices = [str(number) for number in range(kind.num_classes)]
+        if [name.upper() for name in kind.names] not in (
+            list(LETTERS[: kind.num_classes]),
+            indices,
+        ):
+            raise ValueError(
+                f"{repo}: the classes of column {column!r} are {', '.join(kind.names)}, not "
+                f"{', '.join(LETTERS)} in their order; give the options' indices, from 0"
+            )
+        return rows
+    if isinstance(kind, Value) and kind.dtype.startswith(("int", "uint")):
+        return rows
+    numbers = []
+    for row, value in enumerate(rows[column]):
+        letter = value.strip() if isinstance(value, str) else ""
+        numbers.append(
+            UNLABELLED
+            if absent(value)
+            else LETTERS.index(letter)
+            if len(letter) == 1 and letter in LETTERS
+            else index(value)
+        )
+        if numbers[-1] is None:
+            raise ValueError(f"{repo}: column {column!r} of row {row} is {value!r}, not a label")
+    return rows.remove_columns(column).add_column(column, numbers)
+
+
 def complete(benchmark: str, rows: Dataset, repo: str) -> Dataset:
     """The rows that have text in every column that they need (NEEDED). Raises ValueError where
     there is no such column."""
     needed = NEEDED.get(benchmark, ())
     _require(needed, rows, repo)
     held = rows.select_columns(list(needed))[:] if needed else {}
-    empty = {i for column in held.values() for i, value in enumerate(column) if _absent(value)}
+    empty = {i for column in held.values() for i, value in enumerate(column) if absent(value)}
     return rows.select([i for i in range(len(rows)) if i not in empty]) if empty else rows
 
 
@@ -130,8 +192,17 @@ def column(rows: Dataset, path: str, key: str, where: str) -> list:
         raise ValueError(f"{key}: {where} has no column {path!r}; it has {there}")
     values = list(rows[first])
     for field in inner:
-        values = [value[field] for value in values]
-    return values
+        values = [None if value is None else value[field] for value in values]
+    return [_named(fields, value) for value in values]
+
+
+def _named(feature: Any, value: Any) -> Any:
+    """A value with the names of classes instead of their numbers, which mean nothing to a task."""
+    if isinstance(feature, List) and isinstance(value, list):
+        return [_named(feature.feature, item) for item in value]
+    if not isinstance(feature, ClassLabel) or value is None or value == UNLABELLED:
+        return None if isinstance(feature, ClassLabel) else value
+    return feature.names[value] if 0 <= value < feature.num_classes else f"class {value}"
 
 
 def clustered(rows: Dataset, path: str | None, key: str, where: str) -> Dataset:
@@ -151,11 +222,7 @@ def clustered(rows: Dataset, path: str | None, key: str, where: str) -> Dataset:
             f"{key}: row {number} of {where} has in {path!r} neither a text nor a number but "
             f"{values[number]!r}; name another column"
         )
-    return rows.add_column(CLUSTER, [None if _absent(v) else str(v) for v in values])
-
-
-def _absent(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip())
+    return rows.add_column(CLUSTER, [None if absent(v) else str(v) for v in values])
 
 
 def check_text(column: str, rows: Dataset, repo: str) -> Dataset:

@@ -1,75 +1,266 @@
 """Rows of a data set, from a folder that is laid out like its repository on the hub.
 
-The folder is in a mirror (mofe/data/mirror.py). Nothing here reads the hub itself.
+The folder is in a mirror (mofe/data/mirror.py). Nothing here reads the hub itself. Which files a
+split has is decided as `datasets` decides it: by the repository's card, else by their names. Files
+of texts are read by mofe/data/readers.py, which guesses no types; other formats by `datasets`.
 """
 
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
-from datasets import Dataset, load_dataset
-from datasets.data_files import sanitize_patterns
+import yaml
+from datasets import ClassLabel, Dataset, DatasetInfo, Features, List, Value, load_dataset
+from datasets.data_files import (
+    EmptyDatasetError,
+    get_data_patterns,
+    resolve_pattern,
+    sanitize_patterns,
+)
+from datasets.exceptions import DatasetsError
+from datasets.info import DatasetInfosDict
 from datasets.utils.logging import disable_progress_bar
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard
 
 from mofe.data import mirror as mirrors
-from mofe.data import sampling
+from mofe.data import readers, sampling
 
 disable_progress_bar()
 
+CARD = "README.md"
+NO_ROWS = {"state.json"}  # beside the .arrow files of Dataset.save_to_disk
+# Keys of a card's configuration that say nothing about how its files are read.
+SAID = {"data_files", "data_dir", "default", "description", "features", "version"}
 
-def load(source: dict[str, Any], subset: str | None, split: str, mirror: str) -> Dataset:
+
+def load(source: Mapping[str, Any], subset: str | None, split: str, mirror: str) -> Dataset:
     """The rows of one split, or the drawn rows of a source with a sample.
 
-    source: {"repo": "org/name", "revision": for the message, "sample": {"files": patterns, "rows":
-    number, "seed": seed} if rows are drawn}. Raises FileNotFoundError where the mirror lacks the
-    repository.
+    source: {"repo": "org/name", "revision", "files": patterns that choose among the files of a
+    fetched folder, "sample": {"files": patterns, "rows": number, "seed": seed} if rows are drawn}.
+    Raises FileNotFoundError where the mirror lacks the repository or a file, and ValueError, with
+    repository, file and place, where the rows cannot be read as they are written.
     """
     folder = mirrors.repository(mirror, source["repo"], source.get("revision"))
+    there = _wanted(folder, source)
     if sample := source.get("sample"):
-        return Dataset(_drawn(folder, sample))
-    options = {}
-    if any(folder.rglob("*.csv")):  # or answers such as "None" and "NA" would be read as missing
-        options = {"keep_default_na": False, "na_values": [""]}
-    if files := _declared(folder, subset, split):
-        subset, options["data_files"] = None, {split: files}
+        return _dataset(_drawn(folder, there, sample), source["repo"], "parquet", {})
+    with _staged(there) as stage:
+        described = _described(stage, source["repo"], subset)
+        paths = _split(stage, described, source["repo"], subset, split)
+    kind, paths = _of_rows(paths, source["repo"], split)
+    if kind is None:
+        return _by_datasets(there, paths, source["repo"], split)
+    settings = {k: v for k, v in described.config.items() if k not in SAID}
+    if unknown := sorted(settings.keys() - readers.SETTINGS[kind]):
+        raise ValueError(
+            f"{source['repo']}: README.md asks for {', '.join(unknown)} when {paths[0]} is read, "
+            f"which is not supported; save the file so that it can be read without"
+        )
+    named = {f"{source['repo']}/{path}": there[path] for path in paths}
+    return _dataset(readers.read(kind, named, settings), source["repo"], kind, described.features)
+
+
+def _wanted(folder: Path, source: Mapping[str, Any]) -> dict[str, Path]:
+    """The files of a repository. Of a fetched folder, which studies may share, those that the source
+    names, if they are what it asks for."""
+    there, fetched = mirrors.files(folder), mirrors.manifest(folder)
+    sample = source.get("sample")
+    patterns = source.get("files") or (sample or {}).get("files")
+    if not fetched or not patterns:
+        return there
+    wanted = set(mirrors.matching(there, patterns))
+    drawn = {group.file for group in fetched.sample.groups} if fetched.sample else set()
+    asked = (sample["rows"], sample["seed"]) if sample else None
+    if wanted & drawn and asked != (fetched.sample.rows, fetched.sample.seed):
+        raise ValueError(
+            f"{folder} holds a sample of {fetched.sample.rows} rows by seed {fetched.sample.seed}, "
+            f"which is not what the study reads of {source['repo']}; fetch it again "
+            f"({mirrors.FETCH}), or give the study another folder ('hub', 'mirror')"
+        )
+    return {path: file for path, file in there.items() if path in wanted or path == CARD}
+
+
+@contextmanager
+def _staged(files: Mapping[str, Path]):
+    """A folder of links to these files: `datasets` takes brackets in a path for a pattern, and does
+    not follow links to folders."""
+    with TemporaryDirectory() as folder:
+        for path, file in files.items():
+            link = Path(folder, path)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(file)
+        yield Path(folder).resolve()
+
+
+# ------------------------------------------------------------------------------ the files of a split
+
+
+@dataclass(frozen=True)
+class _Described:
+    """What a repository's card says of a subset: its configuration, and its columns' types."""
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    features: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _described(stage: Path, repo: str, subset: str | None) -> _Described:
+    """Raises ValueError where the card has several subsets and none is named."""
+    card = stage / CARD
+    if not card.exists():
+        return _Described()
+    try:
+        data = DatasetCard.load(card).data
+        subsets = MetadataConfigs.from_dataset_card_data(data)
+        name = subset or subsets.get_default_config_name()
+    except (ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{repo}: the header of README.md cannot be read ({reason}); mend it"
+        ) from error
+    if subsets and name is None:
+        raise ValueError(
+            f"{repo}: there are the subsets {', '.join(subsets)}; name one of them as 'subset'"
+        )
+    infos = DatasetInfosDict.from_dataset_card_data(data)
+    info = infos.get(name) if name else next(iter(infos.values())) if len(infos) == 1 else None
+    config = subsets.get(name, {})
+    return _Described(config, {**((info and info.features) or {}), **config.get("features", {})})
+
+
+def _split(
+    stage: Path, described: _Described, repo: str, subset: str | None, split: str
+) -> list[str]:
+    """The paths of a split's files. Raises ValueError where there is no such split."""
+    base = stage / described.config.get("data_dir", "")
+    if declared := described.config.get("data_files"):
+        splits = sanitize_patterns(declared)
+    else:
+        # subsets that no card describes are folders, if there is one of the name
+        base = base / subset if subset and (base / subset).is_dir() else base
+        try:
+            splits = get_data_patterns(str(base))
+        except EmptyDatasetError as error:
+            raise FileNotFoundError(
+                f"{repo}: there is no file of data in its folder; add one, or mend 'files' of its source"
+            ) from error
+    splits = {str(name): patterns for name, patterns in splits.items()}
+    if split not in splits:
+        raise ValueError(f"{repo}: there is no split {split!r}; there are {', '.join(splits)}")
+    return [
+        path
+        for path in dict.fromkeys(p for pattern in splits[split] for p in _resolved(base, pattern))
+        for path in [Path(path).relative_to(stage).as_posix()]
+    ]
+
+
+def _resolved(base: Path, pattern: str) -> list[str]:
+    """The files that a pattern names; a path that is there is no pattern."""
+    if (base / pattern).is_file():
+        return [str(base / pattern)]
+    try:
+        return resolve_pattern(pattern, str(base))
+    except FileNotFoundError:
+        return []
+
+
+def _of_rows(paths: Sequence[str], repo: str, split: str) -> tuple[str | None, list[str]]:
+    """The format of a split's files (readers.FORMATS), and those of it: others hold no rows. None, and
+    all files, where only `datasets` may know them. Raises ValueError where there are several
+    formats."""
+    kinds = {path: readers.format_of(path) for path in paths if Path(path).name not in NO_ROWS}
+    first = {kind: path for path, kind in reversed(kinds.items()) if kind}
+    if len(first) > 1:
+        raise ValueError(
+            f"{repo}: the split {split!r} has files of several formats, {' and '.join(sorted(first.values()))}; "
+            "name its files in the header of README.md (configs), or remove those that hold no rows"
+        )
+    if not first:
+        return None, list(paths)
+    return next(iter(first)), [path for path, kind in kinds.items() if kind]
+
+
+# ----------------------------------------------------------------------------------------- the rows
+
+
+def _dataset(table: pa.Table, repo: str, kind: str, described: Mapping[str, Any]) -> Dataset:
+    """A table as `datasets` has it. Numbers are names of classes where the file or the card (described)
+    says so."""
+    try:
+        features = Features.from_arrow_schema(table.schema.remove_metadata())
+        named = Features.from_arrow_schema(table.schema)
+    except (ValueError, TypeError, KeyError, NotImplementedError) as error:
+        raise ValueError(
+            f"{repo}: a column has a type that is not supported ({error}); leave that column out"
+        ) from error
+    for column in features:
+        features[column] = _with_classes(features[column], named.get(column))
+        features[column] = _with_classes(features[column], described.get(column))
+        if isinstance(features[column], ClassLabel) and not pa.types.is_integer(
+            table.schema.field(column).type
+        ):
+            table = _numbered(table, column, features[column], repo)
+    table = table.cast(features.arrow_schema)
+    return Dataset(table, info=DatasetInfo(features=features, builder_name=kind))
+
+
+def _with_classes(feature: Any, named: Any) -> Any:
+    """A column's type with the names of classes that another description of it has."""
+    if isinstance(named, ClassLabel) and isinstance(feature, Value):
+        return named if feature.dtype.startswith(("int", "uint", "string")) else feature
+    if isinstance(named, dict) and isinstance(feature, dict):
+        return {key: _with_classes(inner, named.get(key)) for key, inner in feature.items()}
+    if isinstance(named, List) and isinstance(feature, List):
+        return List(_with_classes(feature.feature, named.feature))
+    return feature
+
+
+def _numbered(table: pa.Table, column: str, classes: ClassLabel, repo: str) -> pa.Table:
+    """A column of texts, which are names or numbers of classes, as numbers."""
+    read = {None: None, "": None, "-1": -1}
+    read |= {str(number): number for number in range(classes.num_classes)}
+    read |= {name: number for number, name in enumerate(classes.names)}
+    values = table[column].to_pylist()
+    if strange := next((v for v in values if v not in read), None):
+        raise ValueError(
+            f"{repo}: row {values.index(strange)} has in {column!r} {strange!r}, which is none of the "
+            f"classes that README.md names, {', '.join(classes.names)}; mend one of them"
+        )
+    numbers = pa.array([read[value] for value in values], pa.int64())
+    return table.set_column(table.column_names.index(column), column, numbers)
+
+
+def _by_datasets(files: Mapping[str, Path], paths: Sequence[str], repo: str, split: str) -> Dataset:
+    """The rows of files in a format that only `datasets` reads."""
+    named = {f"{n:05}{''.join(Path(p).suffixes)}": files[p] for n, p in enumerate(paths)}
     # datasets keys its cache by a folder's last name, not by its contents: it would silently return
     # another mirror's rows, or those of an earlier world. So local rows are never cached.
-    with TemporaryDirectory() as cache:
-        return load_dataset(
-            str(folder), subset, split=split, cache_dir=cache, keep_in_memory=True, **options
-        )
+    with _staged(named) as stage, TemporaryDirectory() as cache:
+        try:
+            return load_dataset(
+                str(stage),
+                split=split,
+                data_files={split: list(named)},
+                cache_dir=cache,
+                keep_in_memory=True,
+            )
+        except (DatasetsError, FileNotFoundError, ValueError) as error:
+            reason = " ".join(str(error.__cause__ or error).split()).replace(f"{stage}/", "")
+            raise ValueError(
+                f"{repo}: the rows of {paths[0]} cannot be read ({reason}); save them as parquet, CSV "
+                "or JSON lines"
+            ) from error
 
 
-def _declared(folder: Path, subset: str | None, split: str) -> list[str] | None:
-    """The files of a split that the repository's card names; None where it names none.
-
-    datasets itself would also look for the files of the card's other subsets, which may not have
-    been fetched. Raises ValueError where the card names the subset's splits, but not this one.
-    """
-    card = folder / "README.md"
-    if not card.exists():
-        return None
-    subsets = MetadataConfigs.from_dataset_card_data(DatasetCard.load(card).data)
-    described = subsets.get(subset or subsets.get_default_config_name() or "", {})
-    if not (patterns := described.get("data_files")):
-        return None
-    splits = sanitize_patterns(patterns)
-    if split not in splits:
-        raise ValueError(
-            f"{folder.parent.name}/{folder.name}: there is no split {split!r}; there are "
-            f"{', '.join(map(str, splits))}"
-        )
-    return list(splits[split])
-
-
-def _drawn(folder: Path, sample: dict[str, Any]) -> pa.Table:
-    there = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
-    files = mirrors.matching(there, sample["files"])
-    if not files:
+def _drawn(folder: Path, files: Mapping[str, Path], sample: Mapping[str, Any]) -> pa.Table:
+    chosen = mirrors.matching(files, sample["files"])
+    if not chosen:
         raise FileNotFoundError(f"{folder} has no file that matches {sample['files']}")
-    with sampling.Shards([folder / file for file in files]) as shards:
+    with sampling.Shards([files[path] for path in chosen]) as shards:
         pieces = shards.draw(sample["rows"], sample["seed"])
-        return pa.concat_tables([shards.read(piece) for piece in pieces])
+        return readers.plain(pa.concat_tables([shards.read(piece) for piece in pieces]))

@@ -217,7 +217,7 @@ class Costs:
                 keys.append(f"data.{dataset}.tokens ({GUESSED_TOKENS} taken)")
         for task in {t for tasks in self.plan.tasks.values() for t in tasks}:
             spec = self.study.tasks[task]
-            if not spec.questions:
+            if not spec.count:
                 keys.append(f"tasks.{task}.questions ({GUESSED_QUESTIONS:,} taken)")
             if not spec.tokens:
                 keys.append(f"tasks.{task}.tokens ({GUESSED_TOKENS} taken)")
@@ -249,7 +249,7 @@ class Costs:
         """Making a task's questions. They take 2.8 to 3.9 bytes per token of a prompt, which is
         repeated for each option (TinyLlama's tokenizer, samples of four tasks)."""
         spec = self.study.tasks[task]
-        size = 4 * (spec.questions or GUESSED_QUESTIONS) * (spec.tokens or GUESSED_TOKENS)
+        size = 4 * (spec.count or GUESSED_QUESTIONS) * (spec.tokens or GUESSED_TOKENS)
         return self._reading(disk=size)
 
     def _reading(self, disk: float) -> Estimate:
@@ -289,7 +289,7 @@ class Costs:
         """One stage of a variant's fine-tuning: its last."""
         shape, method = self.variant_shape(variant), self.plan.method(variant)
         # large matrices trained on a GPU are stored in bfloat16; all else, adapters too, in float32
-        added = shape.num_hidden_layers * method.added(shape)
+        added = shape.num_hidden_layers * method.added(shape) + method.added_outside(shape)
         width = 4 if self.on_cpu else 2
         disk = width * (method.trainable(shape) - added) + 4 * added
         return self._train(shape, variant.stages[-1], disk, self._trained_shape(variant))
@@ -308,7 +308,7 @@ class Costs:
         shape, spec = self.variant_shape(variant), self.study.tasks[task]
         method = self.plan.method(variant)
         computed = self._computed_shape(variant, fold=True)
-        questions = spec.questions or GUESSED_QUESTIONS
+        questions = spec.count or GUESSED_QUESTIONS
         length = spec.tokens or GUESSED_TOKENS
         tokens = questions * length
         flops = tokens * products.forward(computed, length, ANSWER_TOKENS / length)

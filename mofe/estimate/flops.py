@@ -33,7 +33,8 @@ def step(shape: Shape, method: Method, context: float, labelled: float) -> float
     }
     products = _products(shape, context, labelled)
     flops = sum(amount * (2 + trained[part]) for part, amount in products.items())
-    return flops + 3 * 2 * shape.num_hidden_layers * method.multiplied(shape)
+    added = shape.num_hidden_layers * method.multiplied(shape)
+    return flops + 3 * 2 * (added + labelled * method.added_outside(shape))
 
 
 def _products(shape: Shape, context: float, labelled: float) -> dict[str, float]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from mofe.estimate.cost import Costs, Estimate
 from mofe.estimate.schedule import TRAININGS, estimate
+from mofe.study.checks import too_long
 from mofe.study.plan import Plan, Repository
 
 FILLED_IN = ("slurm_account", "slurm_partition", "constraint")  # the user's lines of profiles/slurm
@@ -43,6 +44,8 @@ def before_the_run(
     asked only if it matters."""
     return [
         *unfilled_profile(waiting),
+        *too_long_rows(costs, waiting),
+        *tied_heads(costs, waiting),
         *misfits(costs, waiting),
         *incomplete_mirror(plan, waiting, is_folder),
         *no_gpu(costs, waiting, has_gpu),
@@ -84,7 +87,7 @@ def misfits(costs: Costs, waiting: Iterable[Waiting]) -> list[str]:
     found = {
         costs.misfit(
             job.rule,
-            job.wildcards.get("variant") or job.wildcards["model"],
+            _name(job),
             _estimate(costs, job),
             job.resources.get("gpu", 1),
         )
@@ -94,11 +97,48 @@ def misfits(costs: Costs, waiting: Iterable[Waiting]) -> list[str]:
     return sorted(found - {None})
 
 
+def too_long_rows(costs: Costs, waiting: Iterable[Waiting]) -> list[str]:
+    """The trainings whose longest rows their model has no positions for, by its config.json."""
+    found = {}
+    for job in waiting:
+        if job.rule not in TRAININGS:
+            continue
+        shape, _, training, _ = _estimate(costs, job).request
+        if training["max_length"] > shape.max_position_embeddings:
+            lengths = training["max_length"], shape.max_position_embeddings
+            found[too_long("training.max_length", *lengths, _base(costs, job))] = None
+    return list(found)
+
+
+def tied_heads(costs: Costs, waiting: Iterable[Waiting]) -> list[str]:
+    """The trainings whose method cannot train a model that ties its head, by its config.json."""
+    found = {}
+    for job in waiting:
+        if job.rule in TRAININGS:
+            shape, method, _, _ = _estimate(costs, job).request
+            named = f"model '{_base(costs, job)}'"
+            why = method.misfit(shape.num_local_experts, named, shape.tie_word_embeddings)
+            if why:
+                found[f"{job.rule} of {_name(job)}: its recipe {why}"] = None
+    return list(found)
+
+
+def _name(job: Waiting) -> str:
+    return job.wildcards.get("variant") or job.wildcards["model"]
+
+
+def _base(costs: Costs, job: Waiting) -> str:
+    """The model from outside the study that a training's positions come from."""
+    trained = job.wildcards.get("variant")
+    model = costs.plan.variants[trained].origin.base if trained else job.wildcards["model"]
+    return costs.study.lineage(model)[0]
+
+
 def incomplete_mirror(plan: Plan, waiting: Iterable[Waiting], is_folder: IsFolder) -> list[str]:
     """Every repository that a waiting job reads and the user's mirror lacks."""
     if not plan.study.mirror:
         return []
-    read = {r.repo: r for job in waiting for r in _repositories(plan, job)}
+    read = {r.repo: r for job in waiting for r in repositories(plan, job)}
     missing = [
         f"{repo} (revision {r.revision})"
         for repo, r in read.items()
@@ -159,7 +199,7 @@ def downloads(plan: Plan, waiting: Iterable[Waiting]) -> list[Repository]:
     return [plan.repositories[job.wildcards["repo"]] for job in jobs]
 
 
-def _repositories(plan: Plan, job: Waiting) -> list[Repository]:
+def repositories(plan: Plan, job: Waiting) -> list[Repository]:
     """The repositories of the hub, or of its mirror, that a job reads."""
     match job.rule:
         case "prepare_data":

@@ -47,13 +47,13 @@ class Tree:
 
 
 def collate(
-    trees: Sequence[Tree], device: torch.device
+    trees: Sequence[Tree], device: torch.device, window: int | None = None
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """The inputs of a causal language model of transformers, and where its logits are needed.
 
     The inputs are input_ids (rows, length) int64, padded on the right. Where there are branches,
     there are also position_ids of that shape and attention_mask (rows, 1, length, length) bool: who
-    sees whom. The second result (rows, length) bool is true from each context's last token to the
+    sees whom; with a sliding window, only what is fewer than `window` tokens before. The second result (rows, length) bool is true from each context's last token to the
     row's end.
     """
 
@@ -69,6 +69,10 @@ def collate(
     if (branches > 0).any():
         key, query = branches[:, None, None, :], branches[:, None, :, None]
         causal = columns[:, None] >= columns
-        inputs["attention_mask"] = causal & ((key == 0) | (key == query))
-        inputs["position_ids"] = padded([tree.positions for tree in trees], 0)
+        seen = causal & ((key == 0) | (key == query))
+        positions = padded([tree.positions for tree in trees], 0)
+        if window is not None:
+            distance = positions[:, None, :, None] - positions[:, None, None, :]
+            seen = seen & (distance < window)
+        inputs |= {"attention_mask": seen, "position_ids": positions}
     return inputs, read

@@ -52,6 +52,21 @@ class Matrices(Protocol):
         """(P, out) -> (P, in): each row by its expert's transposed matrix."""
 
 
+def _grouped_mm(a: torch.Tensor, b: torch.Tensor, ends_E: torch.Tensor) -> torch.Tensor:
+    """torch's grouped product, (P, in) with (E, in, out) or (out, P) with (P, in), expert by expert
+    where rows are not aligned, which torch would refuse."""
+    size = a.element_size()
+    inner = () if b.ndim == 2 else (a.shape[1],)
+    outer = (a.shape[0], b.shape[-1]) if b.ndim == 2 else (b.shape[-1],)
+    if all(length * size % ALIGNED == 0 for length in (*inner, *outer)):
+        return F.grouped_mm(a, b, offs=ends_E)
+    groups = list(pairwise([0, *ends_E.tolist()]))
+    if b.ndim == 2:
+        return torch.stack([a[:, start:end] @ b[start:end] for start, end in groups])
+    products = [a[start:end] @ b[e] for e, (start, end) in enumerate(groups)]
+    return torch.cat(products)
+
+
 class Packed:
     """Matrices in one tensor (E, out, in)."""
 
@@ -59,10 +74,10 @@ class Packed:
         self.weight = weight
 
     def times(self, x: torch.Tensor, ends_E: torch.Tensor) -> torch.Tensor:
-        return F.grouped_mm(x, self.weight.mT, offs=ends_E)
+        return _grouped_mm(x, self.weight.mT, ends_E)
 
     def back(self, grad: torch.Tensor, ends_E: torch.Tensor) -> torch.Tensor:
-        return F.grouped_mm(grad, self.weight, offs=ends_E)
+        return _grouped_mm(grad, self.weight, ends_E)
 
 
 class Quantized(Packed):
@@ -86,7 +101,7 @@ class Quantized(Packed):
 
 
 class GatedFfn(torch.autograd.Function):
-    """down(silu(gate(x)) * up(x)) * weight, for tokens that are sorted by expert.
+    """down(act_fn(gate(x)) * up(x)) * weight, for tokens that are sorted by expert.
 
     For the backward pass frozen experts keep what gate and up gave, and nothing else; trained ones
     also keep the tokens. The gradient of `weight`, the router's, comes from products that are
@@ -101,14 +116,15 @@ class GatedFfn(torch.autograd.Function):
         ends_E: torch.Tensor,
         w_gate_up: Matrices,
         w_down: Matrices,
+        act_fn: nn.Module,
         *trained: torch.Tensor,
     ) -> torch.Tensor:
         """weight_P: the router's weight of each pair. trained: empty, or the tensors of w_gate_up
         (E, 2F, D) and w_down (E, D, F), which then get a gradient. Returns (P, D)."""
         gate_up = w_gate_up.times(x_PD, ends_E)  # (P, 2F)
-        out_PD = w_down.times(swiglu.forward(gate_up), ends_E)
+        out_PD = w_down.times(swiglu.forward(gate_up, act_fn), ends_E)
         ctx.save_for_backward(gate_up, weight_P, ends_E, x_PD if trained else None)
-        ctx.w_gate_up, ctx.w_down = w_gate_up, w_down
+        ctx.w_gate_up, ctx.w_down, ctx.act_fn = w_gate_up, w_down, act_fn
         return out_PD.mul_(weight_P[:, None])
 
     @staticmethod
@@ -118,15 +134,15 @@ class GatedFfn(torch.autograd.Function):
         grad_PD = grad_PD.contiguous()
         grad_act = ctx.w_down.back(grad_PD, ends_E)  # (P, F), still without the router's weight
         grad_gate_up, grad_weight_P, act = swiglu.backward(
-            gate_up, grad_act, weight_P, keep_act=x_PD is not None
+            gate_up, grad_act, weight_P, keep_act=x_PD is not None, act_fn=ctx.act_fn
         )
         grad_x_PD = ctx.w_gate_up.back(grad_gate_up, ends_E)
         if x_PD is None:
-            return grad_x_PD, grad_weight_P, None, None, None
+            return grad_x_PD, grad_weight_P, None, None, None, None
         grad_PD = grad_PD * weight_P[:, None].to(grad_PD.dtype)
-        grad_w_gate_up = F.grouped_mm(grad_gate_up.mT, x_PD, offs=ends_E)
-        grad_w_down = F.grouped_mm(grad_PD.mT, act, offs=ends_E)
-        return grad_x_PD, grad_weight_P, None, None, None, grad_w_gate_up, grad_w_down
+        grad_w_gate_up = _grouped_mm(grad_gate_up.mT, x_PD, ends_E)
+        grad_w_down = _grouped_mm(grad_PD.mT, act, ends_E)
+        return grad_x_PD, grad_weight_P, None, None, None, None, grad_w_gate_up, grad_w_down
 
 
 class FrozenProduct(torch.autograd.Function):
@@ -153,33 +169,38 @@ class TrainedProduct(torch.autograd.Function):
     def forward(ctx, x: torch.Tensor, weight: torch.Tensor, ends_E: torch.Tensor) -> torch.Tensor:
         """x (P, in), weight (E, out, in) -> (P, out)."""
         ctx.save_for_backward(x, weight, ends_E)
-        return F.grouped_mm(x, weight.mT, offs=ends_E)
+        return _grouped_mm(x, weight.mT, ends_E)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: torch.Tensor):
         x, weight, ends_E = ctx.saved_tensors
         grad = grad.contiguous()
-        grad_weight = F.grouped_mm(grad.mT, x, offs=ends_E)
-        return F.grouped_mm(grad, weight, offs=ends_E), grad_weight, None
+        grad_weight = _grouped_mm(grad.mT, x, ends_E)
+        return _grouped_mm(grad, weight, ends_E), grad_weight, None
 
 
-class WeightedSwiglu(torch.autograd.Function):
-    """silu(gate) * up * weight. For backward it keeps its inputs only."""
+class WeightedGate(torch.autograd.Function):
+    """act_fn(gate) * up * weight. For backward it keeps its inputs only."""
 
     @staticmethod
-    def forward(ctx, gate_up: torch.Tensor, weight_P: torch.Tensor) -> torch.Tensor:
+    def forward(
+        ctx, gate_up: torch.Tensor, weight_P: torch.Tensor, act_fn: nn.Module
+    ) -> torch.Tensor:
         """gate_up (P, 2F), weight_P: the router's weight of each pair -> (P, F)."""
         ctx.save_for_backward(gate_up, weight_P)
-        return swiglu.forward(gate_up).mul_(weight_P[:, None])
+        ctx.act_fn = act_fn
+        return swiglu.forward(gate_up, act_fn).mul_(weight_P[:, None])
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: torch.Tensor):
         gate_up, weight_P = ctx.saved_tensors
         grad = grad.clone(memory_format=torch.contiguous_format)  # it is overwritten
-        grad_gate_up, grad_weight_P, _ = swiglu.backward(gate_up, grad, weight_P, keep_act=False)
-        return grad_gate_up, grad_weight_P
+        grad_gate_up, grad_weight_P, _ = swiglu.backward(
+            gate_up, grad, weight_P, keep_act=False, act_fn=ctx.act_fn
+        )
+        return grad_gate_up, grad_weight_P, None
 
 
 # ---------------------------------------------------------------------------- dispatch and combine
@@ -411,7 +432,11 @@ class AdaptedStack(nn.Module):
         return a == b
 
     def forward(
-        self, x_PD: torch.Tensor, weight_P: torch.Tensor, ends_E: torch.Tensor
+        self,
+        x_PD: torch.Tensor,
+        weight_P: torch.Tensor,
+        ends_E: torch.Tensor,
+        act_fn: nn.Module,
     ) -> torch.Tensor:
         """Tokens that are sorted by expert, and the router's weight of each -> (P, D). The weight
         multiplies what down_proj gets, which is the same and keeps no outputs for backward."""
@@ -424,7 +449,7 @@ class AdaptedStack(nn.Module):
         for name, room in (("gate_proj", (0, ffn)), ("up_proj", (ffn, 0))):
             if name in self.adapters:
                 gate_up = gate_up + F.pad(self._adapter(name, x_PD, ends_E), room)
-        act = WeightedSwiglu.apply(gate_up, weight_P)
+        act = WeightedGate.apply(gate_up, weight_P, act_fn)
         out_PD = FrozenProduct.apply(act, ends_E, w_down)
         if "down_proj" in self.adapters:
             out_PD = out_PD + self._adapter("down_proj", act, ends_E)
@@ -456,12 +481,12 @@ class SplitExperts(nn.Module):
     """A layer's experts in stacks.
 
     expert_map[e]: which stored expert, counted through all stacks, computes the router's expert e.
-    Equal experts may share one.
+    Equal experts may share one. act_fn: the activation of every expert.
     """
 
-    def __init__(self, stacks: Sequence[nn.Module]):
+    def __init__(self, stacks: Sequence[nn.Module], act_fn: nn.Module):
         super().__init__()
-        self.stacks = nn.ModuleList(stacks)
+        self.stacks, self.act_fn = nn.ModuleList(stacks), act_fn
         self.expert_map = list(range(sum(map(len, stacks))))
 
     @classmethod
@@ -472,7 +497,9 @@ class SplitExperts(nn.Module):
         still = [w[:frozen].clone() for w in weights]
         moved = [w[frozen:].clone() for w in weights]
         stacks = [QuantizedStack(*still) if quantized else Stack(*still, trained=False)]
-        return cls([*stacks, Stack(*moved, trained=True)] if len(moved[0]) else stacks)
+        if len(moved[0]):
+            stacks.append(Stack(*moved, trained=True))
+        return cls(stacks, packed.act_fn)
 
     @classmethod
     def adapted(
@@ -485,13 +512,14 @@ class SplitExperts(nn.Module):
             stack = Stack(*weights, trained=False)
         else:
             (stack,) = experts.stacks
-        return cls([AdaptedStack(stack, sizes, **lora)])
+        return cls([AdaptedStack(stack, sizes, **lora)], experts.act_fn)
 
     def forward(
         self, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
     ) -> torch.Tensor:
         """(T, D), (T, K) int64 and (T, K) -> (T, D)."""
-        return mixture(hidden_states, top_k_index, top_k_weights, self.stacks, self.expert_map)
+        chosen = top_k_index, top_k_weights
+        return mixture(hidden_states, *chosen, self.stacks, self.expert_map, self.act_fn)
 
     def fold_duplicates(self) -> None:
         """Hold equal frozen experts, those of the first stack, once."""
@@ -523,10 +551,11 @@ def mixture(
     weights_TK: torch.Tensor,
     stacks: Sequence[nn.Module],
     expert_map: Sequence[int],
+    act_fn: nn.Module,
 ) -> torch.Tensor:
     """A layer's experts on its tokens: the sum of each token's K experts, weighted by the router.
 
-    index_TK (int64) and weights_TK: the router's choice. stacks, expert_map: as in SplitExperts. An
+    index_TK (int64) and weights_TK: the router's choice. stacks, expert_map, act_fn: as in SplitExperts. An
     expert that no token chose still gets a gradient, of zero: replicated processes wait for it.
     Under autocast products are computed in its dtype. Returns (T, D) of hidden_TD's dtype.
     """
@@ -540,7 +569,10 @@ def mixture(
     if len(stacks) > 1:
         pairs = [0, *route.ends_E[[end - 1 for end in experts[1:]]].tolist()]
     parts = [
-        _ffn(stack, x_PD[start:end], route.weights_P[start:end], route.ends_E[first:last] - start)
+        _ffn(
+            *(stack, x_PD[start:end], route.weights_P[start:end]),
+            *(route.ends_E[first:last] - start, act_fn),
+        )
         for stack, (first, last), (start, end) in zip(
             stacks, pairwise(experts), pairwise(pairs), strict=True
         )
@@ -550,18 +582,22 @@ def mixture(
 
 
 def _ffn(
-    stack: nn.Module, x_PD: torch.Tensor, weight_P: torch.Tensor, ends_E: torch.Tensor
+    stack: nn.Module,
+    x_PD: torch.Tensor,
+    weight_P: torch.Tensor,
+    ends_E: torch.Tensor,
+    act_fn: nn.Module,
 ) -> torch.Tensor:
     if isinstance(stack, AdaptedStack):
-        return stack(x_PD, weight_P, ends_E)
+        return stack(x_PD, weight_P, ends_E, act_fn)
     if isinstance(stack, QuantizedStack):
-        return GatedFfn.apply(x_PD, weight_P, ends_E, *_matrices(stack, x_PD.dtype))
+        return GatedFfn.apply(x_PD, weight_P, ends_E, *_matrices(stack, x_PD.dtype), act_fn)
     weights = stack.gate_up.to(x_PD.dtype), stack.down.to(x_PD.dtype)
     trained = weights if weights[0].requires_grad else ()
     if not len(x_PD):  # gradients of zero, the router's too, without products of nothing
         return x_PD * weight_P[:, None].to(x_PD.dtype) + sum(w.flatten()[:0].sum() for w in trained)
     w_gate_up, w_down = (Packed(w.detach()) for w in weights)
-    return GatedFfn.apply(x_PD, weight_P, ends_E, w_gate_up, w_down, *trained)
+    return GatedFfn.apply(x_PD, weight_P, ends_E, w_gate_up, w_down, act_fn, *trained)
 
 
 def _matrices(stack: "Stack | QuantizedStack", dtype: torch.dtype) -> tuple[Matrices, Matrices]:
@@ -579,7 +615,8 @@ def packed_experts(
 ) -> torch.Tensor:
     """Mixtral's packed experts, all trained or all frozen. Shapes as in SplitExperts.forward."""
     stack = _PackedStack(experts.gate_up_proj, experts.down_proj)
-    return mixture(hidden_states, top_k_index, top_k_weights, [stack], range(experts.num_experts))
+    chosen, stored = (top_k_index, top_k_weights), range(experts.num_experts)
+    return mixture(hidden_states, *chosen, [stack], stored, experts.act_fn)
 
 
 class _PackedStack:
@@ -612,7 +649,8 @@ def fold_duplicates(model: nn.Module) -> nn.Module:
         experts = getattr(parent, "experts", None)
         if isinstance(experts, MixtralExperts) and not experts.gate_up_proj.requires_grad:
             weights = experts.gate_up_proj.detach(), experts.down_proj.detach()
-            experts = parent.experts = SplitExperts([Stack(*weights, trained=False)])
+            stack = Stack(*weights, trained=False)
+            experts = parent.experts = SplitExperts([stack], experts.act_fn)
         if isinstance(experts, SplitExperts):
             experts.fold_duplicates()
     return model

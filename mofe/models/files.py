@@ -1,15 +1,11 @@
 """The files of a dense model's folder: safetensors, tokenizer, and links to those of a mirror."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mofe.data import mirror
+from mofe.data import mirror, weights
 from mofe.study.plan import MODEL_FILES
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
-TOKENIZER_FILES += ("special_tokens_map.json", "added_tokens.json")
 
 
 class IncompatibleModels(ValueError):
@@ -21,22 +17,26 @@ class IncompatibleModels(ValueError):
 
 
 def weight_files(folder: Path, name: str) -> list[Path]:
-    """The checkpoint's safetensors files, as its index lists them. Raises IncompatibleModels where
-    one is missing; the sentence begins with `name`."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        listed = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        files = [folder / file for file in listed]
-    else:
-        files = [folder / "model.safetensors"]
-    missing = [file.name for file in files if not file.is_file()]
-    if not missing:
-        return files
-    pickled = [f.name for p in ("*.bin", "*.pt", "*.pth", "*.ckpt") for f in folder.glob(p)]
-    if pickled and not list(folder.glob("*.safetensors")):
+    """The checkpoint's safetensors files (mofe/data/weights.py). Raises IncompatibleModels where one
+    is missing; the sentence begins with `name`."""
+    there = _names(folder)
+    try:
+        listed = weights.of(there, lambda file: (folder / file).read_text())
+    except ValueError as error:
+        raise IncompatibleModels([f"{name}: {folder}: {error}"]) from error
+    missing = [file for file in listed if file not in there]
+    if listed and not missing:
+        return [folder / file for file in listed]
+    pickled = [file for file in there if file.endswith((".bin", ".pt", ".pth", ".ckpt"))]
+    if pickled and not any(file.endswith(".safetensors") for file in there):
         why = (
             f"has its weights as {min(pickled)}, and a pickled file can run code when it is "
             "read; save the model as safetensors (save_pretrained does)"
+        )
+    elif not listed:
+        why = (
+            f"{folder} has no weights as safetensors; save the model with save_pretrained, or choose "
+            "a revision that has them"
         )
     else:
         why = f"{folder} lacks {missing[0]}; get the model again"
@@ -46,17 +46,26 @@ def weight_files(folder: Path, name: str) -> list[Path]:
 def link(params: Mapping[str, Any], out: Path) -> str:
     """Link a hub model's weights (safetensors only), configuration and tokenizer into `out`.
 
-    params: Plan.params.model. Raises FileNotFoundError where the mirror lacks the model or its
-    weights are not safetensors.
+    params: Plan.params.model. Raises FileNotFoundError where the mirror lacks the model, and
+    IncompatibleModels where it lacks some of its weights or they are not safetensors.
     """
     source = mirror.repository(params["mirror"], params["hub"], params["revision"])
-    if not any(source.glob("*.safetensors")):
-        raise FileNotFoundError(
-            f"{source} has no weights as safetensors; convert them, or choose "
-            "a revision that has them"
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    for pattern in MODEL_FILES:
-        for file in source.glob(pattern):
-            (out / file.name).symlink_to(file.resolve())
+    files = [file for pattern in MODEL_FILES for file in source.glob(pattern)]
+    link_into(out, source, files, weight_files(source, params["hub"]))
     return f"{params['hub']} from {params['mirror']}"
+
+
+def link_into(out: Path, source: Path, files: Iterable[Path], used: Iterable[Path]) -> None:
+    """Link `files`, which are below the folder `source`, into `out`, without weights that are not
+    among `used`. So a reader with another rule finds the same weights."""
+    files = list(dict.fromkeys(files))
+    spare = weights.unused([file.name for file in files], [file.name for file in used])
+    for file in files:
+        if file.is_file() and file.name not in spare:
+            target = out / file.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(file.resolve())
+
+
+def _names(folder: Path) -> list[str]:
+    return [file.name for file in folder.iterdir() if file.is_file()] if folder.is_dir() else []

@@ -9,18 +9,19 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
+    GenerationConfig,
     MixtralForCausalLM,
     PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
 )
 from transformers.utils import logging
 
 from mofe.layers import experts, parameters
-from mofe.models import manifest, methods
+from mofe.models import manifest, methods, tokenizers
 from mofe.study.methods import Method, Untuned
 
 logging.disable_progress_bar()
+
+GENERATION = "generation_config.json"  # how a model's texts end, among other things
 
 
 def checkpoint(folder: str | Path) -> nn.Module:
@@ -29,15 +30,22 @@ def checkpoint(folder: str | Path) -> nn.Module:
     Raises ValueError where weights are missing, which transformers would draw at random, and where
     a merge's sources have changed since they were merged.
     """
+    # what a config.json may ask to be returned, and no caller here expects
+    config = AutoConfig.from_pretrained(
+        folder, return_dict=True, output_hidden_states=False, output_attentions=False
+    )
     options = {"dtype": torch.float32, "output_loading_info": True}
     if manifest.exists(folder):
-        config = AutoConfig.from_pretrained(folder)
         weights = manifest.weights(folder)  # they become the model's parameters without a copy
         model, info = MixtralForCausalLM.from_pretrained(
             None, config=config, state_dict=weights, **options
         )
+        if (Path(folder) / GENERATION).is_file():
+            model.generation_config = GenerationConfig.from_pretrained(folder)
     else:
-        model, info = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, **options)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, use_safetensors=True, **options
+        )
     for kind in ("missing_keys", "mismatched_keys"):
         if info[kind]:
             raise ValueError(f"{folder}: the checkpoint's {kind} are {sorted(info[kind])[:5]}")
@@ -47,19 +55,13 @@ def checkpoint(folder: str | Path) -> nn.Module:
 
 
 def tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """The checkpoint's tokenizer, padding on the right. Without a padding token it pads with the
-    end of text; no loss ever sees padding.
+    """The checkpoint's tokenizer (mofe.models.tokenizers)."""
+    return tokenizers.read(folder)
 
-    A tokenizer.json is used as it is, as transformers did when the paper was written. transformers
-    5 would build a tokenizer of the class that tokenizer_config.json names, and its LlamaTokenizer
-    treats leading and double spaces differently.
-    """
-    complete = (Path(folder) / "tokenizer.json").exists()
-    kind = PreTrainedTokenizerFast if complete else AutoTokenizer
-    loaded = kind.from_pretrained(folder, padding_side="right")
-    if loaded.pad_token is None:
-        loaded.pad_token = loaded.eos_token
-    return loaded
+
+def save_tokenizer(source: str | Path, out: Path) -> None:
+    """Write the tokenizer of one checkpoint into the folder of another (mofe.models.tokenizers)."""
+    tokenizers.save(source, out)
 
 
 def variant(merge: str | Path, chain: Sequence[Method], trained: Sequence[str | Path]) -> nn.Module:

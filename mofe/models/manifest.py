@@ -54,10 +54,11 @@ def exists(folder: str | Path) -> bool:
 
 
 def files(folder: str | Path) -> list[Path]:
-    """The files that a model's weights depend on: its safetensors, and for a merge its manifest,
-    which has the sources' hashes."""
+    """The files that a model depends on: its configuration and weights, and for a merge its router
+    and its manifest, which has the sources' hashes."""
     folder = Path(folder)
-    return [*folder.glob("*.safetensors"), *folder.glob(MANIFEST)]
+    own = [folder / MANIFEST, folder / ROUTER]
+    return [folder / "config.json", *(own if exists(folder) else weight_files(folder, str(folder)))]
 
 
 def weights(folder: str | Path) -> dict[str, torch.Tensor]:

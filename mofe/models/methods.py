@@ -24,7 +24,8 @@ def apply(model: nn.Module, method: Method) -> nn.Module:
     """The model prepared for a method. The model that is given may be changed. Raises ValueError
     where the method cannot train such a model."""
     experts = _number_of_experts(model)
-    if reason := method.misfit(experts, "the mixture" if experts else "the model"):
+    named, tied = "the mixture" if experts else "the model", model.config.tie_word_embeddings
+    if reason := method.misfit(experts, named, tied):
         raise ValueError(f"recipes: method '{method.method}' {reason}")
     return APPLY[type(method)](model, method)
 
@@ -124,7 +125,7 @@ def _with_products(model: nn.Module, method: Lora, **more: bool) -> nn.Module:
     config = LoraConfig(
         r=method.rank,
         lora_alpha=method.alpha,
-        target_modules=[*method.targeted(shape)],
+        target_modules=[*method.targeted(shape), *method.outside(shape)],
         lora_dropout=method.dropout or 0.0,
         use_dora=method.dora or False,
         task_type="CAUSAL_LM",

@@ -18,15 +18,17 @@ from safetensors import safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     PretrainedConfig,
-    PreTrainedTokenizerBase,
 )
+from transformers.activations import ACT2FN
 
 from mofe.files import write_atomic
+from mofe.models import tokenizers
 from mofe.models.files import IncompatibleModels, weight_files
+from mofe.study.shapes import WINDOWED
 
 FAMILIES = ("llama", "mistral")  # mergekit can make a Mixtral of these
+ROPE = ("default", "linear", "dynamic", "yarn", "llama3")  # whatever the other rows of a batch
 FLOATS = ("F32", "F16", "BF16")
 SHARED = (  # keys of config.json in which an expert must be like its base
     "model_type",
@@ -39,6 +41,7 @@ SHARED = (  # keys of config.json in which an expert must be like its base
     "hidden_act",
     "rms_norm_eps",
     "rope_parameters",
+    "sliding_window",
     "tie_word_embeddings",
     "vocab_size",
 )
@@ -110,7 +113,13 @@ def _read(folder: Path, name: str) -> Checkpoint:
         why = f"its model_type is {family!r}, and mergekit makes a Mixtral only of"
         remedy = "choose a model of one of these families"
         raise IncompatibleModels([f"{name}: {why} {' or '.join(FAMILIES)}; {remedy}"])
-    config = AutoConfig.from_pretrained(folder)
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except Exception as error:  # transformers has no exception class for a wrong configuration
+        why = " ".join(str(error.__cause__ or error).split())
+        raise IncompatibleModels(
+            [f"{name}: transformers cannot read {file} ({why}); correct it"]
+        ) from error
     if getattr(config, "quantization_config", None):
         raise IncompatibleModels(
             [f"{name}: its weights are quantised; give the model that it was made from"]
@@ -134,12 +143,9 @@ def _headers(folder: Path, name: str) -> dict[str, tuple[tuple[int, ...], str]]:
 
 
 def _tokenizer(folder: Path, name: str) -> dict[str, int]:
-    if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer.model")):
-        raise IncompatibleModels(
-            [f"{name}: {folder} has no tokenizer; add the files of the one it was trained with"]
-        )
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
-    return tokenizer.get_vocab()
+    if faults := tokenizers.faults(folder):
+        raise IncompatibleModels([f"{name}: {fault}" for fault in faults])
+    return tokenizers.read(folder).get_vocab()
 
 
 # ---------------------------------------------------------------------------------- one model
@@ -147,14 +153,8 @@ def _tokenizer(folder: Path, name: str) -> dict[str, int]:
 
 def _own_problems(model: Checkpoint) -> list[str]:
     """What keeps this model from being merged with any other, one sentence per fault."""
-    config, problems = model.config, []
-    for key in ("attention_bias", "mlp_bias"):
-        if getattr(config, key, False):
-            problems.append(
-                f"{model.name}: {key} is true, and Mixtral has no such biases: mergekit would drop "
-                "them; choose a model without"
-            )
-    if problems:
+    config = model.config
+    if problems := [f"{model.name}: {told}" for told in _not_computed(config)]:
         return problems
     wanted = _expected(config)
     if config.tie_word_embeddings:
@@ -191,6 +191,57 @@ def _own_problems(model: Checkpoint) -> list[str]:
             f"{config.vocab_size}; give the tokenizer that belongs to the model"
         )
     return problems
+
+
+def _not_computed(config: PretrainedConfig) -> list[str]:
+    """What of a config.json a Mixtral, or transformers itself, does not compute as it says, one
+    sentence per key. tests/test_configurations.py has what is computed."""
+    told = [
+        f"{key} is true, and Mixtral has no such biases: mergekit would drop them; choose a model "
+        "without"
+        for key in ("attention_bias", "mlp_bias")
+        if getattr(config, key, False)
+    ]
+    if config.hidden_act not in ACT2FN:
+        told.append(f"transformers knows no hidden_act {config.hidden_act!r}; correct config.json")
+    elif list(ACT2FN[config.hidden_act].parameters()):
+        told.append(
+            f"hidden_act is {config.hidden_act!r}, which has parameters of its own, and Mixtral's "
+            "experts have none; choose a model with another activation"
+        )
+    rope = config.rope_parameters or {}
+    if (kind := rope.get("rope_type", "default")) not in ROPE:
+        why = " (longrope's positions depend on the batch)" if kind == "longrope" else ""
+        told.append(
+            f"rope_type is {kind!r}, and what can be computed is {', '.join(ROPE)}{why}; choose "
+            "another model"
+        )
+    if (share := rope.get("partial_rotary_factor") or 1.0) != 1.0:
+        told.append(
+            f"partial_rotary_factor is {share}, which transformers' {config.model_type} does not "
+            "compute; choose a model whose heads are rotated whole"
+        )
+    heads, key_heads = config.num_attention_heads, config.num_key_value_heads
+    if heads % key_heads:
+        told.append(
+            f"num_attention_heads is {heads}, no multiple of num_key_value_heads, {key_heads}; "
+            "correct config.json"
+        )
+    if len(set(kinds := getattr(config, "layer_types", None) or ())) > 1:
+        told.append(
+            f"layer_types are {', '.join(sorted(set(kinds)))}, and a Mixtral's layers are all "
+            "alike; choose a model whose layers are alike"
+        )
+    if not config.return_dict:
+        told.append(
+            "return_dict is false, with which transformers itself fails; leave it out of config.json"
+        )
+    if name := getattr(config, "transformers_weights", None):
+        told.append(
+            f"transformers_weights names {name}, and only model.safetensors and its index are "
+            "read; leave the key out of config.json"
+        )
+    return told
 
 
 def _expected(config: PretrainedConfig) -> dict[str, tuple[int, ...]]:
@@ -243,6 +294,8 @@ def _comparable(config: PretrainedConfig) -> dict[str, Any]:
     values = {key: getattr(config, key, None) for key in SHARED}
     values["head_dim"] = values["head_dim"] or config.hidden_size // config.num_attention_heads
     rope = {k: v for k, v in (values["rope_parameters"] or {}).items() if v is not None}
+    if config.model_type not in WINDOWED:
+        values["sliding_window"] = None
     values["rope_parameters"] = dict(sorted(rope.items()))
     return values
 

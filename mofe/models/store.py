@@ -1,6 +1,7 @@
-"""Trained parameters on disk, gathered from the processes that hold their shards."""
+"""Weights on disk: trained parameters, gathered from the processes that hold their shards, and
+whole checkpoints. All of them get the permissions that the umask says."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -8,6 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mofe import files
+from mofe.data import weights
 from mofe.layers import parameters
 from mofe.models import devices
 from mofe.training import parallel
@@ -20,8 +22,27 @@ def trained(model: nn.Module, file: Path) -> None:
     All processes must call this, because they gather their shards; the first one writes."""
     tensors = gathered(model, _stored)
     if parallel.rank() == 0:
-        with files.atomic(file) as temporary:
-            save_file(tensors, temporary)
+        save(tensors, file)
+
+
+def save(tensors: Mapping[str, torch.Tensor], file: Path) -> None:
+    """Write tensors as safetensors, completely or not at all."""
+    with files.atomic(file) as temporary:
+        save_file(dict(tensors), temporary, {"format": "pt"})
+
+
+def checkpoint(model: nn.Module, folder: Path, shard_size: str | None = None) -> None:
+    """Write a plain model of transformers: weights, config.json, generation_config.json.
+
+    shard_size: the size of the largest file, as "5GB"; transformers' own where it is None.
+    """
+    model.save_pretrained(folder, **({"max_shard_size": shard_size} if shard_size else {}))
+    for name in weights.of([file.name for file in folder.iterdir()], _read(folder)):
+        files.permit(folder / name)
+
+
+def _read(folder: Path) -> Callable[[str], str]:
+    return lambda name: (folder / name).read_text()
 
 
 def _stored(parameter: torch.Tensor) -> torch.dtype:

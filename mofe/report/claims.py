@@ -33,6 +33,7 @@ COLUMNS = (  # of claims.csv
     *("verdict", "p", "p_holm", "first", "second", "column", "difference", "low", "high"),
     *("these_low", "these_high", "seeds", "test", "least", "reason"),
 )
+RATIOS = ("rounding", "log ratio")  # tests whose difference is a ratio
 _TEMPLATE = Path(__file__).with_name("claims.tex.jinja")
 
 
@@ -148,9 +149,19 @@ def points(fraction: float) -> str:
     return f"{100 * fraction:+.1f}".replace("-", MINUS)
 
 
+def study_verdict(claim: ClaimRecord) -> Judgement:
+    """What the study itself says: at the paper's scale this is the second column."""
+    return claim.here if claim.here is not None else claim.paper_scale
+
+
+def in_points(part: Comparison) -> bool:
+    """Whether a difference is one of scores."""
+    return part.test not in (*RATIOS, "count")
+
+
 def shown(part: Comparison) -> str:
     """A comparison's size with its interval: points of accuracy, a ratio, or a count."""
-    if part.test in ("rounding", "log ratio"):
+    if part.test in RATIOS:
         return f"×{part.difference:.2f} [{part.low:.2f}, {part.high:.2f}]"
     if part.test == "count":
         return f"{part.difference:+,.0f}".replace("-", MINUS)
@@ -181,7 +192,7 @@ def least(claims: ClaimsRecord, claim: ClaimRecord) -> str:
     """The least effect that could have been found with 80% power: by this study's records, and at the
     paper's scale with its own noise, by seeds."""
     said = []
-    judged = claim.here or claim.paper_scale
+    judged = study_verdict(claim)
     if judged.summary and judged.summary.least:
         said.append(f"{100 * judged.summary.least:.1f} ({claims.study}, {claims.scale} scale)")
     if claim.printed and claim.printed.parts and claim.printed.parts[0].test == "printed":

@@ -16,7 +16,8 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from mofe.paper import BENCHMARKS
 from mofe.records import ClaimsRecord, Comparison, LeastEffect
 from mofe.report import drawing, noise
-from mofe.report.views.claims import in_points, scaled, study_verdict
+from mofe.report.claims import in_points, study_verdict
+from mofe.report.views.claims import scaled
 
 PRINTED, OURS, BAND = "#8a4b08", "#0b5394", "#eadfce"
 

@@ -46,6 +46,7 @@ _STYLE = {
     "figure.titlesize": 11,
     "figure.titleweight": "bold",
     "pdf.fonttype": 42,
+    "text.parse_math": False,  # a heading such as "US$5 to $6" is no formula
 }
 
 # recipe -> (name as the paper prints it, colour)
@@ -304,17 +305,27 @@ def save(figure: Figure, outputs: Iterable[str | os.PathLike], about: str) -> No
 # --- logs -------------------------------------------------------------------------------------
 
 
-def mean_loss(logs: Sequence[str]) -> tuple[list[int], list[float], list[float]]:
-    """Steps, the mean loss over the logs and its standard deviation (0 for one log). Raises
-    ValueError where the logs have different steps."""
-    runs = [_losses(path) for path in logs]
-    steps = list(runs[0])
-    for path, run in zip(logs, runs, strict=True):
-        if list(run) != steps:
-            raise ValueError(f"{path}: other steps than {logs[0]}, with the same data and recipe")
-    columns = [[run[step] for run in runs] for step in steps]
-    sds = [statistics.stdev(values) if len(values) > 1 else 0.0 for values in columns]
-    return steps, [statistics.fmean(values) for values in columns], sds
+class MeanLoss(NamedTuple):
+    """The loss over the steps of runs that have the same steps: its mean and its standard deviation
+    (0 for one run), in nats per token."""
+
+    steps: tuple[int, ...]
+    mean: list[float]
+    sd: list[float]
+
+
+def mean_losses(logs: Sequence[str]) -> list[MeanLoss]:
+    """The loss logs' means. Runs with other steps are averaged apart: a base with another tokenizer
+    drops other rows as too long, and cuts raw text into other pieces."""
+    alike: dict[tuple[int, ...], list[dict[int, float]]] = {}
+    for run in map(_losses, logs):
+        alike.setdefault(tuple(run), []).append(run)
+    found = []
+    for steps, runs in alike.items():
+        columns = [[run[step] for run in runs] for step in steps]
+        sds = [statistics.stdev(values) if len(values) > 1 else 0.0 for values in columns]
+        found.append(MeanLoss(steps, [statistics.fmean(values) for values in columns], sds))
+    return found
 
 
 def _losses(path: str | os.PathLike) -> dict[int, float]:

@@ -207,11 +207,11 @@ def frozen_experts(tables: Sequence[Table], setting: Setting) -> Drawing:
     FromTrainings("loss_log", numbered=True),
     "Training loss over optimiser steps, a panel for each training data, a line for each method. "
     "The line is the mean over the runs with that data and method, that is over mixtures and seeds; "
-    "the band is their standard deviation.",
+    "the band is their standard deviation. Runs with another number of steps, as a base with another "
+    "tokenizer has, have a line of their own.",
 )
 def loss_curves(trainings: Sequence[Trainings], setting: Setting) -> Drawing:
-    """One panel per mix, one line per recipe. Raises ValueError where the runs of one line have
-    different steps."""
+    """One panel per mix; a line for each recipe and number of steps."""
     from mofe.report import drawing
 
     facets: dict[str, dict[str, list[str]]] = {}
@@ -223,12 +223,14 @@ def loss_curves(trainings: Sequence[Trainings], setting: Setting) -> Drawing:
     drawn, axes = drawing.panels(len(facets), width=3.7, height=2.9, columns=columns)
     for axis, (mix, recipes) in zip(axes, facets.items(), strict=True):
         for recipe, logs in recipes.items():
-            steps, mean, sd = drawing.mean_loss(logs)
             colour = names[recipe][1]
-            axis.plot(steps, mean, color=colour, ls=styles[recipe], lw=1.3)
-            low, high = ([m + sign * s for m, s in zip(mean, sd, strict=True)] for sign in (-1, 1))
-            axis.fill_between(steps, low, high, color=colour, alpha=0.18, lw=0)
-        axis.set(title=mix, xlabel="optimiser step", ylabel="loss (nats a token)")
+            for steps, mean, sd in drawing.mean_losses(logs):
+                axis.plot(steps, mean, color=colour, ls=styles[recipe], lw=1.3)
+                low, high = (
+                    [m + sign * s for m, s in zip(mean, sd, strict=True)] for sign in (-1, 1)
+                )
+                axis.fill_between(steps, low, high, color=colour, alpha=0.18, lw=0)
+        axis.set(title=mix, xlabel="optimiser step", ylabel="loss (nats per token)")
         drawing.whole_numbers(axis)
     drawn.suptitle("Training loss by training data and method")
     keys = [

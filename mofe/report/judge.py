@@ -252,7 +252,7 @@ def _study_times(claim: Claim, rows: Mapping[RowKey, Row]) -> tuple[Judgement, l
         ratio = {name: math.exp(getattr(test, name)) for name in ("difference", "low", "high")}
         shown.append(comparison(pair, test, "log ratio", same=False).model_copy(update=ratio))
         if claim.kind == "less":  # below the ratio: log(ratio) less the difference is above zero
-            test = negated(moved(test, -math.log(claim.ratio)))
+            test = negated(moved(test, -math.log(claim.limit)))
         tests.append(test)
     if claim.kind == "flat":
         points = all(1 / ROUNDED < c.difference < ROUNDED for c in shown)

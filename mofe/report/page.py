@@ -21,9 +21,10 @@ from mofe.report.tables import BESIDE
 from mofe.report.views.claims import screen
 from mofe.report.views.cost import spent
 from mofe.report.views.files import Files
+from mofe.report.views.prompts import cut
 from mofe.report.views.provenance import provenance
 from mofe.report.views.table import view
-from mofe.report.views.training_data import COUNTED, contamination, mixed
+from mofe.report.views.training_data import COUNTED, cell, contamination, mixed
 from mofe.study.setting import Setting
 from mofe.study.tables import Table
 from mofe.templates import render
@@ -79,7 +80,9 @@ def write(
         data=counts,
         data_files=data,
         counted=COUNTED,
+        cell=cell,
         contamination=contamination(counts),
+        cut=cut(evaluated.values()),
         mixes=[mixed(name, mix["data"], mix["trainings"]) for name, mix in mixes.items()],
         cost=spent(trained, evaluated, device),
         provenance=provenance(trained, evaluated),

@@ -131,7 +131,7 @@ def weakest(claim: Claim, shown: Sequence[Comparison]) -> Comparison:
             return -abs(math.log(part.difference))
         size = part.difference
         if claim.kind in TIMED:  # a ratio, whose standard error is its logarithm's
-            size = math.log(size / claim.ratio) * (-1 if claim.kind == "less" else 1)
+            size = math.log(size / claim.limit) * (-1 if claim.kind == "less" else 1)
         return size / part.stderr if part.stderr else size
 
     return max(shown, key=speaks) if claim.kind == "some" else min(shown, key=speaks)

@@ -115,7 +115,7 @@ def _printed_times(claim: Claim) -> Judgement:
         low, high = stats.ratio_of_printed(first, second)
         beyond.append(
             {
-                "less": high < claim.ratio,
+                "less": high < claim.limit,
                 "rising": low > 1,
                 "flat": 1 / ROUNDED < low < high < ROUNDED,
             }[claim.kind]

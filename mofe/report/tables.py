@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mofe import paper, records
+from mofe import paper, records, units
 from mofe.files import write_atomic
 from mofe.markdown import plain
 from mofe.markdown import table as markdown_table
@@ -217,10 +217,9 @@ def in_noise(frame: pd.DataFrame) -> str:
         limits.append(f"{limit:.3f} on {column}{lent}")
     if not limits:
         return ""
-    apart = " and ".join(filter(None, (", ".join(limits[:-1]), limits[-1])))
     return (
         f"{IN_NOISE} Inside the paper's own noise of the best value that it prints in the column: "
-        f"single runs differ by chance by up to {apart} (95 of 100 times)."
+        f"single runs differ by chance by up to {units.listed(limits)} (95 of 100 times)."
     )
 
 

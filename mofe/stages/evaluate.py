@@ -6,6 +6,7 @@ options (mofe/layers/branches.py), and with logits only at the answers' position
 greedy.
 """
 
+import copy
 import gzip
 import json
 import math
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from lm_eval.models.utils import postprocess_generated_text
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
@@ -33,6 +33,7 @@ from mofe.models import devices, load
 from mofe.records import AskedQuestion, ChoiceAnswer, Floor, Metric, Scores, WrittenAnswer
 from mofe.stages import questions as asking
 from mofe.study.methods import Method, parse
+from mofe.study.shapes import WINDOWED
 from mofe.training import tokens
 
 Answer = ChoiceAnswer | WrittenAnswer
@@ -49,8 +50,10 @@ class AnswerScorer:
         self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.model.eval()
         # Logits are float32, whatever was frozen: bfloat16 ones would have ties, which the first
-        # option would win.
-        self.head = self.model.lm_head.weight.detach().float()
+        # option would win. The module computes them, because it may have an adapter.
+        head = self.model.lm_head
+        exact = all(parameter.dtype == torch.float32 for parameter in head.parameters())
+        self.head = head if exact else copy.deepcopy(head).float()
         self.tokenizer = tokenizer
 
     @property
@@ -61,6 +64,13 @@ class AnswerScorer:
     def room(self) -> int:
         """The largest number of tokens that the model reads."""
         return self.model.config.max_position_embeddings
+
+    @property
+    def window(self) -> int | None:
+        """How many tokens attention looks back, the token itself among them; None for all. A Llama
+        reads no such key."""
+        config = self.model.config
+        return config.sliding_window if config.model_type in WINDOWED else None
 
     @torch.inference_mode()
     def loglikelihoods(self, asked: Sequence[tuple[Sequence[int], int]]) -> list[float]:
@@ -117,10 +127,10 @@ class AnswerScorer:
     def _logits(self, trees: Sequence[Tree]) -> torch.Tensor:
         """The float32 logits (positions, vocabulary) of each tree from its context's last token on,
         tree after tree."""
-        inputs, read = collate(trees, self.device)
+        inputs, read = collate(trees, self.device, self.window)
         with self._precision(), only_at(self.model.model, read):
             hidden = self.model.model(**inputs, use_cache=False).last_hidden_state
-        return F.linear(hidden[read].float(), self.head)
+        return self.head(hidden[read].float())
 
     def _batches(self, items: Sequence[Any], lengths: Sequence[int]) -> list[list[Any]]:
         """The items in batches. lengths: their numbers of tokens, by which they are sorted."""
@@ -159,6 +169,14 @@ class AnswerScorer:
                     texts[number] = text
         return texts
 
+    @property
+    def _ends(self) -> list[int]:
+        """The tokens that end a text: the tokenizer's, and those of generation_config.json. HFLM
+        stops at the latter, because `generate` does."""
+        known = self.model.generation_config.eos_token_id
+        known = known if isinstance(known, list) else [known]
+        return sorted({*known, self.tokenizer.eos_token_id} - {None})
+
     def _continue(
         self, batch: Sequence[tuple[int, ...]], stops: Sequence[str], length: int
     ) -> list[str]:
@@ -174,7 +192,7 @@ class AnswerScorer:
                 do_sample=False,
                 max_new_tokens=length,
                 stopping_criteria=[_Stopped(self.tokenizer, stops, ids.shape[1])],
-                eos_token_id=self.tokenizer.eos_token_id,
+                eos_token_id=self._ends or None,
                 pad_token_id=pad,
                 logits_processor=[_Finite()],
             )
@@ -312,6 +330,7 @@ def summarise(answers: Sequence[Answer], has_norm: bool = False) -> Scores:
         headline=next(iter(metrics)),
         metrics=metrics,
         floor=None if written else floor(answers),
+        prompts_cut=sum(answer.prompt_cut > 0 for answer in answers),
     )
 
 
@@ -372,6 +391,7 @@ def evaluate_variant(
         **names,
         **dict(scores),
         held_out=params["held_out"]["set"] if "held_out" in params else None,
+        sample_of=asking.sample_of(asked),
         questions=questions.name,
         seconds=time.perf_counter() - started,
         config_hash=config_hash
@@ -379,9 +399,14 @@ def evaluate_variant(
         **provenance.stamp(),
     )
     records.write(record, result)
-    shown = scores.metrics[scores.headline]
+    shown, cut = scores.metrics[scores.headline], scores.prompts_cut
     floor_said = f" (floor {scores.floor.value:.4f})" if scores.floor else ""
+    drawn = f" of {result.sample_of} (a sample)" if result.sample_of else ""
     return (
         f"{params['name']} {shown.value:.4f} ± {shown.stderr:.4f} on {scores.n} "
-        f"questions{floor_said}"
+        f"questions{drawn}{floor_said}"
+        + (
+            f"; {cut} prompts were longer than the model reads, and lost their beginning"
+            * (cut > 0)
+        )
     )

@@ -1,6 +1,5 @@
 """A trained variant as a standard checkpoint that others can load."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,7 @@ from mofe import records
 from mofe.files import write_atomic
 from mofe.layers.experts import AdaptedStack, QuantizedStack, SplitExperts
 from mofe.layers.nf4 import expanded
-from mofe.models import load, manifest, methods
-from mofe.models.files import TOKENIZER_FILES
+from mofe.models import load, manifest, methods, store
 from mofe.stages.card import card
 from mofe.study.methods import Method, parse
 
@@ -37,10 +35,8 @@ def export(
     model = plain(merge, [parse(stage) for stage in params["chain"]], trained)
     total = sum(p.numel() for p in model.parameters())
     out.mkdir(parents=True, exist_ok=True)
-    model.to(getattr(torch, params["dtype"])).save_pretrained(out, max_shard_size=SHARD_SIZE)
-    for name in TOKENIZER_FILES:
-        if (file := Path(merge) / name).exists():
-            shutil.copy(file, out / name)
+    store.checkpoint(model.to(getattr(torch, params["dtype"])), out, SHARD_SIZE)
+    load.save_tokenizer(merge, out)
     merged = manifest.read(merge) if manifest.exists(merge) else None
     write_atomic(out / "README.md", card(params, names, total, merged))
     return f"{total:,} parameters in {params['dtype']}"

@@ -4,9 +4,9 @@ mergekit makes the configuration and the router. All other weights are those of 
 stay in their files (mofe/models/manifest.py).
 """
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -16,10 +16,11 @@ from mergekit.moe.config import MoEMergeConfig
 from mergekit.moe.mixtral import MixtralMoE
 from mergekit.options import MergeOptions
 from mergekit.scripts.moe import build
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from mofe.models import manifest, preflight
-from mofe.models.files import TOKENIZER_FILES
+from mofe.files import write_atomic
+from mofe.models import load, manifest, preflight, store
+from mofe.models.files import link_into, weight_files
 
 
 class Router(MixtralMoE):
@@ -35,6 +36,8 @@ class Router(MixtralMoE):
         reads, is stored as zeros."""
         base, dtype = config.base_model.config(), dtype_from_name(config.dtype)
         mixtral = self._generate_config(base, len(config.experts), None, config.experts_per_token)
+        if base.model_type == "mistral":  # mergekit drops it; a Llama has none
+            mixtral.sliding_window = base.sliding_window
         mixtral.torch_dtype = dtype
         mixtral.save_pretrained(out_path)
         router = {
@@ -45,7 +48,7 @@ class Router(MixtralMoE):
             )
             for layer, weight in enumerate(router_weights)
         }
-        save_file(router, Path(out_path) / manifest.ROUTER, {"format": "pt"})
+        store.save(router, Path(out_path) / manifest.ROUTER)
 
 
 ALL_OUTPUT_ARCHITECTURES.append(Router())  # `build` looks architectures up there
@@ -72,16 +75,25 @@ def merge(params: Mapping[str, Any], out: Path) -> str:
         torch.manual_seed(params["seed"])
     # Identical experts are intended: the model is trained after merging.
     options = MergeOptions(copy_tokenizer=False)
-    build(mergekit_config(params), str(out), options, device="cpu", allow_all_same=True)
+    with TemporaryDirectory() as view:
+        _link_base(Path(params["base"]), Path(view))
+        config = mergekit_config({**params, "base": view})
+        build(config, str(out), options, device="cpu", allow_all_same=True)
     if params["gate_mode"] not in ("random", "none"):
         _refuse_equal_rows(out)
     # mergekit would save the tokenizer with the padding that it used, on the left.
-    for name in TOKENIZER_FILES:
-        if (file := Path(params["base"]) / name).exists():
-            shutil.copy(file, out / name)
+    load.save_tokenizer(params["base"], out)
+    if (settings := Path(params["base"]) / load.GENERATION).is_file():
+        write_atomic(out / load.GENERATION, settings.read_bytes())
     manifest.write(params, out)
     base = params.get("names", {}).get(params["base"], Path(params["base"]).name)
     return f"{len(params['slots'])} experts on {base}"
+
+
+def _link_base(base: Path, view: Path) -> None:
+    """Give mergekit the base without weights that are not the checkpoint's: it would read the index
+    before model.safetensors."""
+    link_into(view, base, base.iterdir(), weight_files(base, str(base)))
 
 
 def mergekit_config(params: Mapping[str, Any], architecture: str = "router") -> MoEMergeConfig:

@@ -35,8 +35,13 @@ def prepare(
         pieces = list(_texts(rows[data["text"]], data))
         pairs = [("", text) for text in dict.fromkeys(pieces)]
         counts = {"read": len(rows), "pieces": len(pieces)}
-        counts |= {"duplicate": len(pieces) - len(pairs), "also_in_test": 0}
+        counts |= {"duplicate": len(pieces) - len(pairs)}
     counts["usable"] = len(pairs)
+    if not pairs:
+        raise ValueError(
+            f"data: none of the {counts['read']} rows of {source['repo']} ({data['split']}) can be "
+            "trained on; read a split that has labelled rows which no test set asks"
+        )
     wanted = len(pairs) if data["rows"] == "full" else data["rows"]
     if wanted > len(pairs):
         raise ValueError(

@@ -8,12 +8,13 @@ AskedQuestion.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from lm_eval.models.utils import normalize_gen_kwargs
@@ -23,7 +24,9 @@ from mofe.data.schema import CLUSTER
 from mofe.files import write_atomic
 from mofe.models import load
 from mofe.records import AskedQuestion
+from mofe.study import harness
 from mofe.tasks import training
+from mofe.training import encoding
 
 # How parquet stores the fields of an AskedQuestion, by their type.
 STORED = {
@@ -47,18 +50,24 @@ COLUMNS = pa.schema(
 )
 # The file's metadata if lm-eval also scores the task by `acc_norm`.
 NORMED = {b"acc_norm": b"true"}
+# The file's metadata if only a sample is asked: how many questions the task has.
+SAMPLE_OF = b"sample_of"
+SAMPLE = tuple(b"sample")  # makes the stream of random numbers that a sample is drawn by
 
 
 def make(*, params: Mapping[str, Any], tokenizer: str, out: Path) -> str:
     """Write the questions of a task. params: Plan.params.task; tokenizer: a model's folder. Returns
     a line for the user. Raises as `build` does."""
-    found = build(params, load.tokenizer(tokenizer))
+    found, there = _built(params, load.tokenizer(tokenizer))
     sink = pa.BufferOutputStream()
-    schema = COLUMNS.with_metadata(NORMED) if tasks.has_norm(params) else COLUMNS
+    marks = NORMED if tasks.has_norm(params) else {}
+    if len(found) < there:
+        marks = marks | {SAMPLE_OF: str(there).encode()}
+    schema = COLUMNS.with_metadata(marks or None)
     table = pa.Table.from_pylist([question.model_dump() for question in found], schema)
     pq.write_table(table, sink, compression="zstd")
     write_atomic(out, sink.getvalue().to_pybytes())
-    return f"{len(found)} questions"
+    return f"{len(found)} questions" + (f" of {there}" if len(found) < there else "")
 
 
 def read(file: str | Path) -> list[AskedQuestion]:
@@ -71,24 +80,42 @@ def has_norm(file: str | Path) -> bool:
     return NORMED.items() <= (pq.read_schema(file).metadata or {}).items()
 
 
+def sample_of(file: str | Path) -> int | None:
+    """How many questions the task has, where these are a sample of them; else None."""
+    there = (pq.read_schema(file).metadata or {}).get(SAMPLE_OF)
+    return None if there is None else int(there)
+
+
 def build(params: Mapping[str, Any], tokenizer) -> list[AskedQuestion]:
-    """Every question, in lm-eval's order.
+    """Every question, or the sample of them that the study asks, in lm-eval's order.
 
     Raises ValueError for a task that mofe.stages.evaluate cannot score, for a question without
-    exactly one right option, and for an answer that adds no token to its prompt. Raises also what
-    mofe.tasks.build raises, or for a task with `held_out` mofe.tasks.training.held_out.
+    exactly one right option, for a sample larger than the task, and as encoding.pairs. Raises also
+    what mofe.tasks.build raises, or for a task with `held_out` mofe.tasks.training.held_out.
     """
-    found = []
-    built = training.held_out(params) if "held_out" in params else tasks.build(params)
-    for name, task in built.items():
-        _check(params["name"], name, task)
-        task.build_all_requests()
+    return _built(params, tokenizer)[0]
+
+
+def _built(params: Mapping[str, Any], tokenizer) -> tuple[list[AskedQuestion], int]:
+    """The questions that are asked, and how many the task has."""
+    found, key = [], f"tasks.{params['name']}"
+    add_bos_token = params.get("add_bos_token", True)
+    with tasks.lm_evals_seeds():
+        built = training.held_out(params) if "held_out" in params else tasks.build(params)
+        there = {name: len(task.task_docs) for name, task in built.items()}
+        drawn = _drawn(params, there)
+        for name, numbers in drawn.items():
+            _check(params["name"], name, built[name])
+            everything = len(numbers) == there[name]
+            built[name].build_all_requests(samples=None if everything else set(numbers))
+    for name, numbers in drawn.items():
+        task = built[name]
         asked = [instance.args for instance in task.instances]
         is_choice = task.OUTPUT_TYPE == "multiple_choice"
         if is_choice:
-            encoded = encode(tokenizer, asked)
+            encoded = encoding.pairs(tokenizer, asked, key, add_bos_token)
         else:
-            prompts = tokenizer([prompt for prompt, _ in asked])["input_ids"]
+            prompts = encoding.texts(tokenizer, [prompt for prompt, _ in asked], add_bos_token)
             encoded = [(ids, len(ids)) for ids in prompts]
         for number, group in groupby(zip(task.instances, encoded, strict=True), _number):
             instances, tokens = zip(*group, strict=True)
@@ -98,7 +125,7 @@ def build(params: Mapping[str, Any], tokenizer) -> list[AskedQuestion]:
             found.append(
                 AskedQuestion(
                     task=name,
-                    question=number,
+                    question=numbers[number],
                     prompt_sha256=hashlib.sha256(prompt.encode()).hexdigest(),
                     cluster=_cluster(params, task, doc),
                     ids=list(ids),
@@ -106,7 +133,29 @@ def build(params: Mapping[str, Any], tokenizer) -> list[AskedQuestion]:
                     **given,
                 )
             )
-    return found
+    return found, sum(there.values())
+
+
+def _drawn(params: Mapping[str, Any], there: Mapping[str, int]) -> dict[str, list[int]]:
+    """The numbers of the questions that are asked, by lm-eval's name of their task: all, or the
+    study's sample. there: how many each task has. A larger sample holds the smaller ones. Raises
+    ValueError where there are fewer."""
+    wanted, total = params.get("sample"), sum(there.values())
+    if wanted is None:
+        return {name: list(range(count)) for name, count in there.items()}
+    if wanted > total:
+        raise ValueError(
+            f"tasks.{params['name']}.sample: {wanted} questions are to be asked, but the task has "
+            f"{total}; lower it, or leave it out to ask them all"
+        )
+    random = np.random.default_rng([params["seed"], *SAMPLE])
+    chosen = set(random.permutation(total)[:wanted].tolist())
+    drawn, first = {}, 0
+    for name, count in there.items():
+        if numbers := [n for n in range(count) if first + n in chosen]:
+            drawn[name] = numbers
+        first += count
+    return drawn
 
 
 def _number(pair) -> int:
@@ -127,14 +176,7 @@ def _cluster(params: Mapping[str, Any], task, doc: Mapping[str, Any]) -> str | N
 
 def _choice(task, doc: Mapping[str, Any]) -> dict[str, Any]:
     """What an AskedQuestion of multiple choice has besides its tokens."""
-    options, target = task.doc_to_choice(doc), task.doc_to_target(doc)
-    target = options.index(target) if target in options else target
-    if not isinstance(target, int) or not 0 <= target < len(options):
-        raise ValueError(
-            f"tasks: {task.config.task} has a question whose right answer is {target!r}, which is not "
-            f"one of its options {options}"
-        )
-    return {"options": options, "target": target}
+    return {"options": task.doc_to_choice(doc), "target": tasks.right_option(task, doc)}
 
 
 def _free_text(task, doc: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,33 +190,10 @@ def _check(key: str, name: str, task) -> None:
     """Raises ValueError for a task that mofe.stages.evaluate cannot score. Multiple choice is
     scored by lm-eval's `acc`, free text by `f1` and `exact` from the task file's
     process_results."""
-    scores, own = set(task.aggregation()), task.config.process_results
-    if task.OUTPUT_TYPE == "multiple_choice":
-        several = task.multiple_input or task.multiple_target or "acc_mutual_info" in scores
-        known = "acc" in scores and not callable(own) and not several
-    else:
-        known = callable(own) and {"f1", "exact"} <= scores
-    if not known:
-        raise ValueError(
-            f"tasks.{key}.harness: {name} is scored by {', '.join(sorted(scores))} in a way of its own; "
-            "what can be evaluated is the likeliest of a question's options (acc), of which one is right, "
-            "and answers in words whose process_results give f1 and exact, as mofe/tasks/answers.py does"
-        )
-
-
-def encode(tokenizer, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int], int]]:
-    """(tokens of context + continuation, where the continuation starts) per pair, as lm-eval splits
-    it.
-
-    Raises ValueError for a context without a token, and for a continuation that adds none.
-    """
-    contexts = list(dict.fromkeys(context for context, _ in pairs))
-    lengths = dict(zip(contexts, map(len, tokenizer(contexts)["input_ids"]), strict=True))
-    texts = tokenizer([context + continuation for context, continuation in pairs])["input_ids"]
-    for ids, (context, continuation) in zip(texts, pairs, strict=True):
-        if not 0 < lengths[context] < len(ids):
-            raise ValueError(f"tasks: {continuation!r} adds no token after {context[-40:]!r}")
-    return [(ids, lengths[context]) for ids, (context, _) in zip(texts, pairs, strict=True)]
+    scores, own = set(task.aggregation()), callable(task.config.process_results)
+    several = task.multiple_input or task.multiple_target
+    if not harness.is_scored(task.OUTPUT_TYPE, scores, own) or (not own and several):
+        raise ValueError(harness.unscored(key, name, scores))
 
 
 def greedy(settings: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:

@@ -18,6 +18,7 @@ from mofe.files import write_atomic
 from mofe.layers import experts, parameters
 from mofe.models import devices, load, manifest, methods, store
 from mofe.study import hardware
+from mofe.study.checks import too_long
 from mofe.study.hardware import Sharding
 from mofe.study.methods import Full, Method, parse
 from mofe.study.shapes import Shape
@@ -100,7 +101,7 @@ def train_dense(
     set_seed(seed)
     method = parse(params)
     model = methods.apply(load.checkpoint(origin), method)
-    inputs = [*Path(origin).glob("*.safetensors"), *data]
+    inputs = [*manifest.files(origin), *data]
     found, kept = _fit_recorded(
         *(model, method, origin, tokens.read(data), params, seed, checkpoint, inputs, sharding),
         config_hash or _own_hash(params, seed),
@@ -154,8 +155,13 @@ def _fit_recorded(
     """Train a model. Returns the values of train.json (a TrainRecord without its names) and the
     checkpoint. inputs: the files that it is made from."""
     stamp = provenance.stamp()  # first, so that a failure comes before the training
+    length, positions = params["training"]["max_length"], model.config.max_position_embeddings
+    if length > positions:
+        raise ValueError(too_long("training.max_length", length, positions, Path(origin).name))
     tokenizer = load.tokenizer(origin)
-    rows = tokens.tokenize(pairs, tokenizer, params["training"]["max_length"])
+    rows = tokens.tokenize(
+        pairs, tokenizer, params["training"]["max_length"], params.get("add_bos_token", True)
+    )
     training = _with_micro_batch(model, method, params["training"], rows, sharding)
     counts = {
         "trainable_parameters": sum(p.numel() for p in parameters.trained(model).values()),
@@ -238,8 +244,8 @@ def _store_dense(
         # Only merges read an expert. Its dtype is float32 or theirs (Plan.params.expert_dtype), so
         # a merge's weights are the same whether they are rounded here or there.
         dtype = getattr(torch, params.get("dtype", "float32"))
-        methods.merge_and_unload(model).to(dtype).save_pretrained(out)
-        load.tokenizer(origin).save_pretrained(out)
+        store.checkpoint(methods.merge_and_unload(model).to(dtype), out)
+        load.save_tokenizer(origin, out)
         write_atomic(out / "log.jsonl", kept.log.read_bytes())
         records.write(out / "train.json", record)
         kept.remove()

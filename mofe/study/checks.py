@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mofe.study import harness
 from mofe.study.setting import PAPER
 from mofe.study.values import COMPUTED, SHOWS, task_metric
 
 if TYPE_CHECKING:
-    from mofe.study.config import Data, Study, TableRow
+    from mofe.study.config import Data, Sizes, Study, TableRow, Task
 
 
 def faults(study: Study) -> Iterator[str]:
@@ -30,6 +31,12 @@ def _named(study: Study) -> Iterator[str]:
             f"study: the name '{PAPER}' is kept for the paper's own setting, and 'world' is an "
             "invented one; give the study another name"
         )
+    for name in sorted(_shown(study) & study.tasks.keys()) if study.study == PAPER else ():
+        if sample := study.tasks[name].sample:
+            yield (
+                f"tasks.{name}.sample: the study '{PAPER}' asks all questions, not {sample} of them; "
+                "give the study another name"
+            )
 
 
 def _constants(study: Study) -> Iterator[str]:
@@ -81,6 +88,13 @@ def _chains(study: Study) -> Iterator[str]:
                     f"{where}.train: no stage can follow the quantised recipe '{recipe}'; make it "
                     "the last"
                 )
+    for name, model in study.models.items():
+        for recipe in (model.train or {}).values():
+            if study.recipes[recipe].is_quantized:
+                yield (
+                    f"models.{name}.train: recipe '{recipe}' holds weights in 4 bits, and a dense "
+                    "expert is stored as a plain model; name a recipe without 'quantize'"
+                )
 
 
 def _rows(study: Study) -> Iterator[tuple[str, TableRow]]:
@@ -90,25 +104,92 @@ def _rows(study: Study) -> Iterator[tuple[str, TableRow]]:
             yield f"tables.{key}.rows.{name}", row
 
 
+class Trained(NamedTuple):
+    """What is trained: its key path, its experts per layer (0: it is dense), its name for a
+    sentence, the model whose attention it has, and its stages."""
+
+    where: str
+    experts: int
+    named: str
+    base: str
+    stages: Mapping[str, str]
+
+
 def _methods(study: Study) -> Iterator[str]:
     """A recipe's method must be able to train the mixture or the dense model."""
-    for where, experts, named, recipes in _trained(study):
-        for recipe in recipes:
-            if reason := study.recipes[recipe].misfit(experts, named):
-                yield f"{where}.train: recipe '{recipe}' {reason}"
+    for model in _trained(study):
+        tied = getattr(_sizes(study, model.base), "tie_word_embeddings", False)
+        for recipe in model.stages.values():
+            if reason := study.recipes[recipe].misfit(model.experts, model.named, tied):
+                yield f"{model.where}.train: recipe '{recipe}' {reason}"
 
 
-def _trained(study: Study) -> Iterator[tuple[str, int, str, Iterable[str]]]:
-    """What is trained: its key path, its experts per layer (0: it is dense), its name for a
-    sentence, and the recipes of its stages."""
+def _lengths(study: Study) -> Iterator[str]:
+    """No training may have rows that are longer than the model, where its shape is known."""
+    needed, told = _needed(study), {}
+    for name in needed:
+        if scratch := study.models[name].scratch:
+            own = scratch.training.max_length
+            key = f"models.{name}.scratch.training.max_length" if own else "training.max_length"
+            told[key, name] = own or study.training.max_length
+    for model in _trained(study):
+        if not model.where.startswith("models.") or model.where.removeprefix("models.") in needed:
+            for mix, recipe in model.stages.items():
+                key, length = _max_length(study, mix, recipe)
+                told[key, _line(study, model.base)[-1]] = length
+    for (key, name), length in told.items():
+        sizes = _sizes(study, name)
+        if sizes and length > sizes.max_position_embeddings:
+            yield too_long(key, length, sizes.max_position_embeddings, name)
+
+
+def too_long(key: str, length: int, positions: int, model: str) -> str:
+    """The sentence on a longest row that a model has no positions for."""
+    return f"{key}: {length} is more than the {positions} positions of models.{model}; lower it"
+
+
+def _max_length(study: Study, mix: str, recipe: str) -> tuple[str, int]:
+    """The longest row of a stage, and the key that says so."""
+    if length := study.recipes[recipe].training.max_length:
+        return f"recipes.{recipe}.training.max_length", length
+    if mix in study.mixes and (length := study.mixes[mix].training.max_length):
+        return f"mixes.{mix}.training.max_length", length
+    return "training.max_length", study.training.max_length
+
+
+def _trained(study: Study) -> Iterator[Trained]:
     for name, model in study.models.items():
-        yield f"models.{name}", 0, "the model", (model.train or {}).values()
+        if model.train:
+            yield Trained(f"models.{name}", 0, "the model", name, model.train)
     for where, row in _rows(study):
         if row.mixture:
-            experts = sum(study.mixtures[row.mixture].experts.values())
-            yield where, experts, f"mixture '{row.mixture}'", row.train.values()
+            mixture = study.mixtures[row.mixture]
+            experts, named = sum(mixture.experts.values()), f"mixture '{row.mixture}'"
+            yield Trained(where, experts, named, mixture.base, row.train)
         else:
-            yield where, 0, f"model '{row.model}'", row.train.values()
+            yield Trained(where, 0, f"model '{row.model}'", row.model, row.train)
+
+
+def _sizes(study: Study, model: str) -> Sizes | None:
+    """The sizes that the configuration states of the model that this one comes from."""
+    origin = study.models[_line(study, model)[-1]]
+    return origin.scratch.shape if origin.scratch else origin.shape
+
+
+def _line(study: Study, model: str) -> list[str]:
+    """A model and those that it is fine-tuned from, each once, also where they run in a circle."""
+    line = [model]
+    while (parent := study.models[line[-1]].from_) is not None and parent not in line:
+        line.append(parent)
+    return line
+
+
+def _needed(study: Study) -> set[str]:
+    """The models that tables show, alone or in mixtures, and those that they come from."""
+    mixtures = [study.mixtures[row.mixture] for _, row in _rows(study) if row.mixture]
+    shown = [row.model for _, row in _rows(study) if row.model]
+    shown += [name for mixture in mixtures for name in (mixture.base, *mixture.experts)]
+    return {model for name in shown for model in _line(study, name)}
 
 
 def _repositories(study: Study) -> Iterator[str]:
@@ -153,6 +234,7 @@ def _slots(study: Study) -> Iterator[str]:
                     f"models.{expert}.gates.positive has prompts for {have}; add "
                     f"{count - have} more list(s) of prompts"
                 )
+        yield from _empty_prompts(study, mixture.experts)
         prompts = [
             (f"models.{expert}.gates.positive.{slot}", sorted(prompts))
             for expert, count in mixture.experts.items()
@@ -164,6 +246,23 @@ def _slots(study: Study) -> Iterator[str]:
                 yield (
                     f"{where}: the same prompts as {twin}, so mixture '{name}' could not tell these "
                     "experts apart; give each slot prompts that end in words of its own"
+                )
+
+
+def _empty_prompts(study: Study, experts: Mapping[str, int]) -> Iterator[str]:
+    for expert, count in experts.items():
+        gates = study.models[expert].gates
+        given = {
+            f"positive.{slot}.{number}": prompt
+            for slot, prompts in enumerate(gates.positive[:count])
+            for number, prompt in enumerate(prompts)
+        }
+        given |= {f"negative.{number}": prompt for number, prompt in enumerate(gates.negative)}
+        for key, prompt in given.items():
+            if not prompt.strip():
+                yield (
+                    f"models.{expert}.gates.{key}: {prompt!r} is an empty prompt, from which no gate "
+                    "can be made; write words that the expert will be asked about"
                 )
 
 
@@ -216,20 +315,70 @@ def _columns(study: Study) -> Iterator[str]:
 
 
 def _questions(study: Study) -> Iterator[str]:
+    """What is trained on must not be asked."""
+    shown = _shown(study)
     for name, data in study.data.items():
+        for key, task in study.tasks.items():
+            if task.held_out or (key != data.task and key not in shown):
+                continue
+            repos = [study.sources[source].repo for source in (data.source, task.source)]
+            if repos[0] == repos[1] and _is_asked(data, key, task):
+                how = f", or set tasks.{key}.test_share to ask a part of it" if task.columns else ""
+                yield (
+                    f"data.{name}.split: {data.split!r} is what tasks.{key} asks; train on another "
+                    f"split{how}"
+                )
         task = study.tasks.get(data.task)
         if task is None or task.columns is None:
             continue
         same = (data.source, data.subset, data.split) == (task.source, task.subset, task.split)
-        if same and task.test_share is None:
-            yield (
-                f"data.{name}.split: {data.split!r} is what tasks.{data.task} asks; train on "
-                f"another split, or set tasks.{data.task}.test_share to ask a part of it"
-            )
         if not same and task.test_share is not None:
             yield (
                 f"data.{name}: source, subset and split differ from tasks.{data.task}, which asks "
                 "a share of its own split; make them alike, or leave test_share out"
+            )
+
+
+def _is_asked(data: Data, key: str, task: Task) -> bool:
+    """Whether a task asks the rows of a data set's split, both of one source. A split that the task
+    itself divides into train and test may be trained on."""
+    if task.columns:
+        same = (data.subset, data.split) == (task.subset, task.split)
+        return same and task.test_share is None
+    leaves = _leaves(key, task)
+    subsets = {leaf.config.get("dataset_name") for leaf in leaves}
+    # a subset that no leaf names, such as MMLU's "all", may hold them all
+    apart = data.subset in subsets or data.subset in (None, "all") or None in subsets
+    divided = any(leaf.name in harness.DIVIDED for leaf in leaves)
+    return apart and not divided and data.split in {leaf.asked for leaf in leaves}
+
+
+def _leaves(key: str, task: Task) -> list[harness.Leaf]:
+    """The tasks that a task of the study stands for; none where its names have faults (`_harness`)."""
+    names = task.harness or ()
+    if any(harness.faults(key, names, shown=False)):
+        return []
+    return [leaf for name in names for leaf in harness.leaves(key, name)]
+
+
+def _harness(study: Study) -> Iterator[str]:
+    """Names of tasks must exist, and what tables show must have a score here, and examples if any are
+    shown."""
+    shown = _shown(study)
+    for key, task in study.tasks.items():
+        yield from harness.faults(key, task.harness or (), key in shown)
+        if not study.shots or key not in shown or task.held_out:
+            continue
+        if task.columns:
+            lacking = [] if task.test_share or task.examples else [harness.GENERIC]
+            how = f"name their split in tasks.{key}.examples"
+        else:
+            lacking = [leaf.name for leaf in _leaves(key, task) if not leaf.has_examples]
+            how = "leave the task out of 'tables'"
+        if lacking:
+            yield (
+                f"shots: task {lacking[0]!r} of tasks.{key} has no rows to take {study.shots} examples "
+                f"from; {how}, or set 'shots' to 0"
             )
 
 
@@ -363,5 +512,5 @@ def value_at(study: Study, path: str) -> Any:
 
 CHECKS: tuple[Callable[[Study], Iterator[str]], ...] = (
     *(_seeds, _shadowed, _cycles, _slots, _keys, _columns, _origins, _chains, _repositories),
-    *(_questions, _methods, _held_out, _named, _constants, _searches, _folded),
+    *(_questions, _harness, _methods, _lengths, _held_out, _named, _constants, _searches, _folded),
 )

@@ -103,8 +103,8 @@ class Claim(Part):
     constant: ByColumn = Field(
         {}, description="With `count`: by column, rows whose numbers are equal to two digits."
     )
-    ratio: Annotated[float, Field(gt=0)] = Field(
-        1.0, description="With `less`: the greatest ratio that is claimed."
+    ratio: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="With `less`: the greatest ratio that is claimed, 1 if it is left out."
     )
     runs: list[Rows] = Field(
         [],
@@ -118,6 +118,11 @@ class Claim(Part):
         None, description="Why the claim follows from the definition, where it does."
     )
 
+    @property
+    def limit(self) -> float:
+        """The ratio of times that a claim of smaller ones stays below."""
+        return 1.0 if self.ratio is None else self.ratio
+
     @model_validator(mode="after")
     def _pairs(self):
         lengths = {len(rows) for lists in self.parts.values() for rows in lists}
@@ -127,7 +132,7 @@ class Claim(Part):
             )
         if self.constant and self.kind != "count":
             raise PydanticCustomError("constant", "'constant' goes with kind 'count' only")
-        if "ratio" in self.model_fields_set and self.kind != "less":
+        if self.ratio is not None and self.kind != "less":
             raise PydanticCustomError("ratio", "'ratio' goes with kind 'less' only")
         for rows in (rows for lists in self.parts.values() for rows in lists):
             if twin := next((row for row in rows if rows.count(row) > 1), None):

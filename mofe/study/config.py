@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 from mofe.study import checks
 from mofe.study.claims import Claim
 from mofe.study.hardware import GPUS
+from mofe.study.harness import SHOTS_SEED
 from mofe.study.methods import Recipe
 from mofe.study.setting import Scale, Setting, Unit, scale
 from mofe.study.training import Training, TrainingOverride
@@ -212,6 +213,11 @@ class Task(Part):
         description="How many questions there are. Only estimates use it, except with "
         "`held_out`, where so many are drawn.",
     )
+    sample: Count | None = Field(
+        None,
+        description="Ask only so many of the test questions, drawn by `sampling_seed`: a larger sample "
+        "holds the smaller ones. Tables and the report say so.",
+    )
     tokens: Amount | None = Field(
         None, description="Mean number of tokens per question. Only estimates use it."
     )
@@ -238,10 +244,15 @@ class Task(Part):
         "and there is no `test_share`.",
     )
 
+    @property
+    def count(self) -> int | None:
+        """How many questions are asked, as far as the configuration says so."""
+        return self.sample or self.questions
+
     @model_validator(mode="after")
     def _test_set_or_held_out(self):
         own = ("harness", "source", "columns", "subset", "split", "test_share", "examples")
-        given = [k for k in own if getattr(self, k) is not None]
+        given = [k for k in (*own, "sample") if getattr(self, k) is not None]
         if self.held_out and given:
             raise PydanticCustomError(
                 "held_out",
@@ -273,6 +284,13 @@ class Task(Part):
             raise PydanticCustomError("mcq", "'columns' needs 'split', the rows that are asked")
         if self.test_share and self.examples:
             raise PydanticCustomError("mcq", "'test_share' gives examples; leave 'examples' out")
+        if self.columns is not None and self.examples == self.split:
+            raise PydanticCustomError(
+                "mcq",
+                "'examples' and 'split' are both {split}, so a question could be shown with its "
+                "answer; name another split of examples, or set 'test_share'",
+                {"split": repr(self.split)},
+            )
         return self
 
 
@@ -608,6 +626,18 @@ class Study(Part):
     )
     shots: Annotated[int, Field(ge=0)] = Field(
         description="Examples before each question, from training or development rows."
+    )
+    shots_seed: Seed = Field(
+        SHOTS_SEED,
+        description="The seed that draws these examples, anew for each of lm-eval's tasks, as "
+        "lm-eval does.",
+    )
+    add_bos_token: bool = Field(
+        True,
+        description="Whether prompts and trained texts begin with the special tokens that the "
+        "model's tokenizer puts before a text, such as `<s>`. Without them, evaluation is that of "
+        "lm-eval 0.4.7 to 0.4.9. A base model that is pretrained here is always pretrained with "
+        "them.",
     )
     sources: dict[Name, Source] = Field(description="Repositories of data sets, by name.")
     data: dict[Name, Data] = Field(description="Training sets, by name.")

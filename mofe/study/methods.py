@@ -22,6 +22,7 @@ IN_EXPERTS = " In a mixture, `gate_proj`, `up_proj` and `down_proj` are those of
 IN_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 IN_FFN = ("gate_proj", "up_proj", "down_proj")
 Targets = Annotated[list[Literal[*IN_ATTENTION, *IN_FFN]], Field(min_length=1)]
+Products = Annotated[list[Literal[*IN_ATTENTION, *IN_FFN, HEAD]], Field(min_length=1)]
 NF4 = Literal["nf4"]
 SHARED = {"training", "search"}  # keys of every recipe that are no setting of its method
 
@@ -68,10 +69,11 @@ class Method(Part):
         """The method's name and the settings that were given, as plain data. `parse` reads it."""
         return self.model_dump(mode="json", exclude=SHARED, exclude_none=True)
 
-    def misfit(self, experts: int, named: str) -> str | None:
+    def misfit(self, experts: int, named: str, tied: bool = False) -> str | None:
         """Why the method cannot train a model with so many experts per layer (0: a dense one), and
         what to do; None where it can. named: the model as the user knows it, "mixture 'small'".
-        The sentence goes on after "recipe 'x' "."""
+        tied: whether lm_head is the embeddings' matrix; False where that is not known yet. The
+        sentence goes on after "recipe 'x' "."""
         return None
 
     @property
@@ -86,6 +88,10 @@ class Method(Part):
 
     def added(self, shape: Shape) -> int:
         """Parameters that the method adds per layer, all of them trained."""
+        return 0
+
+    def added_outside(self, shape: Shape) -> int:
+        """Parameters that the method adds outside the layers, all of them trained."""
         return 0
 
     def multiplied(self, shape: Shape) -> int:
@@ -151,11 +157,13 @@ class Method(Part):
         return HEAD in self.parts or (EMBEDDINGS in self.parts and shape.tie_word_embeddings)
 
     def trained_outside(self, shape: Shape) -> int:
-        """The trained parameters outside the layers: of embeddings, lm_head and the last norm."""
+        """The trained parameters outside the layers: of embeddings, lm_head and the last norm, and
+        those that the method adds there."""
         tables = len({EMBEDDINGS, HEAD} & self.parts)
         if shape.tie_word_embeddings:  # training either one trains both
             tables = min(tables, 1)
-        return tables * shape.table + (shape.hidden_size if NORMS in self.parts else 0)
+        own = tables * shape.table + (shape.hidden_size if NORMS in self.parts else 0)
+        return own + self.added_outside(shape)
 
     def trained_per_layer(self, shape: Shape) -> int:
         """The trained parameters of a layer, those that the method adds among them."""
@@ -170,7 +178,8 @@ class Method(Part):
 
     def total(self, shape: Shape) -> int:
         """All parameters, as train.json counts them."""
-        return shape.parameters + shape.num_hidden_layers * self.added(shape)
+        layers = shape.num_hidden_layers * self.added(shape)
+        return shape.parameters + layers + self.added_outside(shape)
 
 
 class Untuned(Method):
@@ -204,7 +213,7 @@ class Freeze(Method):
     )
     quantize: NF4 | None = Field(None, description="Hold the frozen experts in 4 bits.")
 
-    def misfit(self, experts: int, named: str) -> str | None:
+    def misfit(self, experts: int, named: str, tied: bool = False) -> str | None:
         if self.frozen == "all" or self.frozen <= experts:
             return None
         if not experts:
@@ -240,7 +249,7 @@ class Partial(Method):
         "lm_head, the router, all norms, or the experts (in a dense model, the FFNs)."
     )
 
-    def misfit(self, experts: int, named: str) -> str | None:
+    def misfit(self, experts: int, named: str, tied: bool = False) -> str | None:
         if experts or "router" not in self.train:
             return None
         return (
@@ -267,7 +276,7 @@ class Adapters(Method):
         "lm_head to its embeddings, either name trains their one matrix.",
     )
 
-    def misfit(self, experts: int, named: str) -> str | None:
+    def misfit(self, experts: int, named: str, tied: bool = False) -> str | None:
         rest = [name for name in self.targets if name in IN_FFN]
         if not (experts and rest) or self._reaches_experts:
             return None
@@ -298,7 +307,9 @@ class Lora(Adapters):
     method: Literal["lora"] = Field("lora", description=NAMED)
     rank: Count = Field(description="The rank of the adapters.")
     alpha: Count = Field(description="The scale: adapters are multiplied by `alpha / rank`.")
-    targets: Targets = Field(description=TARGETS + IN_EXPERTS)
+    targets: Products = Field(
+        description=TARGETS + IN_EXPERTS + " `lm_head` can be one where it is not tied."
+    )
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         None, description="The dropout before the adapters."
     )
@@ -313,8 +324,34 @@ class Lora(Adapters):
     def is_quantized(self) -> bool:
         return self.quantize is not None
 
+    @model_validator(mode="after")
+    def _head_is_trained_once(self):
+        if HEAD in self.targets and HEAD in (self.also or ()):
+            raise PydanticCustomError(
+                "head",
+                "'also' trains lm_head in full, so it needs no adapter; leave it out of 'targets'",
+            )
+        return self
+
+    def misfit(self, experts: int, named: str, tied: bool = False) -> str | None:
+        if tied and HEAD in self.targets:
+            return (
+                f"has the target lm_head, which {named} ties to its embeddings, so the adapter would "
+                "change both; leave it out of 'targets', or train it in full ('also')"
+            )
+        return super().misfit(experts, named, tied)
+
     def added(self, shape: Shape) -> int:
         return self._products(shape, shape.num_local_experts)
+
+    def added_outside(self, shape: Shape) -> int:
+        return sum(self._size(*sizes) for sizes in self.outside(shape).values())
+
+    def outside(self, shape: Shape) -> dict[str, tuple[int, int]]:
+        """The linear layers outside the decoder layers that get an adapter, with (inputs,
+        outputs)."""
+        sizes = {HEAD: (shape.hidden_size, shape.vocab_size)}
+        return {name: sizes[name] for name in sizes if name in self.targets}
 
     def multiplied(self, shape: Shape) -> int:
         return self._products(shape, shape.num_experts_per_tok)
@@ -324,9 +361,11 @@ class Lora(Adapters):
         many experts."""
         in_each = sum(map(sum, self.in_experts(shape).values()))
         return experts * self.rank * in_each + sum(
-            self.rank * (inputs + outputs) + (outputs if self.dora else 0)
-            for inputs, outputs in self.targeted(shape).values()
+            self._size(*sizes) for sizes in self.targeted(shape).values()
         )
+
+    def _size(self, inputs: int, outputs: int) -> int:
+        return self.rank * (inputs + outputs) + (outputs if self.dora else 0)
 
     @property
     def _reaches_experts(self) -> bool:

@@ -39,7 +39,7 @@ class Params:
             "data": _plain(data, without={"tokens"}),
             "source": self._source(data.source),
             # training rows are rendered without examples, whatever the evaluation shows
-            "task": {**self.task(data.task), "shots": 0, "cluster": None} if data.task else None,
+            "task": {**self._reads(data.task), "shots": 0, "cluster": None} if data.task else None,
             "seed": study.sampling_seed,
             "mirror": self.paths.mirror,
         }
@@ -51,7 +51,16 @@ class Params:
         if spec.held_out:
             data = self.data(spec.held_out)
             drawn = {"set": spec.held_out, "data": data, "questions": spec.questions}
-            return {**data["task"], "name": task, "cluster": spec.cluster, "held_out": drawn}
+            held = {"name": task, "cluster": spec.cluster, "held_out": drawn}
+            return {**data["task"], **held, **self._begins()}
+        # what changes nothing is left out, so that it reruns nothing
+        asked = {"shots_seed": study.shots_seed} if study.shots else {}
+        asked |= {"sample": spec.sample} if spec.sample else {}
+        return {**self._reads(task), **asked, **self._begins()}
+
+    def _reads(self, task: str) -> dict[str, Any]:
+        """How a task reads rows and asks them, whichever of them are asked."""
+        study, spec = self.study, self.study.tasks[task]
         own = ("columns", "subset", "split", "test_share", "examples")
         mcq = {"mcq": {key: _plain(spec)[key] for key in own}} if spec.columns else {}
         return {
@@ -65,6 +74,10 @@ class Params:
             "seed": study.sampling_seed,
             "mirror": self.paths.mirror,
         }
+
+    def _begins(self) -> dict[str, bool]:
+        """Whether texts begin with special tokens, where that is not the usual."""
+        return {} if self.study.add_bos_token else {"add_bos_token": False}
 
     def model(self, model: str) -> dict[str, Any]:
         """What makes a dense model: its stage of training, or its pretraining, or its
@@ -122,7 +135,7 @@ class Params:
         mix = self.study.mixes.get(stage.mix)
         training = self._training(*([mix.training] if mix else []), recipe.training)
         searched = {"learning_rate": stage.rate} if recipe.search else {}
-        return {**self.method(stage), "training": training | searched}
+        return {**self.method(stage), "training": training | searched, **self._begins()}
 
     def method(self, stage: Stage) -> dict[str, Any]:
         """The method and its settings: what is needed to rebuild the trained model."""

@@ -19,9 +19,9 @@ from mofe.study.tables import Table
 from mofe.study.values import SHOWS, ConfigError, task_metric
 from mofe.study.variants import Dense, Moe, Stage, Variant
 
-# The files that are fetched of a model: safe weights, configuration and tokenizer; no pickles or
+# The files that are fetched of a model: safe weights, configuration and tokenizer; no pickles, no
 # code.
-MODEL_FILES = ("*.safetensors", "*.json", "tokenizer.model")
+MODEL_FILES = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,13 @@ EMBEDDINGS, HEAD = "embed_tokens", "lm_head"  # each is one table; tied ones are
 ATTENTION, NORMS = "attention", "norms"
 ROUTER = "router"  # also the name of a mixture's router among a layer's linear layers
 FAMILIES = ("llama", "mistral", "mixtral")  # `model_type` of the configurations that are understood
+WINDOWED = ("mistral", "mixtral")  # of these, those whose attention may have a sliding window
+# What transformers assumes where a config.json lacks the key; of a Llama, Shape's own defaults.
+ASSUMED = {
+    "llama": {},
+    "mistral": {"num_key_value_heads": 8, "max_position_embeddings": 131_072},
+    "mixtral": {"num_key_value_heads": 8, "max_position_embeddings": 131_072},
+}
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,7 @@ class Shape:
         kind = config.get("model_type", "llama")
         if kind not in FAMILIES:
             raise ValueError(f"model_type is {kind!r}; only {', '.join(FAMILIES)} are understood")
+        config = ASSUMED[kind] | dict(config)
         given = {f.name: config[f.name] for f in fields(cls) if config.get(f.name) is not None}
         given.setdefault("num_key_value_heads", given["num_attention_heads"])
         if kind != "mixtral":

@@ -5,25 +5,27 @@ construction.
 """
 
 import logging
+import random
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import lm_eval.tasks
 import lm_eval.utils
+import numpy as np
 import yaml
 from datasets import Dataset
 from lm_eval.api.task import ConfigurableTask
-from lm_eval.tasks import TaskManager
-from lm_eval.tasks._index import Kind
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from mofe.data import schema, sources
+from mofe.study import harness
+from mofe.study.harness import Leaf
 from mofe.tasks import finance, mcq, pubmedqa
 
 HERE = Path(__file__).parent
-STOCK = Path(lm_eval.tasks.__file__).parent
+STOCK = Path(lm_eval.utils.__file__).parent / "tasks"
 
 # For data sets with only one split: the function that divides it into train and test, by task.
 PARTS: dict[str, Callable[[Dataset, str, int], Dataset]] = {
@@ -31,47 +33,73 @@ PARTS: dict[str, Callable[[Dataset, str, int], Dataset]] = {
     "mofe_finance": finance.part,
     "mofe_finance_open": finance.open_part,
 }
+# Where not every row of the train part may be a few-shot example: the function that takes those that
+# may.
+EXAMPLES: dict[str, Callable[[Dataset], Dataset]] = {"mofe_finance": finance.closed_rows}
+# The keys of a task's file that say how it reads a row.
+READING = ("process_docs", "doc_to_text", "doc_to_choice", "doc_to_target", "output_type")
+READING += ("target_delimiter", "gen_prefix", "use_prompt")
 
 logging.getLogger("lm_eval").setLevel(logging.ERROR)
 # lm-eval compiles a prompt's template anew for every question, which takes longer than the answer.
 lm_eval.utils.env.from_string = cache(lm_eval.utils.env.from_string)
 
 
+@contextmanager
+def lm_evals_seeds() -> Iterator[None]:
+    """Python's and numpy's global generators as lm-eval's `simple_evaluate` seeds them: some tasks'
+    files shuffle options with them. Afterwards they are as they were."""
+    kept = random.getstate(), np.random.get_state()
+    random.seed(0)
+    np.random.seed(1234)
+    try:
+        yield
+    finally:
+        random.setstate(kept[0])
+        np.random.set_state(kept[1])
+
+
 def build(params: dict[str, Any]) -> dict[str, ConfigurableTask]:
     """The lm-eval task objects of one of the study's tasks, by lm-eval name.
 
-    params: Plan.params.task. A group such as `mmlu` becomes its leaf tasks. Raises ValueError for a
-    task name that neither lm-eval nor mofe/tasks has, for kinds of questions that have no score in
-    common, and for a source without a row to ask.
+    params: Plan.params.task. A group such as `mmlu` becomes its leaf tasks. Few-shot examples are
+    drawn by `shots_seed`, anew for each leaf, as lm-eval's `simple_evaluate` does. Raises ValueError
+    for a task name that neither lm-eval nor mofe/tasks has, for kinds of questions that have no
+    score in common, for a source without a row to ask, and for more shots than there are rows.
     """
-    leaves = [config for name in params["harness"] for config in _leaves(name)]
-    if len({config["output_type"] for config in leaves}) > 1:
-        raise ValueError(
-            f"tasks.{params['name']}.harness: mixes questions that are answered by choice and in "
-            "words, which have no score in common; make it two tasks"
-        )
-    return {
-        config["task"]: ConfigurableTask(config=_configure(config, params)) for config in leaves
-    }
+    leaves = _leaves(params)
+    if len({leaf.kind for leaf in leaves}) > 1:
+        raise ValueError(harness.mixed(params["name"]))
+    return {leaf.name: _built(leaf, params) for leaf in leaves}
+
+
+def _built(leaf: Leaf, params: dict[str, Any]) -> ConfigurableTask:
+    task, shots = ConfigurableTask(config=_configure(leaf, params)), params["shots"]
+    if shots:
+        there = len(task.sampler.fewshot_docs())
+        if there < shots:
+            raise ValueError(
+                f"shots: {shots} examples are asked for, but tasks.{params['name']} ({leaf.name}) has "
+                f"{there} rows to take them from; lower 'shots'"
+            )
+        task.set_fewshot_seed(params.get("shots_seed", harness.SHOTS_SEED))
+    return task
 
 
 def answer_scores(params: dict[str, Any]) -> dict[str, Callable[..., dict[str, float]]]:
     """By lm-eval name, the function of (row, [answer]) that scores a free-text answer."""
+    scores = {leaf.name: _resolved(leaf)["process_results"] for leaf in _leaves(params)}
     if "held_out" in params:
-        return {params["name"]: _first(params)["process_results"]}
-    leaves = [config for name in params["harness"] for config in _leaves(name)]
-    return {config["task"]: config["process_results"] for config in leaves}
+        scores[params["name"]] = next(iter(scores.values()))
+    return scores
 
 
 def has_norm(params: dict[str, Any]) -> bool:
     """Whether lm-eval scores all of a task's questions by `acc_norm` too. Where a task file lists no
     metrics, lm-eval's defaults hold, of which it is one."""
-    leaves = [config for name in params["harness"] for config in _leaves(name)]
-    listed = [config.get("metric_list") or [{"metric": "acc_norm"}] for config in leaves]
-    choices = all(config["output_type"] == "multiple_choice" for config in leaves)
-    return choices and all(
-        "acc_norm" in [metric["metric"] for metric in metrics] for metrics in listed
-    )
+    leaves = _leaves(params)
+    choices = all(leaf.kind == "multiple_choice" for leaf in leaves)
+    return choices and all("acc_norm" in leaf.metrics for leaf in leaves)
 
 
 def training_rows(params: dict[str, Any], rows: Dataset) -> Iterator[tuple[str, str]]:
@@ -82,87 +110,175 @@ def training_rows(params: dict[str, Any], rows: Dataset) -> Iterator[tuple[str, 
     scores, after the task's delimiter. Raises ValueError where a row does not fit the task's
     schema.
     """
-    for row in render(params, training_part(params, complete(params, rows))):
+    part = training_part(params, complete(params, rows))
+    for row in render(readings(params, part)):
         yield row.prompt, row.answer
 
 
 def complete(params: dict[str, Any], rows: Dataset) -> Dataset:
     """The rows of a source that have everything that a question needs."""
-    return schema.complete(_first(params)["dataset_path"], rows, params["source"]["repo"])
+    path = _leaves(params)[0].config["dataset_path"]
+    return schema.complete(path, rows, params["source"]["repo"])
 
 
 def training_part(params: dict[str, Any], rows: Dataset) -> Dataset:
     """The rows that may be trained on: all of a training split, or all but the test part of the
     only split. Raises ValueError where a row does not fit the task's schema."""
-    config = _first(params)
-    if config["task"] == mcq.NAME:
+    first = _leaves(params)[0]
+    if first.name == mcq.NAME:
         return mcq.training_rows(params, rows)
-    schema.check(config["dataset_path"], rows, params["source"]["repo"], labelled=False)
-    part = PARTS.get(config["task"])
+    dataset, repo = first.config["dataset_path"], params["source"]["repo"]
+    rows = schema.check(dataset, rows, repo, labelled=False)
+    part = PARTS.get(first.name)
     return part(rows, "train", params["seed"]) if part else rows
 
 
-class Rendered(NamedTuple):
-    """A labelled row of a training part: its number there, its prompt and its answer."""
+class Reading(NamedTuple):
+    """A way in which a task reads rows, and the documents that its `process_docs` makes of them.
 
+    leaf: the first task of a group that reads so. task: the object that asks the documents, without
+    examples.
+    """
+
+    leaf: str
+    docs: Dataset
+    task: ConfigurableTask
+
+
+class Rendered(NamedTuple):
+    """A labelled document: which reading has it, its number there, its prompt and its answer."""
+
+    reading: int
     number: int
     prompt: str
     answer: str
 
 
-def render(params: dict[str, Any], rows: Dataset) -> Iterator[Rendered]:
-    """Every labelled row of a training part."""
-    task = asking(params, rows)
-    delimiter = task.config.target_delimiter
-    for number, doc in enumerate(rows):
-        target = task.doc_to_target(doc)
-        if target == -1:
+def readings(params: dict[str, Any], rows: Dataset) -> list[Reading]:
+    """The documents that a task makes of a training part's rows: as its files say, which may leave
+    rows out or write them anew. Tasks of a group that read alike, as MMLU's subjects do, are one
+    reading; those that do not (parts of a data set, languages) each read all rows. A reading without
+    a document is left out."""
+    kinds: list[dict[str, Any]] = []
+    found = []
+    for leaf in _leaves(params):
+        config = _overridden(_resolved(leaf), {**params, "shots": 0})
+        kind = {key: config.get(key) for key in READING}
+        if kind in kinds:
             continue
-        answer = task.doc_to_choice(doc)[target] if isinstance(target, int) else target
-        yield Rendered(number, task.doc_to_text(doc), delimiter + answer)
+        kinds.append(kind)
+        process = config.get("process_docs")
+        docs = process(rows) if process and len(rows) else rows
+        if len(docs):
+            found.append(Reading(leaf.name, docs, _asking(config, docs)))
+    return found
 
 
-def asking(params: dict[str, Any], rows: Dataset, **changes: Any) -> ConfigurableTask:
-    """The task object that asks rows of a training part, without examples. changes: keys of its
-    configuration that differ."""
+def render(found: list[Reading]) -> Iterator[Rendered]:
+    """Every labelled document."""
+    for index, (_, docs, task) in enumerate(found):
+        for number, doc in enumerate(docs):
+            if pair := _answered(task, doc):
+                yield Rendered(index, number, *pair)
+
+
+def reselected(params: dict[str, Any], reading: Reading, docs: Dataset, name: str):
+    """The task object that asks some of a reading's documents under another name, without a
+    description."""
+    leaf = next(leaf for leaf in _leaves(params) if leaf.name == reading.leaf)
+    config = _overridden(_resolved(leaf), {**params, "shots": 0})
+    return _asking(config | {"task": name, "description": ""}, docs)
+
+
+def prompt(task: ConfigurableTask, doc: Any) -> str:
+    """What a task asks of a document, without examples and without a description."""
+    turn = task.build_qa_turn(
+        q=task.doc_to_text(doc),
+        gen_prefix=task.doc_to_prefix(doc),
+        tgt_delim=task.config.target_delimiter,
+        few_delim="",
+    )
+    return "".join(message.to_text() for message in turn)
+
+
+def right_option(task: ConfigurableTask, doc: Any) -> int:
+    """The number of a document's right option. Raises ValueError where none or several are right."""
+    options, target = task.doc_to_choice(doc), task.doc_to_target(doc)
+    target = options.index(target) if target in options else target
+    if not isinstance(target, int) or not 0 <= target < len(options):
+        raise ValueError(
+            f"tasks: {task.config.task} has a question whose right answer is {target!r}, which is not "
+            f"one of its options {options}"
+        )
+    return target
+
+
+def _answered(task: ConfigurableTask, doc: Any) -> tuple[str, str] | None:
+    """(prompt, answer) of a document, as the task would ask and score it; None without a label.
+    Raises ValueError for tasks whose prompts differ by option, and as `right_option`."""
+    target = task.doc_to_target(doc)
+    if target is None or str(target) in ("", str(schema.UNLABELLED)):
+        return None
+    if task.OUTPUT_TYPE == "multiple_choice":
+        if task.multiple_input:
+            raise ValueError(
+                f"tasks: {task.config.task} puts its options into the prompt, so a row has no one "
+                "prompt to train on; name another task"
+            )
+        target = task.doc_to_choice(doc)[right_option(task, doc)]
+    elif isinstance(target, list):  # several are right: lm-eval shows the first in examples
+        target = target[0]
+    return prompt(task, doc), task.config.target_delimiter + target
+
+
+def _asking(config: dict[str, Any], docs: Dataset) -> ConfigurableTask:
+    """The task object of a configuration that asks documents as they are."""
     # given as the test split, because lm-eval takes prompt, options and target from its documents
-    config = _overridden(_first(params), {**params, "shots": 0})
-    config |= {"custom_dataset": lambda **_: {"rows": rows}}
-    config |= {"test_split": "rows", "validation_split": None}
-    return ConfigurableTask(config=config | changes)
+    config = config | {"custom_dataset": lambda **_: {"docs": docs}, "process_docs": None}
+    return ConfigurableTask(config=config | {"test_split": "docs", "validation_split": None})
 
 
-def _first(params: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of a task's first leaf. All leaves of a group read their rows alike."""
-    return next(c for name in params["harness"] for c in _leaves(name))
-
-
-def _configure(config: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+def _configure(leaf: Leaf, params: dict[str, Any]) -> dict[str, Any]:
     """A leaf task's configuration, reading the study's source and dividing it where needed."""
-    part, shots = PARTS.get(config["task"]), params["shots"]
-    asked = config.get("test_split") or config["validation_split"]
-    examples = config.get("fewshot_split") or config.get("training_split")
+    config, part, shots = _resolved(leaf), PARTS.get(leaf.name), params["shots"]
+    asked, examples, samples = leaf.asked, leaf.examples, leaf.samples
     if part:
         load = partial(_parts, part, params, config, asked)
         asked, examples = "test", "train"
-    elif config["task"] == mcq.NAME:
+    elif leaf.name == mcq.NAME:
         load, asked = partial(mcq.splits, params), "test"
         examples = "train" if params["mcq"]["test_share"] or params["mcq"]["examples"] else None
     else:
-        names = [asked, examples] if shots else [asked]
+        names = [asked, examples] if shots and examples else [asked]
         load = partial(_splits, params, config, names)
-    if shots and examples in (None, asked):
+    if shots and not samples and examples in (None, asked):
         raise ValueError(
-            f"shots: task {config['task']!r} has no rows to take {shots} examples from"
+            f"shots: task {leaf.name!r} has no rows to take {shots} examples from; set 'shots' to 0"
         )
+    process = config.get("process_docs")
     config = _overridden(config, params) | {"custom_dataset": load, "test_split": asked}
+    if process:
+        config["process_docs"] = partial(_some, process, params, leaf.name)
     return config | {"validation_split": None, "fewshot_split": examples if shots else None}
+
+
+def _some(process: Callable[[Dataset], Dataset], params, name: str, rows: Dataset) -> Dataset:
+    """The documents that a task makes of rows. Raises ValueError where there are none."""
+    docs = process(rows)
+    if not len(docs):
+        raise ValueError(
+            f"tasks.{params['name']}: {name} asks none of the {len(rows)} rows of "
+            f"{params['source']['repo']}; read a source that has such rows, or leave the task out"
+        )
+    return docs
 
 
 def _overridden(config: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     """The configuration with the study's scoring and number of shots."""
     config = {**config, "num_fewshot": params["shots"], "training_split": None, "metadata": {}}
     config["fewshot_split"] = None
+    if not params["shots"]:
+        config["fewshot_config"] = None
     if params["scoring"] == "text":
         config |= yaml.safe_load((HERE / "text_scoring.yaml").read_text()).get(
             config["dataset_path"], {}
@@ -190,6 +306,8 @@ def _splits(params, config, names, **_) -> dict[str, Dataset]:
 def _parts(part, params, config, split, **_) -> dict[str, Dataset]:
     rows = _rows(params, config, split, only_complete=True)
     parts = {which: part(rows, which, params["seed"]) for which in ("test", "train")}
+    if allowed := EXAMPLES.get(config["task"]):
+        parts["train"] = allowed(parts["train"])
     if not len(parts["test"]):
         raise ValueError(
             f"tasks.{params['name']}: the test part of {params['source']['repo']} has no row that "
@@ -199,29 +317,12 @@ def _parts(part, params, config, split, **_) -> dict[str, Dataset]:
     return parts
 
 
-@cache
-def _manager(everything: bool) -> TaskManager:
-    # Indexing all of lm-eval's files takes seconds, so the study's own families are tried first.
-    folders = [STOCK / "mmlu" / "default", STOCK / "medmcqa", HERE]
-    return TaskManager(include_path=folders, include_defaults=everything)
+def _leaves(params: dict[str, Any]) -> list[Leaf]:
+    """The tasks that a study's task stands for."""
+    key = params.get("name", "*")
+    return [leaf for name in params["harness"] for leaf in harness.leaves(key, name)]
 
 
-def _leaves(name: str) -> list[dict[str, Any]]:
-    """The resolved configurations of a task, or of every task in a group or tag."""
-    for everything in (False, True):
-        index = _manager(everything).task_index
-        if name in index:
-            return [load_yaml(path, recursive=True) for path in _paths(name, index)]
-    raise ValueError(f"tasks: neither lm-eval nor mofe/tasks has a task named {name!r}")
-
-
-def _paths(name: str, index) -> Iterator[Path]:
-    entry = index[name]
-    if entry.kind is Kind.TASK:
-        yield entry.yaml_path
-    elif entry.kind is Kind.GROUP:
-        for child in entry.cfg["task"]:
-            yield from _paths(child, index)
-    elif entry.kind is Kind.TAG:
-        for child in sorted(entry.tags):
-            yield from _paths(child, index)
+def _resolved(leaf: Leaf) -> dict[str, Any]:
+    """A task's keys, functions included."""
+    return load_yaml(leaf.path, recursive=True)

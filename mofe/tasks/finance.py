@@ -41,6 +41,12 @@ def part(rows: Dataset, which: Part, seed: int) -> Dataset:
     return rows.select(chosen).add_column("options", options).add_column("gold", gold)
 
 
+def closed_rows(rows: Dataset) -> Dataset:
+    """The rows that are multiple choice: only they are examples before a closed question."""
+    closed = [i for i, kind in enumerate(_kinds(rows)) if _closed(kind)]
+    return rows.select(closed)
+
+
 def open_part(rows: Dataset, which: Part, seed: int) -> Dataset:
     """The open rows of the train or the test part. Each gains `reference`, its answer as one
     line."""

@@ -1,10 +1,13 @@
 """Any data set of multiple-choice questions as a benchmark, by the names of its columns.
 
 The task `mofe_mcq` asks in MMLU's form, with letters for the options. A row's options are a list or
-several columns. Its answer is an index from 0, a letter, or the option's text.
+several columns. Its answer is an index from 0, a letter, or the option's text, however a file has
+them: a number in a CSV is a text there, and a class is a number with a name.
 """
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
 from string import ascii_uppercase as LETTERS
 from typing import Any
 
@@ -12,6 +15,7 @@ import numpy as np
 from datasets import Dataset, Features, Sequence, Value
 
 from mofe.data import schema, sources
+from mofe.data.schema import UNLABELLED
 
 NAME = "mofe_mcq"
 FEATURES = Features(
@@ -73,19 +77,20 @@ def _convert(rows: Dataset, params: Mapping[str, Any], split: str) -> Dataset:
     questions = _column(rows, "question", params, split)
     answers = _column(rows, "answer", params, split)
     read: dict[str, list] = {name: [] for name in FEATURES}
-    for number, options in enumerate(_options(rows, params, split)):
-        problem = None
+    for number, given in enumerate(_options(rows, params, split)):
+        problem, options = None, [_text(option) for option in given]
         if not isinstance(questions[number], str) or not questions[number].strip():
             key, problem = "question", f"has no question in {columns['question']!r}"
-        elif not 2 <= len(options) <= len(LETTERS) or None in options:
+        elif (strange := _no_text(given)) is not None:
+            key, problem = "options", f"has the option {strange}"
+        elif not 2 <= len(options) <= len(LETTERS) or "" in map(str.strip, options):
             key, problem = "options", f"has the options {options}: 2 to 26 are needed, none empty"
         else:
-            options = [str(option) for option in options]
-            key, gold = "answer", _gold(answers[number], options)
+            key, gold = "answer", _gold(answers[number], given)
             if gold is None:
                 problem = (
                     f"has the answer {answers[number]!r}, which is not one index from 0, one "
-                    f"letter or one text of the options {options}"
+                    f"letter or one text of the options {options}, or could be two of them"
                 )
         if problem:
             raise ValueError(
@@ -102,34 +107,68 @@ def _convert(rows: Dataset, params: Mapping[str, Any], split: str) -> Dataset:
     return found
 
 
-def _gold(answer: Any, options: list[str]) -> int | None:
+def _text(option: Any) -> str:
+    """An option as it is asked; empty for one that is not there."""
+    return "" if schema.absent(option) else str(option)
+
+
+def _no_text(options: list) -> str | None:
+    """What an option is that has no text of its own, if there is one: a float (5.0, or 5?), a date,
+    a list."""
+    for option in options:
+        if schema.absent(option) or isinstance(option, str | Decimal):
+            continue
+        if isinstance(option, bool) or not isinstance(option, int):
+            return f"{option!r}, which is no text: store it as it should be asked"
+    return None
+
+
+def _gold(answer: Any, options: list) -> int | None:
     """The index of the right option; -1 for a row without an answer; None where the answer means no
-    option, or could mean two."""
-    if answer is None or answer == -1:
-        return -1
-    if isinstance(answer, bool):
+    option, or could mean two.
+
+    options: as the file has them. A number is an index, also where it is written as a text. A text is
+    a letter or an option's text too, and so is a number among options that are numbers.
+    """
+    if schema.absent(answer):
+        return UNLABELLED
+    if isinstance(answer, bool | list | dict):
         return None
-    if isinstance(answer, int):
-        return answer if 0 <= answer < len(options) else None
-    text = str(answer).strip()
-    readings = {i for i, option in enumerate(options) if option.strip() == text}
+    number, text, readings = schema.index(answer), str(answer).strip(), set()
+    if number is not None and -1 <= number < len(options):
+        readings.add(number)
+    for place, option in enumerate(options):
+        is_text = isinstance(answer, str | Decimal) or not isinstance(option, str)
+        if is_text and _text(option).strip() == text:
+            readings.add(place)
     if len(text) == 1 and text.upper() in LETTERS[: len(options)]:
         readings.add(LETTERS.index(text.upper()))
     return readings.pop() if len(readings) == 1 else None
 
 
 def _options(rows: Dataset, params: Mapping[str, Any], split: str) -> Iterator[list]:
+    """Each row's options as the file has them, without those at the end that are not there: a
+    question may have fewer than others."""
     names = params["mcq"]["columns"]["options"]
     if isinstance(names, str):
-        for options in _column(rows, "options", params, split):
-            yield list(options) if isinstance(options, list) else [options]
-        return
-    columns = [_column(rows, "options", params, split, name) for name in names]
-    for options in zip(*columns, strict=True):
-        options = list(options)
-        while options and options[-1] is None:  # a question with fewer options than others
+        given: Iterable[list] = map(_listed, _column(rows, "options", params, split))
+    else:
+        columns = [_column(rows, "options", params, split, name) for name in names]
+        given = map(list, zip(*columns, strict=True))
+    for options in given:
+        while options and schema.absent(options[-1]):
             options.pop()
         yield options
+
+
+def _listed(value: Any) -> list:
+    """A row's options from one column: a list, or a list written as JSON, as a CSV has it."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            return list(json.loads(value, parse_float=str, parse_int=str))
+        except ValueError:
+            return [value]
+    return list(value) if isinstance(value, list) else [value]
 
 
 def _column(

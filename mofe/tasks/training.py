@@ -1,37 +1,42 @@
 """The rows of a task's training set: those that can be used, those that training draws, and questions
 from those that it leaves."""
 
+import sys
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
 from lm_eval.api.task import ConfigurableTask
 
 from mofe import tasks
 from mofe.data import schema, sources
-from mofe.tasks import Rendered
+from mofe.tasks import Reading, Rendered
 
 HELD_OUT = tuple(b"held out")  # makes the stream of random numbers that held-out rows are drawn by
+PUNCTUATION = {
+    code: " " for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code))[0] == "P"
+}
 
 
 @dataclass(frozen=True)
 class Usable:
     """A task's training set.
 
-    part: the rows of the source that may be trained on, as the task reads them. rows: those of them
-    that can be used, each prompt once. counts: what was dropped, by the keys of a TaskCounts.
+    readings: the documents that the task makes of the rows that may be trained on. rows: those of
+    them that can be used, each prompt once. counts: what was dropped, by the keys of a TaskCounts.
     """
 
-    part: Dataset
+    readings: list[Reading]
     rows: list[Rendered]
     counts: dict[str, int]
 
 
 def usable(params: Mapping[str, Any], cluster: str | None = None, key: str = "") -> Usable:
     """The rows of a training set that can be used. A prompt that occurs twice is used once, and a
-    prompt that is in the task's test set is dropped.
+    prompt that is in the task's test set is dropped. One that differs from such a prompt only in case,
+    punctuation and white space is counted and stays: whether it asks the same is not certain.
 
     params: Plan.params.data. cluster, key: as in schema.clustered. Raises ValueError where a row
     does not fit the task's schema.
@@ -41,19 +46,35 @@ def usable(params: Mapping[str, Any], cluster: str | None = None, key: str = "")
     rows = schema.clustered(rows, cluster, key, f"{source['repo']} ({data['split']})")
     complete = tasks.complete(task, rows)
     part = tasks.training_part(task, complete)
-    labelled = list(tasks.render(task, part))
+    with tasks.lm_evals_seeds():
+        built = tasks.build(task)
+        tested = {tasks.prompt(t, doc) for t in built.values() for doc in t.task_docs}
+    with tasks.lm_evals_seeds():
+        readings = tasks.readings(task, part)
+    labelled = list(tasks.render(readings))
     distinct = list(reversed({row.prompt: row for row in reversed(labelled)}.values()))
-    tested = {t.doc_to_text(doc) for t in tasks.build(task).values() for doc in t.eval_docs}
     kept = [row for row in distinct if row.prompt not in tested]
+    alike = {normalised(text) for text in tested} - {""}
+    documents = sum(len(reading.docs) for reading in readings)
     counts = {
         "read": len(rows),
         "incomplete": len(rows) - len(complete),
         "held_out": len(complete) - len(part),
-        "unlabelled": len(part) - len(labelled),
+        "left_by_task": max(0, len(part) - documents),
+        "made_by_task": max(0, documents - len(part)),
+        "unlabelled": documents - len(labelled),
         "duplicate": len(labelled) - len(distinct),
         "also_in_test": len(distinct) - len(kept),
+        "nearly_in_test": sum(normalised(row.prompt) in alike for row in kept),
     }
-    return Usable(part, kept, counts)
+    return Usable(readings, kept, counts)
+
+
+def normalised(text: str) -> str:
+    """A text without differences of case, punctuation and white space; words are told apart by single
+    spaces. Signs such as + and = stay, because they tell formulas apart."""
+    text = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(text.translate(PUNCTUATION).split())
 
 
 def order(params: Mapping[str, Any], count: int) -> np.ndarray:
@@ -73,16 +94,26 @@ def held_out(params: Mapping[str, Any]) -> dict[str, ConfigurableTask]:
     found = usable(data, params["cluster"], f"tasks.{name}.cluster")
     rows = data["data"]["rows"]
     drawn = rows if isinstance(rows, int) else len(found.rows)
-    left = order(data, len(found.rows))[drawn:]
-    numbers = sorted(found.rows[i].number for i in left)
-    task = tasks.asking(data["task"], found.part)
-    if task.OUTPUT_TYPE == "multiple_choice":
-        numbers = [n for n in numbers if len(task.doc_to_choice(found.part[n])) > 1]
-    if wanted > len(numbers):
+    left = sorted(found.rows[i][:2] for i in order(data, len(found.rows))[drawn:])
+    left = [(reading, n) for reading, n in left if _is_open(found.readings[reading], n)]
+    if wanted > len(left):
         raise ValueError(
             f"tasks.{name}.questions: {wanted} are to be asked, but training on {drawn} of "
-            f"{len(found.rows)} usable rows leaves {len(numbers)}; lower one of them"
+            f"{len(found.rows)} usable rows leaves {len(left)}; lower one of them"
         )
     random = np.random.default_rng([data["seed"], *HELD_OUT])
-    asked = found.part.select(sorted(random.permutation(numbers)[:wanted]))
-    return {name: tasks.asking(data["task"], asked, task=name, description="")}
+    asked = sorted(left[i] for i in random.permutation(len(left))[:wanted])
+    built = {}
+    for index, reading in enumerate(found.readings):
+        if numbers := [number for where, number in asked if where == index]:
+            called = name if len(found.readings) == 1 else reading.leaf
+            docs = reading.docs.select(numbers)
+            built[called] = tasks.reselected(data["task"], reading, docs, called)
+    return built
+
+
+def _is_open(reading: Reading, number: int) -> bool:
+    """Whether a document leaves something to choose, or is answered in words."""
+    if reading.task.OUTPUT_TYPE != "multiple_choice":
+        return True
+    return len(reading.task.doc_to_choice(reading.docs[number])) > 1

@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
+from mofe.training import encoding
+
 IGNORED = -100  # the label of a token that the loss leaves out
 
 # What starting a forward pass costs, as the number of tokens that take as long: less padding than
@@ -59,29 +61,34 @@ def read(files: Iterable[str | Path]) -> list[tuple[str, str]]:
     ]
 
 
-def tokenize(pairs: Sequence[tuple[str, str]], tokenizer, max_length: int) -> Rows:
+def tokenize(
+    pairs: Sequence[tuple[str, str]], tokenizer, max_length: int, add_bos_token: bool = True
+) -> Rows:
     """Tokenise (prompt, answer) pairs; raw text has an empty prompt.
 
-    A row is the tokens of prompt + answer. The answer begins where the prompt's own tokens end, as
-    lm-eval splits a question from its continuation. A row longer than `max_length` tokens is
+    A row is the tokens of prompt + answer, and the answer begins where an evaluation has it
+    (mofe.training.encoding, also for add_bos_token). A row longer than `max_length` tokens is
     dropped and counted, so that no answer is ever cut; raw text is cut into pieces instead. Raises
-    ValueError where no row is left.
+    ValueError where no row is left, and as encoding.pairs.
     """
-    prompts = [prompt for prompt, _ in pairs]
-    texts = tokenizer([prompt + answer for prompt, answer in pairs])["input_ids"]
-    heads = tokenizer(prompts)["input_ids"]
+    asked = encoding.pairs(tokenizer, [pair for pair in pairs if pair[0]], "data", add_bos_token)
+    told = encoding.texts(tokenizer, [text for prompt, text in pairs if not prompt], add_bos_token)
+    rows, documents = iter(asked), iter(told)
     ids, starts, dropped = [], [], 0
-    for prompt, head, row in zip(prompts, heads, texts, strict=True):
+    for prompt, _ in pairs:
         if not prompt:
+            row = next(documents)
             pieces = [row[i : i + max_length] for i in range(0, len(row), max_length)]
             pieces = [piece for piece in pieces if len(piece) > 1]
             ids += pieces
             starts += [1] * len(pieces)  # nothing precedes the first token, so nothing predicts it
-        elif len(row) > max_length:
+            continue
+        row, start = next(rows)
+        if len(row) > max_length:
             dropped += 1
         else:
             ids.append(row)
-            starts.append(len(head))
+            starts.append(start)
     if not ids:
         raise ValueError(
             f"training.max_length: none of the {len(pairs)} rows has {max_length} tokens or fewer; "

@@ -14,15 +14,16 @@ from mofe.records import ClaimRecord, ClaimsRecord, Comparison, Judgement, Scale
 from mofe.report.claims import (
     PAPER_SCALE,
     PRINTED,
+    in_points,
     numbers,
     points,
     probability,
     sentence,
     shown,
+    study_verdict,
 )
-from mofe.units import MINUS
+from mofe.units import MINUS, listed
 
-_RATIOS = ("rounding", "log ratio")  # tests whose difference is a ratio
 _STEP = 5  # points of accuracy: the figure's axis ends at multiples of it
 _MOST_TICKS = 8
 
@@ -47,21 +48,11 @@ def scaled(scale: Scale, study: str) -> Scaled:
     }[scale]
 
 
-def _listed(words: Sequence[str]) -> str:
-    """ "a, b and c"."""
-    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
-
-
 def interval(low: float | None, high: float | None) -> str:
     """An interval in points of accuracy as text; empty where there is none."""
     if low is None or high is None:
         return ""
     return f"{points(low)} to {points(high)}"
-
-
-def in_points(part: Comparison) -> bool:
-    """Whether a difference is one of scores."""
-    return part.test not in (*_RATIOS, "count")
 
 
 # --- the figure -------------------------------------------------------------------------------
@@ -166,11 +157,6 @@ class Row:
     study: str
     verdicts: tuple[Verdict, ...]
     command: str
-
-
-def study_verdict(claim: ClaimRecord) -> Judgement:
-    """What the study itself says: at the paper's scale this is the second column."""
-    return claim.here if claim.here is not None else claim.paper_scale
 
 
 def row(claim: ClaimRecord, on: Axis, noise: Mapping[str, float], command: str) -> Row:
@@ -285,7 +271,7 @@ def _bands(noise: Mapping[str, float]) -> str:
     columns: dict[str, list[str]] = {}
     for column, band in noise.items():
         columns.setdefault(f"{100 * band:.1f}", []).append(column)
-    return ", ".join(f"{size} on {_listed(names)}" for size, names in columns.items())
+    return ", ".join(f"{size} on {listed(names)}" for size, names in columns.items())
 
 
 def screen(claims: ClaimsRecord, commands: Mapping[str, str]) -> Screen:
