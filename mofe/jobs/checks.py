@@ -11,7 +11,7 @@ from typing import Any
 
 from mofe.estimate.cost import Costs, Estimate
 from mofe.estimate.schedule import TRAININGS, estimate
-from mofe.study.checks import too_long
+from mofe.study.checks.training import too_long
 from mofe.study.plan import Plan, Repository
 
 FILLED_IN = ("slurm_account", "slurm_partition", "constraint")  # the user's lines of profiles/slurm
