@@ -2,6 +2,8 @@
 
     PYTHONPATH=. python tests/fuzz_data.py [FILES] [FIRST SEED]
 
+`make fuzz` runs 2,000 of them, and tests/test_fuzz_data.py a few.
+
 Each file is read as a task reads it. The generator knows what it wrote: so the questions that are read
 must be the very ones, or the file is refused in one sentence that names it and says what to do.
 """
@@ -24,6 +26,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
 from mofe.data import sources
@@ -389,7 +392,15 @@ def main(count: int, first: int) -> int:
     return faults
 
 
+BLOCK = 250
+
+
+@pytest.mark.parametrize("first", range(0, 2000, BLOCK))
+def test_files_are_read_as_they_are_written_or_refused(first, capsys):
+    assert main(BLOCK, first) == 0, capsys.readouterr().out
+
+
 if __name__ == "__main__":
-    sys.exit(
-        main(*map(int, sys.argv[1:])) if len(sys.argv) > 2 else main(int((*sys.argv, 2000)[1]), 0)
-    )
+    given = list(map(int, sys.argv[1:]))
+    count, first = given + [2000, 0][len(given) :]
+    sys.exit(main(count, first) > 0)

@@ -402,3 +402,35 @@ def test_under_the_papers_name_tables_go_and_names_come(tmp_path):
     (tmp_path / "mine.yaml").write_text(text)
     study = read_study(CONFIG, tmp_path / "mine.yaml")
     assert study.scale == "paper" and "mine" in study.mixtures
+
+
+# ------------------------------------------------------------------------------ rows as a list
+
+
+def listed_rows(*labels) -> dict:
+    rows = [{"labels": list(its), "mixture": "small"} for its in labels]
+    columns = {"MMLU": "mmlu"}
+    return {"X": {"caption": "c", "labels": ["Size"], "columns": columns, "rows": rows}}
+
+
+def test_rows_may_be_a_list_with_labels():
+    study = read_study(CONFIG, study="own", tables=listed_rows(["a"], [8]))
+    assert list(study.tables["X"].rows) == ["a", "8"]
+    with pytest.raises(ConfigError, match="keys with values are needed, but it is a list of 2"):
+        read_study(CONFIG, study="own", tables=listed_rows(["a"], ["a"]))
+
+
+def test_a_label_that_yaml_reads_as_another_type_is_told_where_it_stands(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text(
+        "study: own\ntables:\n  X:\n    caption: c\n    labels: [Size]\n    columns: {MMLU: mmlu}\n"
+        "    rows:\n      - {labels: [no], mixture: small}\n      - {labels: [b], mixture: smal}\n"
+    )
+    with pytest.raises(ConfigError) as raised:
+        read_study(CONFIG, file)
+    told = sorted(raised.value.problems)
+    assert told[0] == (
+        f"tables.X.rows.0.labels.0 ({file}:8): `no` is read as false; put it in quotes"
+    )
+    assert told[1].startswith(f"tables.X.rows.b.mixture ({file}:9): 'smal' is not declared")
+    assert len(told) == 2

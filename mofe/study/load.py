@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mofe.study import checks, claims, written
+from mofe.study import checks, claims, listed, written
 from mofe.study.config import Study
 from mofe.study.faults import path_of, sentence
 from mofe.study.kinds import entries, without_nulls
@@ -66,6 +66,8 @@ def checked(config: Mapping[str, Any], layers: Sequence[Layer], users: Mapping[s
 
     users: what of it is the user's, who may not change the paper's setting under its name.
     """
+    layers = [listed.layer_by_name(layer) for layer in layers]
+    config, users = listed.by_name(config), listed.by_name(users)
     places = written.all_of(layers)
     content, amiss = written.sound(config, places)
     for layer in layers:
