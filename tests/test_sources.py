@@ -261,6 +261,13 @@ def test_a_benchmarks_labels_that_mean_something_else_are_refused():
         schema.check("cais/mmlu", reversed_, "my/set", labelled=False)
 
 
+def test_a_task_of_lm_eval_gets_the_whole_numbers_of_a_csv(tmp_path):
+    """As its code has them from `datasets`; a column with any other text stays as it is."""
+    found = rows(put(tmp_path, {"train.csv": "label,code,note\n2,007,1\n-1,12,1.50\n"}))
+    told = schema.check("some/benchmark", found, "lab/set", labelled=False)
+    assert told[:] == {"label": [2, -1], "code": ["007", "12"], "note": ["1", "1.50"]}
+
+
 def test_medmcqa_as_a_csv_is_asked_as_its_parquet_is(tmp_path):
     from conftest import CONFIG
 

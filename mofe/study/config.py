@@ -114,8 +114,8 @@ class Source(Part):
     revision: str = Field(description="The commit or branch. A mirror is read as it is.")
     files: Annotated[list[str], Field(min_length=1)] = Field(
         ["*.parquet", "*.csv", "*.json", "*.jsonl", "*.jsonl.gz"],
-        description="Patterns of the files that are fetched; `*` stands for folders too. "
-        "`README.md`, which names the splits, is always fetched.",
+        description="Patterns of the files that are fetched, and of those alone that are read of what "
+        "was fetched; `*` stands for folders too. `README.md`, which names the splits, is always fetched.",
     )
     sample: Count | None = Field(
         None,

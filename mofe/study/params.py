@@ -256,9 +256,11 @@ class Params:
         return planned | nothing | ({} if plan.moes else {"merge": set()})
 
     def _source(self, name: str) -> dict[str, Any]:
-        """The keys that decide a source's rows. Which other files are fetched changes no row."""
+        """The keys that decide a source's rows. The generated world has files of its own names."""
         spec = self.study.sources[name]
-        known = {"repo": spec.repo, "revision": spec.revision}
+        known: dict[str, Any] = {"repo": spec.repo, "revision": spec.revision}
+        if not self.study.world:
+            known["files"] = list(spec.files)
         if spec.sample:
             drawn = {"files": spec.files, "rows": spec.sample, "seed": self.study.sampling_seed}
             known["sample"] = drawn
