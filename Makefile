@@ -19,13 +19,14 @@ BENCH_PACKAGES ?= .venv/bench
 QUICK ?=
 bench = PYTHONPATH=$(BENCH_PACKAGES) $(BIN)/python benchmarks
 
-.PHONY: help look mini test bench error-rates docs lint format lock latex slurm clean
+.PHONY: help look mini test fuzz bench error-rates docs lint format lock latex slurm clean
 
 help:
 	@echo "make look           a first look: the paper's tables in miniature, one seed, to results/mini/"
 	@echo "make mini           all of it: three seeds, and the controls"
 	@echo "make mini SEEDS=0   the same with one seed"
 	@echo "make test           the tests"
+	@echo "make fuzz           thousands of mutated configurations and data files"
 	@echo "make bench          the benchmarks, to docs/benchmarks.md (make bench QUICK=1: whether they work)"
 	@echo "make error-rates    how often the statistical tests err, to docs/statistics.md"
 	@echo "make docs           the generated parts of the documentation"
@@ -41,6 +42,10 @@ mini: .venv/ready
 test: .venv/ready latex slurm
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slurm"
 	$(BIN)/python -m pytest -m slurm
+
+# Cases are made from their numbers, so that equal code gives equal cases.
+fuzz: .venv/ready
+	$(BIN)/python -m pytest -n 2 $(wildcard tests/fuzz_*.py)
 
 # Run it on an idle machine, because it compares times. Real rows are read from MOFE_SHARED.
 bench: $(BENCH_PACKAGES)/ready

@@ -1073,6 +1073,10 @@ class PlanRecord(Record):
     )
     measured: PlanMeasured = Field(description="What finished runs measured.")
     guesses: Texts = Field(description="The keys whose values had to be guessed.")
+    left_out: Texts = Field(
+        description="The records of finished jobs that cannot be read, so that estimates go without "
+        "them."
+    )
     counted_models: Count = Field(
         description="Kinds of trained models whose parameters were counted on the real modules."
     )

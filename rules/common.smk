@@ -37,11 +37,12 @@ def refuse(sentences):
 
 
 try:
-    STUDY = load_study(config, CONFIG_FILES)
+    STUDY = load_study(config, CONFIG_FILES, workflow.config_settings.config)
     PLAN = Plan(STUDY)
 except ConfigError as error:
     raise WorkflowError(str(error))
 refuse(checks.missing_folders(PLAN, os.path.isdir))
+refuse(checks.blocked_folders(PLAN, os.path.isdir, os.path.lexists))
 
 job.prepare_environment(workflow.basedir, STUDY.device)
 ROOT = PLAN.root
@@ -136,6 +137,8 @@ def has_gpu():
 
 
 onstart:
+    for told in COSTS.left_out():
+        logger.warning(told)
     will_run = waiting()
     known = os.path.isdir, has_gpu, shutil.which
     refuse(checks.before_the_run(PLAN, COSTS, will_run, *known))

@@ -1,5 +1,7 @@
 """What is refused before a run, each with its sentence, and what jobs ask of a machine."""
 
+import os
+
 import pytest
 from conftest import CONFIG, MINI
 
@@ -32,6 +34,19 @@ def test_a_models_folder_that_is_not_there():
         "models.tinyllama.path: there is no folder 'models/ours'; give the folder"
     )
     assert checks.missing_folders(plan, {"models/ours"}.__contains__) == []
+
+
+@pytest.mark.parametrize("key, path", [("results", "notes.txt"), ("hub", "notes.txt/below/it")])
+def test_a_folder_that_a_file_stands_in_the_way_of(tmp_path, key, path):
+    (tmp_path / "notes.txt").write_text("a file")
+    typed = f"{tmp_path}/{path}"
+    told = checks.blocked_folders(
+        Plan(read_study(CONFIG, **{key: typed})), os.path.isdir, os.path.lexists
+    )
+    there = f"{tmp_path}/notes.txt"
+    assert told == [f"{key}: {typed!r} cannot be made, because {there!r} is a file; name another"]
+    plan = Plan(read_study(CONFIG, **{key: f"{tmp_path}/new/deep"}))
+    assert checks.blocked_folders(plan, os.path.isdir, os.path.lexists) == []
 
 
 def test_a_folder_that_no_table_needs_is_not_asked_for():

@@ -8,7 +8,6 @@ from conftest import CONFIG, LOOK, MINI, REDUCED
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mofe.study.checks import value_at
 from mofe.study.config import Study
 from mofe.study.load import load_study, overlay, read_study
 from mofe.study.methods import Ia3
@@ -109,18 +108,18 @@ FAULTS = {
         "training.learning_rate",
         "write 3.0e-05",
     ),
-    "wrong type": (("training", "epochs"), 1.5, "training.epochs", "integer"),
+    "wrong type": (("training", "epochs"), 1.5, "training.epochs", "a whole number"),
     "a word that is no count": (
         ("training", "micro_batch"),
         "automatic",
         "training.micro_batch",
-        "Input should be a whole number from 1, or 'auto', but it is 'automatic'",
+        "a whole number from 1 or 'auto' is needed, but it is 'automatic'",
     ),
     "a count of nothing": (
         ("mixes", "posttrain", "training", "micro_batch"),
         0,
         "mixes.posttrain.training.micro_batch",
-        "Input should be a whole number from 1, or 'auto', but it is 0",
+        "a whole number from 1 or 'auto' is needed, but it is 0",
     ),
     "a count in quotes": (("training", "micro_batch"), "8", "training.micro_batch", "write 8 in"),
     "wrong choice": (("device",), "gpu", "device", "'cuda' or 'cpu'"),
@@ -228,7 +227,7 @@ FAULTS = {
         ("recipes", "attention", "train"),
         ["atention"],
         "recipes.attention.train.0",
-        "'attention', 'embeddings', 'router', 'norms' or 'experts', but it is 'atention'",
+        "'router', 'norms' or 'experts' is needed, but it is 'atention'; did you mean 'attention'?",
     ),
     "adapters that no expert can have": (
         ("recipes", "dora", "targets"),
@@ -246,7 +245,7 @@ FAULTS = {
         ("recipes", "lora_also", "also"),
         ["norm"],
         "recipes.lora_also.also.0",
-        "'embed_tokens' or 'lm_head', but it is 'norm'",
+        "'embed_tokens' or 'lm_head' is needed, but it is 'norm'",
     ),
     "one expert of two per token": (
         ("mixtures", "small", "experts"),
@@ -416,6 +415,7 @@ def test_an_overlay_adds_a_row_and_leaves_one_out(tmp_path, paper_plan):
 
 def test_overlays_of_rows_add_up(tmp_path):
     again = """
+    study: own
     tables:
       2:
         rows:
@@ -435,8 +435,8 @@ def test_a_row_or_table_that_is_not_there_cannot_be_left_out(tmp_path):
     with pytest.raises(ConfigError) as raised:
         study_of(tmp_path, f"tables:\n  12: null\n  2: {{rows: {{{misspelt}: null}}}}\n")
     assert sorted(raised.value.problems) == [
-        f"tables.12 ({tmp_path}/0.yaml:2): is not there; did you mean '2'?",
-        f"tables.2.rows.{misspelt} ({tmp_path}/0.yaml:3): is not there; did you mean '{near}'?",
+        f"tables.12 ({tmp_path}/0.yaml:2): is not there, so null takes nothing out; did you mean '2'?",
+        f"tables.2.rows.{misspelt} ({tmp_path}/0.yaml:3): is not there, so null takes nothing out; did you mean '{near}'?",
     ]
 
 
@@ -514,7 +514,7 @@ def test_what_is_no_name_is_refused(name):
 
 def test_assumptions_hold_real_values(paper_plan):
     for assumption in paper_plan.study.assumptions:
-        assert value_at(paper_plan.study, assumption.key) is not None
+        assert paper_plan.study.value_at(assumption.key) is not None
 
 
 def test_the_ledger_lists_the_choices_that_are_made():

@@ -146,7 +146,8 @@ def test_a_training_set_is_made_again_of_other_contents(own):
     run = ["--cores", "1", "--configfile", str(CONFIG), str(own / "own.yaml")]
 
     def due(*more: str) -> bool:
-        return "rule prepare_data" in snakemake(*run, *more, "--", str(rows)).stderr
+        done = snakemake(*run, *more, "--", str(rows))
+        return "rule prepare_data" in done.stdout + done.stderr
 
     assert due()
     kept = json.loads((own / "results/contents.json").read_text())

@@ -361,6 +361,25 @@ def test_finished_runs_correct_the_estimates(tmp_path):
     assert not after.train(plan.trained["tinyllama_4tinyllama/medmcqa_full"]).measured
 
 
+def test_records_of_another_version_are_left_out_of_estimates_and_told(tmp_path):
+    plan = Plan(read_study(CONFIG, results=str(tmp_path)))
+    variant = plan.trained["tinyllama_4tinyllama/medmcqa_mofe"]
+    before = Costs(plan).train(variant)
+    run = tmp_path / "variants" / variant.key / "s0" / "train.json"
+    counts = tmp_path / "data" / "mmlu.json"
+    for file in (run, counts):
+        file.parent.mkdir(parents=True)
+    run.write_text(json.dumps({k: v for k, v in train_record().items() if k != "tokens"}))
+    counts.write_text("{}")
+    costs = Costs(plan)
+    assert costs.train(variant) == before
+    first, second = sorted(costs.left_out())
+    assert str(counts) in first and "is missing" in first
+    assert f"{run}: tokens is missing" in second and "delete the file" in second
+    page = markdown(forecast(costs, inputs(plan)))
+    assert f"**Left out**: {run}: tokens is missing" in page
+
+
 def test_memory_is_within_15_percent_of_the_measured_peak(tmp_path):
     out = tmp_path / "memory.json"
     command = [sys.executable, "benchmarks/memory.py", "tiny", "--out", str(out), "--methods"]

@@ -155,6 +155,6 @@ class Drawing(Part):
 def test_the_alternative_that_a_key_chooses_is_no_part_of_the_path(name, shape: Mapping, told):
     with pytest.raises(ValidationError) as raised:
         Drawing.model_validate({"shapes": {name: shape}})
-    sentences = [sentence(error, Drawing, {}) for error in raised.value.errors()]
+    sentences = [sentence(error, Drawing) for error in raised.value.errors()]
     assert len(sentences) == 1
     assert sentences[0].startswith(f"shapes.{name}.{told}")

@@ -76,8 +76,10 @@ def test_every_rule_is_given_what_one_place_says(planned):
         for job in jobs:
             if job["rule"] not in ("all", "plan"):
                 values = told.of(job["rule"], job["wildcards"])
-                assert job["params"] == sorted([*values, "config_hash", "read"]), job["rule"]
-                assert job["compared"] == len(values) + 1, "all but `read`, a function of the input"
+                assert job["params"] == sorted([*values, "config_hash", "contents", "read"]), job[
+                    "rule"
+                ]
+                assert job["compared"] == len(values) + 2, "all but `read`, a function of the input"
 
 
 def test_every_jobs_log_is_where_its_hash_is_looked_for(planned):

@@ -84,7 +84,11 @@ def overlays(folder) -> dict[str, tuple[list, dict]]:
         ),
         "a base of one's own": (
             [],
-            {"models": {"tinyllama": own}, "tables": dict.fromkeys((1, 2, 3, 6, 7))},
+            {
+                "study": "own",
+                "models": {"tinyllama": own},
+                "tables": dict.fromkeys((1, 2, 3, 6, 7)),
+            },
         ),
     }
 

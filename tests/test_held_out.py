@@ -230,7 +230,8 @@ def test_a_cluster_is_a_text_or_a_number():
                         "task": "mmlu",
                         "rows": 9,
                     }
-                }
+                },
+                "mixes": {"medmcqa_sujet": {"data": ["medmcqa", "more"]}},
             },
             "data.mmlu and data.more draw from one split",
         ),

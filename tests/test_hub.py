@@ -409,7 +409,8 @@ def test_a_sample_of_another_format_is_a_fault_of_the_configuration():
 
 def test_a_repository_at_two_revisions_is_a_fault_of_the_configuration():
     with pytest.raises(ConfigError, match=r"sources.again: sources.mmlu reads cais/mmlu too"):
-        read_study(CONFIG, sources={"again": {"repo": "cais/mmlu", "revision": "main"}})
+        again = {"again": {"repo": "cais/mmlu", "revision": "main"}}
+        read_study(CONFIG, sources=again, data={"sujet": {"source": "again"}})
 
 
 # ------------------------------------------------------------------------------- rows and schemas
@@ -520,9 +521,9 @@ def test_every_row_of_a_training_set_is_accounted_for(tmp_path):
         "left_by_task": 0,
         "made_by_task": 0,
         "unlabelled": 1,
+        "duplicate": 1,
         "also_in_test": 2,
         "nearly_in_test": 0,
-        "duplicate": 1,
         "usable": 8,
         "sampled": 5,
         "characters": sum(len(row["prompt"] + row["answer"]) for row in sampled),
@@ -552,7 +553,7 @@ def test_prefetch_then_everything_without_the_hub(tiny, tmp_path, monkeypatch):
     plan = Plan(read_study(CONFIG))
     overlay = tmp_path / "overlay.yaml"
     names = ("medical_corpus", "multi_news")
-    changed = {"data": {name: {"rows": 10} for name in names}}
+    changed = {"study": "few", "data": {name: {"rows": 10} for name in names}}
     changed["models"] = {"tinyllama": {"shape": None}}  # the stand-in's is its own
     overlay.write_text(yaml.safe_dump(changed))
     run = ["--cores", "2", "--configfile", str(CONFIG), str(overlay)]

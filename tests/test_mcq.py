@@ -196,7 +196,7 @@ def test_a_missing_column_is_named_with_those_that_are_there(tmp_path):
 )
 def test_faults_in_the_configuration(tmp_path, task, split, told):
     with pytest.raises(ConfigError) as raised:
-        study(tmp_path, task, split)
+        study(tmp_path, task, split, mixes={"medmcqa_sujet": {"data": ["medmcqa", "mine"]}})
     assert any(told in problem for problem in raised.value.problems), raised.value.problems
 
 

@@ -65,10 +65,12 @@ def agreed(kind: type[Record], found: dict) -> dict:
         metric = records.Metric(value=0.5, stderr=0.1)
         found["metrics"] = {**found["metrics"], found["headline"]: metric}
     if kind is records.TaskCounts:
-        parts = ("incomplete", "held_out", "unlabelled", "duplicate", "also_in_test", "usable")
-        found["read"] = sum(found[part] for part in parts)
+        parts = ("incomplete", "held_out", "left_by_task", "unlabelled", "duplicate")
+        total = sum(found[part] for part in (*parts, "also_in_test", "usable"))
+        found["made_by_task"] = min(found["made_by_task"], total)
+        found["read"] = total - found["made_by_task"]
     if kind is records.TextCounts:
-        found["pieces"] = found["duplicate"] + found["also_in_test"] + found["usable"]
+        found["pieces"] = found["duplicate"] + found["usable"]
     if kind is records.AskedQuestion:
         choice, words = ("options", "target"), ("reference", "row", "stops", "most")
         given, none = (choice, words) if found["options"] is not None else (words, choice)

@@ -178,7 +178,7 @@ FAULTS = {
     ),
     "a rate of nothing": (
         {"searches": {"rate": {"learning_rate": [1e-3, 0.0]}}},
-        "searches.rate.learning_rate.1: Input should be greater than 0, but it is 0.0",
+        "searches.rate.learning_rate.1: 0.0 is too small; give more than 0",
     ),
 }
 

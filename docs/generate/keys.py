@@ -73,7 +73,7 @@ def _or(words: list[str]) -> str:
 
 def _range(node: Node) -> str:
     bounds = [
-        f"{word} {node[key]:g}"
+        f"{word} {node[key]:.12g}"
         for key, word in (
             ("minimum", "from"),
             ("exclusiveMinimum", "above"),
@@ -173,7 +173,8 @@ def _section(name: str) -> str:
 
 
 def _loosened(node: Any) -> Any:
-    """A schema for overlays: no key is required, so a part may match several alternatives."""
+    """A schema for overlays: no key is required, so a part may match several alternatives, and null
+    takes an entry out of a mapping of names."""
     if isinstance(node, list):
         return [_loosened(n) for n in node]
     if not isinstance(node, dict):
@@ -184,6 +185,8 @@ def _loosened(node: Any) -> Any:
             found[key] = {name: _loosened(n) for name, n in value.items()}
         elif key == "default":
             found[key] = value
+        elif key == "additionalProperties" and isinstance(value, dict):
+            found[key] = {"anyOf": [_loosened(value), {"type": "null"}]}
         elif key not in ("required", "title", "discriminator"):
             found["anyOf" if key == "oneOf" else key] = _loosened(value)
     return found

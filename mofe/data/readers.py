@@ -41,7 +41,6 @@ SETTINGS = {
     "parquet": set(),
     "arrow": set(),
 }
-INT64 = range(-(2**63), 2**63)
 
 
 def format_of(path: str) -> str | None:
@@ -155,8 +154,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _whole(text: str) -> int | str:
     """A whole number as an integer, if that has the same text and fits 64 bits."""
-    number = int(text) if len(text) < 20 else None
-    return number if number in INT64 and str(number) == text else text
+    number = int(text) if len(text) < 20 else 2**63  # Python reads no number of 5,000 digits
+    return number if -(2**63) <= number < 2**63 and str(number) == text else text
 
 
 _DECODER = json.JSONDecoder(
@@ -267,9 +266,8 @@ def _broken(value: Any) -> bool:
 def _parquet(name: str, file: Path, settings: Mapping[str, Any]) -> pa.Table:
     try:
         with pq.ParquetFile(file) as opened:
-            table = opened.read()
-        return plain(table)
-    except (pa.ArrowException, OSError) as error:
+            return plain(opened.read())
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"{name}: it cannot be read as parquet ({reason}); get the file again"
@@ -284,7 +282,7 @@ def _arrow(name: str, file: Path, settings: Mapping[str, Any]) -> pa.Table:
             except pa.ArrowInvalid:  # Arrow has two kinds of files; datasets writes streams
                 opened.seek(0)
                 return plain(pa.ipc.open_stream(opened).read_all())
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"{name}: it cannot be read as Arrow ({reason}); get the file again"
@@ -293,7 +291,8 @@ def _arrow(name: str, file: Path, settings: Mapping[str, Any]) -> pa.Table:
 
 def plain(table: pa.Table) -> pa.Table:
     """A table without dictionaries and large or viewed types, which say the same in another way.
-    Raises pa.ArrowInvalid for two columns with one name."""
+    Raises pa.ArrowInvalid for two columns with one name, and where a text is no UTF-8."""
+    table.validate(full=True)
     names = table.column_names
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise pa.ArrowInvalid(f"it has the column {twice!r} twice")

@@ -91,6 +91,7 @@ LABELS = {"cais/mmlu": "answer", "openlifescienceai/medmcqa": "cop"}
 LETTERS = "ABCD"  # of the options that labels count
 
 
+WHOLE = re.compile(r"-?[1-9][0-9]{0,17}|0")
 INDEX = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:\.0+)?")
 
 
@@ -116,12 +117,15 @@ def absent(value: Any) -> bool:
 
 def check(benchmark: str, rows: Dataset, repo: str, *, labelled: bool) -> Dataset:
     """The rows, if they fit the benchmark's schema; labels that are written as texts or floats become
-    integers. A benchmark without a schema accepts all rows.
+    integers. A benchmark without a schema accepts all rows; its code expects numbers where a delimited
+    file has them, so columns of whole numbers become integers, which changes no text.
 
     repo: for the message. labelled: rows without a label are faults too, as in a test set. Raises
     ValueError naming the first fault's column and row (from 0).
     """
-    columns, label = SCHEMAS.get(benchmark, {}), LABELS.get(benchmark)
+    columns, label = SCHEMAS.get(benchmark), LABELS.get(benchmark)
+    if columns is None:
+        return _whole_numbers(rows)
     if label:
         _require(columns, rows, repo)
         rows = _numbered(rows, label, repo)
@@ -131,6 +135,17 @@ def check(benchmark: str, rows: Dataset, repo: str, *, labelled: bool) -> Datase
             f"{repo}: row {values.index(UNLABELLED)} has no label (column {label!r} is "
             f"{UNLABELLED}), so it cannot be asked as a test question; choose a labelled split"
         )
+    return rows
+
+
+def _whole_numbers(rows: Dataset) -> Dataset:
+    """The rows of a delimited file, with integers in the columns whose every cell is the text of one."""
+    if rows.info.builder_name != "csv" or not len(rows):
+        return rows
+    for column, kind in rows.features.items():
+        whole = kind == Value("string") and all(map(WHOLE.fullmatch, rows[column]))
+        if whole:
+            rows = rows.cast_column(column, Value("int64"))
     return rows
 
 

@@ -193,10 +193,16 @@ def _dataset(table: pa.Table, repo: str, kind: str, described: Mapping[str, Any]
     says so."""
     try:
         features = Features.from_arrow_schema(table.schema.remove_metadata())
-        named = Features.from_arrow_schema(table.schema)
     except (ValueError, TypeError, KeyError, NotImplementedError) as error:
         raise ValueError(
             f"{repo}: a column has a type that is not supported ({error}); leave that column out"
+        ) from error
+    try:
+        named = Features.from_arrow_schema(table.schema)
+    except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
+        raise ValueError(
+            f"{repo}: the description of the columns that `datasets` has put into the file is damaged "
+            f"({error}); get the file again"
         ) from error
     for column in features:
         features[column] = _with_classes(features[column], named.get(column))

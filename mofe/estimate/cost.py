@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import TypeVar
 
 from mofe import records
 from mofe.estimate import flops as products
@@ -26,6 +27,7 @@ from mofe.study.variants import Dense, Stage, Variant
 from mofe.units import gib
 
 MB = 1_000_000
+R = TypeVar("R")
 
 # The time and memory that a job asks for, from its estimate. A job that runs out is tried again
 # with more.
@@ -166,11 +168,34 @@ class Costs:
         self.gpus_per_node = gpus_per_node or self.study.hardware.gpus_per_node
         self.on_cpu = self.study.device == "cpu"
         self._shapes: dict[str, Shape] = dict(bases or {})
+        self._unreadable: dict[str, str] = {}  # file -> why its record was left out
 
     @cached_property
     def measured(self) -> "Measured":
         """What the study's finished runs measured."""
-        return read_measured(self.plan, self._estimated_flops, self.on_cpu)
+        return read_measured(self.plan, self._estimated_flops, self.on_cpu, self._read)
+
+    def left_out(self) -> list[str]:
+        """A sentence for every finished run and every prepared training set whose record cannot be
+        read, as after a change of its keys: estimates go without it."""
+        for dataset in self.plan.datasets:
+            self.counts(dataset)
+        _ = self.measured  # reads the finished trainings
+        return list(self._unreadable.values())
+
+    def _read(self, file: Path, read: Callable[[Path], R]) -> R | None:
+        """What a finished job wrote; None where there is nothing that can be read, which `left_out`
+        then tells. An estimate can do without, where the jobs that need the record cannot."""
+        if not file.exists():
+            return None
+        try:
+            return read(file)
+        except ValueError as error:
+            how = "estimates go without it; delete the file to have its job run again"
+            self._unreadable[str(file)] = (
+                f"{error}, perhaps because another version wrote it; {how}"
+            )
+            return None
 
     # ---------------------------------------------------------------------- shapes and tokens
 
@@ -234,8 +259,7 @@ class Costs:
 
     def counts(self, dataset: str) -> records.TaskCounts | records.TextCounts | None:
         """The counts of a training set's rows; None before it is prepared."""
-        file = Path(self.plan.paths.data_counts(dataset))
-        return records.read_counts(file) if file.exists() else None
+        return self._read(Path(self.plan.paths.data_counts(dataset)), records.read_counts)
 
     # -------------------------------------------------------------------------------- the jobs
 
@@ -533,16 +557,21 @@ class Measured:
 
 
 def read_measured(
-    plan: Plan, flops_per_token: Callable[[Variant], float], on_cpu: bool
+    plan: Plan,
+    flops_per_token: Callable[[Variant], float],
+    on_cpu: bool,
+    read: Callable[[Path, Callable[[Path], records.TrainRecord]], records.TrainRecord | None],
 ) -> Measured:
     """What the train.json files that exist have measured. A run's speed is its FLOPs, divided by
-    its seconds on all its devices. flops_per_token: the estimate for a variant's last stage."""
+    its seconds on all its devices. flops_per_token: the estimate for a variant's last stage. read:
+    gives the record of a file, or None."""
+    record_of = partial(records.read, kind=records.TrainRecord)
     epoch_tokens: dict[str, float] = {}
     speeds: dict[str, list[float]] = {}
     for variant in plan.trained.values():
         stage = variant.stages[-1]
         files = (Path(plan.paths.train_json(variant, seed)) for seed in plan.seeds(variant))
-        for record in (records.read(f, records.TrainRecord) for f in files if f.exists()):
+        for record in filter(None, (read(file, record_of) for file in files)):
             epochs = plan.params.stage(stage)["training"]["epochs"]
             epoch_tokens[stage.mix] = record.tokens / epochs
             peak = 1.0 if on_cpu else _peak(record.hardware.gpus)

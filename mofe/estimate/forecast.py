@@ -78,6 +78,7 @@ def forecast(
             epoch_tokens=dict(costs.measured.epoch_tokens), speed=dict(costs.measured.speed)
         ),
         guesses=costs.guesses(),
+        left_out=costs.left_out(),
         counted_models=counted_models,
     )
 

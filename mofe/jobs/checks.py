@@ -6,11 +6,12 @@ none where there is nothing to refuse. What they need to know of the machine is 
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 from mofe.estimate.cost import Costs, Estimate
 from mofe.estimate.schedule import TRAININGS, estimate
-from mofe.study.checks import too_long
+from mofe.study.checks.training import too_long
 from mofe.study.plan import Plan, Repository
 
 FILLED_IN = ("slurm_account", "slurm_partition", "constraint")  # the user's lines of profiles/slurm
@@ -65,6 +66,19 @@ def missing_folders(plan: Plan, is_folder: IsFolder) -> list[str]:
         for model, path in paths.items()
         if path is not None and not is_folder(path)
     ]
+
+
+def blocked_folders(plan: Plan, is_folder: IsFolder, exists: Callable[[str], bool]) -> list[str]:
+    """The folders that the workflow writes to, where they or a folder above them are no folders."""
+    found = []
+    for key, path in {"results": plan.study.results, "hub": plan.study.hub}.items():
+        above = [path, *map(str, PurePath(path).parents)]
+        there = next((folder for folder in above if exists(folder)), None)
+        if there is not None and not is_folder(there):
+            found.append(
+                f"{key}: {path!r} cannot be made, because {there!r} is a file; name another"
+            )
+    return found
 
 
 def unfilled_profile(waiting: Iterable[Waiting]) -> list[str]:

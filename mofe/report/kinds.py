@@ -150,6 +150,11 @@ def _constant(cell: Cell, unit: Unit) -> Measured | None:
     return Measured(record.floor.value, n=record.n) if record.floor else None
 
 
+def sample_of(cell: Cell) -> int | None:
+    """How many questions a task has, where a cell shows the score of a sample of them; else None."""
+    return records.read(cell.files[0], EvalRecord).sample_of
+
+
 def floor(cell: Cell) -> Floor | None:
     """The score that a task cell's questions give without a model; None for free text, which has no
     such score."""

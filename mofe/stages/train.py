@@ -18,7 +18,7 @@ from mofe.files import write_atomic
 from mofe.layers import experts, parameters
 from mofe.models import devices, load, manifest, methods, store
 from mofe.study import hardware
-from mofe.study.checks import too_long
+from mofe.study.checks.training import too_long
 from mofe.study.hardware import Sharding
 from mofe.study.methods import Full, Method, parse
 from mofe.study.shapes import Shape

@@ -16,7 +16,7 @@ class Addresses:
 
     @property
     def root(self) -> str:
-        return self.study.results.rstrip("/")
+        return self.study.results
 
     @property
     def world(self) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -19,7 +20,8 @@ from pydantic_core import PydanticCustomError
 
 from mofe import paper
 from mofe.records import Scale
-from mofe.study.values import LABEL_SEPARATOR, SHOWS, Part, TableKey, suggest
+from mofe.study.values import LABEL_SEPARATOR, SHOWS, Part, TableKey
+from mofe.study.words import suggest
 
 if TYPE_CHECKING:
     from mofe.study.config import Study
@@ -128,16 +130,22 @@ class Claim(Part):
         lengths = {len(rows) for lists in self.parts.values() for rows in lists}
         if self.kind in PAIRED and lengths != {2}:
             raise PydanticCustomError(
-                "pairs", "parts of a claim of kind '{kind}' are pairs of rows", {"kind": self.kind}
+                "pairs",
+                "parts of a claim of kind '{kind}' are pairs of rows; give two rows in each",
+                {"kind": self.kind},
             )
         if self.constant and self.kind != "count":
-            raise PydanticCustomError("constant", "'constant' goes with kind 'count' only")
+            raise PydanticCustomError(
+                "constant", "'constant' goes with kind 'count' only; leave it out"
+            )
         if self.ratio is not None and self.kind != "less":
-            raise PydanticCustomError("ratio", "'ratio' goes with kind 'less' only")
+            raise PydanticCustomError("ratio", "'ratio' goes with kind 'less' only; leave it out")
         for rows in (rows for lists in self.parts.values() for rows in lists):
             if twin := next((row for row in rows if rows.count(row) > 1), None):
                 raise PydanticCustomError(
-                    "twin", "row {row} is compared with itself", {"row": repr(twin.row)}
+                    "twin",
+                    "row {row} is compared with itself; name another",
+                    {"row": repr(twin.row)},
                 )
         return self
 
@@ -166,7 +174,8 @@ class Claim(Part):
         return tuple(dict.fromkeys((self.table, *(cell.table for cell in self.cells()))))
 
 
-def shipped() -> dict[str, Any]:
+@cache
+def shipped() -> Mapping[str, Any]:
     """The claims of mofe/claims.yaml, as plain data."""
     return yaml.safe_load(FILE.read_text(encoding="utf-8"))
 

@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from mofe.study import checks
 from mofe.study.claims import Claim
 from mofe.study.hardware import GPUS
 from mofe.study.harness import SHOTS_SEED
@@ -29,6 +28,7 @@ from mofe.study.values import (
     MixtureName,
     ModelName,
     Name,
+    OutputFolder,
     Part,
     Rate,
     Repository,
@@ -41,15 +41,17 @@ from mofe.study.values import (
     Stages,
     TableKey,
     TaskName,
+    Whole,
     count_or,
     exactly_one,
 )
+from mofe.study.words import quoted
 
 
 class World(Part):
     """The generated world of the mini study (mofe/data/world.py): what is drawn, and how much."""
 
-    seed: int = Field(0, description="The seed that draws the names, the facts and every row.")
+    seed: Seed = Field(0, description="The seed that draws the names, the facts and every row.")
     test_questions: Count = Field(
         2000,
         description="Test questions per task: MMLU's test set, MedMCQA's validation set, half "
@@ -96,7 +98,9 @@ class World(Part):
     def _every_fact_somewhere(self):
         if self.told + self.taught < 1:
             raise PydanticCustomError(
-                "told_and_taught", "told + taught is below 1: some facts would be nowhere to learn"
+                "told_and_taught",
+                "told + taught is {sum}, below 1, so some facts would be nowhere to learn; raise one",
+                {"sum": f"{self.told + self.taught:g}"},
             )
         return self
 
@@ -110,8 +114,8 @@ class Source(Part):
     revision: str = Field(description="The commit or branch. A mirror is read as it is.")
     files: Annotated[list[str], Field(min_length=1)] = Field(
         ["*.parquet", "*.csv", "*.json", "*.jsonl", "*.jsonl.gz"],
-        description="Patterns of the files that are fetched; `*` stands for folders too. "
-        "`README.md`, which names the splits, is always fetched.",
+        description="Patterns of the files that are fetched, and of those alone that are read of what "
+        "was fetched; `*` stands for folders too. `README.md`, which names the splits, is always fetched.",
     )
     sample: Count | None = Field(
         None,
@@ -155,7 +159,9 @@ class Data(Part):
     @model_validator(mode="after")
     def _task_or_text(self):
         if self.task and (self.separator or self.chunk_words):
-            raise PydanticCustomError("cuts", "'separator' and 'chunk_words' cut raw text only")
+            raise PydanticCustomError(
+                "cuts", "'separator' and 'chunk_words' cut raw text only; leave them out"
+            )
         return exactly_one(self, "task", "text")
 
 
@@ -260,9 +266,13 @@ class Task(Part):
                 {"keys": ", ".join(given)},
             )
         if self.held_out and self.questions is None:
-            raise PydanticCustomError("held_out", "'held_out' needs 'questions', how many to ask")
+            raise PydanticCustomError(
+                "held_out", "'held_out' needs 'questions', how many to ask; add it"
+            )
         if not self.held_out and None in (self.harness, self.source):
-            raise PydanticCustomError("held_out", "needs 'harness' and 'source', or 'held_out'")
+            raise PydanticCustomError(
+                "held_out", "needs 'harness' and 'source', or 'held_out'; add them"
+            )
         return self
 
     @model_validator(mode="after")
@@ -273,15 +283,19 @@ class Task(Part):
         if self.columns is None and "mofe_mcq" in self.harness:
             raise PydanticCustomError("mcq", "'mofe_mcq' needs 'columns'; name the data set's")
         if self.columns is not None and self.harness != ["mofe_mcq"]:
-            raise PydanticCustomError("mcq", "'columns' goes with 'harness: [mofe_mcq]' only")
+            raise PydanticCustomError(
+                "mcq", "'columns' goes with 'harness: [mofe_mcq]' only; set that, or leave it out"
+            )
         if self.columns is None and given:
             raise PydanticCustomError(
                 "mcq",
-                "{keys} go with 'columns' only: lm-eval's tasks know their splits",
+                "{keys} go with 'columns' only, lm-eval's tasks know their splits; leave them out",
                 {"keys": ", ".join(given)},
             )
         if self.columns is not None and self.split is None:
-            raise PydanticCustomError("mcq", "'columns' needs 'split', the rows that are asked")
+            raise PydanticCustomError(
+                "mcq", "'columns' needs 'split', the rows that are asked; add it"
+            )
         if self.test_share and self.examples:
             raise PydanticCustomError("mcq", "'test_share' gives examples; leave 'examples' out")
         if self.columns is not None and self.examples == self.split:
@@ -321,8 +335,10 @@ class Hardware(Part):
     """The machines that estimates and job requests are made for; it changes no result."""
 
     gpu: Literal[tuple(GPUS)] = Field(description="The kind of GPU (mofe/study/hardware.py).")
-    gpus_per_node: Count = Field(description="Number of GPUs per node.")
-    utilisation: Annotated[float, Field(gt=0, le=1)] = Field(
+    gpus_per_node: Annotated[int, Field(ge=1, le=128)] = Field(
+        description="Number of GPUs per node."
+    )
+    utilisation: Annotated[float, Field(ge=0.001, le=1)] = Field(
         description="Share of the GPU's peak that training and evaluation reach, until finished "
         "runs have measured it."
     )
@@ -369,7 +385,7 @@ class Scratch(Part):
     """A base model pretrained by the workflow on the generated world's corpus."""
 
     shape: Shape = Field(description="The sizes, by their names in a Llama's `config.json`.")
-    seed: int = Field(0, description="The seed of the first weights and of the rows' order.")
+    seed: Seed = Field(0, description="The seed of the first weights and of the rows' order.")
     training: TrainingOverride = Field(
         default_factory=TrainingOverride, description="Settings of `training` that differ."
     )
@@ -386,7 +402,11 @@ class Model(Part):
         "model can be planned for before it is downloaded. They must equal the downloaded "
         "file's.",
     )
-    path: str | None = Field(None, description="A folder with a checkpoint in safetensors.")
+    path: Folder | None = Field(
+        None,
+        description="A folder with a checkpoint in safetensors. `~` and variables such as "
+        "`$SCRATCH` are replaced, here and in every folder.",
+    )
     scratch: Scratch | None = Field(
         None, description="A Llama that is pretrained on the generated world's corpus."
     )
@@ -404,11 +424,19 @@ class Model(Part):
     def _one_origin(self):
         exactly_one(self, "hub", "path", "scratch", "from_")
         if (self.from_ is None) != (not self.train):
-            raise PydanticCustomError("from_train", "'from' and 'train' go together")
+            raise PydanticCustomError(
+                "from_train", "'from' and 'train' go together; give both or neither"
+            )
         if self.train and len(self.train) != 1:
-            raise PydanticCustomError("one_stage", "a dense expert is trained in one stage")
+            raise PydanticCustomError(
+                "one_stage",
+                "a dense expert is trained in one stage, and 'train' has {count}; name one mix",
+                {"count": len(self.train)},
+            )
         if (self.hub is None) != (self.revision is None):
-            raise PydanticCustomError("pinned", "'hub' and 'revision' go together")
+            raise PydanticCustomError(
+                "pinned", "'hub' and 'revision' go together; give both or neither"
+            )
         return self
 
 
@@ -455,13 +483,6 @@ class Mixture(Part):
     )
 
 
-def _kept(value: Any) -> Any:
-    """Mixtures, tables, or the rows of a table, without those that an overlay sets to null."""
-    if isinstance(value, Mapping):
-        return {name: part for name, part in value.items() if part is not None}
-    return value
-
-
 class TableRow(Part):
     """A row: a mixture or a dense model with the stages of its training, or the constant
     answer."""
@@ -494,7 +515,7 @@ class TableSpec(Part):
 
     caption: str = Field(description="The caption, as printed.")
     labels: list[str] = Field(description="Headings of the label columns.")
-    header: list[tuple[str, Count]] | None = Field(
+    header: list[Annotated[tuple[str, Count], Field(strict=False)]] | None = Field(
         None, description="An upper heading: its texts, and how many columns each one spans."
     )
     columns: Annotated[dict[str, Shown], Field(min_length=1)] = Field(
@@ -508,21 +529,10 @@ class TableSpec(Part):
         description="Columns that the paper's table lacks: our headings, and the tasks that "
         "each row is evaluated on too. They are set apart, and not in the `.tex`.",
     )
-    rows: Annotated[
-        dict[RowName, TableRow],
-        Field(min_length=1),
-        BeforeValidator(_kept, json_schema_input_type=dict[RowName, TableRow | None]),
-    ] = Field(
+    rows: Annotated[dict[RowName, TableRow], Field(min_length=1)] = Field(
         description="The rows from top to bottom, by their labels as the paper prints them, "
-        'joined by " | "; null leaves one out.'
+        'joined by " | ".'
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _header_pairs(cls, value):
-        if isinstance(value, Mapping) and isinstance(value.get("header"), list):
-            value = {**value, "header": [tuple(h) for h in value["header"]]}
-        return value
 
     @model_validator(mode="after")
     def _labels_fit(self):
@@ -530,8 +540,8 @@ class TableSpec(Part):
             if (count := len(name.split(LABEL_SEPARATOR))) != len(self.labels):
                 raise PydanticCustomError(
                     "labels",
-                    "row {row} has {n} labels for {m} label headings",
-                    {"row": repr(name), "n": count, "m": len(self.labels)},
+                    "row {row} has {n} labels for {m} label headings; write as many, joined by ' | '",
+                    {"row": quoted(name), "n": count, "m": len(self.labels)},
                 )
         return self
 
@@ -574,7 +584,7 @@ class Assumption(Part):
 
 def _listed(value: Any) -> Any:
     """A list of seeds, also from the command line: `--config seeds=0` or `seeds=0,1,2`."""
-    if isinstance(value, str) and re.fullmatch(r"\d+(,\d+)*", value):
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,20}(,[0-9]{1,20})*", value):
         return [int(seed) for seed in value.split(",")]
     return [value] if isinstance(value, int) else value
 
@@ -587,7 +597,7 @@ class Study(Part):
         "kept for the paper's own setting: only there are differences to the paper's values shown. "
         "Give a study that changes models, data or tasks another name."
     )
-    results: Folder = Field(description="The folder for every output.")
+    results: OutputFolder = Field(description="The folder for every output.")
     seeds: Annotated[
         list[Seed],
         Field(min_length=1),
@@ -600,11 +610,11 @@ class Study(Part):
     sampling_seed: Seed = Field(
         description="Decides which rows are drawn from data sets, Sujet's 9:1 split, and random gates."
     )
-    hub: Folder = Field(
+    hub: OutputFolder = Field(
         description="The folder that the hub's data sets and models are fetched into, as "
         "`{org}/{name}`. Studies can share it."
     )
-    mirror: str | None = Field(
+    mirror: Folder | None = Field(
         description="A folder `{org}/{name}` of data sets and models that is read instead of "
         "the hub; nothing is fetched then."
     )
@@ -624,7 +634,7 @@ class Study(Part):
         description="What multiple choice compares: the letters A to D, as lm-eval does, or the "
         "options' texts."
     )
-    shots: Annotated[int, Field(ge=0)] = Field(
+    shots: Whole = Field(
         description="Examples before each question, from training or development rows."
     )
     shots_seed: Seed = Field(
@@ -645,33 +655,19 @@ class Study(Part):
     tasks: dict[Name, Task] = Field(description="Benchmarks, by name.")
     models: dict[Name, Model] = Field(description="Dense models, by name.")
     merge: Merge = Field(description="mergekit-moe's settings.")
-    mixtures: Annotated[
-        dict[Name, Mixture],
-        BeforeValidator(_kept, json_schema_input_type=dict[Name, Mixture | None]),
-    ] = Field(
-        description="Mixtures of experts, by name; null leaves one out. Those that no table shows "
-        "are not merged."
+    mixtures: dict[Name, Mixture] = Field(
+        description="Mixtures of experts, by name. Those that no table shows are not merged."
     )
     training: Training = Field(description="AdamW with linear decay to zero.")
     searches: dict[Name, Search] = Field(
         {}, description="Searches for learning rates, by name. A recipe's `search` names one."
     )
     recipes: dict[Name, Recipe] = Field(description="Ways to fine-tune, by name.")
-    tables: Annotated[
-        dict[TableKey, TableSpec],
-        Field(min_length=1),
-        BeforeValidator(_kept, json_schema_input_type=dict[TableKey, TableSpec | None]),
-    ] = Field(
-        description="The tables, the paper's by number, others by any number or word; null "
-        "leaves one out."
+    tables: Annotated[dict[TableKey, TableSpec], Field(min_length=1)] = Field(
+        description="The tables, the paper's by number, others by any number or word."
     )
-    claims: Annotated[
-        dict[Name, Claim],
-        BeforeValidator(_kept, json_schema_input_type=dict[Name, Claim | None]),
-    ] = Field(
-        {},
-        description="Claims of your own, by name, beside those of `mofe/claims.yaml`; null leaves one "
-        "out.",
+    claims: dict[Name, Claim] = Field(
+        {}, description="Claims of your own, by name, beside those of `mofe/claims.yaml`."
     )
     evidence: Evidence = Field(Evidence(), description="How claims are judged.")
     assumptions: list[Assumption] = Field(
@@ -680,14 +676,19 @@ class Study(Part):
     )
     export: Export = Field(Export(), description="What exported models state, and where they go.")
 
-    @model_validator(mode="after")
-    def _parts_fit_together(self):
-        problems = list(checks.faults(self))
-        if problems:
-            raise PydanticCustomError(
-                "study", "{problems}", {"problems": "\n".join(problems), "list": problems}
-            )
-        return self
+    def value_at(self, path: str) -> Any:
+        """The value under a dotted key path, as plain data. Raises KeyError for an unknown path."""
+        value: Any = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        for key in path.split("."):
+            if not isinstance(value, Mapping) or key not in value:
+                raise KeyError(path)
+            value = value[key]
+        return value
+
+    def with_values(self, text: str) -> str:
+        """A text with the values of the keys that it names in braces, such as {merge.dtype}. Raises
+        KeyError for an unknown path."""
+        return re.sub(r"\{([^{}]*)\}", lambda key: str(self.value_at(key[1])), text)
 
     @property
     def scale(self) -> Scale:

@@ -1,73 +1,136 @@
 """YAML to a `Study`.
 
 `load_study` turns the merged configuration into a frozen `Study` or raises one `ConfigError` that
-lists every fault with its key path, the offending value and what to write instead.
+lists every fault with its key path, its place, the offending value and what to write instead.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from mofe.study import claims
+from mofe.study import checks, claims, listed, written
 from mofe.study.config import Study
-from mofe.study.faults import sentence
-from mofe.study.values import ConfigError, suggest
+from mofe.study.faults import path_of, sentence
+from mofe.study.kinds import entries, without_nulls
+from mofe.study.papers import changed
+from mofe.study.values import ConfigError
+from mofe.study.words import dotted, shown, suggest
+from mofe.study.written import Layer, Written
 
 # the sections whose names other keys may name
 SECTIONS = ("models", "sources", "data", "mixes", "tasks", "recipes", "mixtures", "searches")
 
 
-def _scan(files: Iterable[Path]) -> tuple[dict[tuple, str], list[str]]:
-    """The position of each key path, as ' (file:line)', and a sentence for every key that is
-    written twice in one mapping."""
-    lines: dict[tuple, str] = {}
-    twice: list[str] = []
+def load_study(
+    config: Mapping[str, Any],
+    files: Iterable[str | Path] = (),
+    command: Mapping[str, Any] | None = None,
+) -> Study:
+    """Check a merged configuration and return it as a `Study`.
 
-    def walk(node, path: tuple, file: Path):
-        if isinstance(node, yaml.MappingNode):
-            seen: set[str] = set()
-            for key, value in node.value:
-                here = (*path, str(key.value))
-                position = f" ({file}:{key.start_mark.line + 1})"
-                if key.value in seen:
-                    twice.append(f"{'.'.join(here)}{position}: this key stands twice; remove one")
-                seen.add(key.value)
-                lines[here] = position
-                walk(value, here, file)
-        elif isinstance(node, yaml.SequenceNode):
-            for index, value in enumerate(node.value):
-                here = (*path, str(index))
-                lines[here] = f" ({file}:{value.start_mark.line + 1})"
-                walk(value, here, file)
-
-    for file in files:
-        walk(yaml.compose(Path(file).read_text()), (), Path(file))
-    return lines, twice
+    config: plain data, as Snakemake merges it from its config files and --config.
+    files: the YAML files it came from, the first one first, for the places of faults, keys written
+    twice, and what the first one has. command: what --config gives.
+    Raises ConfigError with every fault at once.
+    """
+    layers = [written.file(Path(file)) for file in files]
+    if command:
+        layers.append(written.given(command, written.COMMAND_LINE))
+    return checked(config, layers, config)
 
 
-def _dropped_in_vain(files: Iterable[Path], lines: Mapping[tuple, str]) -> Iterator[str]:
-    """A sentence for every mixture, every table, and every row of a table, that is set to null
-    although no file has it: a misspelt name would leave nothing out."""
+def read_study(*files: str | Path, **overrides: Any) -> Study:
+    """The study of YAML files, for programs. Later files override earlier ones, and a program's
+    `overrides` all of them; a program may change the paper's setting under its name."""
+    layers = [written.file(Path(file)) for file in files]
+    config: dict[str, Any] = {}
+    for layer in layers:
+        config = overlay(config, layer.content)
+    layers.append(written.given(overrides, ""))
+    return checked(overlay(config, overrides), layers, config)
+
+
+def overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` overridden by `top`, mapping by mapping, as Snakemake merges its config files."""
+    merged = dict(base)
+    for key, value in top.items():
+        are_mappings = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = overlay(merged[key], value) if are_mappings else value
+    return merged
+
+
+def checked(config: Mapping[str, Any], layers: Sequence[Layer], users: Mapping[str, Any]) -> Study:
+    """A configuration that was merged from layers, as a `Study`. Raises as `load_study`.
+
+    users: what of it is the user's, who may not change the paper's setting under its name.
+    """
+    layers = [listed.layer_by_name(layer) for layer in layers]
+    config, users = listed.by_name(config), listed.by_name(users)
+    places = written.all_of(layers)
+    content, amiss = written.sound(config, places)
+    for layer in layers:
+        amiss |= {path: told for path, told in layer.faults.items() if path not in amiss}
+    problems = [told for layer in layers for told in layer.twice]
+    problems += [f"{dotted(path)}{places.where(path)}: {told}" for path, told in amiss.items()]
+    problems += [places.located(told) for told in (*_in_vain(layers, places), *_alike(content))]
+
+    own = content.get("claims")
+    if isinstance(own, Mapping) or own is None:
+        content["claims"] = overlay(claims.shipped(), own or {})
+    given = content.get("tables")
+    removed = {path for path, value in entries(Study, content) if value is None}
+    content = _without_removed(without_nulls(Study, content), removed)
+    study = None
+    try:
+        study = Study.model_validate(content, context=_names(content, removed))
+    except ValidationError as error:
+        for e in error.errors():
+            path = tuple(map(str, path_of(e, Study)))
+            if not any(path[: len(p)] == tuple(map(str, p)) for p in amiss):  # told already
+                problems.append(sentence(e, Study, places))
+    if study:
+        found = [*checks.faults(study), *claims.faults(study, given, own or ())]
+        problems += [places.located(told) for told in (*found, *_changed(study, users, layers))]
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+    return study
+
+
+def _names(content: Mapping[str, Any], removed: Iterable[tuple]) -> dict[str, Any]:
+    """The names that each section declares, if it is a mapping, and under "removed" the paths that
+    null takes out."""
+    sections = {s: content[s] for s in SECTIONS if isinstance(content.get(s), Mapping)}
+    return {**{name: list(part) for name, part in sections.items()}, "removed": set(removed)}
+
+
+def _without_removed(content: dict[str, Any], removed: Iterable[tuple]) -> dict[str, Any]:
+    """Without the assumptions about what null takes out."""
+    gone = [dotted(path) for path in removed]
+
+    def stays(assumption: Any) -> bool:
+        key = assumption.get("key") if isinstance(assumption, Mapping) else None
+        return not any(key == path or str(key).startswith(f"{path}.") for path in gone)
+
+    listed = content.get("assumptions")
+    return content | ({"assumptions": [*filter(stays, listed)]} if isinstance(listed, list) else {})
+
+
+def _in_vain(layers: Sequence[Layer], places: Written) -> Iterator[str]:
+    """A sentence for every entry that is set to null although no file has it: a misspelt name would
+    leave nothing out."""
     there: dict[tuple[str, ...], dict[str, bool]] = {}
-    for file in files:
-        content = yaml.safe_load(file.read_text()) or {}
-        tables = content.get("tables")
-        named: list[tuple[tuple[str, ...], Any]] = [(("mixtures",), content.get("mixtures"))]
-        for key, table in tables.items() if isinstance(tables, Mapping) else ():
-            rows = table.get("rows") if isinstance(table, Mapping) else None
-            named += [(("tables",), {key: table}), (("tables", str(key), "rows"), rows)]
-        for where, part in named:
-            for name, value in part.items() if isinstance(part, Mapping) else ():
-                known = there.setdefault(where, {})
-                known[str(name)] = known.get(str(name), False) or value is not None
+    for content in ({"claims": claims.shipped()}, *(layer.content for layer in layers)):
+        for path, value in entries(Study, content):
+            *where, name = map(str, path)
+            known = there.setdefault(tuple(where), {})
+            known[name] = known.get(name, False) or value is not None
     for where, known in there.items():
         names = [name for name, given in known.items() if given]
         for name in known.keys() - set(names):
-            path = (*where, name)
-            yield f"{'.'.join(path)}{lines.get(path, '')}: is not there{suggest(name, names)}"
+            hint = suggest(name, names) or "; remove this line"
+            yield f"{dotted((*where, name))}: is not there, so null takes nothing out{hint}"
 
 
 def _alike(config: Mapping[str, Any]) -> Iterator[str]:
@@ -81,55 +144,16 @@ def _alike(config: Mapping[str, Any]) -> Iterator[str]:
     for where, part in parts.items():
         seen: dict[str, Any] = {}
         for key in part:
-            text = str(int(key)) if str(key).isdecimal() else str(key)
+            text = str(key).lstrip("0") if str(key).isdecimal() else str(key)
             if text in seen:
-                yield f"{where}: {seen[text]!r} and {key!r} name the same; write the key in one way"
+                first, second = shown(seen[text]), shown(key)
+                yield f"{where}: {first} and {second} name the same; write the key in one way"
             seen[text] = key
 
 
-def load_study(config: Mapping[str, Any], files: Iterable[str | Path] = ()) -> Study:
-    """Check a merged configuration and return it as a `Study`.
-
-    config: plain data, as Snakemake merges it from its config files and --config.
-    files: the YAML files it came from, for line numbers and keys written twice.
-    Raises ConfigError with every fault at once.
-    """
-    files = [Path(f) for f in files]
-    lines, problems = _scan(files)
-    problems += [*_dropped_in_vain(files, lines), *_alike(config)]
-    declared = {
-        section: [name for name, part in config[section].items() if part is not None]
-        for section in SECTIONS
-        if isinstance(config.get(section), Mapping)
-    }
-    own = config.get("claims")
-    if isinstance(own, Mapping) or own is None:
-        config = {**config, "claims": overlay(claims.shipped(), own or {})}
-    study = None
-    try:
-        study = Study.model_validate(dict(config), context=declared)
-    except ValidationError as error:
-        for e in error.errors():
-            problems += e["ctx"]["list"] if e["type"] == "study" else [sentence(e, Study, lines)]
-    if study:
-        problems += claims.faults(study, config["tables"], own or ())
-    if problems:
-        raise ConfigError(list(dict.fromkeys(problems)))
-    return study
-
-
-def read_study(*files: str | Path, **overrides: Any) -> Study:
-    """The study of YAML files. Later files override earlier ones, and `overrides` all of them."""
-    config: dict[str, Any] = {}
-    for file in files:
-        config = overlay(config, yaml.safe_load(Path(file).read_text()))
-    return load_study(overlay(config, overrides), files)
-
-
-def overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` overridden by `top`, mapping by mapping, as Snakemake merges its config files."""
-    merged = dict(base)
-    for key, value in top.items():
-        are_mappings = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = overlay(merged[key], value) if are_mappings else value
-    return merged
+def _changed(study: Study, users: Mapping[str, Any], layers: Sequence[Layer]) -> Iterator[str]:
+    """What a study with the paper's name changes of its first file."""
+    first, last = (
+        without_nulls(Study, part) for part in (layers[0].content if layers else {}, users)
+    )
+    return changed(study.study, first, last)

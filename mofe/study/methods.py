@@ -461,7 +461,7 @@ def _with_methods(kind: type[Method], error: Mapping[str, Any]) -> InitErrorDeta
         own = kind.model_fields["method"].default
         sort = "method_settings"
         message = f"method '{own}' does not take it, only {' and '.join(takers)}; remove it"
-    described = PydanticCustomError(sort, "{message}", {"message": message})
+    described = PydanticCustomError(sort, "{message}", {**error.get("ctx", {}), "message": message})
     return InitErrorDetails(type=described, loc=error["loc"], input=error["input"])
 
 

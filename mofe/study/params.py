@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mofe.study.addresses import Addresses
-from mofe.study.checks import value_at, with_values
 from mofe.study.config import Study
 from mofe.study.values import ConfigError
 from mofe.study.variants import Stage, Variant
@@ -222,8 +221,8 @@ class Params:
             {
                 "item": assumption.item,
                 "key": assumption.key,
-                "choice": _choice(value_at(self.study, assumption.key)),
-                "evidence": with_values(self.study, assumption.evidence),
+                "choice": _choice(self.study.value_at(assumption.key)),
+                "evidence": self.study.with_values(assumption.evidence),
             }
             for assumption in self.study.assumptions
             if self.is_made(assumption.key)
@@ -257,9 +256,11 @@ class Params:
         return planned | nothing | ({} if plan.moes else {"merge": set()})
 
     def _source(self, name: str) -> dict[str, Any]:
-        """The keys that decide a source's rows. Which other files are fetched changes no row."""
+        """The keys that decide a source's rows. The generated world has files of its own names."""
         spec = self.study.sources[name]
-        known = {"repo": spec.repo, "revision": spec.revision}
+        known: dict[str, Any] = {"repo": spec.repo, "revision": spec.revision}
+        if not self.study.world:
+            known["files"] = list(spec.files)
         if spec.sample:
             drawn = {"files": spec.files, "rows": spec.sample, "seed": self.study.sampling_seed}
             known["sample"] = drawn

@@ -16,7 +16,7 @@ from mofe.study.config import Search, Study, TableRow
 from mofe.study.methods import Method, Untuned
 from mofe.study.params import Params
 from mofe.study.tables import Table
-from mofe.study.values import SHOWS, ConfigError, task_metric
+from mofe.study.values import SHOWS, task_metric
 from mofe.study.variants import Dense, Moe, Stage, Variant
 
 # The files that are fetched of a model: safe weights, configuration and tokenizer; no pickles, no
@@ -45,9 +45,6 @@ class Plan:
     job reads from the configuration."""
 
     study: Study
-
-    def __post_init__(self):
-        self._refuse_equal_names()
 
     @cached_property
     def paths(self) -> Addresses:
@@ -293,16 +290,18 @@ class Plan:
         """The rows of all tables that show a model."""
         return [row for t in self.study.tables.values() for row in t.model_rows.values()]
 
-    def _refuse_equal_names(self):
-        """Names are looked up, never parsed, so no two artefacts may share one: neither two origins
-        (merges, dense models) nor two variants of them."""
+    def equal_names(self) -> list[str]:
+        """A sentence for every name that two artefacts would share: two origins (merges, dense
+        models), or two variants of them. Names are looked up, never parsed, so none may."""
         shown = [self.variant(row) for row in self._rows()]
         variants = [variant for last in shown for variant in (*last.parents, last)]
         variants += [candidate for variant in variants for candidate in self.candidates(variant)]
         named = [(variant.origin.name, variant.origin) for variant in shown]
         named += [(variant.key, variant) for variant in variants]
         seen: dict[str, Moe | Dense | Variant] = {}
-        for name, artefact in named:
-            if seen.setdefault(name, artefact) != artefact:
-                clash = f"tables: two different models would both be stored as {name}"
-                raise ConfigError([f"{clash}; rename one of their models, mixes or recipes"])
+        clashes = [name for name, artefact in named if seen.setdefault(name, artefact) != artefact]
+        return [
+            f"tables: two different models would both be stored as {name}; rename one of their models, "
+            "mixes or recipes"
+            for name in dict.fromkeys(clashes)
+        ]

@@ -87,13 +87,24 @@ def table(plan: Plan, number: int | str, spec: TableSpec) -> Table:
     width = len(spec.labels) + len(spec.columns)
     return Table(
         number=number,
-        caption=spec.caption,
+        caption=spec.caption + _samples(plan, spec),
         label_headings=tuple(spec.labels),
         columns=tuple(spec.columns),
         header=tuple(spec.header or [("", width)]),
         rows=tuple(of_models.get(name) or _constant(name, first) for name in spec.rows),
         beside=tuple(spec.beside or ()),
     )
+
+
+def _samples(plan: Plan, spec: TableSpec) -> str:
+    """What a caption adds where a column's task asks only a sample of its questions, so that nobody
+    takes the number for that of all."""
+    tasks, told = plan.study.tasks, []
+    for heading, shown in (spec.columns | (spec.beside or {})).items():
+        name, _ = task_metric(shown, tasks)
+        if name in tasks and (drawn := tasks[name].sample):
+            told.append(f"{heading}: a sample of {drawn:,} questions.")
+    return "".join(f" {sentence}" for sentence in told)
 
 
 def _row(plan: Plan, spec: TableSpec, name: str) -> Row:

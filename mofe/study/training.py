@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, create_model
 
-from mofe.study.values import Count, Part, Rate, count_or
+from mofe.study.values import Count, Part, Rate, Whole, count_or
 
 
 class Training(Part):
@@ -16,9 +16,7 @@ class Training(Part):
     weight_decay: Annotated[float, Field(ge=0)] = Field(
         description="AdamW's decay of weights. Norms and biases have none."
     )
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(
-        description="Optimiser steps of linear rise before the decay."
-    )
+    warmup_steps: Whole = Field(description="Optimiser steps of linear rise before the decay.")
     max_grad_norm: Annotated[float, Field(gt=0)] = Field(
         description="Gradients are clipped to this norm."
     )

@@ -5,9 +5,9 @@ misspelt name is a fault, and its sentence proposes the nearest known name. A te
 in words what the text is, in the JSON schema and in the documentation.
 """
 
-import difflib
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -20,6 +20,8 @@ from pydantic import (
     WrapValidator,
 )
 from pydantic_core import PydanticCustomError
+
+from mofe.study.words import quoted, shown, suggest
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # What a table's column can show besides a task: a kind of mofe/report/kinds.py, and its meaning.
@@ -37,6 +39,9 @@ TIMES = ("time", "wall_time")  # those of them that are printed in `time_unit`
 # Those that would be another mixture's where equal frozen experts are computed once.
 COMPUTED = (*TIMES, "cpu_seconds", "tokens_per_second", "memory", "flops")
 METRICS = ("acc", "acc_norm", "f1", "exact")  # what a task's column can show: task.metric
+REPOSITORY = r"^[\w.-]+/[\w.-]+$"
+VARIABLE = re.compile(r"\$(\w+|\{[^}]*\}?)")
+LONGEST_NAME = 80  # a file's name has at most 255 bytes, and several names make one
 LABEL_SEPARATOR = " | "  # joins a row's labels to its name
 
 
@@ -50,26 +55,18 @@ class ConfigError(ValueError):
         )
 
 
-def suggest(word: Any, known: Iterable[str]) -> str:
-    """'; did you mean ...?' for the nearest known word, else the list of what is known."""
-    known = sorted({str(k) for k in known})
-    near = difflib.get_close_matches(str(word), known, n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean '{near[0]}'?"
-    return f"; known are {', '.join(known)}" if known else ""
-
-
-def _text(words: str, **constraints: Any) -> Any:
-    return Field(json_schema_extra={"format": words}, **constraints)
+def _text(words: str, **schema: Any) -> Any:
+    return Field(json_schema_extra={"format": words, **schema})
 
 
 def _known(*sections: str):
     """The type of a name that is declared in one of the `sections`."""
 
     def check(value: str, info):
-        declared = [n for s in sections for n in info.context.get(s, ())]
-        if value not in declared:
-            raise _undeclared(value, " or ".join(sections), declared)
+        known = [info.context[s] for s in sections if s in info.context]
+        declared = [name for names in known for name in names]
+        if known and value not in declared:  # a section that is no mapping is a fault of its own
+            raise _undeclared(value, sections, declared, info.context)
         return value
 
     return Annotated[str, AfterValidator(check), _text(f"name from {' or '.join(sections)}")]
@@ -79,21 +76,33 @@ def _or(*words: str) -> str:
     return " or ".join(", ".join(words).rsplit(", ", 1))
 
 
-def _undeclared(value: str, sections: str, known: Iterable[str]) -> PydanticCustomError:
-    return PydanticCustomError(
-        "unknown_name",
-        "{value} is not declared under {sections}{hint}",
-        {"value": repr(value), "sections": sections, "hint": suggest(value, known)},
-    )
+def _undeclared(
+    value: str, sections: Iterable[str], known: Iterable[str], context: Mapping[str, Any]
+) -> PydanticCustomError:
+    """The fault of a name that no section declares. Under "removed", the context has the paths that an
+    overlay takes out."""
+    where = " or ".join(sections)
+    removed = [s for s in sections if (s, value) in context.get("removed", ())]
+    if removed:
+        told = f"{quoted(value)} is taken out of {removed[0]} by null; name another, or keep it"
+    else:
+        told = f"{quoted(value)} is not declared under {where}{suggest(value, known)}"
+    return PydanticCustomError("unknown_name", "{told}", {"told": told})
 
 
 def _is_name(value: str) -> str:
     if not NAME.fullmatch(value):
         raise PydanticCustomError(
             "bad_name",
-            "{value} cannot be a name: it becomes part of paths, so use letters, digits, '.', '_' "
-            "and '-', starting with a letter or digit",
-            {"value": repr(value)},
+            "{value} cannot be a name: it becomes part of paths; use letters, digits, '.', '_' and "
+            "'-', starting with a letter or digit",
+            {"value": quoted(value)},
+        )
+    if len(value) > LONGEST_NAME:
+        raise PydanticCustomError(
+            "long_name",
+            "{value} is a name of {count} characters, and becomes part of paths; use at most {most}",
+            {"value": quoted(value), "count": len(value), "most": LONGEST_NAME},
         )
     return value
 
@@ -102,16 +111,18 @@ def _scored(*extra: str):
     """The type of what a column shows: a declared task, one of its metrics, or one of `extra`."""
 
     def check(value: str, info):
-        declared = list(info.context.get("tasks", ()))
+        if "tasks" not in info.context:  # it is no mapping, a fault of its own
+            return value
+        declared = list(info.context["tasks"])
         task, metric = task_metric(value, declared)
         if metric is not None and metric not in METRICS:
             raise PydanticCustomError(
                 "unknown_name",
                 "{value} names no metric of a task{hint}",
-                {"value": repr(value), "hint": suggest(metric, METRICS)},
+                {"value": quoted(value), "hint": suggest(metric, METRICS)},
             )
         if task not in (*declared, *extra):
-            raise _undeclared(task, "tasks", [*declared, *extra])
+            raise _undeclared(task, ["tasks"], [*declared, *extra], info.context)
         return value
 
     words = _or("name from tasks", "task.metric", *extra)
@@ -127,12 +138,16 @@ def task_metric(shown: str, tasks: Iterable[str]) -> tuple[str, str | None]:
 
 def _table_key(value: Any) -> int | str:
     """A number from 1, or a word that can be a name; a number in quotes is a number."""
-    if isinstance(value, str) and value.isdecimal():
+    if isinstance(value, str) and value.isdecimal() and len(value) < 10:
         value = int(value)
     if isinstance(value, str):
         return _is_name(value)
     if type(value) is not int or value < 1:
-        raise PydanticCustomError("table_key", "a table's key is a number from 1 or a name")
+        raise PydanticCustomError(
+            "table_key",
+            "a table's key is a number from 1 or a name, and {value} is neither; write one of them",
+            {"value": shown(value)},
+        )
     return value
 
 
@@ -154,11 +169,62 @@ MixtureName = _known("mixtures")
 SearchName = _known("searches")
 Scored = _scored()
 Shown = _scored(*SHOWS)
-Repository = Annotated[str, _text("org/name", pattern=r"^[\w.-]+/[\w.-]+$")]
-Folder = Annotated[str, _text("folder", pattern=r"^[^{}*?\s]+$")]
 Stages = dict[MixName, RecipeName]  # in order: trained on this mix by this recipe, then ...
 Count = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]  # a learning rate
+Whole = Annotated[int, Field(ge=0)]  # a count that may be 0
+Rate = Annotated[float, Field(gt=0)]  # a learning rate
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # what numpy's and torch's generators take
+Share = Annotated[float, Field(ge=0, le=1)]
+Amount = Annotated[float, Field(ge=1)]  # a mean, such as tokens per row
+
+
+def _is_repository(value: str) -> str:
+    """org/name, of which the hub's folder is made."""
+    parts = value.split("/")
+    if not re.fullmatch(REPOSITORY, value) or {".", ".."} & set(parts):
+        raise PydanticCustomError(
+            "repository", "{value} is no repository; write org/name", {"value": quoted(value)}
+        )
+    return value
+
+
+def _folder(value: str) -> str:
+    """A folder as it is used: `~` and variables are replaced, and what its spelling leaves open
+    (`./a`, `a//b`, `a/../b`, `a/`) is settled."""
+
+    def refuse(told: str) -> PydanticCustomError:
+        return PydanticCustomError("folder", "{told}", {"told": f"{quoted(value)} {told}"})
+
+    if not value.strip():
+        raise refuse("names no folder; write its path")
+    path = os.path.expandvars(os.path.expanduser(value))
+    if path.startswith("~"):
+        raise refuse("begins with ~, but there is no such user; write the folder's path")
+    if unset := VARIABLE.search(path):
+        raise refuse(f"has the variable {unset[0]}, which is not set; set it, or write the path")
+    if set("{}") & set(path):
+        raise refuse("has a brace, which the workflow reads as a wildcard; rename the folder")
+    if not path.isprintable():
+        raise refuse("has a character that cannot be seen; rename the folder")
+    path = os.path.normpath(path)
+    return f"/{path.lstrip('/')}" if path.startswith("/") else path
+
+
+def _output_folder(value: str) -> str:
+    """A folder that the workflow writes to."""
+    path = _folder(value)
+    if set(path) & set("*?") or re.search(r"\s", path):
+        told = "{value} has a space, '*' or '?', which no output folder can have; name another"
+        raise PydanticCustomError("folder", told, {"value": quoted(value)})
+    if path in (".", "/") or set(path.split("/")) == {".."}:
+        told = "{value} is no folder of its own; name one to be made, such as results/mine"
+        raise PydanticCustomError("folder", told, {"value": quoted(value)})
+    return path
+
+
+Repository = Annotated[str, AfterValidator(_is_repository), _text("org/name", pattern=REPOSITORY)]
+Folder = Annotated[str, AfterValidator(_folder), _text("folder")]
+OutputFolder = Annotated[str, AfterValidator(_output_folder), _text("folder")]
 
 
 def count_or(word: str):
@@ -171,32 +237,23 @@ def count_or(word: str):
         try:
             return either(value)
         except ValidationError:
-            raise PydanticCustomError(
-                "count_or", f"Input should be a whole number from 1, or '{word}'"
-            ) from None
+            raise PydanticCustomError("count_or", "{word}", {"word": word}) from None
 
     return Annotated[Count | Literal[word], WrapValidator(check)]
 
 
-Amount = Annotated[float, Field(gt=0, allow_inf_nan=False)]  # a mean, such as tokens per row
-
-
 class Part(BaseModel):
-    """A part of the configuration: unknown keys are faults, values are never coerced."""
+    """A part of the configuration: unknown keys and infinite numbers are faults, values are never
+    coerced."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-def exactly_one(part: Part, *keys: str) -> Part:
-    given = [k for k in keys if getattr(part, k) is not None]
+def exactly_one(part: Part, *fields: str) -> Part:
+    keys = {name: type(part).model_fields[name].alias or name for name in fields}
+    given = [key for name, key in keys.items() if getattr(part, name) is not None]
     if len(given) != 1:
-        raise PydanticCustomError(
-            "exactly_one",
-            "needs exactly one of {keys}, has {given}",
-            {"keys": ", ".join(keys), "given": ", ".join(given) or "none"},
-        )
+        known = ", ".join(keys.values())
+        told = f"needs exactly one of {known}, has {', '.join(given) or 'none'}; give one of them"
+        raise PydanticCustomError("exactly_one", "{told}", {"told": told})
     return part
-
-
-Seed = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]

@@ -127,8 +127,8 @@ def training_part(params: dict[str, Any], rows: Dataset) -> Dataset:
     first = _leaves(params)[0]
     if first.name == mcq.NAME:
         return mcq.training_rows(params, rows)
-    dataset, repo = first.config["dataset_path"], params["source"]["repo"]
-    rows = schema.check(dataset, rows, repo, labelled=False)
+    path, repo = first.config["dataset_path"], params["source"]["repo"]
+    rows = schema.check(path, rows, repo, labelled=False)
     part = PARTS.get(first.name)
     return part(rows, "train", params["seed"]) if part else rows
 
@@ -241,7 +241,7 @@ def _asking(config: dict[str, Any], docs: Dataset) -> ConfigurableTask:
 def _configure(leaf: Leaf, params: dict[str, Any]) -> dict[str, Any]:
     """A leaf task's configuration, reading the study's source and dividing it where needed."""
     config, part, shots = _resolved(leaf), PARTS.get(leaf.name), params["shots"]
-    asked, examples, samples = leaf.asked, leaf.examples, leaf.samples
+    asked, examples = leaf.asked, leaf.examples
     if part:
         load = partial(_parts, part, params, config, asked)
         asked, examples = "test", "train"
@@ -249,28 +249,50 @@ def _configure(leaf: Leaf, params: dict[str, Any]) -> dict[str, Any]:
         load, asked = partial(mcq.splits, params), "test"
         examples = "train" if params["mcq"]["test_share"] or params["mcq"]["examples"] else None
     else:
-        names = [asked, examples] if shots and examples else [asked]
-        load = partial(_splits, params, config, names)
-    if shots and not samples and examples in (None, asked):
+        load = partial(
+            _splits, params, config, [asked, examples] if shots and examples else [asked]
+        )
+    if shots and not leaf.samples and examples in (None, asked):
         raise ValueError(
             f"shots: task {leaf.name!r} has no rows to take {shots} examples from; set 'shots' to 0"
         )
-    process = config.get("process_docs")
-    config = _overridden(config, params) | {"custom_dataset": load, "test_split": asked}
-    if process:
-        config["process_docs"] = partial(_some, process, params, leaf.name)
-    return config | {"validation_split": None, "fewshot_split": examples if shots else None}
+    splits = {"test_split": asked, "validation_split": None}
+    splits["fewshot_split"] = examples if shots else None
+    if not part and leaf.name != mcq.NAME:
+        # lm-eval draws one example more where a task names neither split, so its names stay
+        splits["test_split"] = config.get("test_split")
+        splits["validation_split"] = None if splits["test_split"] else asked
+        if shots and not config.get("fewshot_split"):
+            kept = next((k for k in ("training", "validation") if _is(config, k, examples)), None)
+            splits |= {"fewshot_split": None} | ({f"{kept}_split": examples} if kept else {})
+    config = _overridden(config, params) | {"custom_dataset": load} | splits
+    if process := config.get("process_docs"):
+        config["process_docs"] = _Once(process, f"tasks.{params['name']}: {leaf.name}", params)
+    return config
 
 
-def _some(process: Callable[[Dataset], Dataset], params, name: str, rows: Dataset) -> Dataset:
-    """The documents that a task makes of rows. Raises ValueError where there are none."""
-    docs = process(rows)
-    if not len(docs):
-        raise ValueError(
-            f"tasks.{params['name']}: {name} asks none of the {len(rows)} rows of "
-            f"{params['source']['repo']}; read a source that has such rows, or leave the task out"
-        )
-    return docs
+def _is(config: dict[str, Any], kind: str, split: str | None) -> bool:
+    return split is not None and config.get(f"{kind}_split") == split
+
+
+class _Once:
+    """A task's `process_docs`, called once for the same rows: some shuffle options, and lm-eval asks
+    for its documents several times. Raises ValueError where no document is left."""
+
+    def __init__(self, process: Callable[[Dataset], Dataset], where: str, params: dict[str, Any]):
+        self.process, self.where, self.repo = process, where, params["source"]["repo"]
+        self.made: dict[int, tuple[Dataset, Dataset]] = {}
+
+    def __call__(self, rows: Dataset) -> Dataset:
+        if id(rows) not in self.made:
+            docs = self.process(rows)
+            if not len(docs):
+                raise ValueError(
+                    f"{self.where} asks none of the {len(rows)} rows of {self.repo}; read a source "
+                    "that has such rows, or leave the task out"
+                )
+            self.made[id(rows)] = rows, docs
+        return self.made[id(rows)][1]
 
 
 def _overridden(config: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:

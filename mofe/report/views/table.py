@@ -12,7 +12,7 @@ import pandas as pd
 from mofe import records
 from mofe.records import EvalRecord
 from mofe.report import frames
-from mofe.report.kinds import KINDS, floor
+from mofe.report.kinds import KINDS, floor, sample_of
 from mofe.report.tables import (
     BESIDE,
     entry,
@@ -223,12 +223,14 @@ def _footer(table: Table, frame: pd.DataFrame, heading: str) -> dict[str, str]:
     lines = frame[(frame["column"] == heading) & frame["stderr"].notna()]
     if lines.empty:
         return {}
-    least_score = floor(next(cell for cell in _scored(table) if cell.column == heading))
+    cell = next(cell for cell in _scored(table) if cell.column == heading)
+    least_score, there = floor(cell), sample_of(cell)
     least, most = lines["stderr"].min(), lines["stderr"].max()
     return {
         "floor": f"{least_score.value:.4f}" if least_score else "none",
         "stderr": span((least, most), ".4f"),
-        "n": " or ".join(f"{n:,}" for n in sorted(set(lines["n"]))),
+        "n": " or ".join(f"{n:,}" for n in sorted(set(lines["n"])))
+        + (f" of {there:,} (a sample)" if there else ""),
     }
 
 

@@ -1,0 +1,160 @@
+"""What is trained, by which recipe, and for how long."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from mofe.study.checks.tables import shown_rows
+from mofe.study.config import Sizes, Study
+from mofe.study.plan import Plan
+from mofe.study.variants import Stage
+
+
+class Trained(NamedTuple):
+    """What is trained: its key path, its experts per layer (0: it is dense), its name for a
+    sentence, the model whose attention it has, and its stages."""
+
+    where: str
+    experts: int
+    named: str
+    base: str
+    stages: Mapping[str, str]
+
+
+def trained(plan: Plan) -> Iterator[Trained]:
+    study = plan.study
+    for name in plan.models:
+        if stages := study.models[name].train:
+            yield Trained(f"models.{name}", 0, "the model", name, stages)
+    for where, row in shown_rows(study):
+        if row.mixture:
+            mixture = study.mixtures[row.mixture]
+            experts, named = sum(mixture.experts.values()), f"mixture '{row.mixture}'"
+            yield Trained(where, experts, named, mixture.base, row.train)
+        else:
+            yield Trained(where, 0, f"model '{row.model}'", row.model, row.train)
+
+
+def chains(study: Study) -> Iterator[str]:
+    for where, row in shown_rows(study):
+        for recipe in list(row.train.values())[:-1]:
+            if study.recipes[recipe].is_quantized:
+                yield (
+                    f"{where}.train: no stage can follow the quantised recipe '{recipe}'; make it "
+                    "the last"
+                )
+
+
+def in_4_bits(plan: Plan) -> Iterator[str]:
+    for name in plan.models:
+        for recipe in (plan.study.models[name].train or {}).values():
+            if plan.study.recipes[recipe].is_quantized:
+                yield (
+                    f"models.{name}.train: recipe '{recipe}' holds weights in 4 bits, and a dense "
+                    "expert is stored as a plain model; name a recipe without 'quantize'"
+                )
+
+
+def methods(plan: Plan) -> Iterator[str]:
+    """A recipe's method must be able to train the mixture or the dense model."""
+    study = plan.study
+    for model in trained(plan):
+        tied = getattr(_sizes(study, model.base), "tie_word_embeddings", False)
+        for recipe in model.stages.values():
+            if reason := study.recipes[recipe].misfit(model.experts, model.named, tied):
+                yield f"{model.where}.train: recipe '{recipe}' {reason}"
+
+
+def _sizes(study: Study, model: str) -> Sizes | None:
+    """The sizes that the configuration states of the model that this one comes from."""
+    origin = study.models[study.lineage(model)[0]]
+    return origin.scratch.shape if origin.scratch else origin.shape
+
+
+def lengths(plan: Plan) -> Iterator[str]:
+    """No training may have rows that are longer than the model, where its shape is known."""
+    study, told = plan.study, {}
+    for name in plan.models:
+        if scratch := study.models[name].scratch:
+            own = scratch.training.max_length
+            key = f"models.{name}.scratch.training.max_length" if own else "training.max_length"
+            told[key, name] = own or study.training.max_length
+    for model in trained(plan):
+        for mix, recipe in model.stages.items():
+            stage = Stage(mix, recipe)
+            length = plan.params.stage(stage)["training"]["max_length"]
+            told[_set_by(study, stage, "max_length"), study.lineage(model.base)[0]] = length
+    for (key, name), length in told.items():
+        sizes = _sizes(study, name)
+        if sizes and length > sizes.max_position_embeddings:
+            yield too_long(key, length, sizes.max_position_embeddings, name)
+
+
+def too_long(key: str, length: int, positions: int, model: str) -> str:
+    """The sentence on a longest row that a model has no positions for."""
+    return f"{key}: {length} is more than the {positions} positions of models.{model}; lower it"
+
+
+def warm_up(plan: Plan) -> Iterator[str]:
+    """A warm-up must end before its training does, as far as the number of rows is known: raw text
+    is cut into more rows, and `full` takes all."""
+    study = plan.study
+    stages = [s for v in plan.trained.values() for s in v.stages[-1:]]
+    trains = [study.models[name].train or {} for name in plan.models]
+    stages += [Stage(mix, recipe) for train in trains for mix, recipe in train.items()]
+    for stage in dict.fromkeys(stages):
+        sets = [study.data[name] for name in plan.mix(stage.mix)]
+        if any(data.text or data.rows == "full" for data in sets):
+            continue
+        training = plan.params.stage(stage)["training"]
+        rows = sum(data.rows for data in sets)
+        steps = training["epochs"] * math.ceil(rows / training["global_batch"])
+        if training["warmup_steps"] >= steps:
+            yield (
+                f"{_set_by(study, stage, 'warmup_steps')}: {training['warmup_steps']} steps of "
+                f"warm-up leave none of the {steps} steps of recipe '{stage.recipe}' on mix "
+                f"'{stage.mix}'; lower it"
+            )
+
+
+def _set_by(study: Study, stage: Stage, key: str) -> str:
+    """The path of the key that decides a setting of a stage's training."""
+    mix, recipe = study.mixes.get(stage.mix), study.recipes[stage.recipe]
+    if getattr(recipe.training, key) is not None:
+        return f"recipes.{stage.recipe}.training.{key}"
+    by_mix = mix is not None and getattr(mix.training, key) is not None
+    return f"mixes.{stage.mix}.training.{key}" if by_mix else f"training.{key}"
+
+
+def searches(plan: Plan) -> Iterator[str]:
+    study = plan.study
+    recipes = {recipe for _, row in shown_rows(study) for recipe in row.train.values()}
+    used = {study.recipes[recipe].search for recipe in recipes} - {None}
+    for name, search in ((name, study.searches[name]) for name in sorted(used)):
+        rates = [f"{rate:g}" for rate in search.learning_rate]
+        for rate in sorted({rate for rate in rates if rates.count(rate) > 1}):
+            yield (
+                f"searches.{name}.learning_rate: {rate} stands there twice (to six digits); give "
+                "each rate once"
+            )
+        for task in sorted({task for task in search.tasks if search.tasks.count(task) > 1}):
+            yield f"searches.{name}.tasks: '{task}' stands there twice; name each task once"
+        for task in search.tasks:
+            if study.tasks[task].held_out is None:
+                yield (
+                    f"searches.{name}.tasks: '{task}' asks test questions, which must not choose a "
+                    "learning rate; name a task with 'held_out'"
+                )
+    for name, recipe in ((name, study.recipes[name]) for name in sorted(recipes)):
+        if recipe.search and recipe.training.learning_rate is not None:
+            yield (
+                f"recipes.{name}: both 'search' and 'training.learning_rate' set its learning "
+                "rate; remove one"
+            )
+    for name in plan.models:
+        for recipe in (study.models[name].train or {}).values():
+            if study.recipes[recipe].search:
+                yield (
+                    f"models.{name}.train: recipe '{recipe}' searches its learning rate, which "
+                    "only rows of tables can; name a recipe without 'search'"
+                )
