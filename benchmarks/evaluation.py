@@ -37,7 +37,7 @@ from common import (
 from training import MIXTURES, SIZES, build, has_gpu
 
 # not mofe.tasks, which makes lm-eval's own templates faster, for both sides
-PRELOAD = ["datasets", "lm_eval", "lm_eval.models.huggingface", "peft"]
+PRELOAD = ["datasets", "lm_eval", "lm_eval.models.huggingface"]
 PRELOAD += ["transformers:MixtralForCausalLM", "mofe.models.load"]
 TASK = "benchmark_medmcqa"
 BATCHES = [4, 16, 64, 256]
@@ -273,6 +273,8 @@ def main() -> None:
     start_over(arguments.threads)
     preload(*PRELOAD)
     on_gpu, quick = forked(has_gpu), arguments.quick
+    if not on_gpu:
+        preload("peft")  # it initialises CUDA, after which no fork can use it
     sizes = arguments.sizes or (
         ["tinyllama"] if on_gpu else ["mini"] if quick else ["mini", "rows"]
     )
