@@ -35,7 +35,8 @@ class Training(Part):
     )
     fold_duplicates: Annotated[bool, Field(strict=True)] = Field(
         description="Whether to compute a layer's equal frozen experts once, with the sum of "
-        "their weights: faster, and equal up to rounding. Evaluation always does."
+        "their weights: faster, and equal up to rounding. Evaluation always does. Off where a table "
+        "shows what a training of such experts took, which would be that of fewer."
     )
 
 

@@ -127,8 +127,8 @@ def training_part(params: dict[str, Any], rows: Dataset) -> Dataset:
     first = _leaves(params)[0]
     if first.name == mcq.NAME:
         return mcq.training_rows(params, rows)
-    dataset, repo = first.config["dataset_path"], params["source"]["repo"]
-    rows = schema.check(dataset, rows, repo, labelled=False)
+    path, repo = first.config["dataset_path"], params["source"]["repo"]
+    rows = schema.check(path, rows, repo, labelled=False)
     part = PARTS.get(first.name)
     return part(rows, "train", params["seed"]) if part else rows
 
