@@ -227,6 +227,19 @@ def test_files_of_a_split(tmp_path):
         rows(put(tmp_path / "asks", {"README.md": asks, "t.csv": "t\na\n"}))
 
 
+@pytest.mark.parametrize("named", ["gone-*.csv", "../set2/t.csv", ".hidden/t.csv"])
+def test_a_card_that_names_files_that_are_not_there(tmp_path, named):
+    card = f"---\nconfigs:\n- config_name: default\n  data_files: {named}\n---\n"
+    files = {
+        "README.md": card,
+        "t.csv": "t\na\n",
+        ".hidden/t.csv": "t\na\n",
+        "../set2/t.csv": "t\na\n",
+    }
+    with pytest.raises(FileNotFoundError, match=r"lab/set: of the split 'train' no file is there"):
+        rows(put(tmp_path, files))
+
+
 def test_brackets_and_links_in_paths(tmp_path):
     real = put(tmp_path / "[real] {x}", {"data [1]/train.csv": "t\na\n"}) / "lab/set"
     assert rows(tmp_path / "[real] {x}")["t"][:] == ["a"]

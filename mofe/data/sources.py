@@ -5,8 +5,10 @@ split has is decided as `datasets` decides it: by the repository's card, else by
 of texts are read by mofe/data/readers.py, which guesses no types; other formats by `datasets`.
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+import glob
+import os
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -50,9 +52,9 @@ def load(source: Mapping[str, Any], subset: str | None, split: str, mirror: str)
     there = _wanted(folder, source)
     if sample := source.get("sample"):
         return _dataset(_drawn(folder, there, sample), source["repo"], "parquet", {})
-    with _staged(there) as stage:
+    with _read_by_datasets(folder, there) as stage:
         described = _described(stage, source["repo"], subset)
-        paths = _split(stage, described, source["repo"], subset, split)
+        paths = _split(stage, there, described, source["repo"], subset, split)
     kind, paths = _of_rows(paths, source["repo"], split)
     if kind is None:
         return _by_datasets(there, paths, source["repo"], split)
@@ -84,6 +86,16 @@ def _wanted(folder: Path, source: Mapping[str, Any]) -> dict[str, Path]:
             f"({mirrors.FETCH}), or give the study another folder ('hub', 'mirror')"
         )
     return {path: file for path, file in there.items() if path in wanted or path == CARD}
+
+
+def _read_by_datasets(folder: Path, files: Mapping[str, Path]) -> AbstractContextManager[Path]:
+    """A folder with these files, and no others, that `datasets` sees as it is: the repository's own, if
+    it may be. To link many files takes longer than to read them."""
+    base = folder.resolve()
+    whole = mirrors.manifest(folder) is None and not glob.has_magic(str(base))
+    if whole and all(file == base / path for path, file in files.items()):
+        return nullcontext(base)
+    return _staged(files)
 
 
 @contextmanager
@@ -134,9 +146,15 @@ def _described(stage: Path, repo: str, subset: str | None) -> _Described:
 
 
 def _split(
-    stage: Path, described: _Described, repo: str, subset: str | None, split: str
+    stage: Path,
+    there: Collection[str],
+    described: _Described,
+    repo: str,
+    subset: str | None,
+    split: str,
 ) -> list[str]:
-    """The paths of a split's files. Raises ValueError where there is no such split."""
+    """The paths of a split's files, of those that are there. Raises ValueError where there is no such
+    split, and FileNotFoundError where it has no file."""
     base = stage / described.config.get("data_dir", "")
     if declared := described.config.get("data_files"):
         splits = sanitize_patterns(declared)
@@ -152,11 +170,14 @@ def _split(
     splits = {str(name): patterns for name, patterns in splits.items()}
     if split not in splits:
         raise ValueError(f"{repo}: there is no split {split!r}; there are {', '.join(splits)}")
-    return [
-        path
-        for path in dict.fromkeys(p for pattern in splits[split] for p in _resolved(base, pattern))
-        for path in [Path(path).relative_to(stage).as_posix()]
-    ]
+    named = dict.fromkeys(p for pattern in splits[split] for p in _resolved(base, pattern))
+    paths = [path for path in (os.path.relpath(p, stage) for p in named) if path in there]
+    if not paths:
+        raise FileNotFoundError(
+            f"{repo}: of the split {split!r} no file is there ({', '.join(splits[split])}); add them, or "
+            "mend the header of README.md"
+        )
+    return paths
 
 
 def _resolved(base: Path, pattern: str) -> list[str]:
