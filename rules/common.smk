@@ -14,7 +14,17 @@ from snakemake.logging import logger
 sys.path.insert(0, workflow.basedir)  # the package of this checkout, installed or not
 
 from mofe.estimate.cost import Costs
-from mofe.jobs import checks, command, contents, downloads, job, made, params, resources, warm
+from mofe.jobs import (
+    checks,
+    command,
+    contents,
+    downloads,
+    job,
+    made,
+    params,
+    resources,
+    warm,
+)
 from mofe.study.given import Given
 from mofe.study.graph import Graph
 from mofe.study.identity import Identities

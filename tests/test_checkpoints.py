@@ -178,7 +178,7 @@ LORA = {"method": "lora", "rank": 8, "alpha": 16}
     [
         (
             {"recipes": {"expert": {**LORA, "targets": ["q_proj"], "quantize": "nf4"}}},
-            "models.medical.train: recipe 'expert' holds weights in 4 bits, and a dense expert",
+            "recipe 'expert' holds weights in 4 bits, and a dense expert is stored as a plain model",
         ),
         (
             {"training": {"max_length": 4096}},

@@ -4,6 +4,7 @@ import os
 
 import pytest
 from conftest import CONFIG, MINI
+from test_cost import LONG
 
 from mofe.estimate.cost import Costs
 from mofe.jobs import checks, downloads, resources
@@ -77,7 +78,7 @@ def test_what_its_gpus_cannot_hold(costs):
 
 def test_a_dense_expert_that_cannot_fit_is_called_by_its_name():
     wide = {"training": {"max_length": 2**20}}
-    costs = Costs(Plan(read_study(CONFIG, recipes={"expert": wide})))
+    costs = Costs(Plan(read_study(CONFIG, recipes={"expert": wide}, models=LONG)))
     (told,) = checks.misfits(costs, [Waiting("train_expert", {"model": "general"}, {"gpu": 1})])
     assert told.startswith("train_expert general: needs ")
 

@@ -580,7 +580,7 @@ def test_experts_that_a_stage_trains_are_not_computed_once(config):
     }
     load_study(config)
     rows["c | d"]["train"] = {"medmcqa": "lora"}
-    with pytest.raises(ConfigError, match=r"rows\.c \| d\.train"):
+    with pytest.raises(ConfigError, match=r"1 fault.*\n.*tables\.7\.rows\.c \| d\.train"):
         load_study(config)
 
 

@@ -42,6 +42,7 @@ METHODS += [
     *(Partial(train=[group]) for group in GROUPS),
     Partial(train=["attention", "embeddings", "router", "norms"]),
 ]
+LONG = {"tinyllama": {"shape": {"max_position_embeddings": 2**20}}}
 IN_DENSE = [  # what adapts FFNs, but cannot adapt a mixture's experts
     Lora(rank=8, alpha=16, targets=["gate_proj", "down_proj"], dora=True),
     Ia3(targets=["k_proj", "v_proj", "down_proj"], feedforward=["down_proj"]),
@@ -240,7 +241,7 @@ def test_auto_is_chosen_anew_for_other_gpus(costs):
 def test_fewer_rows_are_advised_only_to_whom_asks_for_more(paper_plan):
     def told(rows):
         wide = {"training": {"max_length": 8192, "micro_batch": rows}}
-        plan = Plan(read_study(CONFIG, recipes={"qlora": wide}))
+        plan = Plan(read_study(CONFIG, recipes={"qlora": wide}, models=LONG))
         costs = Costs(plan, gpu="a100-40gb", gpus_per_node=1)
         variant = next(v for v in plan.trained.values() if v.stages[-1].recipe == "qlora")
         return costs.misfit("train", "it", costs.train(variant), 1)
@@ -288,7 +289,7 @@ def test_a_job_that_cannot_fit_is_told_what_would(costs):
     assert costs.misfit("train", large.key, estimate, 2) is None
     assert "it fits 2 GPUs" in costs.misfit("train", large.key, estimate, 1)
     row = {"training": {"max_length": 32768}}
-    plan = Plan(read_study(CONFIG, recipes={"full": row}))
+    plan = Plan(read_study(CONFIG, recipes={"full": row}, models=LONG))
     wide = Costs(plan, gpu="a100-40gb")
     told = wide.misfit("train", large.key, wide.train(large), 4)
     assert "hardware.gpu a100-40gb has 39 GiB" in told

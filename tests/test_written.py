@@ -324,6 +324,7 @@ def test_a_folder_is_read_as_it_is_meant(monkeypatch, key, typed, read):
         ("results", "", "names no folder"),
         ("hub", "a b", "has a space"),
         ("mirror", "{here}", "has a brace"),
+        ("hub", "a\u200bb", "has a character that cannot be seen"),
     ],
 )
 def test_a_folder_that_cannot_be_meant_is_refused(monkeypatch, key, typed, said):
@@ -332,6 +333,11 @@ def test_a_folder_that_cannot_be_meant_is_refused(monkeypatch, key, typed, said)
         read_study(CONFIG, **{key: typed})
     (problem,) = raised.value.problems
     assert said in problem and problem.startswith(f"{key}: {typed!r} ")
+
+
+def test_a_folder_whose_name_no_disk_takes_is_refused():
+    with pytest.raises(ConfigError, match=r"mirror: 'é.*has a name of more than 255 bytes"):
+        read_study(CONFIG, mirror="é" * 130)
 
 
 def test_a_file_can_be_asked_for_however_its_folder_is_spelt(tmp_path):

@@ -128,7 +128,7 @@ class Source(Part):
         if self.sample and not all(f.endswith(".parquet") for f in self.files):
             raise PydanticCustomError(
                 "sample",
-                "'sample' draws from parquet files only: set 'files' to a pattern such as "
+                "'sample' draws from parquet files only; set 'files' to a pattern such as "
                 "data/train-*.parquet (other formats have a parquet conversion at revision "
                 "refs/convert/parquet)",
             )

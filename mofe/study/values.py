@@ -181,7 +181,8 @@ Amount = Annotated[float, Field(ge=1)]  # a mean, such as tokens per row
 def _is_repository(value: str) -> str:
     """org/name, of which the hub's folder is made."""
     parts = value.split("/")
-    if not re.fullmatch(REPOSITORY, value) or {".", ".."} & set(parts):
+    wrong = {".", ".."} & set(parts) or len(value) > 200
+    if wrong or not re.fullmatch(REPOSITORY, value):
         raise PydanticCustomError(
             "repository", "{value} is no repository; write org/name", {"value": quoted(value)}
         )
@@ -206,6 +207,8 @@ def _folder(value: str) -> str:
         raise refuse("has a brace, which the workflow reads as a wildcard; rename the folder")
     if not path.isprintable():
         raise refuse("has a character that cannot be seen; rename the folder")
+    if any(len(part.encode(errors="replace")) > 255 for part in path.split("/")):
+        raise refuse("has a name of more than 255 bytes, which no disk takes; name a shorter one")
     path = os.path.normpath(path)
     return f"/{path.lstrip('/')}" if path.startswith("/") else path
 
