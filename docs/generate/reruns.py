@@ -86,6 +86,9 @@ TRIED = 3  # entries of a section whose key is changed, until one makes somethin
 # What no single change of a key says: other keys must change too, or only some entries can have it.
 EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
     "seeds": ("hub", {"seeds": [0, 1]}),
+    "shots_seed": ("hub", {"shots": 1, "shots_seed": 5}),
+    "assumptions": ("hub", {"assumptions": []}),
+    "tables.*.header": ("hub", {"tables": {5: {"header": [["Base", 1], ["Tasks", 2]]}}}),
     "world": ("world", {"world": {"seed": 9}}),
     "world.taught": ("world", {"world": {"taught": 0.8}}),
     "training.micro_batch": ("hub", {"training": {"micro_batch": 4}}),
