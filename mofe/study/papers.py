@@ -9,7 +9,7 @@ from mofe.study.words import dotted
 # the sections whose entries decide results; names may be added to them, and taken out
 SECTIONS = ("models", "sources", "data", "mixes", "tasks", "mixtures", "recipes", "searches")
 # what decides results of every row
-SETTINGS = ("merge", "training", "scoring", "shots", "sampling_seed")
+SETTINGS = ("merge", "training", "scoring", "shots", "sampling_seed", "add_bos_token")
 # keys of an entry that only estimates use, by section; `questions` also decides what is held out
 ESTIMATES = {"models": {"shape"}, "data": {"tokens"}, "tasks": {"tokens", "generated", "questions"}}
 SPEED = "micro_batch"  # of `training` and what overrides it: rows at a time
