@@ -50,7 +50,19 @@ class Contents:
 
     @cached_property
     def _earlier(self) -> dict[str, str]:
-        return json.loads(self.remembered.read_text()) if self.remembered.is_file() else {}
+        """Raises ValueError where the file is damaged."""
+        if not self.remembered.is_file():
+            return {}
+        try:
+            found = json.loads(self.remembered.read_bytes())
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise ValueError(
+                f"{self.remembered}: the file is damaged; delete it, and what the folders hold now is "
+                "noted anew"
+            )
+        return found
 
     def _identity(self, name: str, folder: str) -> str | None:
         if name not in self._seen:
