@@ -145,6 +145,20 @@ def test_a_source_without_a_row_that_the_task_asks_is_one_sentence(tmp_path):
         prepared(plan, tmp_path)
 
 
+@pytest.mark.parametrize("lacking", ["label", "ctx_b"])
+def test_rows_that_a_tasks_process_docs_cannot_read_are_one_sentence(tmp_path, lacking):
+    """An empty label or text, in training rows and in those that are asked."""
+    hole = [{**hellaswag([3])[0], lacking: "" if lacking == "label" else None}]
+    whole = hellaswag(range(10, 14))
+    said = r"^tasks.mine: hellaswag cannot read the rows of me/rows \(\w+Error: .*leave out those"
+    there = put(tmp_path / "asked", train=whole, validation=whole + hole)
+    with pytest.raises(ValueError, match=said):
+        tasks.build(study(there, ["hellaswag"]).params.task("mine"))
+    there = put(tmp_path / "trained", train=whole + hole, validation=whole)
+    with pytest.raises(ValueError, match=said):
+        prepared(study(there, ["hellaswag"]), tmp_path)
+
+
 def gpqa(numbers) -> list[dict]:
     wrong = {f"Incorrect Answer {i}": f"wrong {i}" for i in (1, 2, 3)}
     return [{"Question": f"What is {n}?", "Correct Answer": f"right {n}", **wrong} for n in numbers]

@@ -54,15 +54,12 @@ class Contents:
         if not self.remembered.is_file():
             return {}
         try:
-            found = json.loads(self.remembered.read_bytes())
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
+            return {**json.loads(self.remembered.read_bytes())}
+        except (ValueError, TypeError) as error:
             raise ValueError(
                 f"{self.remembered}: the file is damaged; delete it, and what the folders hold now is "
                 "noted anew"
-            )
-        return found
+            ) from error
 
     def _identity(self, name: str, folder: str) -> str | None:
         if name not in self._seen:

@@ -167,8 +167,8 @@ def readings(params: dict[str, Any], rows: Dataset) -> list[Reading]:
         if kind in kinds:
             continue
         kinds.append(kind)
-        process = config.get("process_docs")
-        docs = process(rows) if process and len(rows) else rows
+        process, where = config.get("process_docs"), f"tasks.{params.get('name', '*')}: {leaf.name}"
+        docs = _processed(process, rows, where, params) if process and len(rows) else rows
         if len(docs):
             found.append(Reading(leaf.name, docs, _asking(config, docs)))
     return found
@@ -280,19 +280,35 @@ class _Once:
     for its documents several times. Raises ValueError where no document is left."""
 
     def __init__(self, process: Callable[[Dataset], Dataset], where: str, params: dict[str, Any]):
-        self.process, self.where, self.repo = process, where, params["source"]["repo"]
+        self.process, self.where, self.params = process, where, params
         self.made: dict[int, tuple[Dataset, Dataset]] = {}
 
     def __call__(self, rows: Dataset) -> Dataset:
         if id(rows) not in self.made:
-            docs = self.process(rows)
+            docs = _processed(self.process, rows, self.where, self.params)
             if not len(docs):
                 raise ValueError(
-                    f"{self.where} asks none of the {len(rows)} rows of {self.repo}; read a source "
+                    f"{self.where} asks none of the {len(rows)} rows of "
+                    f"{self.params['source']['repo']}; read a source "
                     "that has such rows, or leave the task out"
                 )
             self.made[id(rows)] = rows, docs
         return self.made[id(rows)][1]
+
+
+def _processed(
+    process: Callable[[Dataset], Dataset], rows: Dataset, where: str, params: dict[str, Any]
+) -> Dataset:
+    """The documents that a task's `process_docs` makes of rows. Raises ValueError where it fails, which
+    is in ways of its own."""
+    try:
+        return process(rows)
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(
+            f"{where} cannot read the rows of {params['source']['repo']} ({reason}); give rows that have "
+            "what its process_docs reads in each, or leave out those that lack it"
+        ) from error
 
 
 def _overridden(config: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
