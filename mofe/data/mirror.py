@@ -43,15 +43,20 @@ def manifest(folder: Path) -> records.HubManifest | None:
     return records.read(file, records.HubManifest) if file.is_file() else None
 
 
-def files(folder: Path) -> dict[str, Path]:
-    """The files of a repository by their paths in it, sorted, links followed: of what was fetched
-    those that the manifest lists, else all but hidden ones.
-
-    Raises FileNotFoundError where a listed file is missing, and for a link that leads nowhere.
-    """
+def paths(folder: Path) -> list[str]:
+    """The paths of a repository's files in it: of what was fetched those that the manifest lists, else
+    all but hidden ones."""
     fetched = manifest(folder)
-    listed = [file.path for file in fetched.files] if fetched else sorted(_walk(folder, set()))
-    found = {path: folder / path for path in listed}
+    return [file.path for file in fetched.files] if fetched else list(_walk(folder, set()))
+
+
+def files(folder: Path, patterns: Sequence[str] = ("*",)) -> dict[str, Path]:
+    """The files of a repository by their `paths`, sorted, links followed.
+
+    patterns: of those that are wanted (`matching`). Raises FileNotFoundError where one of them is
+    missing, or is a link that leads nowhere.
+    """
+    found = {path: folder / path for path in matching(paths(folder), patterns)}
     for path, file in found.items():
         if not file.exists():
             what = "is a link that leads nowhere" if file.is_symlink() else "is missing"
