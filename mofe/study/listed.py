@@ -1,6 +1,6 @@
 """Rows of a table that are written as a list, each with its `labels`, as mappings by name.
 
-Until rows had names, configurations wrote them so; such files are read as before.
+A file may write rows in either way; everything after this module knows rows by name.
 """
 
 from collections.abc import Iterator, Mapping

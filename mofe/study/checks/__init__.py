@@ -15,15 +15,15 @@ OF_STUDY: tuple[Callable[[Study], Iterator[str]], ...] = (
     names.shadowed,
     names.cycles,
     models.slots,
-    names.keys,
+    names.assumed,
     tables.columns,
     training.chains,
-    names.named,
+    names.papers_name,
     tables.constants,
     tables.folded,
 )
 OF_PLAN: tuple[Callable[[Plan], Iterator[str]], ...] = (
-    names.names,
+    names.addresses,
     models.origins,
     rows.repositories,
     rows.questions,

@@ -8,6 +8,7 @@ from mofe.study.plan import Plan
 
 
 def origins(plan: Plan) -> Iterator[str]:
+    """A model that is pretrained here needs the generated world, and heads that share its width."""
     study = plan.study
     for name, model in ((name, study.models[name]) for name in plan.models):
         if model.scratch and study.world is None:

@@ -1,4 +1,4 @@
-"""The rows that are trained on and asked: that there are enough, and that no training sees what is asked."""
+"""The rows that are trained on and asked: there are enough, and no training sees what is asked."""
 
 from collections.abc import Iterator
 
@@ -190,6 +190,7 @@ def too_few_questions(plan: Plan) -> Iterator[str]:
 
 
 def whole_tests(plan: Plan) -> Iterator[str]:
+    """The paper's study asks whole test sets, as the paper does."""
     for name in sorted(asked(plan)) if plan.study.study == PAPER else ():
         if sample := plan.study.tasks[name].sample:
             yield (

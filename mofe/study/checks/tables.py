@@ -14,6 +14,7 @@ def shown_rows(study: Study) -> Iterator[tuple[str, TableRow]]:
 
 
 def columns(study: Study) -> Iterator[str]:
+    """A header spans all columns, and no column beside the paper's has the heading of one of them."""
     for number, table in study.tables.items():
         width = len(table.labels) + len(table.columns)
         if table.header and sum(n for _, n in table.header) != width:

@@ -22,6 +22,7 @@ class Trained(NamedTuple):
 
 
 def trained(plan: Plan) -> Iterator[Trained]:
+    """Every dense model and every row of a table that is trained."""
     study = plan.study
     for name in plan.models:
         if stages := study.models[name].train:
@@ -36,6 +37,7 @@ def trained(plan: Plan) -> Iterator[Trained]:
 
 
 def chains(study: Study) -> Iterator[str]:
+    """A quantised stage must be the last one: its weights are held in 4 bits."""
     for where, row in shown_rows(study):
         for recipe in list(row.train.values())[:-1]:
             if study.recipes[recipe].is_quantized:
@@ -46,6 +48,7 @@ def chains(study: Study) -> Iterator[str]:
 
 
 def in_4_bits(plan: Plan) -> Iterator[str]:
+    """Dense experts are trained without 4-bit weights."""
     for name in plan.models:
         for recipe in (plan.study.models[name].train or {}).values():
             if plan.study.recipes[recipe].is_quantized:
@@ -127,6 +130,8 @@ def _set_by(study: Study, stage: Stage, key: str) -> str:
 
 
 def searches(plan: Plan) -> Iterator[str]:
+    """A search compares different rates on rows that are no test questions, for the recipes of tables
+    that leave their rate to it."""
     study = plan.study
     recipes = {recipe for _, row in shown_rows(study) for recipe in row.train.values()}
     used = {study.recipes[recipe].search for recipe in recipes} - {None}
