@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from mofe.study.claims import Claim
 from mofe.study.hardware import GPUS
-from mofe.study.harness import SHOTS_SEED
+from mofe.study.harness import GENERIC, SHOTS_SEED
 from mofe.study.methods import Recipe
 from mofe.study.setting import Scale, Setting, Unit, scale
 from mofe.study.training import Training, TrainingOverride
@@ -280,9 +280,9 @@ class Task(Part):
         if self.held_out:
             return self
         given = [k for k in ("subset", "split", "test_share", "examples") if getattr(self, k)]
-        if self.columns is None and "mofe_mcq" in self.harness:
+        if self.columns is None and GENERIC in self.harness:
             raise PydanticCustomError("mcq", "'mofe_mcq' needs 'columns'; name the data set's")
-        if self.columns is not None and self.harness != ["mofe_mcq"]:
+        if self.columns is not None and self.harness != [GENERIC]:
             raise PydanticCustomError(
                 "mcq", "'columns' goes with 'harness: [mofe_mcq]' only; set that, or leave it out"
             )

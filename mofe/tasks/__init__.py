@@ -125,7 +125,7 @@ def training_part(params: dict[str, Any], rows: Dataset) -> Dataset:
     """The rows that may be trained on: all of a training split, or all but the test part of the
     only split. Raises ValueError where a row does not fit the task's schema."""
     first = _leaves(params)[0]
-    if first.name == mcq.NAME:
+    if first.name == harness.GENERIC:
         return mcq.training_rows(params, rows)
     path, repo = first.config["dataset_path"], params["source"]["repo"]
     rows = schema.check(path, rows, repo, labelled=False)
@@ -245,7 +245,7 @@ def _configure(leaf: Leaf, params: dict[str, Any]) -> dict[str, Any]:
     if part:
         load = partial(_parts, part, params, config, asked)
         asked, examples = "test", "train"
-    elif leaf.name == mcq.NAME:
+    elif leaf.name == harness.GENERIC:
         load, asked = partial(mcq.splits, params), "test"
         examples = "train" if params["mcq"]["test_share"] or params["mcq"]["examples"] else None
     else:
@@ -258,7 +258,7 @@ def _configure(leaf: Leaf, params: dict[str, Any]) -> dict[str, Any]:
         )
     splits = {"test_split": asked, "validation_split": None}
     splits["fewshot_split"] = examples if shots else None
-    if not part and leaf.name != mcq.NAME:
+    if not part and leaf.name != harness.GENERIC:
         # lm-eval draws one example more where a task names neither split, so its names stay
         splits["test_split"] = config.get("test_split")
         splits["validation_split"] = None if splits["test_split"] else asked

@@ -1,6 +1,6 @@
 """Any data set of multiple-choice questions as a benchmark, by the names of its columns.
 
-The task `mofe_mcq` asks in MMLU's form, with letters for the options. A row's options are a list or
+The task `mofe_mcq` (harness.GENERIC) asks in MMLU's form, with letters for the options. A row's options are a list or
 several columns. Its answer is an index from 0, a letter, or the option's text, however a file has
 them: a number in a CSV is a text there, and a class is a number with a name.
 """
@@ -17,7 +17,6 @@ from datasets import Dataset, Features, Sequence, Value
 from mofe.data import schema, sources
 from mofe.data.schema import UNLABELLED
 
-NAME = "mofe_mcq"
 FEATURES = Features(
     {
         "question": Value("string"),
