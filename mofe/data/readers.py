@@ -14,12 +14,14 @@ import json
 import lzma
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from mofe import units
 
 csv.field_size_limit(sys.maxsize)  # a cell may hold a document
 
@@ -60,7 +62,7 @@ def read(kind: str, files: Mapping[str, Path], settings: Mapping[str, Any]) -> p
     """
     if kind == "json":
         rows = [row for name, file in files.items() for row in _json(name, file, settings)]
-        return _table_of(_some(files), rows)
+        return _table_of(units.first(files), rows)
     reader = {"csv": _delimited, "parquet": _parquet, "arrow": _arrow}[kind]
     tables = {name: reader(name, file, settings) for name, file in files.items()}
     (first, expected), *others = ((name, table.column_names) for name, table in tables.items())
@@ -77,7 +79,7 @@ def read(kind: str, files: Mapping[str, Path], settings: Mapping[str, Any]) -> p
         )
     except pa.ArrowInvalid as error:
         raise ValueError(
-            f"{_some(files)}: a column has another type in one file than in another ({error}); "
+            f"{units.first(files)}: a column has another type in one file than in another ({error}); "
             "save them with the same types"
         ) from error
 
@@ -342,9 +344,3 @@ def _text(name: str, file: Path, settings: Mapping[str, Any]) -> str:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}..."
-
-
-def _some(files: Iterable[str]) -> str:
-    """File names for a message, at most three."""
-    first = list(files)
-    return ", ".join(first[:3]) + (" and more" if len(first) > 3 else "")

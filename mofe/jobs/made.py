@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mofe import units
+
 if TYPE_CHECKING:
     from mofe.study.graph import Node
     from mofe.study.identity import Identities
 
 _HASH = re.compile(r'"config_hash": "([0-9a-f]{64})"')
-NAMED = 3  # how many files a sentence names before it counts the others
 
 
 class MadeOtherwise(ValueError):
@@ -72,7 +73,7 @@ def refuse(read: Iterable[Mapping[str, Any]]) -> None:
     stale = [file.file for file in (Input(**one) for one in read) if file.is_stale]
     if stale:
         raise MadeOtherwise(
-            f"{_named(stale)}: made with other settings than the configuration has now; make it again: "
+            f"{units.first(stale)}: made with other settings than the configuration has now; make it again: "
             f"snakemake ... --forcerun {shlex.join(stale)}, with the study's --configfile or --profile"
         )
 
@@ -109,11 +110,6 @@ def sentence(jobs: Iterable[Node], command: str, targets: Collection[str]) -> st
     wanted = shlex.join(sorted(targets) or ["all"])
     how = f"{command.removesuffix(' --')} --forcerun {shlex.join(files)} -- {wanted}"
     return (
-        f"{_named(files)}: made with other settings than the configuration has now, and Snakemake has "
+        f"{units.first(files)}: made with other settings than the configuration has now, and Snakemake has "
         f"no notes of it here (.snakemake); make it again, with all that is made from it: {how}"
     )
-
-
-def _named(files: list[str]) -> str:
-    more = f" and {len(files) - NAMED} more" if len(files) > NAMED else ""
-    return ", ".join(files[:NAMED]) + more

@@ -22,6 +22,7 @@ from transformers import (
 )
 from transformers.activations import ACT2FN
 
+from mofe import units
 from mofe.files import write_atomic
 from mofe.models import tokenizers
 from mofe.models.files import IncompatibleModels, weight_files
@@ -169,7 +170,7 @@ def _own_problems(model: Checkpoint) -> list[str]:
     for text, keys in (("lacks", missing), ("has, but its configuration does not know,", spare)):
         if keys:
             problems.append(
-                f"{model.name}: the checkpoint {text} {_few(keys)}; give a whole "
+                f"{model.name}: the checkpoint {text} {units.first(keys)}; give a whole "
                 f"{config.model_type} checkpoint"
             )
     for key in sorted(wanted.keys() & model.tensors.keys()):
@@ -309,8 +310,3 @@ def _tokens(base: Checkpoint, expert: Checkpoint) -> list[str]:
             has = "no such token" if theirs is None else f"the id {theirs}"
             return [f"the tokenizer has {has} for {token!r}, the base {base.name} the id {index}"]
     return []
-
-
-def _few(keys: list[str]) -> str:
-    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-    return ", ".join(keys[:3]) + more
