@@ -227,8 +227,8 @@ def changed(config: Mapping[str, Any], path: tuple, value: Any) -> dict[str, Any
 
 @cache
 def matrix() -> dict[str, frozenset[str]]:
-    """By key, the rules of the jobs that a change of it makes again or adds, by itself. Raises
-    ValueError where no change of a key was found that the configuration allows."""
+    """By key, the rules of the jobs that a change of it makes again or adds, by itself. A key of
+    which no change was found that the configuration allows is missing (tests/test_reruns.py)."""
     found: dict[str, set[str]] = {}
     for study in STUDIES:
         config = configuration(study)
