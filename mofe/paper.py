@@ -1,8 +1,8 @@
 """The values published in Tables 1-7 of the paper, cell by cell.
 
 They are in one data file, mofe/paper.csv, with the text exactly as printed; a test compares it with
-the paper. A cell is found by (table, label, column). The label joins the row's labels with " | ", and
-repeats a parent label that the paper prints only once: "Small | Full".
+the paper. A cell is found by (table, label, column). The label joins the row's labels with " | ",
+and repeats a parent label that the paper prints only once: "Small | Full".
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ _POWER_OF_TEN = {"": 0, "K": 3, "M": 6, "B": 9}
 
 @dataclass(frozen=True)
 class Published:
-    """A cell of the paper: its table, row (from 1), labels, heading, and the text that it prints."""
+    """A cell of the paper: its table, row (from 1), labels, heading, and the text that it
+    prints."""
 
     table: int
     row: int

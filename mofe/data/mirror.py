@@ -30,9 +30,9 @@ def repository(mirror: str, repo: str, revision: str | None = None) -> Path:
     fetched = manifest(folder)
     if fetched and revision and revision not in (fetched.revision, fetched.commit):
         raise ValueError(
-            f"{folder} was fetched at revision {fetched.revision} (commit {fetched.commit}), but the "
-            f"study reads revision {revision}; fetch it again ({FETCH}), or give the study another "
-            "folder ('hub', 'mirror')"
+            f"{folder} was fetched at revision {fetched.revision} (commit {fetched.commit}), but "
+            f"the study reads revision {revision}; fetch it again ({FETCH}), or give the study "
+            "another folder ('hub', 'mirror')"
         )
     return folder
 
@@ -44,8 +44,8 @@ def manifest(folder: Path) -> records.HubManifest | None:
 
 
 def paths(folder: Path) -> list[str]:
-    """The paths of a repository's files in it: of what was fetched those that the manifest lists, else
-    all but hidden ones."""
+    """The paths of a repository's files in it: of what was fetched those that the manifest lists,
+    else all but hidden ones."""
     fetched = manifest(folder)
     return [file.path for file in fetched.files] if fetched else list(_walk(folder, set()))
 
@@ -65,8 +65,8 @@ def files(folder: Path, patterns: Sequence[str] = ("*",)) -> dict[str, Path]:
 
 
 def identity(folder: Path) -> str | None:
-    """A hash of the names, sizes and times of change (in seconds, as archives keep them) of a folder's
-    files, links followed; None where there is no such folder."""
+    """A hash of the names, sizes and times of change (in seconds, as archives keep them) of a
+    folder's files, links followed; None where there is no such folder."""
     if not folder.is_dir():
         return None
     digest = hashlib.sha256()

@@ -1,9 +1,9 @@
 """Files of rows as tables in which a text is the text of the file.
 
-Nothing is guessed from how a cell looks. Cells of delimited files are texts, and an empty cell is an
-empty text. Texts of JSON stay texts, also where they look like numbers or dates; its whole numbers
-are integers, and its other numbers are the texts that the file has. What a column's values mean is
-decided by the task that reads it (mofe/tasks/mcq.py, mofe/data/schema.py).
+Nothing is guessed from how a cell looks. Cells of delimited files are texts, and an empty cell is
+an empty text. Texts of JSON stay texts, also where they look like numbers or dates; its whole
+numbers are integers, and its other numbers are the texts that the file has. What a column's values
+mean is decided by the task that reads it (mofe/tasks/mcq.py, mofe/data/schema.py).
 """
 
 import bz2
@@ -79,7 +79,8 @@ def read(kind: str, files: Mapping[str, Path], settings: Mapping[str, Any]) -> p
         )
     except pa.ArrowInvalid as error:
         raise ValueError(
-            f"{units.first(files)}: a column has another type in one file than in another ({error}); "
+            f"{units.first(files)}: a column has another type in one file than in another "
+            f"({error}); "
             "save them with the same types"
         ) from error
 
@@ -132,7 +133,8 @@ def _header(name: str, row: list[str], sep: str) -> list[str]:
         )
     if len(names) == 1 and (other := next((c for c in ";\t|," if c in names[0]), None)):
         raise ValueError(
-            f"{name}: the header is one cell, {names[0]!r}, so its cells are not parted by {sep!r}; "
+            f"{name}: the header is one cell, {names[0]!r}, so its cells are not parted by "
+            f"{sep!r}; "
             f"name the sign in the repository's README.md (configs: sep: {other!r}), or save the "
             "file with commas"
         )
@@ -180,8 +182,8 @@ def _json(name: str, file: Path, settings: Mapping[str, Any]) -> list[dict[str, 
     strange = next((n for n, value in enumerate(values) if not isinstance(value, dict)), None)
     if strange is not None:
         raise ValueError(
-            f"{name}: row {strange} is {_shown(values[strange])}, not an object with a value for each "
-            "column; write one object a row"
+            f"{name}: row {strange} is {_shown(values[strange])}, not an object with a value for "
+            "each column; write one object a row"
         )
     return values
 

@@ -69,8 +69,8 @@ def load(source: Mapping[str, Any], subset: str | None, split: str, mirror: str)
 
 
 def _wanted(folder: Path, source: Mapping[str, Any]) -> dict[str, Path]:
-    """The files of a repository. Of a fetched folder, which studies may share, those that the source
-    names, if they are what it asks for."""
+    """The files of a repository. Of a fetched folder, which studies may share, those that the
+    source names, if they are what it asks for."""
     there, fetched = mirrors.files(folder), mirrors.manifest(folder)
     sample = source.get("sample")
     patterns = source.get("files") or (sample or {}).get("files")
@@ -89,8 +89,8 @@ def _wanted(folder: Path, source: Mapping[str, Any]) -> dict[str, Path]:
 
 
 def _read_by_datasets(folder: Path, files: Mapping[str, Path]) -> AbstractContextManager[Path]:
-    """A folder with these files, and no others, that `datasets` sees as it is: the repository's own, if
-    it may be. To link many files takes longer than to read them."""
+    """A folder with these files, and no others, that `datasets` sees as it is: the repository's
+    own, if it may be. To link many files takes longer than to read them."""
     base = folder.resolve()
     whole = mirrors.manifest(folder) is None and not glob.has_magic(str(base))
     if whole and all(file == base / path for path, file in files.items()):
@@ -110,7 +110,7 @@ def _staged(files: Mapping[str, Path]):
         yield Path(folder).resolve()
 
 
-# ------------------------------------------------------------------------------ the files of a split
+# ----------------------------------------------------------------------------- the files of a split
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,8 @@ def _split(
     subset: str | None,
     split: str,
 ) -> list[str]:
-    """The paths of a split's files, of those that are there. Raises ValueError where there is no such
-    split, and FileNotFoundError where it has no file."""
+    """The paths of a split's files, of those that are there. Raises ValueError where there is no
+    such split, and FileNotFoundError where it has no file."""
     base = stage / described.config.get("data_dir", "")
     if declared := described.config.get("data_files"):
         splits = sanitize_patterns(declared)
@@ -165,7 +165,8 @@ def _split(
             splits = get_data_patterns(str(base))
         except EmptyDatasetError as error:
             raise FileNotFoundError(
-                f"{repo}: there is no file of data in its folder; add one, or mend 'files' of its source"
+                f"{repo}: there is no file of data in its folder; add one, or mend 'files' of its "
+                "source"
             ) from error
     splits = {str(name): patterns for name, patterns in splits.items()}
     if split not in splits:
@@ -174,8 +175,8 @@ def _split(
     paths = [path for path in (os.path.relpath(p, stage) for p in named) if path in there]
     if not paths:
         raise FileNotFoundError(
-            f"{repo}: of the split {split!r} no file is there ({', '.join(splits[split])}); add them, or "
-            "mend the header of README.md"
+            f"{repo}: of the split {split!r} no file is there ({', '.join(splits[split])}); add "
+            "them, or mend the header of README.md"
         )
     return paths
 
@@ -191,14 +192,15 @@ def _resolved(base: Path, pattern: str) -> list[str]:
 
 
 def _of_rows(paths: Sequence[str], repo: str, split: str) -> tuple[str | None, list[str]]:
-    """The format of a split's files (readers.FORMATS), and those of it: others hold no rows. None, and
-    all files, where only `datasets` may know them. Raises ValueError where there are several
+    """The format of a split's files (readers.FORMATS), and those of it: others hold no rows. None,
+    and all files, where only `datasets` may know them. Raises ValueError where there are several
     formats."""
     kinds = {path: readers.format_of(path) for path in paths if Path(path).name not in NO_ROWS}
     first = {kind: path for path, kind in reversed(kinds.items()) if kind}
     if len(first) > 1:
         raise ValueError(
-            f"{repo}: the split {split!r} has files of several formats, {' and '.join(sorted(first.values()))}; "
+            f"{repo}: the split {split!r} has files of several formats, "
+            f"{' and '.join(sorted(first.values()))}; "
             "name its files in the header of README.md (configs), or remove those that hold no rows"
         )
     if not first:
@@ -210,8 +212,8 @@ def _of_rows(paths: Sequence[str], repo: str, split: str) -> tuple[str | None, l
 
 
 def _dataset(table: pa.Table, repo: str, kind: str, described: Mapping[str, Any]) -> Dataset:
-    """A table as `datasets` has it. Numbers are names of classes where the file or the card (described)
-    says so."""
+    """A table as `datasets` has it. Numbers are names of classes where the file or the card
+    (described) says so."""
     try:
         features = Features.from_arrow_schema(table.schema.remove_metadata())
     except (ValueError, TypeError, KeyError, NotImplementedError) as error:
@@ -222,8 +224,8 @@ def _dataset(table: pa.Table, repo: str, kind: str, described: Mapping[str, Any]
         named = Features.from_arrow_schema(table.schema)
     except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
         raise ValueError(
-            f"{repo}: the description of the columns that `datasets` has put into the file is damaged "
-            f"({error}); get the file again"
+            f"{repo}: the description of the columns that `datasets` has put into the file is "
+            f"damaged ({error}); get the file again"
         ) from error
     for column in features:
         features[column] = _with_classes(features[column], named.get(column))
@@ -255,8 +257,8 @@ def _numbered(table: pa.Table, column: str, classes: ClassLabel, repo: str) -> p
     values = table[column].to_pylist()
     if strange := next((v for v in values if v not in read), None):
         raise ValueError(
-            f"{repo}: row {values.index(strange)} has in {column!r} {strange!r}, which is none of the "
-            f"classes that README.md names, {', '.join(classes.names)}; mend one of them"
+            f"{repo}: row {values.index(strange)} has in {column!r} {strange!r}, which is none of "
+            f"the classes that README.md names, {', '.join(classes.names)}; mend one of them"
         )
     numbers = pa.array([read[value] for value in values], pa.int64())
     return table.set_column(table.column_names.index(column), column, numbers)
@@ -279,8 +281,8 @@ def _by_datasets(files: Mapping[str, Path], paths: Sequence[str], repo: str, spl
         except (DatasetsError, FileNotFoundError, ValueError) as error:
             reason = " ".join(str(error.__cause__ or error).split()).replace(f"{stage}/", "")
             raise ValueError(
-                f"{repo}: the rows of {paths[0]} cannot be read ({reason}); save them as parquet, CSV "
-                "or JSON lines"
+                f"{repo}: the rows of {paths[0]} cannot be read ({reason}); save them as parquet, "
+                "CSV or JSON lines"
             ) from error
 
 

@@ -1,7 +1,8 @@
 """What speaks against a run, before any job starts.
 
-Pure functions of the plan, its costs and the jobs that will run. Each returns sentences for the user:
-none where there is nothing to refuse. What they need to know of the machine is passed to them.
+Pure functions of the plan, its costs and the jobs that will run. Each returns sentences for the
+user: none where there is nothing to refuse. What they need to know of the machine is passed to
+them.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -82,7 +83,8 @@ def blocked_folders(plan: Plan, is_folder: IsFolder, exists: Callable[[str], boo
 
 
 def unfilled_profile(waiting: Iterable[Waiting]) -> list[str]:
-    """The lines of profiles/slurm that the user has not filled in, where a job is to be submitted."""
+    """The lines of profiles/slurm that the user has not filled in, where a job is to be
+    submitted."""
     unfilled = {
         key.removeprefix("slurm_")
         for job in waiting
@@ -173,16 +175,16 @@ def no_gpu(costs: Costs, waiting: Iterable[Waiting], has_gpu: Callable[[], bool]
     hours = sum(_estimate(costs, job).gpu_hours for job in trainings)
     told = (
         f"{len(trainings)} trainings of the study '{study.study}' need a GPU, and this machine has "
-        f"none: they take about {hours:.1f} GPU-hours ({study.hardware.gpu}). On a cluster: snakemake "
-        "--profile profiles/slurm. The miniature on this machine: snakemake --profile profiles/mini. "
-        "To see what would run: add -n."
+        f"none: they take about {hours:.1f} GPU-hours ({study.hardware.gpu}). On a cluster: "
+        "snakemake --profile profiles/slurm. The miniature on this machine: snakemake --profile "
+        "profiles/mini. To see what would run: add -n."
     )
     return [told]
 
 
 def too_few_held_out(costs: Costs, waiting: Sequence[Waiting]) -> list[str]:
-    """The tasks that are to ask more rows than training leaves of a training set, where that set was
-    prepared earlier and its rows have been counted."""
+    """The tasks that are to ask more rows than training leaves of a training set, where that set
+    was prepared earlier and its rows have been counted."""
     study, found = costs.study, set()
     prepared_now = {job.wildcards["dataset"] for job in waiting if job.rule == "prepare_data"}
     for name in {job.wildcards["task"] for job in waiting if job.rule == "questions"}:
@@ -193,8 +195,8 @@ def too_few_held_out(costs: Costs, waiting: Sequence[Waiting]) -> list[str]:
         if counts and task.questions > counts.usable - counts.sampled:
             found.add(
                 f"tasks.{name}.questions: {task.questions} are to be asked, but training on "
-                f"{counts.sampled} of the {counts.usable} usable rows of data.{task.held_out} leaves "
-                f"{counts.usable - counts.sampled}; lower one of them"
+                f"{counts.sampled} of the {counts.usable} usable rows of data.{task.held_out} "
+                f"leaves {counts.usable - counts.sampled}; lower one of them"
             )
     return sorted(found)
 

@@ -1,8 +1,9 @@
 """What lies in the folders that no job makes: a mirror's repositories, and the models of a `path`.
 
-A job that reads such a folder has the identity of its files as a parameter (mofe/jobs/params.py), so
-that other contents rerun it and all that is made from it. An identity is of names, sizes and times of
-change: a copy that keeps times (`cp -a`) has the same, and a file that was touched has another.
+A job that reads such a folder has the identity of its files as a parameter (mofe/jobs/params.py),
+so that other contents rerun it and all that is made from it. An identity is of names, sizes and
+times of change: a copy that keeps times (`cp -a`) has the same, and a file that was touched has
+another.
 """
 
 import json
@@ -19,8 +20,8 @@ from mofe.study.graph import Graph
 class Contents:
     """The identities of the folders that a study's jobs read.
 
-    remembered: the file that keeps the identities of the last run. They stand in for those of a mirror
-    that is not there any more, because what is made from it stays as it is.
+    remembered: the file that keeps the identities of the last run. They stand in for those of a
+    mirror that is not there any more, because what is made from it stays as it is.
     """
 
     def __init__(self, graph: Graph, remembered: str | Path):

@@ -17,14 +17,15 @@ class IncompatibleModels(ValueError):
 
 
 def weight_files(folder: Path, name: str) -> list[Path]:
-    """The checkpoint's safetensors files (mofe/data/weights.py). Raises IncompatibleModels where one
-    is missing; the sentence begins with `name`."""
+    """The checkpoint's safetensors files (mofe/data/weights.py). Raises IncompatibleModels where
+    one is missing; the sentence begins with `name`."""
     there = [file.name for file in folder.iterdir() if file.is_file()] if folder.is_dir() else []
     return [folder / file for file in _weights(folder, there, name)]
 
 
 def _weights(folder: Path, there: Collection[str], name: str) -> list[str]:
-    """The names of the safetensors files. there: the names of all files that are the checkpoint's."""
+    """The names of the safetensors files. there: the names of all files that are the
+    checkpoint's."""
     try:
         listed = weights.of(there, lambda file: (folder / file).read_text())
     except ValueError as error:
@@ -40,8 +41,8 @@ def _weights(folder: Path, there: Collection[str], name: str) -> list[str]:
         )
     elif not listed:
         why = (
-            f"{folder} has no weights as safetensors; save the model with save_pretrained, or choose "
-            "a revision that has them"
+            f"{folder} has no weights as safetensors; save the model with save_pretrained, or "
+            "choose a revision that has them"
         )
     else:
         why = f"{folder} lacks {missing[0]}; get the model again"

@@ -235,7 +235,8 @@ def _not_computed(config: PretrainedConfig) -> list[str]:
         )
     if not config.return_dict:
         told.append(
-            "return_dict is false, with which transformers itself fails; leave it out of config.json"
+            "return_dict is false, with which transformers itself fails; leave it out of "
+            "config.json"
         )
     if name := getattr(config, "transformers_weights", None):
         told.append(

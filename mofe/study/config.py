@@ -99,7 +99,8 @@ class World(Part):
         if self.told + self.taught < 1:
             raise PydanticCustomError(
                 "told_and_taught",
-                "told + taught is {sum}, below 1, so some facts would be nowhere to learn; raise one",
+                "told + taught is {sum}, below 1, so some facts would be nowhere to learn; raise "
+                "one",
                 {"sum": f"{self.told + self.taught:g}"},
             )
         return self
@@ -114,8 +115,9 @@ class Source(Part):
     revision: str = Field(description="The commit or branch. A mirror is read as it is.")
     files: Annotated[list[str], Field(min_length=1)] = Field(
         ["*.parquet", "*.csv", "*.json", "*.jsonl", "*.jsonl.gz"],
-        description="Patterns of the files that are fetched, and of those alone that are read of what "
-        "was fetched; `*` stands for folders too. `README.md`, which names the splits, is always fetched.",
+        description="Patterns of the files that are fetched, and of those alone that are read of "
+        "what was fetched; `*` stands for folders too. `README.md`, which names the splits, is "
+        "always fetched.",
     )
     sample: Count | None = Field(
         None,
@@ -221,8 +223,8 @@ class Task(Part):
     )
     sample: Count | None = Field(
         None,
-        description="Ask only so many of the test questions, drawn by `sampling_seed`: a larger sample "
-        "holds the smaller ones. Tables and the report say so.",
+        description="Ask only so many of the test questions, drawn by `sampling_seed`: a larger "
+        "sample holds the smaller ones. Tables and the report say so.",
     )
     tokens: Amount | None = Field(
         None, description="Mean number of tokens per question. Only estimates use it."
@@ -540,7 +542,8 @@ class TableSpec(Part):
             if (count := len(name.split(LABEL_SEPARATOR))) != len(self.labels):
                 raise PydanticCustomError(
                     "labels",
-                    "row {row} has {n} labels for {m} label headings; write as many, joined by ' | '",
+                    "row {row} has {n} labels for {m} label headings; write as many, joined by ' | "
+                    "'",
                     {"row": quoted(name), "n": count, "m": len(self.labels)},
                 )
         return self
@@ -608,7 +611,8 @@ class Study(Part):
         "are the same for all seeds."
     )
     sampling_seed: Seed = Field(
-        description="Decides which rows are drawn from data sets, Sujet's 9:1 split, and random gates."
+        description="Decides which rows are drawn from data sets, Sujet's 9:1 split, and random "
+        "gates."
     )
     hub: OutputFolder = Field(
         description="The folder that the hub's data sets and models are fetched into, as "

@@ -50,7 +50,8 @@ def _moved(path: Keys, moved: Mapping[Keys, Keys]) -> Keys:
 
 
 def _listed(content: Mapping[Any, Any]) -> Iterator[tuple[Any, dict[str, Any], list[str]]]:
-    """(key of the table, its rows by name, their names) of every table whose rows are such a list."""
+    """(key of the table, its rows by name, their names) of every table whose rows are such a
+    list."""
     for key, rows in _lists(content):
         names = [_name(row) for row in rows]
         if None not in names and len(set(names)) == len(names):

@@ -10,8 +10,8 @@ from mofe.study.words import dotted
 SECTIONS = ("models", "sources", "data", "mixes", "tasks", "mixtures", "recipes", "searches")
 # what decides results of every row
 SETTINGS = ("merge", "training", "scoring", "shots", "sampling_seed")
-# Keys of an entry that may differ, by section. Only estimates use them, but `questions` also decides
-# what is held out; `sample` has a check of its own (checks/rows.py).
+# Keys of an entry that may differ, by section. Only estimates use them, but `questions` also
+# decides what is held out; `sample` has a check of its own (checks/rows.py).
 FREE = {
     "models": {"shape"},
     "data": {"tokens"},
@@ -34,8 +34,8 @@ def changed(study: str, first: Mapping[str, Any], merged: Mapping[str, Any]) -> 
         return
     for path in _differences(first, merged):
         yield (
-            f"{dotted(path)}: the study '{PAPER}' has the paper's own setting, and this changes it; "
-            "give the study another name, such as 'study: own'"
+            f"{dotted(path)}: the study '{PAPER}' has the paper's own setting, and this changes "
+            "it; give the study another name, such as 'study: own'"
         )
 
 

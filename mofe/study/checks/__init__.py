@@ -1,7 +1,7 @@
 """What the sections of a configuration must agree on. Each check yields one sentence per fault.
 
-A model, a recipe, a data set or a task that nothing shows forbids nothing: checks of what is trained,
-read and asked look at the plan.
+A model, a recipe, a data set or a task that nothing shows forbids nothing: checks of what is
+trained, read and asked look at the plan.
 """
 
 from collections.abc import Callable, Iterator

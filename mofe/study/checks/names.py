@@ -1,4 +1,5 @@
-"""Names that a study gives: of itself, of its parts, of what it makes, and of keys in `assumptions`."""
+"""Names that a study gives: of itself, of its parts, of what it makes, and of keys in
+`assumptions`."""
 
 from collections.abc import Iterator
 

@@ -91,8 +91,8 @@ def _leaves(key: str, task: Task) -> list[harness.Leaf]:
 
 
 def known(plan: Plan) -> Iterator[str]:
-    """Names of tasks must exist, and what tables show must have a score here, and examples if any are
-    shown."""
+    """Names of tasks must exist, and what tables show must have a score here, and examples if any
+    are shown."""
     study, shown = plan.study, asked(plan)
     for key, task in study.tasks.items():
         yield from harness.faults(key, task.harness or (), key in shown)
@@ -106,8 +106,8 @@ def known(plan: Plan) -> Iterator[str]:
             how = "leave the task out of 'tables'"
         if lacking:
             yield (
-                f"shots: task {lacking[0]!r} of tasks.{key} has no rows to take {study.shots} examples "
-                f"from; {how}, or set 'shots' to 0"
+                f"shots: task {lacking[0]!r} of tasks.{key} has no rows to take {study.shots} "
+                f"examples from; {how}, or set 'shots' to 0"
             )
 
 
@@ -139,8 +139,8 @@ def _left(plan: Plan, name: str) -> Iterator[str]:
     data, where = study.data[task.held_out], f"tasks.{name}.held_out: data.{task.held_out}"
     if data.rows == "full":
         yield (
-            f"{where} has 'rows: full', so training leaves none to ask; give a number there, or leave "
-            "out (null) the tables that search for a learning rate with it"
+            f"{where} has 'rows: full', so training leaves none to ask; give a number there, or "
+            "leave out (null) the tables that search for a learning rate with it"
         )
         return
     most = _most_rows(study, data)
@@ -176,7 +176,8 @@ def drawn(plan: Plan) -> Iterator[str]:
         if most is not None and data.task and data.rows != "full" and data.rows > most:
             limit = "world.train_rows" if plan.study.world else f"sources.{data.source}.sample"
             yield (
-                f"data.{name}.rows: {data.rows} are to be drawn, but {limit} leaves at most {most}; "
+                f"data.{name}.rows: {data.rows} are to be drawn, but {limit} leaves at most "
+                f"{most}; "
                 "lower 'rows', or raise that"
             )
 
@@ -194,6 +195,6 @@ def whole_tests(plan: Plan) -> Iterator[str]:
     for name in sorted(asked(plan)) if plan.study.study == PAPER else ():
         if sample := plan.study.tasks[name].sample:
             yield (
-                f"tasks.{name}.sample: the study '{PAPER}' asks all questions, not {sample} of them; "
-                "give the study another name"
+                f"tasks.{name}.sample: the study '{PAPER}' asks all questions, not {sample} of "
+                "them; give the study another name"
             )

@@ -130,8 +130,8 @@ def _set_by(study: Study, stage: Stage, key: str) -> str:
 
 
 def searches(plan: Plan) -> Iterator[str]:
-    """A search compares different rates on rows that are no test questions, for the recipes of tables
-    that leave their rate to it."""
+    """A search compares different rates on rows that are no test questions, for the recipes of
+    tables that leave their rate to it."""
     study = plan.study
     recipes = {recipe for _, row in shown_rows(study) for recipe in row.train.values()}
     used = {study.recipes[recipe].search for recipe in recipes} - {None}
