@@ -12,8 +12,9 @@ from typing import Any
 
 from mofe.estimate.cost import Costs, Estimate
 from mofe.estimate.schedule import TRAININGS, estimate
-from mofe.study.checks.training import too_long
+from mofe.study.checks.training import set_by, too_long
 from mofe.study.plan import Plan, Repository
+from mofe.study.variants import Stage
 
 FILLED_IN = ("slurm_account", "slurm_partition", "constraint")  # the user's lines of profiles/slurm
 
@@ -114,15 +115,17 @@ def misfits(costs: Costs, waiting: Iterable[Waiting]) -> list[str]:
 
 
 def too_long_rows(costs: Costs, waiting: Iterable[Waiting]) -> list[str]:
-    """The trainings whose longest rows their model has no positions for, by its config.json."""
+    """The trainings whose longest rows their model has no positions for, by its config.json. The
+    sizes of a pretrained model are in the configuration, where they are checked."""
     found = {}
     for job in waiting:
-        if job.rule not in TRAININGS:
+        if job.rule not in TRAININGS - {"pretrain"}:
             continue
         shape, _, training, _ = _estimate(costs, job).request
         if training["max_length"] > shape.max_position_embeddings:
+            key = set_by(costs.study, _stage(costs.plan, job), "max_length")
             lengths = training["max_length"], shape.max_position_embeddings
-            found[too_long("training.max_length", *lengths, _base(costs, job))] = None
+            found[too_long(key, *lengths, _base(costs, job))] = None
     return list(found)
 
 
@@ -141,6 +144,14 @@ def tied_heads(costs: Costs, waiting: Iterable[Waiting]) -> list[str]:
 
 def _name(job: Waiting) -> str:
     return job.wildcards.get("variant") or job.wildcards["model"]
+
+
+def _stage(plan: Plan, job: Waiting) -> Stage:
+    """What a job trains on, and how."""
+    if variant := job.wildcards.get("variant"):
+        return plan.variants[variant].stages[-1]
+    ((mix, recipe),) = plan.study.models[job.wildcards["model"]].train.items()
+    return Stage(mix, recipe)
 
 
 def _base(costs: Costs, job: Waiting) -> str:

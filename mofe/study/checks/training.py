@@ -86,7 +86,7 @@ def lengths(plan: Plan) -> Iterator[str]:
         for mix, recipe in model.stages.items():
             stage = Stage(mix, recipe)
             length = plan.params.stage(stage)["training"]["max_length"]
-            told[_set_by(study, stage, "max_length"), study.lineage(model.base)[0]] = length
+            told[set_by(study, stage, "max_length"), study.lineage(model.base)[0]] = length
     for (key, name), length in told.items():
         sizes = _sizes(study, name)
         if sizes and length > sizes.max_position_embeddings:
@@ -114,13 +114,13 @@ def warm_up(plan: Plan) -> Iterator[str]:
         steps = training["epochs"] * math.ceil(rows / training["global_batch"])
         if training["warmup_steps"] >= steps:
             yield (
-                f"{_set_by(study, stage, 'warmup_steps')}: {training['warmup_steps']} steps of "
+                f"{set_by(study, stage, 'warmup_steps')}: {training['warmup_steps']} steps of "
                 f"warm-up leave none of the {steps} steps of recipe '{stage.recipe}' on mix "
                 f"'{stage.mix}'; lower it"
             )
 
 
-def _set_by(study: Study, stage: Stage, key: str) -> str:
+def set_by(study: Study, stage: Stage, key: str) -> str:
     """The path of the key that decides a setting of a stage's training."""
     mix, recipe = study.mixes.get(stage.mix), study.recipes[stage.recipe]
     if getattr(recipe.training, key) is not None:
