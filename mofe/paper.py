@@ -8,6 +8,7 @@ and repeats a parent label that the paper prints only once: "Small | Full".
 from __future__ import annotations
 
 import csv
+import hashlib
 import re
 from dataclasses import dataclass
 from decimal import Decimal
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FILE = Path(__file__).with_name("paper.csv")
-LABEL_SEPARATOR = " | "
+LABEL_SEPARATOR = " | "  # joins a row's labels to its name
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,12 @@ class Published:
     def value(self) -> float:
         """Its number: parameters as a count, time in hours, scores as fractions of 1."""
         return number(self.printed)
+
+
+def digest() -> str:
+    """SHA-256 of the printed values. Jobs that show them have it as a parameter, because the file's
+    path would differ between checkouts."""
+    return hashlib.sha256(FILE.read_bytes()).hexdigest()
 
 
 def number(printed: str) -> float:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from mofe import records
+from mofe.paper import LABEL_SEPARATOR
 from mofe.records import ClaimRecord, Comparison, Judgement, TrainRecord
 from mofe.report import printed, stats, verdicts
 from mofe.report.answers import MANY_PARTS, Arms, Evaluation, arms
@@ -33,7 +34,6 @@ from mofe.report.stats import Contrast, Term, Test
 from mofe.report.verdicts import Findings
 from mofe.study.claims import TIMED, Claim
 from mofe.study.tables import Cell, Row, Table
-from mofe.study.values import LABEL_SEPARATOR
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from pydantic_core import PydanticCustomError
 
 from mofe import paper
 from mofe.records import Scale
-from mofe.study.values import LABEL_SEPARATOR, SHOWS, Part, TableKey
+from mofe.study.values import SHOWS, Part, TableKey
 from mofe.study.words import suggest
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def _restricted(table: Table, cells: Sequence[CellOf]) -> Table:
             beside=(),
         )
         for row in table.rows
-        if LABEL_SEPARATOR.join(row.labels) in named
+        if paper.LABEL_SEPARATOR.join(row.labels) in named
     ]
     return replace(table, rows=tuple(rows), beside=())
 
@@ -210,7 +210,7 @@ def _lacking(tables: Mapping[int | str, Table], cell: CellOf) -> bool:
     table = tables.get(cell.table)
     if table is None or cell.column not in (*table.columns, *table.beside):
         return True
-    return cell.row not in [LABEL_SEPARATOR.join(row.labels) for row in table.rows]
+    return cell.row not in [paper.LABEL_SEPARATOR.join(row.labels) for row in table.rows]
 
 
 # ---------------------------------------------------------------------------------- its faults

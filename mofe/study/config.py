@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from mofe.paper import LABEL_SEPARATOR
 from mofe.study.claims import Claim
 from mofe.study.hardware import GPUS
 from mofe.study.harness import GENERIC, SHOTS_SEED
@@ -19,7 +20,6 @@ from mofe.study.methods import Recipe
 from mofe.study.setting import Scale, Setting, Unit, scale
 from mofe.study.training import Training, TrainingOverride
 from mofe.study.values import (
-    LABEL_SEPARATOR,
     SHOWS,
     Amount,
     Count,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from mofe.study.values import LABEL_SEPARATOR
+from mofe.paper import LABEL_SEPARATOR
 from mofe.study.words import read_as
 from mofe.study.written import Keys, Layer
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
+from mofe.paper import LABEL_SEPARATOR
 from mofe.study.config import TableSpec
-from mofe.study.values import LABEL_SEPARATOR, task_metric
+from mofe.study.values import task_metric
 from mofe.study.variants import Variant
 
 if TYPE_CHECKING:

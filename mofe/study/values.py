@@ -42,7 +42,6 @@ METRICS = ("acc", "acc_norm", "f1", "exact")  # what a task's column can show: t
 REPOSITORY = r"^[\w.-]+/[\w.-]+$"
 VARIABLE = re.compile(r"\$(\w+|\{[^}]*\}?)")
 LONGEST_NAME = 80  # a file's name has at most 255 bytes, and several names make one
-LABEL_SEPARATOR = " | "  # joins a row's labels to its name
 
 
 class ConfigError(ValueError):
