@@ -245,8 +245,9 @@ class Run(Record):
     )
     segments: Annotated[tuple[Segment, ...], Field(strict=False)] = Field(
         default=(),
-        description="The parts that it was computed in, one more than `resumed`, each with the "
-        "revision, the versions and the machine that computed it.",
+        description="The parts that it was computed in, in order, each with the revision, the "
+        "versions and the machine that computed it. A call that ended before its first step has "
+        "none.",
     )
     processes: Number = Field(description="Processes that computed it together, one per GPU.")
     sharding: Literal["none", "ddp", "fsdp"] = Field(
