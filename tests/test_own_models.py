@@ -12,6 +12,8 @@ from conftest import CONFIG, ROOT, save_llama, snakemake
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from mofe.models import load
+from mofe.report import figures
+from mofe.study.graph import Graph
 from mofe.study.load import read_study
 from mofe.study.methods import parse
 from mofe.study.plan import Plan
@@ -217,3 +219,18 @@ def test_the_example_of_the_docs_is_a_study(tmp_path):
     with pytest.raises(ConfigError) as raised:
         read_study(CONFIG, tmp_path / "mine.yaml", mixtures={"mine": {"experts": experts}})
     assert raised.value.problems == [told]
+
+
+def test_the_tables_on_another_base_are_a_study_without_tinyllama(tmp_path):
+    text = (ROOT / "docs" / "other-base.md").read_text()
+    (tmp_path / "smollm.yaml").write_text(text.split("```yaml\n")[1].split("```")[0])
+    plan = Plan(read_study(CONFIG, tmp_path / "smollm.yaml"))
+    assert list(plan.tables) == list(Plan(read_study(CONFIG)).tables)
+    assert set(plan.models) == {"smollm", "general", "medical", "finance"}
+    assert plan.study.scale == "other"
+    files = [path for job in Graph(plan, figures.inputs(plan)).jobs for path in job.outputs]
+    assert files and not [path for path in files if "tinyllama" in path.lower()]
+    made = plan.params.assumptions()
+    (table6,) = (a for a in made if a["key"] == "mixtures.medical_experts")
+    assert table6["choice"]["base"] == "smollm" and "stays smollm" in table6["evidence"]
+    assert not [a for a in made if "tinyllama" in json.dumps([a["key"], a["choice"]]).lower()]
