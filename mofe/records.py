@@ -290,8 +290,8 @@ class _TrainRecord(Run, _Trained):
 
     @property
     def computed_by(self) -> tuple[Segment | Self, ...]:
-        """What has the revision, versions and hardware of each of its parts, and their
-        device_seconds: its segments, or the record itself where it lists none."""
+        """Its segments, or the record itself where it lists none: each says which revision,
+        versions and machine computed it, and its `device_seconds`."""
         return self.segments or (self,)
 
 

@@ -192,9 +192,9 @@ def _resolved(base: Path, pattern: str) -> list[str]:
 
 
 def _of_rows(paths: Sequence[str], repo: str, split: str) -> tuple[str | None, list[str]]:
-    """The format of a split's files (readers.FORMATS), and those of it: others hold no rows. None,
-    and all files, where only `datasets` may know them. Raises ValueError where there are several
-    formats."""
+    """The format of a split's files (readers.FORMATS) and the files that have it; the others hold
+    no rows. Where no file has one of these formats, which only `datasets` may then know: None, and
+    all files. Raises ValueError where there are several formats."""
     kinds = {path: readers.format_of(path) for path in paths if Path(path).name not in NO_ROWS}
     first = {kind: path for path, kind in reversed(kinds.items()) if kind}
     if len(first) > 1:

@@ -86,8 +86,8 @@ def stale(
     forced: Collection[str],
     compared: Callable[[str], bool],
 ) -> list[Node]:
-    """The jobs whose results are stale without Snakemake's noticing, those alone whose inputs are
-    not stale too; to make them again makes all others again.
+    """The jobs whose results are stale although Snakemake does not notice it. Jobs that are made
+    from stale results are left out: they are made again when those are.
 
     targets: the files that are asked for; empty for all. forced: rules and files that are made
     again anyway. compared: whether Snakemake has notes of a file, with which it compares

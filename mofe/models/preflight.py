@@ -195,8 +195,8 @@ def _own_problems(model: Checkpoint) -> list[str]:
 
 
 def _not_computed(config: PretrainedConfig) -> list[str]:
-    """What of a config.json a Mixtral, or transformers itself, does not compute as it says, one
-    sentence per key. tests/test_configurations.py has what is computed."""
+    """One sentence for each key of a config.json that a Mixtral, or transformers itself, would not
+    follow. tests/test_configurations.py has the keys that are followed."""
     told = [
         f"{key} is true, and Mixtral has no such biases: mergekit would drop them; choose a model "
         "without"

@@ -133,7 +133,7 @@ def held_out(plan: Plan) -> Iterator[str]:
 
 
 def _left(plan: Plan, name: str) -> Iterator[str]:
-    """Why a task cannot ask its number of rows that no training draws, as far as that is known."""
+    """Why training leaves too few rows for a task that asks them, as far as that is known."""
     study = plan.study
     task = study.tasks[name]
     data, where = study.data[task.held_out], f"tasks.{name}.held_out: data.{task.held_out}"
