@@ -85,7 +85,7 @@ def instruct(folder: Path, tiny: Path) -> Path:
     """The tiny model a with an instruct model's tokenizer: a template, and a token of its own."""
     shutil.copytree(tiny / "a", folder)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    tokenizer.chat_template = CHAT
+    tokenizer.chat_template = {"default": CHAT, "shout": "{{ messages[0].content | upper }}"}
     tokenizer.add_special_tokens({"additional_special_tokens": ["<turn>"]})
     for file in folder.glob("tokenizer*"):
         file.unlink()
@@ -116,6 +116,8 @@ def test_a_chat_template_goes_into_merge_and_export(tiny, tmp_path):
         ours = AutoTokenizer.from_pretrained(tmp_path / made)
         chat = ours.apply_chat_template(said, tokenize=False)
         assert chat == theirs.apply_chat_template(said, tokenize=False) and "[user]" in chat
+        shout = ours.apply_chat_template(said, tokenize=False, chat_template="shout")
+        assert shout == "HELLO"
         assert ours.get_vocab() == theirs.get_vocab()
         assert ours("<turn> river")["input_ids"] == theirs("<turn> river")["input_ids"]
         assert ours.all_special_tokens == theirs.all_special_tokens

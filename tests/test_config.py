@@ -297,6 +297,12 @@ FAULTS = {
         "tables.6.columns.MedMCQA",
         "did you mean 'acc_norm'?",
     ),
+    "a sample of one question": (
+        ("tasks", "mmlu", "sample"),
+        1,
+        "tasks.mmlu.sample",
+        "1 question has no standard error; ask two or more",
+    ),
     "a metric of an unknown task": (
         ("tables", 4, "beside"),
         {"F1": "finance_opn.f1"},

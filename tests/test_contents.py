@@ -133,6 +133,14 @@ def test_a_mirror_that_is_gone_changes_nothing(own):
     assert changed(own, before) == READ_ROWS
 
 
+@pytest.mark.parametrize("content", [b"", b'{"lab/set": ', b"[]", b"\xff\x00"])
+def test_damaged_notes_of_contents_are_one_sentence(own, content):
+    (own / "results").mkdir()
+    (own / "results/contents.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"results/contents.json: the file is damaged; delete it"):
+        identities(own)
+
+
 def test_a_link_that_leads_nowhere_is_told_when_it_is_read(tmp_path):
     (tmp_path / "train.csv").symlink_to(tmp_path / "none")
     assert mirror.identity(tmp_path)

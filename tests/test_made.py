@@ -135,6 +135,8 @@ def test_of_what_has_no_note_nothing_is_known(tmp_path):
     assert made.recorded(notes) == "1" * 64
     record.write_text(json.dumps({"n": 1, "config_hash": "2" * 64}))
     assert made.recorded(notes) == "2" * 64, "the record before the log"
+    record.write_bytes(b"\xff\x00")
+    assert made.recorded(notes) == "1" * 64, "what is no text has no note"
 
 
 def test_both_training_times_are_shown_and_told_apart(copies):

@@ -1,13 +1,15 @@
 """Text is text: what a file says is what is asked, in every format, or the file is refused."""
 
 import gzip
+import io
 import json
+import zipfile
 from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import ClassLabel, Dataset, Features, Value, load_dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -195,6 +197,48 @@ def test_a_class_is_its_name_also_where_only_the_card_names_it(tmp_path):
     files["train.csv"] += "s,iron,wood,2\n"
     with pytest.raises(ValueError, match=r"row 2 has in 'right' '2', which is none of the classes"):
         asked(put(tmp_path / "b", files), ["w", "x"])
+
+
+def test_a_class_inside_other_values_is_its_name(tmp_path):
+    """As numbers and as texts, in a mapping and in a list."""
+    names = "{class_label: {names: {'0': wood, '1': iron}}}"
+    inner = f"  - name: it\n    struct:\n    - name: right\n      dtype: {names}\n"
+    options = f"  - name: w\n    list: {names}\n"
+    card = f"---\ndataset_info:\n  features:\n{inner}{options}---\n"
+    columns = {"question": "ask", "options": "w", "answer": "it.right"}
+    settings = {"columns": columns, "subset": None, "split": "train", "test_share": None}
+    params = {"name": "set", "source": {"repo": "lab/set"}, "mcq": settings, "seed": 0}
+    for number, (right, listed) in enumerate((('"wood"', '["iron", "wood"]'), ("0", "[1, 0]"))):
+        lines = f'{{"ask": "q", "w": {listed}, "it": {{"right": {right}}}}}\n'
+        there = put(tmp_path / str(number), {"README.md": card, "train.jsonl": lines})
+        (found,) = mcq.training_rows(params, rows(there))
+        assert (found["options"], found["gold"]) == (["iron", "wood"], 1)
+    wrong = put(tmp_path, {"README.md": card, "train.jsonl": lines.replace("[1, 0]", '["tin"]')})
+    with pytest.raises(ValueError, match=r"lab/set: row 0 has in 'w' 'tin', which is none of the"):
+        rows(wrong)
+
+
+def test_a_file_whose_packing_only_datasets_reads_is_refused_if_its_types_are_guessed(tmp_path):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("train.csv", HEAD + "q,007,NA,None,NA\n")
+    for name in ("train.zip", "train.csv.zip"):
+        with pytest.raises(ValueError, match=f"{name} is packed in a way in which .*; unpack it"):
+            rows(put(tmp_path / name, {name: packed.getvalue()}))
+
+
+def test_a_subset_that_is_not_there_is_refused_as_datasets_refuses_it(tmp_path):
+    files = {"one/train.csv": "a\n1\n", "two/train.csv": "a\n2\n"}
+    configs = "".join(f"- config_name: {n}\n  data_files: {n}/*.csv\n" for n in ("one", "two"))
+    described = files | {"README.md": f"---\nconfigs:\n{configs}---\n"}
+    for name, content, known in (("bare", files, "none"), ("card", described, "one, two")):
+        folder = put(tmp_path / name, content)
+        source = {"repo": "lab/set", "revision": "main"}
+        assert sources.load(source, "two", "train", str(folder))["a"][:] == ["2"]
+        with pytest.raises(ValueError, match=f"no subset 'tow', .*; there are {known}"):
+            sources.load(source, "tow", "train", str(folder))
+        with pytest.raises(ValueError, match="BuilderConfig 'tow' not found"):
+            load_dataset(str(folder / "lab/set"), "tow", cache_dir=str(tmp_path / "cache"))
 
 
 def test_a_list_in_a_cell_is_a_list(tmp_path):

@@ -357,6 +357,7 @@ def test_a_file_can_be_asked_for_however_its_folder_is_spelt(tmp_path):
         ("shots: 5", "shots"),
         ("scoring: text", "scoring"),
         ("sampling_seed: 3", "sampling_seed"),
+        ("add_bos_token: false", "add_bos_token"),
         ("training: {epochs: 1}", "training.epochs"),
         ("merge: {dtype: float32}", "merge.dtype"),
         ("data: {sujet: {rows: 17}}", "data.sujet.rows"),

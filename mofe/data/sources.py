@@ -36,6 +36,7 @@ disable_progress_bar()
 
 CARD = "README.md"
 NO_ROWS = {"state.json"}  # beside the .arrow files of Dataset.save_to_disk
+GUESSING = ("csv", "json")  # readers of `datasets` that guess a column's type from its cells
 # Keys of a card's configuration that say nothing about how its files are read.
 SAID = {"data_files", "data_dir", "default", "description", "features", "version"}
 
@@ -122,9 +123,11 @@ class _Described:
 
 
 def _described(stage: Path, repo: str, subset: str | None) -> _Described:
-    """Raises ValueError where the card has several subsets and none is named."""
+    """Raises ValueError where the card has several subsets and none is named, and for a subset that
+    is neither named by the card nor a folder."""
     card = stage / CARD
     if not card.exists():
+        _require_subset(stage, (), repo, subset)
         return _Described()
     try:
         data = DatasetCard.load(card).data
@@ -139,10 +142,23 @@ def _described(stage: Path, repo: str, subset: str | None) -> _Described:
         raise ValueError(
             f"{repo}: there are the subsets {', '.join(subsets)}; name one of them as 'subset'"
         )
+    _require_subset(stage, subsets, repo, subset)
     infos = DatasetInfosDict.from_dataset_card_data(data)
     info = infos.get(name) if name else next(iter(infos.values())) if len(infos) == 1 else None
     config = subsets.get(name, {})
     return _Described(config, {**((info and info.features) or {}), **config.get("features", {})})
+
+
+def _require_subset(stage: Path, described: Collection[str], repo: str, subset: str | None) -> None:
+    """Raises ValueError where there is no such subset: the rows of all the others would be read.
+    described: those that the card names. Without any, all files are the subset `default`."""
+    if subset is None or subset in (described or ["default"]) or (stage / subset).is_dir():
+        return
+    known = ", ".join(described) or "none, so leave 'subset' out"
+    raise ValueError(
+        f"{repo}: there is no subset {subset!r}, neither as a folder nor in the header of "
+        f"README.md; there are {known}"
+    )
 
 
 def _split(
@@ -227,13 +243,11 @@ def _dataset(table: pa.Table, repo: str, kind: str, described: Mapping[str, Any]
             f"{repo}: the description of the columns that `datasets` has put into the file is "
             f"damaged ({error}); get the file again"
         ) from error
-    for column in features:
-        features[column] = _with_classes(features[column], named.get(column))
-        features[column] = _with_classes(features[column], described.get(column))
-        if isinstance(features[column], ClassLabel) and not pa.types.is_integer(
-            table.schema.field(column).type
-        ):
-            table = _numbered(table, column, features[column], repo)
+    for column, feature in list(features.items()):
+        classes = _with_classes(feature, named.get(column))
+        features[column] = _with_classes(classes, described.get(column))
+        if features[column] != feature:
+            table = _numbered(table, column, features, repo)
     table = table.cast(features.arrow_schema)
     return Dataset(table, info=DatasetInfo(features=features, builder_name=kind))
 
@@ -249,18 +263,32 @@ def _with_classes(feature: Any, named: Any) -> Any:
     return feature
 
 
-def _numbered(table: pa.Table, column: str, classes: ClassLabel, repo: str) -> pa.Table:
-    """A column of texts, which are names or numbers of classes, as numbers."""
-    read = {None: None, "": None, "-1": -1}
-    read |= {str(number): number for number in range(classes.num_classes)}
-    read |= {name: number for number, name in enumerate(classes.names)}
-    values = table[column].to_pylist()
-    if strange := next((v for v in values if v not in read), None):
-        raise ValueError(
-            f"{repo}: row {values.index(strange)} has in {column!r} {strange!r}, which is none of "
-            f"the classes that README.md names, {', '.join(classes.names)}; mend one of them"
-        )
-    numbers = pa.array([read[value] for value in values], pa.int64())
+def _numbered(table: pa.Table, column: str, features: Features, repo: str) -> pa.Table:
+    """The table with numbers where a column, or a part of it, has names or numbers of classes as
+    texts."""
+
+    def number(value: Any, feature: Any, row: int) -> Any:
+        if isinstance(feature, ClassLabel) and isinstance(value, str):
+            if value in feature.names:
+                return feature.names.index(value)
+            if value in ("", "-1"):
+                return int(value) if value else None
+            if value in map(str, range(feature.num_classes)):
+                return int(value)
+            raise ValueError(
+                f"{repo}: row {row} has in {column!r} {value!r}, which is none of the classes that "
+                f"README.md names, {', '.join(map(str, feature.names))}; mend one of them"
+            )
+        if isinstance(feature, dict) and isinstance(value, dict):
+            return {key: number(inner, feature[key], row) for key, inner in value.items()}
+        if isinstance(feature, List) and isinstance(value, list):
+            return [number(inner, feature.feature, row) for inner in value]
+        return value
+
+    values = [
+        number(value, features[column], row) for row, value in enumerate(table[column].to_pylist())
+    ]
+    numbers = pa.array(values, features.arrow_schema.field(column).type)
     return table.set_column(table.column_names.index(column), column, numbers)
 
 
@@ -271,7 +299,7 @@ def _by_datasets(files: Mapping[str, Path], paths: Sequence[str], repo: str, spl
     # another mirror's rows, or those of an earlier world. So local rows are never cached.
     with _staged(named) as stage, TemporaryDirectory() as cache:
         try:
-            return load_dataset(
+            found = load_dataset(
                 str(stage),
                 split=split,
                 data_files={split: list(named)},
@@ -284,6 +312,12 @@ def _by_datasets(files: Mapping[str, Path], paths: Sequence[str], repo: str, spl
                 f"{repo}: the rows of {paths[0]} cannot be read ({reason}); save them as parquet, "
                 "CSV or JSON lines"
             ) from error
+    if found.info.builder_name in GUESSING:
+        raise ValueError(
+            f"{repo}: {paths[0]} is packed in a way in which its cells are read with guessed types "
+            "(007 as 7); unpack it, or pack it with gzip"
+        )
+    return found
 
 
 def _drawn(folder: Path, files: Mapping[str, Path], sample: Mapping[str, Any]) -> pa.Table:

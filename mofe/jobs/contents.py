@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from mofe.data import mirror
 from mofe.files import write_atomic
 from mofe.jobs.checks import Waiting, repositories
@@ -51,7 +53,16 @@ class Contents:
 
     @cached_property
     def _earlier(self) -> dict[str, str]:
-        return json.loads(self.remembered.read_text()) if self.remembered.is_file() else {}
+        """Raises ValueError where the file is damaged."""
+        if not self.remembered.is_file():
+            return {}
+        try:
+            return TypeAdapter(dict[str, str]).validate_json(self.remembered.read_bytes())
+        except ValidationError as error:
+            raise ValueError(
+                f"{self.remembered}: the file is damaged; delete it, and what the folders hold now "
+                "is noted anew"
+            ) from error
 
     def _identity(self, name: str, folder: str) -> str | None:
         if name not in self._seen:

@@ -63,7 +63,9 @@ def notes(identities: Identities, job: Node) -> tuple[str, ...]:
 def recorded(notes: Iterable[str]) -> str | None:
     """The hash that the first of these files has; None where none has one."""
     for note in notes:
-        if os.path.isfile(note) and (found := _HASH.findall(Path(note).read_text())):
+        if os.path.isfile(note) and (
+            found := _HASH.findall(Path(note).read_text(errors="replace"))
+        ):
             return found[-1]
     return None
 

@@ -9,7 +9,7 @@ from mofe.study.words import dotted
 # the sections whose entries decide results; names may be added to them, and taken out
 SECTIONS = ("models", "sources", "data", "mixes", "tasks", "mixtures", "recipes", "searches")
 # what decides results of every row
-SETTINGS = ("merge", "training", "scoring", "shots", "sampling_seed")
+SETTINGS = ("merge", "training", "scoring", "shots", "sampling_seed", "add_bos_token")
 # Keys of an entry that may differ, by section. Only estimates use them, but `questions` also
 # decides what is held out; `sample` has a check of its own (checks/rows.py).
 FREE = {

@@ -22,6 +22,7 @@ from mofe.study.variants import Dense, Moe, Stage, Variant
 # The files that are fetched of a model: safe weights, configuration and tokenizer; no pickles, no
 # code.
 MODEL_FILES = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja")
+MODEL_FILES += ("additional_chat_templates/*.jinja",)  # as transformers saves a second template
 
 
 @dataclass(frozen=True)

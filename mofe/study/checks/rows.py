@@ -186,8 +186,9 @@ def too_few_questions(plan: Plan) -> Iterator[str]:
     """A standard error needs two questions. `questions` of a test set is an estimate."""
     for name in sorted(asked(plan)):
         task = plan.study.tasks[name]
-        if task.held_out and task.questions == 1:
-            yield f"tasks.{name}.questions: 1 question has no standard error; ask two or more"
+        key = "questions" if task.held_out else "sample"
+        if getattr(task, key) == 1:
+            yield f"tasks.{name}.{key}: 1 question has no standard error; ask two or more"
 
 
 def whole_tests(plan: Plan) -> Iterator[str]:
