@@ -1,13 +1,14 @@
 """The values published in Tables 1-7 of the paper, cell by cell.
 
 They are in one data file, mofe/paper.csv, with the text exactly as printed; a test compares it with
-the paper. A cell is found by (table, label, column). The label joins the row's labels with " | ", and
-repeats a parent label that the paper prints only once: "Small | Full".
+the paper. A cell is found by (table, label, column). The label joins the row's labels with " | ",
+and repeats a parent label that the paper prints only once: "Small | Full".
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import re
 from dataclasses import dataclass
 from decimal import Decimal
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FILE = Path(__file__).with_name("paper.csv")
-LABEL_SEPARATOR = " | "
+LABEL_SEPARATOR = " | "  # joins a row's labels to its name
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ _POWER_OF_TEN = {"": 0, "K": 3, "M": 6, "B": 9}
 
 @dataclass(frozen=True)
 class Published:
-    """A cell of the paper: its table, row (from 1), labels, heading, and the text that it prints."""
+    """A cell of the paper: its table, row (from 1), labels, heading, and the text that it
+    prints."""
 
     table: int
     row: int
@@ -58,6 +60,12 @@ class Published:
     def value(self) -> float:
         """Its number: parameters as a count, time in hours, scores as fractions of 1."""
         return number(self.printed)
+
+
+def digest() -> str:
+    """SHA-256 of the printed values. Jobs that show them have it as a parameter, because the file's
+    path would differ between checkouts."""
+    return hashlib.sha256(FILE.read_bytes()).hexdigest()
 
 
 def number(printed: str) -> float:

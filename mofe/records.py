@@ -141,8 +141,8 @@ GitRevision = Annotated[
     ),
 ]
 _HASHED = (
-    "SHA-256 of all parameters that this depends on: its job's, and those of all jobs before it. It "
-    "does not depend on where results lie."
+    "SHA-256 of all parameters that this depends on: its job's, and those of all jobs before it. "
+    "It does not depend on where results lie."
 )
 Versions = Annotated[
     dict[str, str],
@@ -169,8 +169,8 @@ class LossStep(Record):
     )
     auxiliary_loss: float = Field(
         default=0.0,
-        description="The router's auxiliary loss of the step, times `router_aux_loss`: what is added "
-        "to `loss` for the gradient.",
+        description="The router's auxiliary loss of the step, times `router_aux_loss`: what is "
+        "added to `loss` for the gradient.",
     )
     learning_rate: Amount = Field(description="The learning rate of this step.")
     tokens: Count = Field(description="Tokens read so far, without padding.")
@@ -197,8 +197,8 @@ class Frozen(Record):
 
 
 class Segment(Record):
-    """A part of a training that one call computed: from its beginning, or from the checkpoint at which
-    it was interrupted."""
+    """A part of a training that one call computed: from its beginning, or from the checkpoint at
+    which it was interrupted."""
 
     first_step: Number = Field(description="Its first optimiser step.")
     last_step: Number = Field(description="Its last one, as far as it was kept.")
@@ -232,8 +232,8 @@ class Run(Record):
     tokens: Number = Field(description="Tokens read in all epochs, without padding.")
     answer_tokens: Number = Field(description="Those of them that the loss is computed on.")
     final_loss: float = Field(
-        description="Loss of the last step, in nats per answer token; without the router's auxiliary "
-        "loss."
+        description="Loss of the last step, in nats per answer token; without the router's "
+        "auxiliary loss."
     )
     final_auxiliary_loss: float = Field(
         default=0.0,
@@ -245,8 +245,9 @@ class Run(Record):
     )
     segments: Annotated[tuple[Segment, ...], Field(strict=False)] = Field(
         default=(),
-        description="The parts that it was computed in, one more than `resumed`, each with the "
-        "revision, the versions and the machine that computed it.",
+        description="The parts that it was computed in, in order, each with the revision, the "
+        "versions and the machine that computed it. A call that ended before its first step has "
+        "none.",
     )
     processes: Number = Field(description="Processes that computed it together, one per GPU.")
     sharding: Literal["none", "ddp", "fsdp"] = Field(
@@ -276,8 +277,8 @@ class _Trained(Record):
 
 class _TrainRecord(Run, _Trained):
     flops: Amount = Field(
-        description="Floating-point operations of the matrix products for these tokens, forward and "
-        "backward, as the plan counts them (mofe/estimate/flops.py)."
+        description="Floating-point operations of the matrix products for these tokens, forward "
+        "and backward, as the plan counts them (mofe/estimate/flops.py)."
     )
     frozen_sha256: Frozen = Field(
         description="Hashes of the frozen parameters. If they differ, the training fails."
@@ -289,8 +290,8 @@ class _TrainRecord(Run, _Trained):
 
     @property
     def computed_by(self) -> tuple[Segment | Self, ...]:
-        """What has the revision, versions and hardware of each of its parts, and their device_seconds:
-        its segments, or the record itself where it lists none."""
+        """Its segments, or the record itself where it lists none: each says which revision,
+        versions and machine computed it, and its `device_seconds`."""
         return self.segments or (self,)
 
 
@@ -360,7 +361,8 @@ class Scores(Record):
     )
     prompts_cut: Count = Field(
         default=0,
-        description="Questions whose prompt lost its beginning, because the model had no room for it.",
+        description="Questions whose prompt lost its beginning, because the model had no room for "
+        "it.",
     )
 
     @model_validator(mode="after")
@@ -541,13 +543,13 @@ class _TaskRows(Record):
     )
     left_by_task: Count = Field(
         default=0,
-        description="Dropped because the task's own `process_docs` leaves them out, as it does in the "
-        "test set.",
+        description="Dropped because the task's own `process_docs` leaves them out, as it does in "
+        "the test set.",
     )
     made_by_task: Count = Field(
         default=0,
-        description="Added because the task's own `process_docs` makes several questions of a row, or "
-        "because tasks of a group each read it in their own way.",
+        description="Added because the task's own `process_docs` makes several questions of a row, "
+        "or because tasks of a group each read it in their own way.",
     )
     unlabelled: Count = Field(description="Dropped because they have no answer.")
     also_in_test: Count = Field(
@@ -555,8 +557,8 @@ class _TaskRows(Record):
     )
     nearly_in_test: Count | None = Field(
         default=None,
-        description="Not dropped, but told: usable rows whose prompt differs from one of the task's "
-        "test set only in case, punctuation or white space. Null: not counted.",
+        description="Not dropped, but told: usable rows whose prompt differs from one of the "
+        "task's test set only in case, punctuation or white space. Null: not counted.",
     )
 
 
@@ -578,7 +580,8 @@ class _Pieces(Record):
     )
     also_in_test: Literal[0] | None = Field(
         default=None,
-        description="Null, or 0 in files of earlier versions: raw text is compared with no test set.",
+        description="Null, or 0 in files of earlier versions: raw text is compared with no test "
+        "set.",
     )
 
 
@@ -789,8 +792,8 @@ class Comparison(Record):
     by_group_high: float | None = Field(default=None, description="Its upper end.")
     seeds: Count = Field(description="Seeds of each row; 0 of printed numbers.")
     identical: bool = Field(
-        description="Whether both rows are one function: the same answers to all questions at every "
-        "seed, with log-likelihoods that differ by rounding alone (0.01 nats)."
+        description="Whether both rows are one function: the same answers to all questions at "
+        "every seed, with log-likelihoods that differ by rounding alone (0.01 nats)."
     )
     least: Amount | None = Field(
         default=None,
@@ -1074,8 +1077,8 @@ class PlanRecord(Record):
     measured: PlanMeasured = Field(description="What finished runs measured.")
     guesses: Texts = Field(description="The keys whose values had to be guessed.")
     left_out: Texts = Field(
-        description="The records of finished jobs that cannot be read, so that estimates go without "
-        "them."
+        description="The records of finished jobs that cannot be read, so that estimates go "
+        "without them."
     )
     counted_models: Count = Field(
         description="Kinds of trained models whose parameters were counted on the real modules."

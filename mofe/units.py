@@ -4,7 +4,7 @@ Estimates get few digits, because more would promise more than is known. Counts 
 all of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -108,6 +108,12 @@ def learning_rate(rate: float) -> str:
 def _two_digits(number: float) -> str:
     """At least two digits, and never an exponent: "0.43", "9.5", "63", "1,204"."""
     return f"{number:,.0f}" if number >= 9.95 else f"{number:.2g}"
+
+
+def first(names: Collection[str], most: int = 3) -> str:
+    """The first names of many, and how many more there are: "a, b, c and 2 more"."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(list(names)[:most]) + more
 
 
 def listed(words: Sequence[str]) -> str:

@@ -1,5 +1,4 @@
 # The study, its plan, and the functions that all rules share.
-import hashlib
 import os
 import re
 import shutil
@@ -13,6 +12,7 @@ from snakemake.logging import logger
 
 sys.path.insert(0, workflow.basedir)  # the package of this checkout, installed or not
 
+from mofe import paper
 from mofe.estimate.cost import Costs
 from mofe.jobs import (
     checks,
@@ -65,10 +65,7 @@ GIVEN = Given(
     PLAN,
     figures.given(PLAN),
     trainings=RECORDS.spec(PLAN),
-    # A hash of the paper's values, because a path would differ between checkouts.
-    published=hashlib.sha256(
-        Path(workflow.basedir, "mofe", "paper.csv").read_bytes()
-    ).hexdigest(),
+    published=paper.digest(),
     command=COMMAND,
     config=config,
 )

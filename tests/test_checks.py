@@ -13,8 +13,10 @@ from mofe.report.figures import inputs
 from mofe.study.graph import Graph
 from mofe.study.load import read_study
 from mofe.study.plan import Plan
+from mofe.study.shapes import Shape
 
 LARGE = {"variant": "tinyllama_8tinyllama/mmlu_medmcqa_full", "seed": "0"}
+OWN_SIZES = {"max_position_embeddings": 512, "tie_word_embeddings": True}
 SMALL = {"variant": "tinyllama_4tinyllama/medmcqa_mofe", "seed": "0"}
 
 
@@ -197,3 +199,23 @@ def test_a_training_on_several_nodes_starts_its_own_processes(paper_plan, costs)
 def test_before_a_download_tells_sizes_no_job_is_spread(tmp_path):
     plan = Plan(read_study(CONFIG, models={"tinyllama": {"shape": None}}, results=str(tmp_path)))
     assert resources.spread(Costs(plan), "train", Graph(plan, inputs(plan)).jobs) == {}
+
+
+def test_what_only_a_models_own_files_tell_is_refused_by_the_key_that_set_it():
+    """Sizes that the configuration does not state, as `Costs` reads them from config.json."""
+    lora = {"training": {"max_length": 700}, "targets": ["q_proj", "lm_head"]}
+    plan = Plan(read_study(CONFIG, training={"max_length": 600}, recipes={"lora": lora}))
+    stated = plan.study.models["tinyllama"].shape.model_dump()
+    costs = Costs(plan, bases={"tinyllama": Shape(**stated | OWN_SIZES)})
+    trained = next(key for key in plan.trained if key.endswith("_lora"))
+    waiting = [
+        Waiting("train", {"variant": trained, "seed": "0"}),
+        Waiting("train_expert", {"model": "medical", "seed": "0"}),
+    ]
+    assert checks.too_long_rows(costs, waiting) == [
+        f"{key}: {length} is more than the 512 positions of models.tinyllama; lower it"
+        for key, length in (("recipes.lora.training.max_length", 700), ("training.max_length", 600))
+    ]
+    (told,) = checks.tied_heads(costs, waiting)
+    assert told.startswith(f"train of {trained}: its recipe has the target lm_head, which model ")
+    assert "ties to its embeddings" in told

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from conftest import save_llama
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
@@ -219,7 +219,7 @@ def test_tokens_behind_the_border_come_from_the_answer(made, prompt, answer):
     try:
         ((ids, start),) = encoding.pairs(tokenizer, [(prompt, answer)], "tasks.x")
     except ValueError:
-        return  # some joins have no border
+        reject()  # some joins have no border; hypothesis complains if they are the most
     assert 0 < start < len(ids)
     moved = prompt[len(prompt.rstrip()) :] + answer
     assert tokenizer.decode(ids[start:]).replace(" ", "") == moved.replace(" ", "")

@@ -160,11 +160,16 @@ def test_only_the_checkpoints_weights_are_fetched_and_linked(online, tmp_path):
     expected = {weights.INDEX, "model-1.safetensors", "config.json", "chat_template.jinja"}
     expected |= {"merges.txt", "vocab.json"}
     assert {file.name for file in (tmp_path / "org/name").iterdir()} == expected
-    (tmp_path / "org/name/old.safetensors").write_bytes(b"by hand")
+    for mine in ("old.safetensors", "model.safetensors", "mine.json"):
+        (tmp_path / "org/name" / mine).write_bytes(b"by hand")
     params = {"hub": "org/name", "revision": "main", "mirror": str(tmp_path)}
     model_files.link(params, tmp_path / "linked")
     assert {file.name for file in (tmp_path / "linked").iterdir()} == expected
     (tmp_path / "org/name/model-1.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"model-1.safetensors is missing; put .* back"):
+        model_files.link(params, tmp_path / "again")
+    (tmp_path / "org/name.json").unlink()  # a user's own mirror has no manifest
+    (tmp_path / "org/name/model.safetensors").unlink()
     with pytest.raises(IncompatibleModels, match=r"org/name: .* lacks model-1.safetensors"):
         model_files.link(params, tmp_path / "again")
 

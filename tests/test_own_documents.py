@@ -18,7 +18,7 @@ from mofe.models import load
 from mofe.records import TaskCounts, TextCounts, read_counts
 from mofe.report.views.training_data import cell, contamination
 from mofe.stages import prepare, questions
-from mofe.study.load import read_study
+from mofe.study.load import load_study, overlay, read_study
 from mofe.study.plan import Plan
 from mofe.study.tables import table
 from mofe.study.values import ConfigError
@@ -267,10 +267,16 @@ def test_a_sample_is_part_of_the_estimates(tmp_path):
 
 
 def test_the_papers_study_asks_all_questions():
-    with pytest.raises(
-        ConfigError, match=r"tasks.mmlu.sample: the study 'paper' asks all questions"
-    ):
-        read_study(CONFIG, tasks={"mmlu": {"sample": 100}})
+    told = "tasks.mmlu.sample (--config): the study 'paper' asks all questions, not 100 of them"
+    command = {"tasks": {"mmlu": {"sample": 100}}}
+    content = overlay(yaml.safe_load(CONFIG.read_text()), command)
+    with pytest.raises(ConfigError) as raised:
+        load_study(content, [CONFIG], command)
+    assert raised.value.problems == [f"{told}; give the study another name"], "and it is told once"
+
+
+def test_tasks_that_divide_their_set_are_known_without_lm_eval():
+    assert tasks.PARTS.keys() == set(tasks.harness.DIVIDED)
 
 
 # ---------------------------------------------------------------------- what a configuration has

@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def table() -> str:
-    """Every claim: its sentence, its tables, its kind, and the GPU-hours of one seed by the plan."""
+    """Every claim: its sentence, its tables, its kind, and the GPU-hours of one seed by the
+    plan."""
     # no run has been finished below this folder, so that nothing measured enters the estimates
     study = read_study(ROOT / "config.yaml", results="results/none")
     plan = Plan(study)

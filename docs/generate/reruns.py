@@ -1,5 +1,5 @@
-"""The tables of docs/workflow.md: what a change of each key of the configuration makes again, by planning
-the study with and without the change.
+"""The tables of docs/workflow.md: what a change of each key of the configuration makes again, by
+planning the study with and without the change.
 
 The keys are those of the models. A change is made up from a key's value; where the rest of the
 configuration forbids it, the next one is tried.
@@ -31,8 +31,8 @@ from mofe.study.values import ConfigError
 ROOT = Path(__file__).parents[2]
 PAGE = "docs/workflow.md"
 
-# The studies whose keys are changed: of the hub and of a generated world, with a few of the tables, and
-# with multiple-choice questions of the user's own.
+# The studies whose keys are changed: of the hub and of a generated world, with a few of the tables,
+# and with multiple-choice questions of the user's own.
 FEWER = dict.fromkeys((1, 2, 3, 4, 7, "C1", "C2", "C4", "C5"))
 OWN = {
     "sources": {"mine": {"repo": "me/questions", "revision": "1", "files": ["*.parquet"]}},
@@ -162,7 +162,8 @@ def keys(
     part: BaseModel, path: tuple = (), pattern: str = ""
 ) -> Iterator[tuple[str, tuple, Any, Any]]:
     """Every key of a part and of the parts in it: its pattern, such as data.*.rows, its path, its
-    value, and its type. Keys that override those of `training` have one pattern, and so have claims."""
+    value, and its type. Keys that override those of `training` have one pattern, and so have
+    claims."""
     for name, field in type(part).model_fields.items():
         key = field.alias or name
         shown = "*" if isinstance(part, (TrainingOverride, Claim)) else key
@@ -177,8 +178,8 @@ def keys(
 
 
 def others(value: Any, kind: Any, config: Mapping[str, Any]) -> Iterator[Any]:
-    """Values that a key might have instead: words and other names that its type has, a number beside
-    it, another order, one more or one less."""
+    """Values that a key might have instead: words and other names that its type has, a number
+    beside it, another order, one more or one less."""
 
     def named(name: str) -> list[str]:
         sections = [config[s] for s in NAMES if name in config[s]]
@@ -227,8 +228,8 @@ def changed(config: Mapping[str, Any], path: tuple, value: Any) -> dict[str, Any
 
 @cache
 def matrix() -> dict[str, frozenset[str]]:
-    """By key, the rules of the jobs that a change of it makes again or adds, by itself. Raises
-    ValueError where no change of a key was found that the configuration allows."""
+    """By key, the rules of the jobs that a change of it makes again or adds, by itself. A key of
+    which no change was found that the configuration allows is missing (tests/test_reruns.py)."""
     found: dict[str, set[str]] = {}
     for study in STUDIES:
         config = configuration(study)
@@ -254,7 +255,8 @@ def matrix() -> dict[str, frozenset[str]]:
 
 
 def _effect(config, before, path, value, kind) -> set[str] | None:
-    """What the first change that the configuration allows makes again; None where none is allowed."""
+    """What the first change that the configuration allows makes again; None where none is
+    allowed."""
     for other in others(value, kind, config):
         try:
             after = identities(changed(config, path, other))

@@ -5,8 +5,8 @@ lies its manifest {hub}/{org}/{name}.json: the commit that the revision stood fo
 size and sha256. Files are compared with the hub's own hashes before the manifest is written.
 
 Studies may share a folder, and it may hold other files: only what an earlier manifest lists is ever
-removed. Snakemake deletes a job's output before the job, so a copy of the manifest lies hidden beside
-it.
+removed. Snakemake deletes a job's output before the job, so a copy of the manifest lies hidden
+beside it.
 """
 
 import hashlib
@@ -138,8 +138,8 @@ def fetch(repository: Mapping[str, Any], manifest: Path) -> str:
 
 
 def _commit(repo: str, kind: str, revision: str) -> str:
-    """The commit that a revision stands for. HfApi.repo_info asks the same, but gives up at once where
-    the hub is busy (429, 503)."""
+    """The commit that a revision stands for. HfApi.repo_info asks the same, but gives up at once
+    where the hub is busy (429, 503)."""
     address = f"{constants.ENDPOINT}/api/{kind}s/{repo}/revision/{quote(revision, safe='')}"
     answer = http_backoff("GET", address, headers=build_hf_headers())
     hf_raise_for_status(answer)
@@ -164,8 +164,8 @@ def _reason(error: Exception, repository: Mapping[str, Any]) -> str:
             else f"it answers {status}: the repository is private or gated, or there is none"
         )
         return (
-            f"{known}; accept its licence on {page}, set the token of that account (`hf auth login`, or "
-            f"HF_TOKEN), and run it again: {FETCH}"
+            f"{known}; accept its licence on {page}, set the token of that account (`hf auth "
+            f"login`, or HF_TOKEN), and run it again: {FETCH}"
         )
     if isinstance(error, RevisionNotFoundError):
         return "it has no such revision; mend 'revision'"
@@ -263,9 +263,9 @@ class _Folder:
     def kept(
         self, commit: str, files: Sequence[records.HubFile], sample: records.HubSample | None
     ) -> tuple[list[records.HubFile], records.HubSample | None]:
-        """The files of an earlier fetch that stay: those of the same commit, but of a sample only if
-        the new fetch has none of its files and no sample of its own. And the sample that is now in
-        the folder."""
+        """The files of an earlier fetch that stay: those of the same commit, but of a sample only
+        if the new fetch has none of its files and no sample of its own. And the sample that is now
+        in the folder."""
         if self.earlier is None or self.earlier.commit != commit:
             return [], sample
         fetched = {file.path for file in files}
@@ -466,8 +466,8 @@ def summary(manifests: Sequence[str], instead: str) -> str:
 
 def main() -> None:
     """`python -m mofe.data.hub HUB`: print the sizes of the repositories that standard input gives
-    as JSON, and write them to HUB/sizes.json (mofe/jobs/downloads.py). That none can be fetched is an
-    error; if only some cannot, the others are fetched all the same."""
+    as JSON, and write them to HUB/sizes.json (mofe/jobs/downloads.py). That none can be fetched is
+    an error; if only some cannot, the others are fetched all the same."""
     hub = Path(sys.argv[1])
     stated = sizes(json.load(sys.stdin), hub)
     if all("problem" in repo for repo in stated):

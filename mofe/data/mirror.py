@@ -30,9 +30,9 @@ def repository(mirror: str, repo: str, revision: str | None = None) -> Path:
     fetched = manifest(folder)
     if fetched and revision and revision not in (fetched.revision, fetched.commit):
         raise ValueError(
-            f"{folder} was fetched at revision {fetched.revision} (commit {fetched.commit}), but the "
-            f"study reads revision {revision}; fetch it again ({FETCH}), or give the study another "
-            "folder ('hub', 'mirror')"
+            f"{folder} was fetched at revision {fetched.revision} (commit {fetched.commit}), but "
+            f"the study reads revision {revision}; fetch it again ({FETCH}), or give the study "
+            "another folder ('hub', 'mirror')"
         )
     return folder
 
@@ -43,15 +43,20 @@ def manifest(folder: Path) -> records.HubManifest | None:
     return records.read(file, records.HubManifest) if file.is_file() else None
 
 
-def files(folder: Path) -> dict[str, Path]:
-    """The files of a repository by their paths in it, sorted, links followed: of what was fetched
-    those that the manifest lists, else all but hidden ones.
-
-    Raises FileNotFoundError where a listed file is missing, and for a link that leads nowhere.
-    """
+def paths(folder: Path) -> list[str]:
+    """The paths of a repository's files in it: of what was fetched those that the manifest lists,
+    else all but hidden ones."""
     fetched = manifest(folder)
-    listed = [file.path for file in fetched.files] if fetched else sorted(_walk(folder, set()))
-    found = {path: folder / path for path in listed}
+    return [file.path for file in fetched.files] if fetched else list(_walk(folder, set()))
+
+
+def files(folder: Path, patterns: Sequence[str] = ("*",)) -> dict[str, Path]:
+    """The files of a repository by their `paths`, sorted, links followed.
+
+    patterns: of those that are wanted (`matching`). Raises FileNotFoundError where one of them is
+    missing, or is a link that leads nowhere.
+    """
+    found = {path: folder / path for path in matching(paths(folder), patterns)}
     for path, file in found.items():
         if not file.exists():
             what = "is a link that leads nowhere" if file.is_symlink() else "is missing"
@@ -60,8 +65,8 @@ def files(folder: Path) -> dict[str, Path]:
 
 
 def identity(folder: Path) -> str | None:
-    """A hash of the names, sizes and times of change (in seconds, as archives keep them) of a folder's
-    files, links followed; None where there is no such folder."""
+    """A hash of the names, sizes and times of change (in seconds, as archives keep them) of a
+    folder's files, links followed; None where there is no such folder."""
     if not folder.is_dir():
         return None
     digest = hashlib.sha256()

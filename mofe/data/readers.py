@@ -1,9 +1,9 @@
 """Files of rows as tables in which a text is the text of the file.
 
-Nothing is guessed from how a cell looks. Cells of delimited files are texts, and an empty cell is an
-empty text. Texts of JSON stay texts, also where they look like numbers or dates; its whole numbers
-are integers, and its other numbers are the texts that the file has. What a column's values mean is
-decided by the task that reads it (mofe/tasks/mcq.py, mofe/data/schema.py).
+Nothing is guessed from how a cell looks. Cells of delimited files are texts, and an empty cell is
+an empty text. Texts of JSON stay texts, also where they look like numbers or dates; its whole
+numbers are integers, and its other numbers are the texts that the file has. What a column's values
+mean is decided by the task that reads it (mofe/tasks/mcq.py, mofe/data/schema.py).
 """
 
 import bz2
@@ -14,12 +14,14 @@ import json
 import lzma
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from mofe import units
 
 csv.field_size_limit(sys.maxsize)  # a cell may hold a document
 
@@ -60,7 +62,7 @@ def read(kind: str, files: Mapping[str, Path], settings: Mapping[str, Any]) -> p
     """
     if kind == "json":
         rows = [row for name, file in files.items() for row in _json(name, file, settings)]
-        return _table_of(_some(files), rows)
+        return _table_of(units.first(files), rows)
     reader = {"csv": _delimited, "parquet": _parquet, "arrow": _arrow}[kind]
     tables = {name: reader(name, file, settings) for name, file in files.items()}
     (first, expected), *others = ((name, table.column_names) for name, table in tables.items())
@@ -77,7 +79,8 @@ def read(kind: str, files: Mapping[str, Path], settings: Mapping[str, Any]) -> p
         )
     except pa.ArrowInvalid as error:
         raise ValueError(
-            f"{_some(files)}: a column has another type in one file than in another ({error}); "
+            f"{units.first(files)}: a column has another type in one file than in another "
+            f"({error}); "
             "save them with the same types"
         ) from error
 
@@ -130,7 +133,8 @@ def _header(name: str, row: list[str], sep: str) -> list[str]:
         )
     if len(names) == 1 and (other := next((c for c in ";\t|," if c in names[0]), None)):
         raise ValueError(
-            f"{name}: the header is one cell, {names[0]!r}, so its cells are not parted by {sep!r}; "
+            f"{name}: the header is one cell, {names[0]!r}, so its cells are not parted by "
+            f"{sep!r}; "
             f"name the sign in the repository's README.md (configs: sep: {other!r}), or save the "
             "file with commas"
         )
@@ -178,8 +182,8 @@ def _json(name: str, file: Path, settings: Mapping[str, Any]) -> list[dict[str, 
     strange = next((n for n, value in enumerate(values) if not isinstance(value, dict)), None)
     if strange is not None:
         raise ValueError(
-            f"{name}: row {strange} is {_shown(values[strange])}, not an object with a value for each "
-            "column; write one object a row"
+            f"{name}: row {strange} is {_shown(values[strange])}, not an object with a value for "
+            "each column; write one object a row"
         )
     return values
 
@@ -342,9 +346,3 @@ def _text(name: str, file: Path, settings: Mapping[str, Any]) -> str:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}..."
-
-
-def _some(files: Iterable[str]) -> str:
-    """File names for a message, at most three."""
-    first = list(files)
-    return ", ".join(first[:3]) + (" and more" if len(first) > 3 else "")

@@ -96,8 +96,8 @@ INDEX = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:\.0+)?")
 
 
 def index(value: Any) -> int | None:
-    """The whole number that a value stands for, also where it is written as a text (`2`, `2.0`) or a
-    float, as pandas writes a column with gaps; None for anything else."""
+    """The whole number that a value stands for, also where it is written as a text (`2`, `2.0`) or
+    a float, as pandas writes a column with gaps; None for anything else."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
@@ -109,16 +109,17 @@ def index(value: Any) -> int | None:
 
 
 def absent(value: Any) -> bool:
-    """Whether a value is one of the spellings of nothing: null, NaN, or a text without characters."""
+    """Whether a value is one of the spellings of nothing: null, NaN, or a text without
+    characters."""
     if isinstance(value, float):
         return math.isnan(value)
     return value is None or (isinstance(value, str) and not value.strip())
 
 
 def check(benchmark: str, rows: Dataset, repo: str, *, labelled: bool) -> Dataset:
-    """The rows, if they fit the benchmark's schema; labels that are written as texts or floats become
-    integers. A benchmark without a schema accepts all rows; its code expects numbers where a delimited
-    file has them, so columns of whole numbers become integers, which changes no text.
+    """The rows, if they fit the benchmark's schema; labels that are written as texts or floats
+    become integers. A benchmark without a schema accepts all rows; its code expects numbers where a
+    delimited file has them, so columns of whole numbers become integers, which changes no text.
 
     repo: for the message. labelled: rows without a label are faults too, as in a test set. Raises
     ValueError naming the first fault's column and row (from 0).
@@ -139,7 +140,8 @@ def check(benchmark: str, rows: Dataset, repo: str, *, labelled: bool) -> Datase
 
 
 def _whole_numbers(rows: Dataset) -> Dataset:
-    """The rows of a delimited file, with integers in the columns whose every cell is the text of one."""
+    """The rows of a delimited file, with integers in the columns whose every cell is the text of
+    one."""
     if rows.info.builder_name != "csv" or not len(rows):
         return rows
     for column, kind in rows.features.items():
@@ -150,9 +152,9 @@ def _whole_numbers(rows: Dataset) -> Dataset:
 
 
 def _numbered(rows: Dataset, column: str, repo: str) -> Dataset:
-    """The rows with a column of labels as integers, also where it has them as texts, as floats, or as
-    the options' letters. Raises ValueError where a label is none of these, and for classes that are
-    named otherwise."""
+    """The rows with a column of labels as integers, also where it has them as texts, as floats, or
+    as the options' letters. Raises ValueError where a label is none of these, and for classes that
+    are named otherwise."""
     kind = rows.features[column]
     if isinstance(kind, ClassLabel):
         indices = [str(number) for number in range(kind.num_classes)]
@@ -221,8 +223,8 @@ def _named(feature: Any, value: Any) -> Any:
 
 
 def clustered(rows: Dataset, path: str | None, key: str, where: str) -> Dataset:
-    """The rows with a column CLUSTER: the text of what each asks for, from the column `path`, or None
-    where that is empty. Without a path the rows are as they were.
+    """The rows with a column CLUSTER: the text of what each asks for, from the column `path`, or
+    None where that is empty. Without a path the rows are as they were.
 
     key, where: as in `column`. Raises ValueError where there is no such column, or where a row has
     there neither a text nor a number.

@@ -70,8 +70,8 @@ def load(source: Mapping[str, Any], subset: str | None, split: str, mirror: str)
 
 
 def _wanted(folder: Path, source: Mapping[str, Any]) -> dict[str, Path]:
-    """The files of a repository. Of a fetched folder, which studies may share, those that the source
-    names, if they are what it asks for."""
+    """The files of a repository. Of a fetched folder, which studies may share, those that the
+    source names, if they are what it asks for."""
     there, fetched = mirrors.files(folder), mirrors.manifest(folder)
     sample = source.get("sample")
     patterns = source.get("files") or (sample or {}).get("files")
@@ -90,8 +90,8 @@ def _wanted(folder: Path, source: Mapping[str, Any]) -> dict[str, Path]:
 
 
 def _read_by_datasets(folder: Path, files: Mapping[str, Path]) -> AbstractContextManager[Path]:
-    """A folder with these files, and no others, that `datasets` sees as it is: the repository's own, if
-    it may be. To link many files takes longer than to read them."""
+    """A folder with these files, and no others, that `datasets` sees as it is: the repository's
+    own, if it may be. To link many files takes longer than to read them."""
     base = folder.resolve()
     whole = mirrors.manifest(folder) is None and not glob.has_magic(str(base))
     if whole and all(file == base / path for path, file in files.items()):
@@ -111,7 +111,7 @@ def _staged(files: Mapping[str, Path]):
         yield Path(folder).resolve()
 
 
-# ------------------------------------------------------------------------------ the files of a split
+# ----------------------------------------------------------------------------- the files of a split
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,8 @@ class _Described:
 
 
 def _described(stage: Path, repo: str, subset: str | None) -> _Described:
-    """Raises ValueError where the card has several subsets and none is named, and for a subset that is
-    neither named by the card nor a folder."""
+    """Raises ValueError where the card has several subsets and none is named, and for a subset that
+    is neither named by the card nor a folder."""
     card = stage / CARD
     if not card.exists():
         _require_subset(stage, (), repo, subset)
@@ -156,8 +156,8 @@ def _require_subset(stage: Path, described: Collection[str], repo: str, subset: 
         return
     known = ", ".join(described) or "none, so leave 'subset' out"
     raise ValueError(
-        f"{repo}: there is no subset {subset!r}, neither as a folder nor in the header of README.md; "
-        f"there are {known}"
+        f"{repo}: there is no subset {subset!r}, neither as a folder nor in the header of "
+        f"README.md; there are {known}"
     )
 
 
@@ -169,8 +169,8 @@ def _split(
     subset: str | None,
     split: str,
 ) -> list[str]:
-    """The paths of a split's files, of those that are there. Raises ValueError where there is no such
-    split, and FileNotFoundError where it has no file."""
+    """The paths of a split's files, of those that are there. Raises ValueError where there is no
+    such split, and FileNotFoundError where it has no file."""
     base = stage / described.config.get("data_dir", "")
     if declared := described.config.get("data_files"):
         splits = sanitize_patterns(declared)
@@ -181,7 +181,8 @@ def _split(
             splits = get_data_patterns(str(base))
         except EmptyDatasetError as error:
             raise FileNotFoundError(
-                f"{repo}: there is no file of data in its folder; add one, or mend 'files' of its source"
+                f"{repo}: there is no file of data in its folder; add one, or mend 'files' of its "
+                "source"
             ) from error
     splits = {str(name): patterns for name, patterns in splits.items()}
     if split not in splits:
@@ -190,8 +191,8 @@ def _split(
     paths = [path for path in (os.path.relpath(p, stage) for p in named) if path in there]
     if not paths:
         raise FileNotFoundError(
-            f"{repo}: of the split {split!r} no file is there ({', '.join(splits[split])}); add them, or "
-            "mend the header of README.md"
+            f"{repo}: of the split {split!r} no file is there ({', '.join(splits[split])}); add "
+            "them, or mend the header of README.md"
         )
     return paths
 
@@ -207,14 +208,15 @@ def _resolved(base: Path, pattern: str) -> list[str]:
 
 
 def _of_rows(paths: Sequence[str], repo: str, split: str) -> tuple[str | None, list[str]]:
-    """The format of a split's files (readers.FORMATS), and those of it: others hold no rows. None, and
-    all files, where only `datasets` may know them. Raises ValueError where there are several
-    formats."""
+    """The format of a split's files (readers.FORMATS) and the files that have it; the others hold
+    no rows. Where no file has one of these formats, which only `datasets` may then know: None, and
+    all files. Raises ValueError where there are several formats."""
     kinds = {path: readers.format_of(path) for path in paths if Path(path).name not in NO_ROWS}
     first = {kind: path for path, kind in reversed(kinds.items()) if kind}
     if len(first) > 1:
         raise ValueError(
-            f"{repo}: the split {split!r} has files of several formats, {' and '.join(sorted(first.values()))}; "
+            f"{repo}: the split {split!r} has files of several formats, "
+            f"{' and '.join(sorted(first.values()))}; "
             "name its files in the header of README.md (configs), or remove those that hold no rows"
         )
     if not first:
@@ -226,8 +228,8 @@ def _of_rows(paths: Sequence[str], repo: str, split: str) -> tuple[str | None, l
 
 
 def _dataset(table: pa.Table, repo: str, kind: str, described: Mapping[str, Any]) -> Dataset:
-    """A table as `datasets` has it. Numbers are names of classes where the file or the card (described)
-    says so."""
+    """A table as `datasets` has it. Numbers are names of classes where the file or the card
+    (described) says so."""
     try:
         features = Features.from_arrow_schema(table.schema.remove_metadata())
     except (ValueError, TypeError, KeyError, NotImplementedError) as error:
@@ -238,8 +240,8 @@ def _dataset(table: pa.Table, repo: str, kind: str, described: Mapping[str, Any]
         named = Features.from_arrow_schema(table.schema)
     except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
         raise ValueError(
-            f"{repo}: the description of the columns that `datasets` has put into the file is damaged "
-            f"({error}); get the file again"
+            f"{repo}: the description of the columns that `datasets` has put into the file is "
+            f"damaged ({error}); get the file again"
         ) from error
     for column, feature in list(features.items()):
         classes = _with_classes(feature, named.get(column))
@@ -307,13 +309,13 @@ def _by_datasets(files: Mapping[str, Path], paths: Sequence[str], repo: str, spl
         except (DatasetsError, FileNotFoundError, ValueError) as error:
             reason = " ".join(str(error.__cause__ or error).split()).replace(f"{stage}/", "")
             raise ValueError(
-                f"{repo}: the rows of {paths[0]} cannot be read ({reason}); save them as parquet, CSV "
-                "or JSON lines"
+                f"{repo}: the rows of {paths[0]} cannot be read ({reason}); save them as parquet, "
+                "CSV or JSON lines"
             ) from error
     if found.info.builder_name in GUESSING:
         raise ValueError(
-            f"{repo}: {paths[0]} is packed in a way in which its cells are read with guessed types (007 "
-            "as 7); unpack it, or pack it with gzip"
+            f"{repo}: {paths[0]} is packed in a way in which its cells are read with guessed types "
+            "(007 as 7); unpack it, or pack it with gzip"
         )
     return found
 

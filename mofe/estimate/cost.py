@@ -462,8 +462,8 @@ class Costs:
 
     def _computed_shape(self, variant: Variant, fold: bool) -> Shape:
         """The shape whose products a variant computes. fold: whether equal frozen experts are
-        computed once (mofe/layers/experts.py). If all experts are equal and no stage trains or adapts
-        them, one expert then computes each token."""
+        computed once (mofe/layers/experts.py). If all experts are equal and no stage trains or
+        adapts them, one expert then computes each token."""
         shape = self.variant_shape(variant)
         recipes = [self.study.recipes[stage.recipe] for stage in variant.stages]
         equal = len(set(variant.origin.experts)) == 1

@@ -123,7 +123,8 @@ def _memory(estimate: Estimate, mixed: bool) -> records.PlanMemory:
 
 
 def _needed(graph: Graph, made: Mapping[str, Job], *targets: str) -> records.PlanTotals:
-    """Sums over the jobs that make these files from nothing. made: every job, as `jobs` has them."""
+    """Sums over the jobs that make these files from nothing. made: every job, as `jobs` has
+    them."""
     return _totals(made[node.outputs[0]] for node in graph.needed(*targets))
 
 

@@ -1,7 +1,8 @@
 """What speaks against a run, before any job starts.
 
-Pure functions of the plan, its costs and the jobs that will run. Each returns sentences for the user:
-none where there is nothing to refuse. What they need to know of the machine is passed to them.
+Pure functions of the plan, its costs and the jobs that will run. Each returns sentences for the
+user: none where there is nothing to refuse. What they need to know of the machine is passed to
+them.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,8 +12,9 @@ from typing import Any
 
 from mofe.estimate.cost import Costs, Estimate
 from mofe.estimate.schedule import TRAININGS, estimate
-from mofe.study.checks.training import too_long
+from mofe.study.checks.training import set_by, too_long
 from mofe.study.plan import Plan, Repository
+from mofe.study.variants import Stage
 
 FILLED_IN = ("slurm_account", "slurm_partition", "constraint")  # the user's lines of profiles/slurm
 
@@ -82,7 +84,8 @@ def blocked_folders(plan: Plan, is_folder: IsFolder, exists: Callable[[str], boo
 
 
 def unfilled_profile(waiting: Iterable[Waiting]) -> list[str]:
-    """The lines of profiles/slurm that the user has not filled in, where a job is to be submitted."""
+    """The lines of profiles/slurm that the user has not filled in, where a job is to be
+    submitted."""
     unfilled = {
         key.removeprefix("slurm_")
         for job in waiting
@@ -112,15 +115,17 @@ def misfits(costs: Costs, waiting: Iterable[Waiting]) -> list[str]:
 
 
 def too_long_rows(costs: Costs, waiting: Iterable[Waiting]) -> list[str]:
-    """The trainings whose longest rows their model has no positions for, by its config.json."""
+    """The trainings whose longest rows their model has no positions for, by its config.json. The
+    sizes of a pretrained model are in the configuration, where they are checked."""
     found = {}
     for job in waiting:
-        if job.rule not in TRAININGS:
+        if job.rule not in TRAININGS - {"pretrain"}:
             continue
         shape, _, training, _ = _estimate(costs, job).request
         if training["max_length"] > shape.max_position_embeddings:
+            key = set_by(costs.study, _stage(costs.plan, job), "max_length")
             lengths = training["max_length"], shape.max_position_embeddings
-            found[too_long("training.max_length", *lengths, _base(costs, job))] = None
+            found[too_long(key, *lengths, _base(costs, job))] = None
     return list(found)
 
 
@@ -139,6 +144,14 @@ def tied_heads(costs: Costs, waiting: Iterable[Waiting]) -> list[str]:
 
 def _name(job: Waiting) -> str:
     return job.wildcards.get("variant") or job.wildcards["model"]
+
+
+def _stage(plan: Plan, job: Waiting) -> Stage:
+    """What a job trains on, and how."""
+    if variant := job.wildcards.get("variant"):
+        return plan.variants[variant].stages[-1]
+    ((mix, recipe),) = plan.study.models[job.wildcards["model"]].train.items()
+    return Stage(mix, recipe)
 
 
 def _base(costs: Costs, job: Waiting) -> str:
@@ -173,16 +186,16 @@ def no_gpu(costs: Costs, waiting: Iterable[Waiting], has_gpu: Callable[[], bool]
     hours = sum(_estimate(costs, job).gpu_hours for job in trainings)
     told = (
         f"{len(trainings)} trainings of the study '{study.study}' need a GPU, and this machine has "
-        f"none: they take about {hours:.1f} GPU-hours ({study.hardware.gpu}). On a cluster: snakemake "
-        "--profile profiles/slurm. The miniature on this machine: snakemake --profile profiles/mini. "
-        "To see what would run: add -n."
+        f"none: they take about {hours:.1f} GPU-hours ({study.hardware.gpu}). On a cluster: "
+        "snakemake --profile profiles/slurm. The miniature on this machine: snakemake --profile "
+        "profiles/mini. To see what would run: add -n."
     )
     return [told]
 
 
 def too_few_held_out(costs: Costs, waiting: Sequence[Waiting]) -> list[str]:
-    """The tasks that are to ask more rows than training leaves of a training set, where that set was
-    prepared earlier and its rows have been counted."""
+    """The tasks that are to ask more rows than training leaves of a training set, where that set
+    was prepared earlier and its rows have been counted."""
     study, found = costs.study, set()
     prepared_now = {job.wildcards["dataset"] for job in waiting if job.rule == "prepare_data"}
     for name in {job.wildcards["task"] for job in waiting if job.rule == "questions"}:
@@ -193,8 +206,8 @@ def too_few_held_out(costs: Costs, waiting: Sequence[Waiting]) -> list[str]:
         if counts and task.questions > counts.usable - counts.sampled:
             found.add(
                 f"tasks.{name}.questions: {task.questions} are to be asked, but training on "
-                f"{counts.sampled} of the {counts.usable} usable rows of data.{task.held_out} leaves "
-                f"{counts.usable - counts.sampled}; lower one of them"
+                f"{counts.sampled} of the {counts.usable} usable rows of data.{task.held_out} "
+                f"leaves {counts.usable - counts.sampled}; lower one of them"
             )
     return sorted(found)
 

@@ -9,9 +9,9 @@ from typing import Any
 def without_target(
     config_files: Iterable[str], settings: Mapping[str, Any], checkout: str | Path
 ) -> str:
-    """A call of Snakemake for a study, to which a file is added. config_files: the study's, in order;
-    settings: what the command line sets beside them (--config). Files of the checkout are named as
-    seen from there, so that every checkout has the same command."""
+    """A call of Snakemake for a study, to which a file is added. config_files: the study's, in
+    order; settings: what the command line sets beside them (--config). Files of the checkout are
+    named as seen from there, so that every checkout has the same command."""
     inside = (Path(file).resolve() for file in config_files)
     files = [
         str(file.relative_to(checkout) if file.is_relative_to(checkout) else file)

@@ -1,14 +1,17 @@
 """What lies in the folders that no job makes: a mirror's repositories, and the models of a `path`.
 
-A job that reads such a folder has the identity of its files as a parameter (mofe/jobs/params.py), so
-that other contents rerun it and all that is made from it. An identity is of names, sizes and times of
-change: a copy that keeps times (`cp -a`) has the same, and a file that was touched has another.
+A job that reads such a folder has the identity of its files as a parameter (mofe/jobs/params.py),
+so that other contents rerun it and all that is made from it. An identity is of names, sizes and
+times of change: a copy that keeps times (`cp -a`) has the same, and a file that was touched has
+another.
 """
 
 import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
 
 from mofe.data import mirror
 from mofe.files import write_atomic
@@ -19,8 +22,8 @@ from mofe.study.graph import Graph
 class Contents:
     """The identities of the folders that a study's jobs read.
 
-    remembered: the file that keeps the identities of the last run. They stand in for those of a mirror
-    that is not there any more, because what is made from it stays as it is.
+    remembered: the file that keeps the identities of the last run. They stand in for those of a
+    mirror that is not there any more, because what is made from it stays as it is.
     """
 
     def __init__(self, graph: Graph, remembered: str | Path):
@@ -54,11 +57,11 @@ class Contents:
         if not self.remembered.is_file():
             return {}
         try:
-            return {**json.loads(self.remembered.read_bytes())}
-        except (ValueError, TypeError) as error:
+            return TypeAdapter(dict[str, str]).validate_json(self.remembered.read_bytes())
+        except ValidationError as error:
             raise ValueError(
-                f"{self.remembered}: the file is damaged; delete it, and what the folders hold now is "
-                "noted anew"
+                f"{self.remembered}: the file is damaged; delete it, and what the folders hold now "
+                "is noted anew"
             ) from error
 
     def _identity(self, name: str, folder: str) -> str | None:

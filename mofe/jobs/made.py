@@ -2,7 +2,8 @@
 
 Snakemake compares a job's parameters with its own notes (.snakemake). Results that were copied,
 downloaded or unpacked have none, so their own hashes are compared: a record has its `config_hash`,
-and the log of every job ends with it. Only the standard library is imported, as in mofe/jobs/job.py.
+and the log of every job ends with it. Only the standard library is imported, as in
+mofe/jobs/job.py.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mofe import units
+
 if TYPE_CHECKING:
     from mofe.study.graph import Node
     from mofe.study.identity import Identities
 
 _HASH = re.compile(r'"config_hash": "([0-9a-f]{64})"')
-NAMED = 3  # how many files a sentence names before it counts the others
 
 
 class MadeOtherwise(ValueError):
@@ -74,8 +76,9 @@ def refuse(read: Iterable[Mapping[str, Any]]) -> None:
     stale = [file.file for file in (Input(**one) for one in read) if file.is_stale]
     if stale:
         raise MadeOtherwise(
-            f"{_named(stale)}: made with other settings than the configuration has now; make it again: "
-            f"snakemake ... --forcerun {shlex.join(stale)}, with the study's --configfile or --profile"
+            f"{units.first(stale)}: made with other settings than the configuration has now; make "
+            f"it again: snakemake ... --forcerun {shlex.join(stale)}, with the study's "
+            "--configfile or --profile"
         )
 
 
@@ -85,11 +88,12 @@ def stale(
     forced: Collection[str],
     compared: Callable[[str], bool],
 ) -> list[Node]:
-    """The jobs whose results are stale without Snakemake's noticing, those alone whose inputs are
-    not stale too; to make them again makes all others again.
+    """The jobs whose results are stale although Snakemake does not notice it. Jobs that are made
+    from stale results are left out: they are made again when those are.
 
-    targets: the files that are asked for; empty for all. forced: rules and files that are made again
-    anyway. compared: whether Snakemake has notes of a file, with which it compares parameters.
+    targets: the files that are asked for; empty for all. forced: rules and files that are made
+    again anyway. compared: whether Snakemake has notes of a file, with which it compares
+    parameters.
     """
     graph, found = identities.graph, []
     again: set[str] = set()  # addresses that are made again, or will be
@@ -105,17 +109,13 @@ def stale(
 
 
 def sentence(jobs: Iterable[Node], command: str, targets: Collection[str]) -> str:
-    """What to tell of stale results. command: what makes a file, to which the file is added. targets:
-    as in `stale`."""
+    """What to tell of stale results. command: what makes a file, to which the file is added.
+    targets: as in `stale`."""
     files = [job.outputs[0] for job in jobs]
     wanted = shlex.join(sorted(targets) or ["all"])
     how = f"{command.removesuffix(' --')} --forcerun {shlex.join(files)} -- {wanted}"
     return (
-        f"{_named(files)}: made with other settings than the configuration has now, and Snakemake has "
-        f"no notes of it here (.snakemake); make it again, with all that is made from it: {how}"
+        f"{units.first(files)}: made with other settings than the configuration has now, and "
+        "Snakemake has no notes of it here (.snakemake); make it again, with all that is made from "
+        f"it: {how}"
     )
-
-
-def _named(files: list[str]) -> str:
-    more = f" and {len(files) - NAMED} more" if len(files) > NAMED else ""
-    return ", ".join(files[:NAMED]) + more

@@ -18,8 +18,8 @@ def given(
 ) -> dict[str, Callable[..., Any]]:
     """A rule's `params`: these of its values (mofe.study.given), the hash of all that its jobs make
     something from (`config_hash`), what lies in the folders that its jobs read and no job makes
-    (`contents`), and the hashes that its inputs should have (`read`). Snakemake does not compare the
-    last between runs, because they are a function of `input`.
+    (`contents`), and the hashes that its inputs should have (`read`). Snakemake does not compare
+    the last between runs, because they are a function of `input`.
 
     before: called before the first hash is asked for, which is when Snakemake looks for jobs.
     """

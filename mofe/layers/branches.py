@@ -53,8 +53,8 @@ def collate(
 
     The inputs are input_ids (rows, length) int64, padded on the right. Where there are branches,
     there are also position_ids of that shape and attention_mask (rows, 1, length, length) bool: who
-    sees whom; with a sliding window, only what is fewer than `window` tokens before. The second result (rows, length) bool is true from each context's last token to the
-    row's end.
+    sees whom; with a sliding window, only what is fewer than `window` tokens before. The second
+    result (rows, length) bool is true from each context's last token to the row's end.
     """
 
     def padded(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:

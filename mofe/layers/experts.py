@@ -555,9 +555,10 @@ def mixture(
 ) -> torch.Tensor:
     """A layer's experts on its tokens: the sum of each token's K experts, weighted by the router.
 
-    index_TK (int64) and weights_TK: the router's choice. stacks, expert_map, act_fn: as in SplitExperts. An
-    expert that no token chose still gets a gradient, of zero: replicated processes wait for it.
-    Under autocast products are computed in its dtype. Returns (T, D) of hidden_TD's dtype.
+    index_TK (int64) and weights_TK: the router's choice. stacks, expert_map, act_fn: as in
+    SplitExperts. An expert that no token chose still gets a gradient, of zero: replicated processes
+    wait for it. Under autocast products are computed in its dtype. Returns (T, D) of hidden_TD's
+    dtype.
     """
     route = Dispatch.choose(index_TK, weights_TK, expert_map)
     kind = hidden_TD.device.type

@@ -1,6 +1,6 @@
 """The files of a dense model's folder: safetensors, tokenizer, and links to those of a mirror."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,22 @@ class IncompatibleModels(ValueError):
 
 
 def weight_files(folder: Path, name: str) -> list[Path]:
-    """The checkpoint's safetensors files (mofe/data/weights.py). Raises IncompatibleModels where one
-    is missing; the sentence begins with `name`."""
-    there = _names(folder)
+    """The checkpoint's safetensors files (mofe/data/weights.py). Raises IncompatibleModels where
+    one is missing; the sentence begins with `name`."""
+    there = [file.name for file in folder.iterdir() if file.is_file()] if folder.is_dir() else []
+    return [folder / file for file in _weights(folder, there, name)]
+
+
+def _weights(folder: Path, there: Collection[str], name: str) -> list[str]:
+    """The names of the safetensors files. there: the names of all files that are the
+    checkpoint's."""
     try:
         listed = weights.of(there, lambda file: (folder / file).read_text())
     except ValueError as error:
         raise IncompatibleModels([f"{name}: {folder}: {error}"]) from error
     missing = [file for file in listed if file not in there]
     if listed and not missing:
-        return [folder / file for file in listed]
+        return listed
     pickled = [file for file in there if file.endswith((".bin", ".pt", ".pth", ".ckpt"))]
     if pickled and not any(file.endswith(".safetensors") for file in there):
         why = (
@@ -35,8 +41,8 @@ def weight_files(folder: Path, name: str) -> list[Path]:
         )
     elif not listed:
         why = (
-            f"{folder} has no weights as safetensors; save the model with save_pretrained, or choose "
-            "a revision that has them"
+            f"{folder} has no weights as safetensors; save the model with save_pretrained, or "
+            "choose a revision that has them"
         )
     else:
         why = f"{folder} lacks {missing[0]}; get the model again"
@@ -46,26 +52,28 @@ def weight_files(folder: Path, name: str) -> list[Path]:
 def link(params: Mapping[str, Any], out: Path) -> str:
     """Link a hub model's weights (safetensors only), configuration and tokenizer into `out`.
 
-    params: Plan.params.model. Raises FileNotFoundError where the mirror lacks the model, and
-    IncompatibleModels where it lacks some of its weights or they are not safetensors.
+    params: Plan.params.model. Raises FileNotFoundError where the mirror lacks the model, or a file
+    that was fetched, and IncompatibleModels where there are not all of its weights, or they are not
+    safetensors.
     """
     source = mirror.repository(params["mirror"], params["hub"], params["revision"])
-    files = [file for pattern in MODEL_FILES for file in source.glob(pattern)]
-    link_into(out, source, files, weight_files(source, params["hub"]))
+    files = {
+        path: file for path, file in mirror.files(source, MODEL_FILES).items() if _is_top(path)
+    }
+    link_into(
+        out, files, _weights(source, list(filter(_is_top, mirror.paths(source))), params["hub"])
+    )
     return f"{params['hub']} from {params['mirror']}"
 
 
-def link_into(out: Path, source: Path, files: Iterable[Path], used: Iterable[Path]) -> None:
-    """Link `files`, which are below the folder `source`, into `out`, without weights that are not
-    among `used`. So a reader with another rule finds the same weights."""
-    files = list(dict.fromkeys(files))
-    spare = weights.unused([file.name for file in files], [file.name for file in used])
-    for file in files:
-        if file.is_file() and file.name not in spare:
-            target = out / file.relative_to(source)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(file.resolve())
+def link_into(out: Path, files: Mapping[str, Path], used: Iterable[str]) -> None:
+    """Link files by their names into `out`, without weights that are not among `used`. So a reader
+    with another rule finds the same weights."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name in files.keys() - weights.unused(files, list(used)):
+        (out / name).symlink_to(files[name].resolve())
 
 
-def _names(folder: Path) -> list[str]:
-    return [file.name for file in folder.iterdir() if file.is_file()] if folder.is_dir() else []
+def _is_top(path: str) -> bool:
+    """Whether a file is in a repository's top folder, where its checkpoint is."""
+    return "/" not in path

@@ -22,6 +22,7 @@ from transformers import (
 )
 from transformers.activations import ACT2FN
 
+from mofe import units
 from mofe.files import write_atomic
 from mofe.models import tokenizers
 from mofe.models.files import IncompatibleModels, weight_files
@@ -169,7 +170,7 @@ def _own_problems(model: Checkpoint) -> list[str]:
     for text, keys in (("lacks", missing), ("has, but its configuration does not know,", spare)):
         if keys:
             problems.append(
-                f"{model.name}: the checkpoint {text} {_few(keys)}; give a whole "
+                f"{model.name}: the checkpoint {text} {units.first(keys)}; give a whole "
                 f"{config.model_type} checkpoint"
             )
     for key in sorted(wanted.keys() & model.tensors.keys()):
@@ -194,8 +195,8 @@ def _own_problems(model: Checkpoint) -> list[str]:
 
 
 def _not_computed(config: PretrainedConfig) -> list[str]:
-    """What of a config.json a Mixtral, or transformers itself, does not compute as it says, one
-    sentence per key. tests/test_configurations.py has what is computed."""
+    """One sentence for each key of a config.json that a Mixtral, or transformers itself, would not
+    follow. tests/test_configurations.py has the keys that are followed."""
     told = [
         f"{key} is true, and Mixtral has no such biases: mergekit would drop them; choose a model "
         "without"
@@ -234,7 +235,8 @@ def _not_computed(config: PretrainedConfig) -> list[str]:
         )
     if not config.return_dict:
         told.append(
-            "return_dict is false, with which transformers itself fails; leave it out of config.json"
+            "return_dict is false, with which transformers itself fails; leave it out of "
+            "config.json"
         )
     if name := getattr(config, "transformers_weights", None):
         told.append(
@@ -309,8 +311,3 @@ def _tokens(base: Checkpoint, expert: Checkpoint) -> list[str]:
             has = "no such token" if theirs is None else f"the id {theirs}"
             return [f"the tokenizer has {has} for {token!r}, the base {base.name} the id {index}"]
     return []
-
-
-def _few(keys: list[str]) -> str:
-    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-    return ", ".join(keys[:3]) + more

@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mofe import files
-from mofe.data import weights
 from mofe.layers import parameters
 from mofe.models import devices
+from mofe.models.files import weight_files
 from mofe.training import parallel
 
 MATRIX = 1_000_000  # elements of a matrix that is large on disk
@@ -37,12 +37,8 @@ def checkpoint(model: nn.Module, folder: Path, shard_size: str | None = None) ->
     shard_size: the size of the largest file, as "5GB"; transformers' own where it is None.
     """
     model.save_pretrained(folder, **({"max_shard_size": shard_size} if shard_size else {}))
-    for name in weights.of([file.name for file in folder.iterdir()], _read(folder)):
-        files.permit(folder / name)
-
-
-def _read(folder: Path) -> Callable[[str], str]:
-    return lambda name: (folder / name).read_text()
+    for file in weight_files(folder, str(folder)):
+        files.permit(file)
 
 
 def _stored(parameter: torch.Tensor) -> torch.dtype:

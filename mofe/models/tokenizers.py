@@ -41,15 +41,15 @@ def read(folder: str | Path) -> PreTrainedTokenizerBase:
 
 
 def save(source: str | Path, out: Path) -> None:
-    """Write the tokenizer of one checkpoint into the folder of another, with all that belongs to it:
-    added tokens, chat templates, settings. Raises as `read` does."""
+    """Write the tokenizer of one checkpoint into the folder of another, with all that belongs to
+    it: added tokens, chat templates, settings. Raises as `read` does."""
     if found := faults(source):
         raise ValueError("\n".join(found))
     _loaded(source).save_pretrained(out)
 
 
 def _loaded(folder: str | Path, **settings: str) -> PreTrainedTokenizerFast:
-    """A tokenizer.json is used as it is, as transformers did when the paper was written. transformers
-    5 would build a tokenizer of the class that tokenizer_config.json names, and its LlamaTokenizer
-    treats leading and double spaces differently."""
+    """A tokenizer.json is used as it is, as transformers did when the paper was written.
+    transformers 5 would build a tokenizer of the class that tokenizer_config.json names, and its
+    LlamaTokenizer treats leading and double spaces differently."""
     return PreTrainedTokenizerFast.from_pretrained(folder, **settings)

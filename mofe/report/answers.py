@@ -1,7 +1,7 @@
 """What models answered, question by question, as arms of a comparison.
 
-Rows that are one function are one arm, so that it is never counted twice: at every seed they gave the
-same answers to all questions, and their log-likelihoods differ by rounding alone.
+Rows that are one function are one arm, so that it is never counted twice: at every seed they gave
+the same answers to all questions, and their log-likelihoods differ by rounding alone.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from mofe.records import ChoiceAnswer, EvalRecord, WrittenAnswer
 from mofe.report.stats import Answers
 from mofe.study.tables import Cell, Row
 
-# Nats. Equal experts are summed in another number and order, and training amplifies the rounding: to
-# 6e-4 in the miniature, where another seed moves half of the log-likelihoods by more than 0.38.
+# Nats. Equal experts are summed in another number and order, and training amplifies the rounding:
+# to 6e-4 in the miniature, where another seed moves half of the log-likelihoods by more than 0.38.
 ROUNDING = 1e-2
 MANY_PARTS = 10  # a second look by a benchmark's parts, such as MMLU's subjects, needs so many
 
@@ -77,8 +77,9 @@ def read(file: str, metric: str | None) -> Evaluation:
 
 @dataclass(frozen=True)
 class Arms:
-    """The arms of a claim. rows: the number of each row's arm, by its table and labels. evaluations:
-    per arm and column, those of all its seeds. clusters, parts: per column, as in Evaluation."""
+    """The arms of a claim. rows: the number of each row's arm, by its table and labels.
+    evaluations: per arm and column, those of all its seeds. clusters, parts: per column, as in
+    Evaluation."""
 
     arms: list[Answers]
     rows: dict[tuple[int | str, str], int]

@@ -2,8 +2,8 @@
 
 It holds tables, claims, figures, the report, the records that they are made from, the merged
 configuration and the lock of packages. ro-crate-metadata.json (RO-Crate, https://w3id.org/ro/crate)
-names every file and says what it is. Equal files give equal bytes: entries are in order of name with
-one time stamp, and the description has the date of the code's commit.
+names every file and says what it is. Equal files give equal bytes: entries are in order of name
+with one time stamp, and the description has the date of the code's commit.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def write(
 ) -> None:
     """Write the archive of a study to the ZIP file `out`.
 
-    files: all below the folder `root`, under whose relative names they are packed. config: the merged
-    configuration. lock: requirements.lock. study, scale: what the description calls it.
+    files: all below the folder `root`, under whose relative names they are packed. config: the
+    merged configuration. lock: requirements.lock. study, scale: what the description calls it.
 
     Raises ValueError where a file is not below `root`, or is of no kind that is described; `out` is
     then left as it was.
@@ -81,8 +81,8 @@ def write(
 
 
 def description(names: Iterable[str], study: str, scale: str) -> dict[str, Any]:
-    """The RO-Crate's description of the files with these names. Raises ValueError where a name is of
-    no kind that is described."""
+    """The RO-Crate's description of the files with these names. Raises ValueError where a name is
+    of no kind that is described."""
     crate = ROCrate()
     crate.name = f"MoFE, reproduced: study “{study}” ({scale} scale)"
     crate.description = (

@@ -121,8 +121,9 @@ def tested_again(counts: Mapping[str, int]) -> str:
     exact, beyond = counts.get("exact", 0), counts.get("beyond its noise", 0)
     total = sum(counts.values())
     return (
-        f"The paper's own numbers, tested against their own noise: {exact + beyond} of {total} claims are "
-        f"beyond it ({exact} of them exact), {counts.get('inside its noise', 0)} inside it."
+        f"The paper's own numbers, tested against their own noise: {exact + beyond} of {total} "
+        f"claims are beyond it ({exact} of them exact), {counts.get('inside its noise', 0)} inside "
+        "it."
     )
 
 
@@ -174,8 +175,8 @@ def probability(p: float | None) -> str:
 
 
 def numbers(judged: Judgement) -> tuple[str, str, str]:
-    """Its size, p before and after the correction. Where a verdict speaks against the claim, p is that
-    of the parts that do, which other claims do not correct."""
+    """Its size, p before and after the correction. Where a verdict speaks against the claim, p is
+    that of the parts that do, which other claims do not correct."""
     size = shown(judged.summary) if judged.summary else ""
     if judged.verdict in ("contradicted", "other way here"):
         return size, probability(judged.opposed), probability(judged.opposed)
@@ -189,8 +190,8 @@ def _again(judged: Judgement | None) -> str:
 
 
 def least(claims: ClaimsRecord, claim: ClaimRecord) -> str:
-    """The least effect that could have been found with 80% power: by this study's records, and at the
-    paper's scale with its own noise, by seeds."""
+    """The least effect that could have been found with 80% power: by this study's records, and at
+    the paper's scale with its own noise, by seeds."""
     said = []
     judged = study_verdict(claim)
     if judged.summary and judged.summary.least:
@@ -277,11 +278,12 @@ def markdown(claims: ClaimsRecord) -> str:
         f"# Which claims hold? Study “{claims.study}”, {claims.scale} scale",
         sentence(claims),
         (
-            "Sizes are points of accuracy with 95% intervals, of the part that speaks least for the claim; "
-            "p is two-sided, corrected for the claims of a section (Holm); beside a verdict the other way it is "
-            "that of the parts which point so, corrected for the parts (Holm). Differences up to "
-            f"δ = {100 * claims.margin:g} points are called none. Most of the paper's differences on MedMCQA "
-            "are below the least effect that its questions can show, whatever the number of seeds."
+            "Sizes are points of accuracy with 95% intervals, of the part that speaks least for "
+            "the claim; p is two-sided, corrected for the claims of a section (Holm); beside a "
+            "verdict the other way it is that of the parts which point so, corrected for the parts "
+            f"(Holm). Differences up to δ = {100 * claims.margin:g} points are called none. Most "
+            "of the paper's differences on MedMCQA are below the least effect that its questions "
+            "can show, whatever the number of seeds."
         ),
         markdown_table(heads, rows, "l" * len(heads), padded=False),
     ]

@@ -26,8 +26,8 @@ def write(
 ) -> None:
     """Write the PDF. Equal inputs give equal bytes.
 
-    tables: (`.tex` file, number in the study) of each table. figures: (PDF file, caption) of each figure. Raises
-    RuntimeError with LaTeX's words where it fails; `out` is then left as it was.
+    tables: (`.tex` file, number in the study) of each table. figures: (PDF file, caption) of each
+    figure. Raises RuntimeError with LaTeX's words where it fails; `out` is then left as it was.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

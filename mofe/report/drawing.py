@@ -2,8 +2,9 @@
 
 Filled markers are ours, with the standard deviation over seeds, or with the evaluation's standard
 error where there is one seed. Hollow markers are the paper's values, drawn in the paper's own
-setting only: beside a smaller study on other questions they would not be comparable. Colours are Okabe and Ito's, told apart by colour-blind readers too; what differs in colour also
-differs in position, marker or line.
+setting only: beside a smaller study on other questions they would not be comparable. Colours are
+Okabe and Ito's, told apart by colour-blind readers too; what differs in colour also differs in
+position, marker or line.
 """
 
 from __future__ import annotations
@@ -248,8 +249,8 @@ def common_keys(setting: Setting) -> list[Line2D]:
 
 
 def legend(figure: Figure, *lines: list[Line2D]) -> None:
-    """One legend below all panels, with the entries line by line; a line that is too long goes on in
-    the next. An entry takes about 1.2 inches."""
+    """One legend below all panels, with the entries line by line; a line that is too long goes on
+    in the next. An entry takes about 1.2 inches."""
     most = max(1, int(figure.get_figwidth() / 1.2))
     lines = [line[at : at + most] for line in lines for at in range(0, len(line), most)]
     blank = key(" ")

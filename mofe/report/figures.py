@@ -1,9 +1,9 @@
 """The report's figures. Each is one function, with what it is drawn from and its caption beside it.
 
-A figure's function takes what its source gives (mofe/report/sources.py) and the study's setting, and
-returns a matplotlib figure; `draw` names the study in it and writes it. A study has those figures whose source it
-has. The Snakefile imports this module too, so matplotlib and pandas (mofe/report/drawing.py) are
-imported in the functions only.
+A figure's function takes what its source gives (mofe/report/sources.py) and the study's setting,
+and returns a matplotlib figure; `draw` names the study in it and writes it. A study has those
+figures whose source it has. The Snakefile imports this module too, so matplotlib and pandas
+(mofe/report/drawing.py) are imported in the functions only.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ def draw(
     """Write a figure in the formats that the outputs' names end in. Equal results give equal bytes.
 
     spec, files: those of its source; seeds: the number of the study's seeds. Raises ValueError
-    where a file is invalid, or where there is nothing to draw. The captions are the files' metadata.
+    where a file is invalid, or where there is nothing to draw. The captions are the files'
+    metadata.
     """
     from mofe.report import drawing
 
@@ -206,9 +207,9 @@ def frozen_experts(tables: Sequence[Table], setting: Setting) -> Drawing:
 @figure(
     FromTrainings("loss_log", numbered=True),
     "Training loss over optimiser steps, a panel for each training data, a line for each method. "
-    "The line is the mean over the runs with that data and method, that is over mixtures and seeds; "
-    "the band is their standard deviation. Runs with another number of steps, as a base with another "
-    "tokenizer has, have a line of their own.",
+    "The line is the mean over the runs with that data and method, that is over mixtures and "
+    "seeds; the band is their standard deviation. Runs with another number of steps, as a base "
+    "with another tokenizer has, have a line of their own.",
 )
 def loss_curves(trainings: Sequence[Trainings], setting: Setting) -> Drawing:
     """One panel per mix; a line for each recipe and number of steps."""
@@ -245,9 +246,9 @@ def loss_curves(trainings: Sequence[Trainings], setting: Setting) -> Drawing:
     FromSearches(),
     "Score against learning rate (Table C3). First panel: the mean score on held-out training "
     "questions of one training at each rate, by method, with its standard error; a ring marks the "
-    "best, a square a best that is the lowest or the highest rate tried, so that a rate beyond it may "
-    "be better. Other panels: the scores on test questions at that rate; a dot is a seed, a bar their "
-    "mean.",
+    "best, a square a best that is the lowest or the highest rate tried, so that a rate beyond it "
+    "may be better. Other panels: the scores on test questions at that rate; a dot is a seed, a "
+    "bar their mean.",
 )
 def learning_rates(searches: Sequence[Searched], setting: Setting) -> Drawing:
     """For every model and mix that a search is for: a panel of held-out scores, and a panel for
@@ -290,11 +291,11 @@ def learning_rates(searches: Sequence[Searched], setting: Setting) -> Drawing:
 
 @figure(
     FromClaims(),
-    "Each claim of the paper by its weakest part, or its mean, with the 95% interval: filled circles "
-    "are the paper's own numbers, hollow diamonds this study's. Shaded: the difference that two "
-    "single runs of the paper exceed by chance in 5% of pairs, on that row's task. Claims on times "
-    "and counts are not in points of accuracy and are left out. A study in miniature is no evidence "
-    "about TinyLlama.",
+    "Each claim of the paper by its weakest part, or its mean, with the 95% interval: filled "
+    "circles are the paper's own numbers, hollow diamonds this study's. Shaded: the difference "
+    "that two single runs of the paper exceed by chance in 5% of pairs, on that row's task. Claims "
+    "on times and counts are not in points of accuracy and are left out. A study in miniature is "
+    "no evidence about TinyLlama.",
 )
 def claims(found: ClaimsRecord, setting: Setting) -> Drawing:
     """One row per claim whose weakest part is a score's difference."""
@@ -306,12 +307,14 @@ def claims(found: ClaimsRecord, setting: Setting) -> Drawing:
 @figure(
     FromClaims(),
     "The paper's equal functions beside its claimed differences. Mixtures of identical frozen "
-    "experts are one function at every size, so the paper's Tables 1 and 2 print three runs of each "
-    "of four methods: squares are the differences between those runs. Circles are the differences "
-    "that claims rest on. Shaded: what two single runs exceed by chance in 5% of pairs.",
+    "experts are one function at every size, so the paper's Tables 1 and 2 print three runs of "
+    "each of four methods: squares are the differences between those runs. Circles are the "
+    "differences that claims rest on. Shaded: what two single runs exceed by chance in 5% of "
+    "pairs.",
 )
 def noise(found: ClaimsRecord, setting: Setting) -> Drawing:
-    """One panel per task of Tables 1 and 2: a row for the runs of each method, then one per claim."""
+    """One panel per task of Tables 1 and 2: a row for the runs of each method, then one per
+    claim."""
     from mofe.report import claims_drawing
 
     return claims_drawing.equal_functions(found)

@@ -1,7 +1,7 @@
 """A claim, judged: what a study's records show of it, beside the paper's own numbers.
 
-`judge` makes the record of one claim from the files of its cells. mofe/report/answers.py reads them,
-mofe/report/stats.py has the tests, mofe/report/verdicts.py the words.
+`judge` makes the record of one claim from the files of its cells. mofe/report/answers.py reads
+them, mofe/report/stats.py has the tests, mofe/report/verdicts.py the words.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from mofe import records
+from mofe.paper import LABEL_SEPARATOR
 from mofe.records import ClaimRecord, Comparison, Judgement, TrainRecord
 from mofe.report import printed, stats, verdicts
 from mofe.report.answers import MANY_PARTS, Arms, Evaluation, arms
@@ -33,7 +34,6 @@ from mofe.report.stats import Contrast, Term, Test
 from mofe.report.verdicts import Findings
 from mofe.study.claims import TIMED, Claim
 from mofe.study.tables import Cell, Row, Table
-from mofe.study.values import LABEL_SEPARATOR
 
 
 @dataclass(frozen=True)
@@ -180,14 +180,15 @@ def _measured(pair: Pair, test: Test, found: Arms, one_seed: bool) -> Comparison
 
 
 def _mcnemar(first, second, test: Test) -> float:
-    """McNemar's exact p of two models' answers; of scores that are not 0 or 1 that of the t test."""
+    """McNemar's exact p of two models' answers; of scores that are not 0 or 1 that of the t
+    test."""
     whole = all(((scores == 0) | (scores == 1)).all() for scores in (first, second))
     return stats.mcnemar(first, second).p if whole else test.p
 
 
 def _stuck(found: Arms, compared: Sequence[Pair], conditions: Conditions) -> str | None:
-    """Why nothing can be asked: all compared rows stand within one standard error of the task's floor
-    or of its ceiling."""
+    """Why nothing can be asked: all compared rows stand within one standard error of the task's
+    floor or of its ceiling."""
     standing = [
         found.evaluations[found.rows[row]][pair.column] for pair in compared for row in pair.rows
     ]
@@ -214,21 +215,21 @@ def _why(claim: Claim, known: Findings, shown: Sequence[Comparison], one_seed: b
     if one_seed:
         differ = sum(part.p is not None and part.p < stats.LEVEL for part in shown)
         return (
-            f"One seed says nothing about other seeds: in {differ} of {len(shown)} comparisons these two "
-            "models differ (McNemar)."
+            f"One seed says nothing about other seeds: in {differ} of {len(shown)} comparisons "
+            "these two models differ (McNemar)."
         )
     left_out = len(pairs(claim)) - len(shown)
     if left_out:
         return (
-            f"{left_out} of {len(pairs(claim))} parts compare functions that another part compares, and "
-            "do not count again."
+            f"{left_out} of {len(pairs(claim))} parts compare functions that another part "
+            "compares, and do not count again."
         )
     return None
 
 
 def _study_times(claim: Claim, rows: Mapping[RowKey, Row]) -> tuple[Judgement, list[str]]:
-    """Times are compared only where all machines are of one kind. That each training had one to itself
-    is known by then (Claim.unasked)."""
+    """Times are compared only where all machines are of one kind. That each training had one to
+    itself is known by then (Claim.unasked)."""
     cells = {(name, cell.column): cell for name, row in rows.items() for cell in row.cells}
     runs = {at: _runs(cell) for at, cell in cells.items()}
     files = list(

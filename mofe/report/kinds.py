@@ -130,14 +130,15 @@ def _score(cell: Cell, unit: Unit) -> Measured:
     for key in ("n", "headline"):
         if len(found := {getattr(record, key) for record in evals}) > 1:
             raise ValueError(
-                f"{cell.files[0]}: {key} differs between seeds: {', '.join(map(str, sorted(found)))}"
+                f"{cell.files[0]}: {key} differs between seeds: "
+                f"{', '.join(map(str, sorted(found)))}"
             )
     metric = cell.metric or evals[0].headline
     for path, record in zip(cell.files, evals, strict=True):
         if metric not in record.metrics:
             raise ValueError(
-                f"{path}: has no {metric}, only {', '.join(record.metrics)}; let the column show one "
-                f"of those, or evaluate again where lm-eval's task has {metric}"
+                f"{path}: has no {metric}, only {', '.join(record.metrics)}; let the column show "
+                f"one of those, or evaluate again where lm-eval's task has {metric}"
             )
     scores = [record.metrics[metric].value for record in evals]
     squares = [record.metrics[metric].stderr ** 2 for record in evals]
@@ -151,7 +152,8 @@ def _constant(cell: Cell, unit: Unit) -> Measured | None:
 
 
 def sample_of(cell: Cell) -> int | None:
-    """How many questions a task has, where a cell shows the score of a sample of them; else None."""
+    """How many questions a task has, where a cell shows the score of a sample of them; else
+    None."""
     return records.read(cell.files[0], EvalRecord).sample_of
 
 

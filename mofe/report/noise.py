@@ -1,9 +1,9 @@
 """The noise of the paper's own numbers: how far two runs of one function lie apart.
 
 In Tables 1 and 2 each of four methods trains one function at three sizes, because identical frozen
-experts compute what one of them does (docs/statistics.md). So the paper has three runs of each. Their
-pooled variance is the yardstick, with 8 degrees of freedom. It may be too small, since the sizes may
-share a seed. Benchmarks that these tables lack borrow MedMCQA's.
+experts compute what one of them does (docs/statistics.md). So the paper has three runs of each.
+Their pooled variance is the yardstick, with 8 degrees of freedom. It may be too small, since the
+sizes may share a seed. Benchmarks that these tables lack borrow MedMCQA's.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def typical(heading: str) -> Yardstick:
 
 
 def bands() -> dict[str, float]:
-    """By heading, the difference that two single runs exceed by chance in 5% of pairs; of benchmarks
-    that have runs of one function."""
+    """By heading, the difference that two single runs exceed by chance in 5% of pairs; of
+    benchmarks that have runs of one function."""
     return {
         heading: measured(benchmark.name).band
         for heading, benchmark in BENCHMARKS.items()
@@ -86,8 +86,8 @@ def pair(
     table: int | str, first: Sequence[str], second: Sequence[str], heading: str
 ) -> list[PrintedScore]:
     """The first row's printed score less the second's, each with its noise. first, second: one row
-    each, or rows that are runs of one function, whose mean counts. Borrowed noise is that at the mean
-    of both scores."""
+    each, or rows that are runs of one function, whose mean counts. Borrowed noise is that at the
+    mean of both scores."""
     rows = [
         [paper.cells()[table, label, heading].value for label in labels]
         for labels in (first, second)
@@ -120,8 +120,8 @@ def is_borrowed(heading: str) -> bool:
 def threshold(heading: str, one: float, two: float, trained: tuple[bool, bool]) -> float:
     """The difference of two printed scores of single runs that chance alone exceeds in 5% of cases.
 
-    one, two: the scores, fractions of 1. trained: whether each is of a trained model; an untuned one
-    has no run-to-run noise.
+    one, two: the scores, fractions of 1. trained: whether each is of a trained model; an untuned
+    one has no run-to-run noise.
     """
     noise, benchmark = yardstick(heading, (one + two) / 2), BENCHMARKS[heading]
     scores = [

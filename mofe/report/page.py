@@ -2,8 +2,8 @@
 below it are the tables beside the paper's, controls, figures, data, choices, cost and provenance.
 
 It needs no network: styles are inline, images are data URIs, and there is no script. It has no
-date, so equal results give equal pages. What each part shows is in mofe/report/views/, a module and a
-template per part.
+date, so equal results give equal pages. What each part shows is in mofe/report/views/, a module and
+a template per part.
 """
 
 from __future__ import annotations

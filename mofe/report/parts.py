@@ -1,7 +1,8 @@
 """A claim's comparisons, and what they amount to.
 
-A claim is compared pair by pair: two rows in one column. `comparison` records what a test said of a pair,
-`findings` what all of them amount to by the claim's kind, for the words in mofe/report/verdicts.py.
+A claim is compared pair by pair: two rows in one column. `comparison` records what a test said of a
+pair, `findings` what all of them amount to by the claim's kind, for the words in
+mofe/report/verdicts.py.
 """
 
 from __future__ import annotations
@@ -189,8 +190,8 @@ def counts(
 
 
 def _alike_to_two_digits(values: Sequence[float]) -> bool:
-    """Whether numbers lie within half a unit of the greatest one's second digit, on whichever side of
-    where it is rounded up."""
+    """Whether numbers lie within half a unit of the greatest one's second digit, on whichever side
+    of where it is rounded up."""
     greatest = max(values)
     half = 10.0 ** (math.floor(math.log10(greatest)) - 1) / 2 if greatest > 0 else 0.0
     return greatest - min(values) <= half

@@ -1,7 +1,7 @@
 """The paper's own numbers, tested again: is a printed difference larger than their noise?
 
-Nothing is run for this. mofe/report/noise.py has the noise of the paper's scores; its hours are known to
-rounding alone, and counts have no noise.
+Nothing is run for this. mofe/report/noise.py has the noise of the paper's scores; its hours are
+known to rounding alone, and counts have no noise.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ from mofe.study.claims import TIMED, Claim
 
 
 def of_paper(claim: Claim) -> tuple[Judgement | None, Judgement | None]:
-    """The verdict on the paper's printed numbers, and the same in another reading where there is one.
+    """The verdict on the paper's printed numbers, and the same in another reading where there is
+    one.
 
-    With `runs`, the first takes those rows as runs of one function, the second every row as a model.
-    (None, None) where the paper does not print every cell.
+    With `runs`, the first takes those rows as runs of one function, the second every row as a
+    model. (None, None) where the paper does not print every cell.
     """
     if not claim.in_paper and claim.exact is None:
         return None, None
@@ -97,8 +98,8 @@ def _printed_scores(claim: Claim, group: Mapping[str, tuple[str, ...]]) -> Judge
 
 
 def _all_borrowed(claim: Claim, tests: Sequence[Test]) -> bool:
-    """Whether a verdict would rest on borrowed noise alone. One of `some` rests on the parts that are
-    found."""
+    """Whether a verdict would rest on borrowed noise alone. One of `some` rests on the parts that
+    are found."""
     found = tests
     if claim.kind == "some":
         ps = stats.holm([test.p if test.difference > 0 else 1.0 for test in tests])

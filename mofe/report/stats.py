@@ -1,12 +1,12 @@
 """Tests of differences between scores: what is read, and how sure it is.
 
-Everything here is a pure function of numbers. docs/statistics.md says why these tests were chosen and
-how often they err; tests/simulate.py measures that.
+Everything here is a pure function of numbers. docs/statistics.md says why these tests were chosen
+and how often they err; tests/simulate.py measures that.
 
-Records are crossed: every seed of an arm answers the same questions. Two things are drawn, seeds and
-questions, and `crossed` judges a difference on new ones of both. Every p is two-sided at the level
-`LEVEL` and every interval has the confidence 1 - LEVEL, so that p < LEVEL exactly where an interval
-leaves out zero. Scores and differences are shares of 1.
+Records are crossed: every seed of an arm answers the same questions. Two things are drawn, seeds
+and questions, and `crossed` judges a difference on new ones of both. Every p is two-sided at the
+level `LEVEL` and every interval has the confidence 1 - LEVEL, so that p < LEVEL exactly where an
+interval leaves out zero. Scores and differences are shares of 1.
 """
 
 from __future__ import annotations
@@ -79,16 +79,16 @@ class Yardstick:
         """The yardstick for a task with this score, where a run's noise has the same size on the
         logit scale: the standard deviation goes with score * (1 - score).
 
-        spread: the mean of score * (1 - score) over the runs that this yardstick is from. score: the
-        mean of the scores that are compared, so that they have one yardstick and not one each.
+        spread: the mean of score * (1 - score) over the runs that this yardstick is from. score:
+        the mean of the scores that are compared, so that they have one yardstick and not one each.
         """
         factor = score * (1 - score) / spread
         return Yardstick(self.variance * factor**2, self.df, own=False)
 
 
 def pooled(groups: Iterable[Sequence[float]]) -> Yardstick:
-    """The yardstick from groups of scores, each of several runs of one function on one task. A group
-    of one run says nothing. Raises ValueError where no group has two."""
+    """The yardstick from groups of scores, each of several runs of one function on one task. A
+    group of one run says nothing. Raises ValueError where no group has two."""
     runs = [np.asarray(group, dtype=float) for group in groups]
     df = sum(len(group) - 1 for group in runs if len(group))
     if df < 1:
@@ -105,9 +105,9 @@ class Test:
     """What a test says of one difference.
 
     p: two-sided. low, high: the interval for new seeds and new questions. these: the interval for
-    these very questions, None where nothing is known of the seeds. seeds: the number of seeds of the
-    arm with the fewest; 0 where no arm has seeds. identical: the arms' records are equal bit for bit.
-    borrowed: some yardstick behind it is borrowed.
+    these very questions, None where nothing is known of the seeds. seeds: the number of seeds of
+    the arm with the fewest; 0 where no arm has seeds. identical: the arms' records are equal bit
+    for bit. borrowed: some yardstick behind it is borrowed.
     """
 
     __test__ = False  # pytest would take it for a test
@@ -131,7 +131,8 @@ class Test:
 
 
 class Part(NamedTuple):
-    """A part of a variance and its degrees of freedom: numbers, or arrays with one entry per study."""
+    """A part of a variance and its degrees of freedom: numbers, or arrays with one entry per
+    study."""
 
     variance: Numbers
     df: Numbers
@@ -205,9 +206,9 @@ def _test(
 class Answers:
     """An arm: one trained function with its seeds, and how it answered.
 
-    scores: task -> scores in [0, 1] of the shape (seeds, questions). The same seeds answer all tasks.
-    seeded: False for an untuned model, which has one row and no seed.
-    yardsticks: task -> what stands for the variance of this arm's seeds where it has one seed.
+    scores: task -> scores in [0, 1] of the shape (seeds, questions). The same seeds answer all
+    tasks. seeded: False for an untuned model, which has one row and no seed. yardsticks: task ->
+    what stands for the variance of this arm's seeds where it has one seed.
     """
 
     scores: Mapping[str, np.ndarray]
@@ -262,8 +263,8 @@ class Contrast:
             asked, numbered = self.arms[arm].scores[task].shape[1], len(self.clusters[task])
             if asked != numbered:
                 raise ValueError(
-                    f"arm {arm} answered {asked} questions of {task} and {numbered} have a cluster: "
-                    "compare the same questions"
+                    f"arm {arm} answered {asked} questions of {task} and {numbered} have a "
+                    "cluster: compare the same questions"
                 )
         for task in self.tasks:
             if len(np.unique(self.clusters[task])) < 2:
@@ -290,8 +291,8 @@ class Contrast:
 def crossed(contrast: Contrast) -> Test:
     """The test of a contrast on new seeds and new questions.
 
-    1. The seeds' variance of each arm on its own, of the weighted sum of its tasks' scores: seeds of
-       two arms share nothing, so they are not paired. An arm with one seed takes its yardsticks.
+    1. The seeds' variance of each arm on its own, of the weighted sum of its tasks' scores: seeds
+       of two arms share nothing, so they are not paired. An arm with one seed takes its yardsticks.
     2. The questions' variance of the contrast's mean over seeds, clustered by what is asked (CR1);
        tasks are independent.
     3. Less what both count, the variance of what seeds and questions do together (`total`).
@@ -334,8 +335,8 @@ def crossed(contrast: Contrast) -> Test:
 def of_these_models(contrast: Contrast) -> Test:
     """The test of a contrast of models, one row per arm, on new questions: each is taken as it is,
     without seeds. It says nothing about how they were trained. As `mcnemar`, it compares two
-    checkpoints; it also knows that questions about one fact are alike. Raises ValueError where an arm has
-    more rows."""
+    checkpoints; it also knows that questions about one fact are alike. Raises ValueError where an
+    arm has more rows."""
     if (rows := max(arm.seeds for arm in contrast.arms)) > 1:
         raise ValueError(f"an arm has {rows} seeds: judge them by `crossed`, or give one row")
     arms = [replace(arm, seeded=False) for arm in contrast.arms]
@@ -360,8 +361,8 @@ def _identical(contrast: Contrast) -> bool:
 def _yardstick(answers: Answers, arm: int, task: str) -> Yardstick:
     if task not in answers.yardsticks:
         raise ValueError(
-            f"arm {arm} has one seed, which says nothing about others: give more seeds or a yardstick "
-            f"for {task}, or compare the two models (mcnemar)"
+            f"arm {arm} has one seed, which says nothing about others: give more seeds or a "
+            f"yardstick for {task}, or compare the two models (mcnemar)"
         )
     return answers.yardsticks[task]
 
@@ -403,8 +404,8 @@ def mcnemar(a: np.ndarray, b: np.ndarray) -> Test:
     mean(a) - mean(b), two-sided.
 
     It compares two checkpoints and says nothing about other seeds, nor does it know of questions
-    about one fact (`of_these_models` does). The interval is Clopper and Pearson's for the share of a
-    among the questions where a and b differ, whose number is taken as given; so it agrees with p.
+    about one fact (`of_these_models` does). The interval is Clopper and Pearson's for the share of
+    a among the questions where a and b differ, whose number is taken as given; so it agrees with p.
     Raises ValueError where the vectors are not such.
     """
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
@@ -455,10 +456,10 @@ class PrintedScore:
 def printed(scores: Sequence[PrintedScore]) -> Test:
     """The test of a weighted sum of printed scores.
 
-    Runs have their yardstick's variance each. Questions have binomial errors, which are upper bounds:
-    scores of opposite sign are taken as unpaired, and scores of one sign on one task, which answer
-    the same questions, as wholly alike, so that their mean is no surer than one. Those errors have
-    infinite degrees of freedom, a yardstick its own.
+    Runs have their yardstick's variance each. Questions have binomial errors, which are upper
+    bounds: scores of opposite sign are taken as unpaired, and scores of one sign on one task, which
+    answer the same questions, as wholly alike, so that their mean is no surer than one. Those
+    errors have infinite degrees of freedom, a yardstick its own.
     """
     noise: dict[Yardstick, float] = {}
     errors: dict[tuple[str, bool], float] = {}
@@ -480,8 +481,8 @@ def printed(scores: Sequence[PrintedScore]) -> Test:
 
 
 def ratio_of_printed(a: float, b: float) -> Interval:
-    """a / b where both are printed as whole numbers: 6 may be all from 5.5 to 6.5. Raises ValueError
-    where b may be 0."""
+    """a / b where both are printed as whole numbers: 6 may be all from 5.5 to 6.5. Raises
+    ValueError where b may be 0."""
     if min(a, b) <= 0.5:
         raise ValueError(f"{a:g} / {b:g} has a number that may be 0: print it with more digits")
     return Interval((a - 0.5) / (b + 0.5), (a + 0.5) / (b - 0.5))
@@ -503,8 +504,8 @@ def log_ratio(a: Sequence[float], b: Sequence[float]) -> Test:
 
 
 def tost(test: Test, margin: float) -> float:
-    """p of equality within +-margin: the greater p of two one-sided tests. It is below LEVEL exactly
-    where the interval of confidence 1 - 2 * LEVEL lies within the margin."""
+    """p of equality within +-margin: the greater p of two one-sided tests. It is below LEVEL
+    exactly where the interval of confidence 1 - 2 * LEVEL lies within the margin."""
     room = margin - abs(test.difference)
     if test.stderr == 0:
         return float(room <= 0)
@@ -519,9 +520,10 @@ def _pointing(tests: Sequence[Test], sign: int) -> list[float]:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Every p after Holm's correction over all of them (Holm 1979): the k-th least of m counts m - k + 1
-    times, and none is less than one that was less before. It is written out because statsmodels' takes
-    a second to import and collects garbage at every call; tests/test_stats.py compares them."""
+    """Every p after Holm's correction over all of them (Holm 1979): the k-th least of m counts m -
+    k + 1 times, and none is less than one that was less before. It is written out because
+    statsmodels' takes a second to import and collects garbage at every call; tests/test_stats.py
+    compares them."""
     order = np.argsort(ps, kind="stable")
     times = np.asarray(ps, dtype=float)[order] * np.arange(len(ps), 0, -1)
     corrected = np.empty(len(ps))
@@ -536,8 +538,8 @@ def joint(tests: Sequence[Test]) -> float:
 
 
 def some(tests: Sequence[Test]) -> float:
-    """p that at least one part is above zero: the least of the parts' p after Holm over all parts; a
-    part that is not above zero counts as 1."""
+    """p that at least one part is above zero: the least of the parts' p after Holm over all parts;
+    a part that is not above zero counts as 1."""
     return min(holm(_pointing(tests, 1)))
 
 
@@ -561,14 +563,14 @@ def power(
     """The share of studies in which `crossed` finds a difference of this size between two arms.
 
     run_sd: the standard deviation of one run's score on the same questions. item_sd: that of a
-    question's expected difference; 0 asks about these very questions. questions: how many, divided by
-    the design effect where several ask for one fact. seeds: per arm; may be infinite where item_sd is
-    not 0. yardstick_df:
-    the degrees of freedom of a yardstick from elsewhere, which then stands for the seeds' variance.
+    question's expected difference; 0 asks about these very questions. questions: how many, divided
+    by the design effect where several ask for one fact. seeds: per arm; may be infinite where
+    item_sd is not 0. yardstick_df: the degrees of freedom of a yardstick from elsewhere, which then
+    stands for the seeds' variance.
 
-    The seeds' variance and with it the degrees of freedom are chance, so the power is the mean over a
-    grid of their quantiles. The noncentral t with the expected degrees of freedom promises up to 6
-    points more with three seeds.
+    The seeds' variance and with it the degrees of freedom are chance, so the power is the mean over
+    a grid of their quantiles. The noncentral t with the expected degrees of freedom promises up to
+    6 points more with three seeds.
     """
     return _found(effect, *_bounds(run_sd, item_sd, questions, seeds, yardstick_df))
 
@@ -595,8 +597,8 @@ _GRID = 64  # quantiles per arm: more change no third digit of a least effect
 def _drawn_parts(
     by_run: float, seeds: float, yardstick_df: int | None
 ) -> list[tuple[np.ndarray, float]]:
-    """The two arms' variances as they may be estimated, on a grid of equally likely pairs, with their
-    degrees of freedom; of a yardstick one part for both arms."""
+    """The two arms' variances as they may be estimated, on a grid of equally likely pairs, with
+    their degrees of freedom; of a yardstick one part for both arms."""
     shares = (np.arange(_GRID) + 0.5) / _GRID
     if np.isinf(seeds):
         return [(np.zeros(1), np.inf)]

@@ -1,8 +1,8 @@
 """The words of verdicts: pure decisions from p values.
 
 Three questions are asked of a claim, with words of their own, and nothing adds them up: whether the
-paper's printed numbers are beyond their own noise, whether the claim holds at the paper's scale, and what
-another study, such as the miniature, shows.
+paper's printed numbers are beyond their own noise, whether the claim holds at the paper's scale,
+and what another study, such as the miniature, shows.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Findings:
 
     p: that it holds, None where nothing is tested. opposed: that some part points the other way.
     equal: that no part differs by more than the margin. points: every part points the claimed way.
-    exact: it was found to be so without any uncertainty. decides: what was compared may decide, which
-    one seed per method may not.
+    exact: it was found to be so without any uncertainty. decides: what was compared may decide,
+    which one seed per method may not.
     """
 
     p: float | None = None
@@ -66,8 +66,8 @@ def of_study(found: Findings, claims_equality: bool = False) -> PaperScaleVerdic
 
 
 def corrected(verdict: str, before: float, p: float, equal: float | None) -> str:
-    """The verdict with p after the correction for other claims. It changes only a verdict that rests
-    on p, which was below the level before."""
+    """The verdict with p after the correction for other claims. It changes only a verdict that
+    rests on p, which was below the level before."""
     if p < LEVEL or before >= LEVEL:
         return verdict
     equality = equal is not None and equal < LEVEL

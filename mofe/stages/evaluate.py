@@ -399,14 +399,20 @@ def evaluate_variant(
         **provenance.stamp(),
     )
     records.write(record, result)
-    shown, cut = scores.metrics[scores.headline], scores.prompts_cut
-    floor_said = f" (floor {scores.floor.value:.4f})" if scores.floor else ""
-    drawn = f" of {result.sample_of} (a sample)" if result.sample_of else ""
-    return (
-        f"{params['name']} {shown.value:.4f} ± {shown.stderr:.4f} on {scores.n} "
-        f"questions{drawn}{floor_said}"
-        + (
-            f"; {cut} prompts were longer than the model reads, and lost their beginning"
-            * (cut > 0)
+    return _line(result)
+
+
+def _line(found: records.EvalRecord) -> str:
+    """What the user is told of an evaluation."""
+    shown = found.metrics[found.headline]
+    said = f"{found.task} {shown.value:.4f} ± {shown.stderr:.4f} on {found.n} questions"
+    if found.sample_of:
+        said += f" of {found.sample_of} (a sample)"
+    if found.floor:
+        said += f" (floor {found.floor.value:.4f})"
+    if found.prompts_cut:
+        said += (
+            f"; {found.prompts_cut} prompts were longer than the model reads, and lost their "
+            "beginning"
         )
-    )
+    return said

@@ -109,7 +109,8 @@ def push(*, model: str, repo: str, out: Path) -> str:
 
     if get_token() is None:
         raise PermissionError(
-            f"export.push: no token to push {repo} with; log in with `hf auth login` or set HF_TOKEN"
+            f"export.push: no token to push {repo} with; log in with `hf auth login` or set "
+            "HF_TOKEN"
         )
     api = HfApi()
     api.create_repo(repo, private=True, exist_ok=True)

@@ -93,7 +93,8 @@ def merge(params: Mapping[str, Any], out: Path) -> str:
 def _link_base(base: Path, view: Path) -> None:
     """Give mergekit the base without weights that are not the checkpoint's: it would read the index
     before model.safetensors."""
-    link_into(view, base, base.iterdir(), weight_files(base, str(base)))
+    files = {file.name: file for file in base.iterdir() if file.is_file()}
+    link_into(view, files, [file.name for file in weight_files(base, str(base))])
 
 
 def mergekit_config(params: Mapping[str, Any], architecture: str = "router") -> MoEMergeConfig:

@@ -74,7 +74,7 @@ def check_counts(costs: Costs) -> int:
         if found != expected:
             raise RuntimeError(
                 f"mofe/study/methods.py: recipe '{recipe}' should have {expected} parameters (all, "
-                f"trained), but its modules have {found}; correct `added`, `parts` or `frozen_experts` of "
-                f"{type(method).__name__}"
+                f"trained), but its modules have {found}; correct `added`, `parts` or "
+                f"`frozen_experts` of {type(method).__name__}"
             )
     return len(kinds)

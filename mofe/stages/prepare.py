@@ -20,10 +20,9 @@ def prepare(
 
     params: Plan.params.data. A task's rows are those of mofe.tasks.training. Raw text has an empty
     prompt, and equal texts are used once. Equal parameters give equal rows. The
-    counts are a TaskCounts, or for raw text a TextCounts. config_hash: of all that the rows depend on
-    (mofe.study.identity), for the counts. Returns a line for the user. Raises
-    ValueError where a row does not fit its schema, or where fewer rows are left than the study asks
-    for.
+    counts are a TaskCounts, or for raw text a TextCounts. config_hash: of all that the rows depend
+    on (mofe.study.identity), for the counts. Returns a line for the user. Raises ValueError where a
+    row does not fit its schema, or where fewer rows are left than the study asks for.
     """
     data, source = params["data"], params["source"]
     if data["task"]:

@@ -168,8 +168,8 @@ def _cluster(params: Mapping[str, Any], task, doc: Mapping[str, Any]) -> str | N
         return None
     if CLUSTER not in doc:
         raise ValueError(
-            f"tasks.{params['name']}.cluster: {task.config.task} drops the columns of its source, so "
-            "its questions have no clusters; leave 'cluster' out"
+            f"tasks.{params['name']}.cluster: {task.config.task} drops the columns of its source, "
+            "so its questions have no clusters; leave 'cluster' out"
         )
     return doc[CLUSTER]
 
@@ -203,7 +203,7 @@ def greedy(settings: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
     more = set(normal) - {"until", "max_gen_toks", "do_sample", "temperature"}
     if more or normal["do_sample"]:
         raise ValueError(
-            f"tasks: generation_kwargs {dict(settings)} ask for more than the likeliest next token; "
-            "only 'until' and 'max_gen_toks' can be set"
+            f"tasks: generation_kwargs {dict(settings)} ask for more than the likeliest next "
+            "token; only 'until' and 'max_gen_toks' can be set"
         )
     return tuple(normal["until"]), normal["max_gen_toks"]

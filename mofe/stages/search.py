@@ -18,8 +18,9 @@ def choose(
     """Compare the candidates and write search.json.
 
     trainings: the candidates' train.json. evaluations: their scores, the tasks of one candidate
-    after another, all in the same order. names: of merge and stages, for the record. config_hash: of
-    all that the choice depends on (mofe.study.identity). Returns a line for the user. Raises ValueError where a score is not of the candidate that it should be of.
+    after another, all in the same order. names: of merge and stages, for the record. config_hash:
+    of all that the choice depends on (mofe.study.identity). Returns a line for the user. Raises
+    ValueError where a score is not of the candidate that it should be of.
     """
     runs = [records.read(file, TrainRecord) for file in trainings]
     scores = [records.read(file, EvalRecord) for file in evaluations]

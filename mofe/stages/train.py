@@ -48,8 +48,9 @@ def train_variant(
     merge: the merge's folder. parents, chain: the files of trained parameters and the methods of
     the stages before, first stage first. params: Plan.params.stage. names: of merge and stages, for
     the record. checkpoint: a folder for this training alone, from which an interrupted training
-    goes on. search: the search.json that has the learning rate, where `params` has none. config_hash:
-    of all that the training depends on (mofe.study.identity); without one, that of these parameters.
+    goes on. search: the search.json that has the learning rate, where `params` has none.
+    config_hash: of all that the training depends on (mofe.study.identity); without one, that of
+    these parameters.
 
     Every process of the job calls this; the first one writes. Returns a line for the user. Raises
     RuntimeError where a frozen parameter changed, and Interrupted on a signal.

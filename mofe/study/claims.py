@@ -1,9 +1,9 @@
 """Claims: what the paper says, as comparisons of rows, and how each is judged.
 
-mofe/claims.yaml has the paper's claims and some of ours; a study's `claims:` overlays it. A claim names
-its cells by table, row and column, so it stays the same whatever a study trains. `faults` checks claims
-like the configuration, and `claimed` finds what one is read from. Imports neither torch nor
-transformers.
+mofe/claims.yaml has the paper's claims and some of ours; a study's `claims:` overlays it. A claim
+names its cells by table, row and column, so it stays the same whatever a study trains. `faults`
+checks claims like the configuration, and `claimed` finds what one is read from. Imports neither
+torch nor transformers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pydantic_core import PydanticCustomError
 
 from mofe import paper
 from mofe.records import Scale
-from mofe.study.values import LABEL_SEPARATOR, SHOWS, Part, TableKey
+from mofe.study.values import SHOWS, Part, TableKey
 from mofe.study.words import suggest
 
 if TYPE_CHECKING:
@@ -93,14 +93,14 @@ class Claim(Part):
     kind: Kind = Field(
         description="`all`: every part points the claimed way. `mean`: the mean of the parts does. "
         "`some`: at least one part does. `equal`: no part differs by more than `evidence.margin`. "
-        "Of training times: `flat`, equal within rounding; `rising`, each row takes longer than the "
-        "one before; `less`, the first row takes less than `ratio` times the second. `count`: "
+        "Of training times: `flat`, equal within rounding; `rising`, each row takes longer than "
+        "the one before; `less`, the first row takes less than `ratio` times the second. `count`: "
         "numbers of parameters that grow, and those of `constant` that do not."
     )
     parts: Annotated[ByColumn, Field(min_length=1)] = Field(
-        description="By column, the comparisons. Each is a pair of rows, the one that is claimed to "
-        "be greater (of times: smaller) first; of `flat`, `rising` and `count` two or more rows in "
-        "order. `{table: row}` is a row of another table."
+        description="By column, the comparisons. Each is a pair of rows, the one that is claimed "
+        "to be greater (of times: smaller) first; of `flat`, `rising` and `count` two or more rows "
+        "in order. `{table: row}` is a row of another table."
     )
     constant: ByColumn = Field(
         {}, description="With `count`: by column, rows whose numbers are equal to two digits."
@@ -162,7 +162,8 @@ class Claim(Part):
 
     def unasked(self, scale: Scale, exclusive: bool) -> Unasked | None:
         """Why a study has no answer whatever it measures; None where it has to be run. Numbers of
-        parameters are exact in each. exclusive: whether every training has its machine to itself."""
+        parameters are exact in each. exclusive: whether every training has its machine to
+        itself."""
         if self.kind == "count":
             return None
         if self.cannot and scale == "miniature":
@@ -200,7 +201,7 @@ def _restricted(table: Table, cells: Sequence[CellOf]) -> Table:
             beside=(),
         )
         for row in table.rows
-        if LABEL_SEPARATOR.join(row.labels) in named
+        if paper.LABEL_SEPARATOR.join(row.labels) in named
     ]
     return replace(table, rows=tuple(rows), beside=())
 
@@ -209,7 +210,7 @@ def _lacking(tables: Mapping[int | str, Table], cell: CellOf) -> bool:
     table = tables.get(cell.table)
     if table is None or cell.column not in (*table.columns, *table.beside):
         return True
-    return cell.row not in [LABEL_SEPARATOR.join(row.labels) for row in table.rows]
+    return cell.row not in [paper.LABEL_SEPARATOR.join(row.labels) for row in table.rows]
 
 
 # ---------------------------------------------------------------------------------- its faults
@@ -218,10 +219,10 @@ def _lacking(tables: Mapping[int | str, Table], cell: CellOf) -> bool:
 def faults(study: Study, tables: Mapping[Any, Any], own: Collection[str]) -> Iterator[str]:
     """A sentence for every claim of the study's own with a cell that no table has.
 
-    tables: the configuration's `tables` as merged, with what an overlay sets to null. own: the names
-    of the claims that the configuration writes. A cell that the paper prints, or that the study
-    leaves out by null, is no fault: its claim is not run. The claims of mofe/claims.yaml are those of
-    config.yaml's tables, which a study may replace.
+    tables: the configuration's `tables` as merged, with what an overlay sets to null. own: the
+    names of the claims that the configuration writes. A cell that the paper prints, or that the
+    study leaves out by null, is no fault: its claim is not run. The claims of mofe/claims.yaml are
+    those of config.yaml's tables, which a study may replace.
     """
     if not study.claims:
         yield "claims: all are null; leave one of mofe/claims.yaml, or write one"
@@ -278,12 +279,16 @@ def _mixed(study: Study, claim: Claim) -> str | None:
         if table := study.tables.get(cell.table):
             here = {**table.columns, **(table.beside or {})}.get(cell.column)
             if here and shown.setdefault(cell.column, here) != here:
-                return f"column {cell.column!r} shows {shown[cell.column]} in one table and {here} in another"
+                return (
+                    f"column {cell.column!r} shows {shown[cell.column]} in one table and {here} in "
+                    "another"
+                )
     return None
 
 
 def _stray(claim: Claim) -> str | None:
-    """Which row of `runs` the paper does not print in a column of the claim; None if there is none."""
+    """Which row of `runs` the paper does not print in a column of the claim; None if there is
+    none."""
     for row in (row for rows in claim.runs for row in rows):
         table = row.table or claim.table
         for column in claim.parts:

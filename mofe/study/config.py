@@ -12,14 +12,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from mofe.paper import LABEL_SEPARATOR
 from mofe.study.claims import Claim
 from mofe.study.hardware import GPUS
-from mofe.study.harness import SHOTS_SEED
+from mofe.study.harness import GENERIC, SHOTS_SEED
 from mofe.study.methods import Recipe
 from mofe.study.setting import Scale, Setting, Unit, scale
 from mofe.study.training import Training, TrainingOverride
 from mofe.study.values import (
-    LABEL_SEPARATOR,
     SHOWS,
     Amount,
     Count,
@@ -99,7 +99,8 @@ class World(Part):
         if self.told + self.taught < 1:
             raise PydanticCustomError(
                 "told_and_taught",
-                "told + taught is {sum}, below 1, so some facts would be nowhere to learn; raise one",
+                "told + taught is {sum}, below 1, so some facts would be nowhere to learn; raise "
+                "one",
                 {"sum": f"{self.told + self.taught:g}"},
             )
         return self
@@ -114,8 +115,9 @@ class Source(Part):
     revision: str = Field(description="The commit or branch. A mirror is read as it is.")
     files: Annotated[list[str], Field(min_length=1)] = Field(
         ["*.parquet", "*.csv", "*.json", "*.jsonl", "*.jsonl.gz"],
-        description="Patterns of the files that are fetched, and of those alone that are read of what "
-        "was fetched; `*` stands for folders too. `README.md`, which names the splits, is always fetched.",
+        description="Patterns of the files that are fetched, and of those alone that are read of "
+        "what was fetched; `*` stands for folders too. `README.md`, which names the splits, is "
+        "always fetched.",
     )
     sample: Count | None = Field(
         None,
@@ -221,8 +223,8 @@ class Task(Part):
     )
     sample: Count | None = Field(
         None,
-        description="Ask only so many of the test questions, drawn by `sampling_seed`: a larger sample "
-        "holds the smaller ones. Tables and the report say so.",
+        description="Ask only so many of the test questions, drawn by `sampling_seed`: a larger "
+        "sample holds the smaller ones. Tables and the report say so.",
     )
     tokens: Amount | None = Field(
         None, description="Mean number of tokens per question. Only estimates use it."
@@ -280,9 +282,9 @@ class Task(Part):
         if self.held_out:
             return self
         given = [k for k in ("subset", "split", "test_share", "examples") if getattr(self, k)]
-        if self.columns is None and "mofe_mcq" in self.harness:
+        if self.columns is None and GENERIC in self.harness:
             raise PydanticCustomError("mcq", "'mofe_mcq' needs 'columns'; name the data set's")
-        if self.columns is not None and self.harness != ["mofe_mcq"]:
+        if self.columns is not None and self.harness != [GENERIC]:
             raise PydanticCustomError(
                 "mcq", "'columns' goes with 'harness: [mofe_mcq]' only; set that, or leave it out"
             )
@@ -540,7 +542,8 @@ class TableSpec(Part):
             if (count := len(name.split(LABEL_SEPARATOR))) != len(self.labels):
                 raise PydanticCustomError(
                     "labels",
-                    "row {row} has {n} labels for {m} label headings; write as many, joined by ' | '",
+                    "row {row} has {n} labels for {m} label headings; write as many, joined by ' | "
+                    "'",
                     {"row": quoted(name), "n": count, "m": len(self.labels)},
                 )
         return self
@@ -608,7 +611,8 @@ class Study(Part):
         "are the same for all seeds."
     )
     sampling_seed: Seed = Field(
-        description="Decides which rows are drawn from data sets, Sujet's 9:1 split, and random gates."
+        description="Decides which rows are drawn from data sets, Sujet's 9:1 split, and random "
+        "gates."
     )
     hub: OutputFolder = Field(
         description="The folder that the hub's data sets and models are fetched into, as "

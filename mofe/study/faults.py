@@ -1,7 +1,8 @@
-"""pydantic's errors as sentences: the path that the user wrote, its place, the value and the remedy.
+"""pydantic's errors as sentences: the path that the user wrote, its place, the value and the
+remedy.
 
-pydantic's own messages name classes and patterns, so none is shown: every type of error has its words
-here. The messages of this project's validators are complete.
+pydantic's own messages name classes and patterns, so none is shown: every type of error has its
+words here. The messages of this project's validators are complete.
 """
 
 import math
@@ -22,9 +23,9 @@ NOTHING = Written()
 class Fault:
     """One of pydantic's errors.
 
-    path: where it is. beside: the keys that may stand there. given: the value that was read. written:
-    the value, or the key, as it stands in the file, if it has no quotes there. by_command: whether
-    --config gives it. message, context: pydantic's sentence, and what it was made from.
+    path: where it is. beside: the keys that may stand there. given: the value that was read.
+    written: the value, or the key, as it stands in the file, if it has no quotes there. by_command:
+    whether --config gives it. message, context: pydantic's sentence, and what it was made from.
     """
 
     path: Path

@@ -24,8 +24,8 @@ class Given:
     """The parameters of every job of a plan.
 
     figures: by name, what a figure is drawn from (`spec`) and its `caption`. trainings: what the
-    report's trainings are of. published: a hash of the paper's values, because a path would differ
-    between checkouts. command: what makes a file of the study. config: the merged configuration.
+    report's trainings are of. published: mofe.paper.digest(). command: what makes a file of the
+    study. config: the merged configuration.
     """
 
     plan: Plan

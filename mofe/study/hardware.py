@@ -36,8 +36,8 @@ class Gpu:
 
 
 # Peaks: NVIDIA's data sheets of the A100 (SXM), the H100 (SXM) and the H200 (SXM). Their figures
-# for the H100 and the H200 are with sparsity, which doubles them. Watts: their maximum thermal design
-# power in the same sheets, as shipped (for the H100 and the H200 it can be set lower).
+# for the H100 and the H200 are with sparsity, which doubles them. Watts: their maximum thermal
+# design power in the same sheets, as shipped (for the H100 and the H200 it can be set lower).
 GPUS = {
     "a100-80gb": Gpu("A100-80GB", 79, 312, 400, "NVIDIA A100-SXM4-80GB"),
     "a100-40gb": Gpu("A100-40GB", 39, 312, 400, "NVIDIA A100-SXM4-40GB"),

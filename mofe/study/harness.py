@@ -1,8 +1,8 @@
-"""What lm-eval's task files say, read without lm-eval, whose import takes seconds and needs torch: so a
-name that no task has, or a task that cannot be scored here, is refused with the configuration.
+"""What lm-eval's task files say, read without lm-eval, whose import takes seconds and needs torch:
+so a name that no task has, or a task that cannot be scored here, is refused with the configuration.
 
-A name stands for a task, for a group of tasks, or for a tag that tasks have. The study's own families
-are looked through first, because reading all 14,000 files takes a second.
+A name stands for a task, for a group of tasks, or for a tag that tasks have. The study's own
+families are looked through first, because reading all 14,000 files takes a second.
 """
 
 import importlib.util
@@ -80,8 +80,8 @@ class Leaf:
 
 
 def is_scored(kind: str, metrics: Iterable[str], own: bool) -> bool:
-    """Whether answers to a task can be scored here: the likeliest of a question's options (`acc`), or
-    an answer in words by `f1` and `exact`.
+    """Whether answers to a task can be scored here: the likeliest of a question's options (`acc`),
+    or an answer in words by `f1` and `exact`.
 
     kind: lm-eval's `output_type`. own: the task has a `process_results` of its own.
     """
@@ -94,15 +94,16 @@ def is_scored(kind: str, metrics: Iterable[str], own: bool) -> bool:
 def unscored(key: str, name: str, metrics: Iterable[str]) -> str:
     """A sentence on a task that cannot be scored. key: of the study's task."""
     return (
-        f"tasks.{key}.harness: {name} is scored by {', '.join(sorted(metrics))} in a way of its own; "
-        "what can be evaluated is the likeliest of a question's options (acc), of which one is right, "
-        "and answers in words whose process_results give f1 and exact, as mofe/tasks/answers.py does"
+        f"tasks.{key}.harness: {name} is scored by {', '.join(sorted(metrics))} in a way of its "
+        "own; what can be evaluated is the likeliest of a question's options (acc), of which one "
+        "is right, and answers in words whose process_results give f1 and exact, as "
+        "mofe/tasks/answers.py does"
     )
 
 
 def faults(key: str, names: Iterable[str], shown: bool) -> Iterator[str]:
-    """What is wrong with a task's `harness`. key: the task's name in the study. shown: whether it is
-    evaluated; a task that is not may be of any kind."""
+    """What is wrong with a task's `harness`. key: the task's name in the study. shown: whether it
+    is evaluated; a task that is not may be of any kind."""
     found = []
     for name in names:
         try:
@@ -181,8 +182,9 @@ def _named(key: str, name: str, library: Library) -> list[Leaf]:
         if config.get("task") == name:
             if "class" in config:
                 raise ValueError(
-                    f"tasks.{key}.harness: lm-eval's {name!r} is a program of its own, not a file of "
-                    "keys, so its prompts cannot be made from the study's source; name another task"
+                    f"tasks.{key}.harness: lm-eval's {name!r} is a program of its own, not a file "
+                    "of keys, so its prompts cannot be made from the study's source; name another "
+                    "task"
                 )
             return [Leaf(file, config)]
     return [Leaf(file, _load(file)) for file in _tagged(name, library)]
@@ -199,7 +201,8 @@ def _child(key: str, group: str, child: Any, library: Library) -> Iterator[Leaf]
             yield from _child(key, group, grandchild, library)
     else:
         raise ValueError(
-            f"tasks.{key}.harness: lm-eval's group {group!r} changes its tasks ({', '.join(child)}), "
+            f"tasks.{key}.harness: lm-eval's group {group!r} changes its tasks "
+            f"({', '.join(child)}), "
             "which is not supported; name the tasks themselves"
         )
 

@@ -1,8 +1,9 @@
-"""What a file is made from, as one hash: of its job's parameters and, in turn, of all jobs before it.
+"""What a file is made from, as one hash: of its job's parameters and, in turn, of all jobs before
+it.
 
-A record has this hash as `config_hash`. It is a function of the configuration alone: it changes where
-a key changes that the file depends on in any way, and not with the places of results, of what was
-fetched, or of a mirror. So results can be moved, and compared with a configuration, without
+A record has this hash as `config_hash`. It is a function of the configuration alone: it changes
+where a key changes that the file depends on in any way, and not with the places of results, of what
+was fetched, or of a mirror. So results can be moved, and compared with a configuration, without
 Snakemake's own notes.
 """
 
@@ -19,7 +20,8 @@ from mofe.study.addresses import Addresses
 from mofe.study.given import Given
 from mofe.study.graph import Graph, Node
 
-# Parameters that say where something lies, or how to call the workflow, and nothing of what is made.
+# Parameters that say where something lies, or how to call the workflow, and nothing of what is
+# made.
 PLACES = frozenset({"command", "config"})
 
 

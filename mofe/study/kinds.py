@@ -21,8 +21,8 @@ class Entry(NamedTuple):
 
 
 def entries(kind: Any, value: Any, path: Path = ()) -> Iterator[Entry]:
-    """Every entry, at any depth, of the mappings in `value` whose keys are names. kind: the type that
-    `value` is to have."""
+    """Every entry, at any depth, of the mappings in `value` whose keys are names. kind: the type
+    that `value` is to have."""
     for key, inner, named, found in _inside(kind, value):
         if named:
             yield Entry((*path, key), found)

@@ -1,13 +1,13 @@
 """Rows of a table that are written as a list, each with its `labels`, as mappings by name.
 
-Until rows had names, configurations wrote them so; such files are read as before.
+A file may write rows in either way; everything after this module knows rows by name.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from mofe.study.values import LABEL_SEPARATOR
+from mofe.paper import LABEL_SEPARATOR
 from mofe.study.words import read_as
 from mofe.study.written import Keys, Layer
 
@@ -50,7 +50,8 @@ def _moved(path: Keys, moved: Mapping[Keys, Keys]) -> Keys:
 
 
 def _listed(content: Mapping[Any, Any]) -> Iterator[tuple[Any, dict[str, Any], list[str]]]:
-    """(key of the table, its rows by name, their names) of every table whose rows are such a list."""
+    """(key of the table, its rows by name, their names) of every table whose rows are such a
+    list."""
     for key, rows in _lists(content):
         names = [_name(row) for row in rows]
         if None not in names and len(set(names)) == len(names):

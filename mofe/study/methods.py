@@ -281,8 +281,8 @@ class Adapters(Method):
         if not (experts and rest) or self._reaches_experts:
             return None
         return (
-            f"has targets ({', '.join(rest)}) in the experts of {named}, which only LoRA and rsLoRA "
-            "without 'dora' can adapt; leave them out of 'targets'"
+            f"has targets ({', '.join(rest)}) in the experts of {named}, which only LoRA and "
+            "rsLoRA without 'dora' can adapt; leave them out of 'targets'"
         )
 
     @property
@@ -336,8 +336,8 @@ class Lora(Adapters):
     def misfit(self, experts: int, named: str, tied: bool = False) -> str | None:
         if tied and HEAD in self.targets:
             return (
-                f"has the target lm_head, which {named} ties to its embeddings, so the adapter would "
-                "change both; leave it out of 'targets', or train it in full ('also')"
+                f"has the target lm_head, which {named} ties to its embeddings, so the adapter "
+                "would change both; leave it out of 'targets', or train it in full ('also')"
             )
         return super().misfit(experts, named, tied)
 
@@ -357,8 +357,8 @@ class Lora(Adapters):
         return self._products(shape, shape.num_experts_per_tok)
 
     def _products(self, shape: Shape, experts: int) -> int:
-        """Two matrices per target, with DoRA also a norm per output; of the experts' targets, for so
-        many experts."""
+        """Two matrices per target, with DoRA also a norm per output; of the experts' targets, for
+        so many experts."""
         in_each = sum(map(sum, self.in_experts(shape).values()))
         return experts * self.rank * in_each + sum(
             self._size(*sizes) for sizes in self.targeted(shape).values()

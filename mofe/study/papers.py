@@ -10,8 +10,13 @@ from mofe.study.words import dotted
 SECTIONS = ("models", "sources", "data", "mixes", "tasks", "mixtures", "recipes", "searches")
 # what decides results of every row
 SETTINGS = ("merge", "training", "scoring", "shots", "sampling_seed", "add_bos_token")
-# keys of an entry that only estimates use, by section; `questions` also decides what is held out
-ESTIMATES = {"models": {"shape"}, "data": {"tokens"}, "tasks": {"tokens", "generated", "questions"}}
+# Keys of an entry that may differ, by section. Only estimates use them, but `questions` also
+# decides what is held out; `sample` has a check of its own (checks/rows.py).
+FREE = {
+    "models": {"shape"},
+    "data": {"tokens"},
+    "tasks": {"tokens", "generated", "questions", "sample"},
+}
 SPEED = "micro_batch"  # of `training` and what overrides it: rows at a time
 SHOWN = ("rows", "columns")  # of a table, by the headings and labels that the paper prints
 
@@ -29,8 +34,8 @@ def changed(study: str, first: Mapping[str, Any], merged: Mapping[str, Any]) -> 
         return
     for path in _differences(first, merged):
         yield (
-            f"{dotted(path)}: the study '{PAPER}' has the paper's own setting, and this changes it; "
-            "give the study another name, such as 'study: own'"
+            f"{dotted(path)}: the study '{PAPER}' has the paper's own setting, and this changes "
+            "it; give the study another name, such as 'study: own'"
         )
 
 
@@ -49,7 +54,7 @@ def _entries(path: Path, first: Mapping[str, Any], merged: Mapping[str, Any]) ->
     """The differences of entries that both have."""
     ours, theirs = _mapping(merged.get(path[-1])), _mapping(first.get(path[-1]))
     for name in theirs.keys() & ours.keys():
-        free = ESTIMATES.get(path[0], set())
+        free = FREE.get(path[0], set())
         if path[0] == "tasks" and "held_out" in _mapping(theirs[name]):
             free = free - {"questions"}
         for found in _below((*path, name), theirs[name], ours[name]):

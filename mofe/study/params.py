@@ -215,8 +215,8 @@ class Params:
         return f"{prefix}-{variant.key.replace('/', '-')}-s{seed}"
 
     def assumptions(self) -> list[dict[str, Any]]:
-        """The choices where the paper is silent that this study makes, with the values that it uses:
-        those under keys that nothing planned depends on are left out."""
+        """The choices where the paper is silent that this study makes, with the values that it
+        uses: those under keys that nothing planned depends on are left out."""
         return [
             {
                 "item": assumption.item,

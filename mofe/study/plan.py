@@ -302,7 +302,7 @@ class Plan:
         seen: dict[str, Moe | Dense | Variant] = {}
         clashes = [name for name, artefact in named if seen.setdefault(name, artefact) != artefact]
         return [
-            f"tables: two different models would both be stored as {name}; rename one of their models, "
-            "mixes or recipes"
+            f"tables: two different models would both be stored as {name}; rename one of their "
+            "models, mixes or recipes"
             for name in dict.fromkeys(clashes)
         ]

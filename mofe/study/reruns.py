@@ -1,7 +1,7 @@
 """What a change of the configuration makes again.
 
-Snakemake compares a job's parameters and the names of its inputs with those of the last run. This does
-the same for two configurations without a run (docs/generate/reruns.py, tests/test_reruns.py).
+Snakemake compares a job's parameters and the names of its inputs with those of the last run. This
+does the same for two configurations without a run (docs/generate/reruns.py, tests/test_reruns.py).
 """
 
 from mofe.study.graph import ALL, Node
@@ -9,8 +9,8 @@ from mofe.study.identity import Identities
 
 
 def first(before: Identities, after: Identities) -> set[str]:
-    """The rules of the jobs that a change makes again or adds, without those that are made again only
-    because their inputs are."""
+    """The rules of the jobs that a change makes again or adds, without those that are made again
+    only because their inputs are."""
     known = {_key(job): job for job in before.graph.jobs}
     return {
         job.rule

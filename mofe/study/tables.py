@@ -1,8 +1,8 @@
 """Tables as the report draws them: rows, cells, and the files that each cell is read from.
 
 A job gets its tables in two parts. A `bare` table is a parameter: it is plain data, which Snakemake
-compares, and has no file names, so it stays the same when seeds are added or dropped. The files are the job's inputs, in the order of `files`.
-`filled` joins the two.
+compares, and has no file names, so it stays the same when seeds are added or dropped. The files are
+the job's inputs, in the order of `files`. `filled` joins the two.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
+from mofe.paper import LABEL_SEPARATOR
 from mofe.study.config import TableSpec
-from mofe.study.values import LABEL_SEPARATOR, task_metric
+from mofe.study.values import task_metric
 from mofe.study.variants import Variant
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ class Training(Part):
     """AdamW with linear decay to zero (section 4.1)."""
 
     learning_rate: Rate = Field(
-        description="The learning rate at the start of the decay. A recipe with `search` has its own."
+        description="The learning rate at the start of the decay. A recipe with `search` has its "
+        "own."
     )
     weight_decay: Annotated[float, Field(ge=0)] = Field(
         description="AdamW's decay of weights. Norms and biases have none."
@@ -35,8 +36,8 @@ class Training(Part):
     )
     fold_duplicates: Annotated[bool, Field(strict=True)] = Field(
         description="Whether to compute a layer's equal frozen experts once, with the sum of "
-        "their weights: faster, and equal up to rounding. Evaluation always does. Off where a table "
-        "shows what a training of such experts took, which would be that of fewer."
+        "their weights: faster, and equal up to rounding. Evaluation always does. Off where a "
+        "table shows what a training of such experts took, which would be that of fewer."
     )
 
 

@@ -42,7 +42,6 @@ METRICS = ("acc", "acc_norm", "f1", "exact")  # what a task's column can show: t
 REPOSITORY = r"^[\w.-]+/[\w.-]+$"
 VARIABLE = re.compile(r"\$(\w+|\{[^}]*\}?)")
 LONGEST_NAME = 80  # a file's name has at most 255 bytes, and several names make one
-LABEL_SEPARATOR = " | "  # joins a row's labels to its name
 
 
 class ConfigError(ValueError):
@@ -79,8 +78,8 @@ def _or(*words: str) -> str:
 def _undeclared(
     value: str, sections: Iterable[str], known: Iterable[str], context: Mapping[str, Any]
 ) -> PydanticCustomError:
-    """The fault of a name that no section declares. Under "removed", the context has the paths that an
-    overlay takes out."""
+    """The fault of a name that no section declares. Under "removed", the context has the paths that
+    an overlay takes out."""
     where = " or ".join(sections)
     removed = [s for s in sections if (s, value) in context.get("removed", ())]
     if removed:
@@ -101,7 +100,8 @@ def _is_name(value: str) -> str:
     if len(value) > LONGEST_NAME:
         raise PydanticCustomError(
             "long_name",
-            "{value} is a name of {count} characters, and becomes part of paths; use at most {most}",
+            "{value} is a name of {count} characters, and becomes part of paths; use at most "
+            "{most}",
             {"value": quoted(value), "count": len(value), "most": LONGEST_NAME},
         )
     return value

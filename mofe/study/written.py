@@ -1,8 +1,8 @@
 """What the user wrote: the YAML files of a configuration and the command line's --config, with the
 place of every key, and what is wrong with them whatever the keys mean.
 
-YAML reads some words as another type than they look (`no`, `0123`, `1:30`, a date). A fault says what
-stands in the file, not only what it was read as.
+YAML reads some words as another type than they look (`no`, `0123`, `1:30`, a date). A fault says
+what stands in the file, not only what it was read as.
 """
 
 import math
@@ -97,8 +97,8 @@ def _keys(path: Iterable[Any]) -> Keys:
 
 @dataclass(frozen=True)
 class Layer:
-    """A file or the command line: its content as plain data, the place of each key, and a message for
-    each fault of its YAML, by path. twice: a sentence for each key that stands twice."""
+    """A file or the command line: its content as plain data, the place of each key, and a message
+    for each fault of its YAML, by path. twice: a sentence for each key that stands twice."""
 
     content: Mapping[Any, Any]
     places: Mapping[Keys, Place]
@@ -244,7 +244,8 @@ class _Reader:
             seen.add(name)
 
     def _other_base(self, node: yaml.Node, text: str) -> str | None:
-        """What to say of a number that YAML reads to another base than ten: 1:30 is 90, 010 is 8."""
+        """What to say of a number that YAML reads to another base than ten: 1:30 is 90, 010 is
+        8."""
         is_number = node.tag.rpartition(":")[2] in ("int", "float")
         if not (is_number and (":" in text or re.fullmatch(r"[-+]?0[0-9_]+", text))):
             return None
@@ -269,8 +270,8 @@ class Sound(NamedTuple):
 
 
 def sound(content: Mapping[Any, Any], written: Written) -> Sound:
-    """Plain data, and what no key takes: keys that are no text, control characters, numbers that are
-    infinite or beyond every use, other types of YAML's.
+    """Plain data, and what no key takes: keys that are no text, control characters, numbers that
+    are infinite or beyond every use, other types of YAML's.
 
     Raises ConfigError where the data are nested without end.
     """

@@ -33,8 +33,8 @@ PARTS: dict[str, Callable[[Dataset, str, int], Dataset]] = {
     "mofe_finance": finance.part,
     "mofe_finance_open": finance.open_part,
 }
-# Where not every row of the train part may be a few-shot example: the function that takes those that
-# may.
+# Where not every row of the train part may be a few-shot example: the function that takes those
+# that may.
 EXAMPLES: dict[str, Callable[[Dataset], Dataset]] = {"mofe_finance": finance.closed_rows}
 # The keys of a task's file that say how it reads a row.
 READING = ("process_docs", "doc_to_text", "doc_to_choice", "doc_to_target", "output_type")
@@ -63,9 +63,10 @@ def build(params: dict[str, Any]) -> dict[str, ConfigurableTask]:
     """The lm-eval task objects of one of the study's tasks, by lm-eval name.
 
     params: Plan.params.task. A group such as `mmlu` becomes its leaf tasks. Few-shot examples are
-    drawn by `shots_seed`, anew for each leaf, as lm-eval's `simple_evaluate` does. Raises ValueError
-    for a task name that neither lm-eval nor mofe/tasks has, for kinds of questions that have no
-    score in common, for a source without a row to ask, and for more shots than there are rows.
+    drawn by `shots_seed`, anew for each leaf, as lm-eval's `simple_evaluate` does. Raises
+    ValueError for a task name that neither lm-eval nor mofe/tasks has, for kinds of questions that
+    have no score in common, for a source without a row to ask, and for more shots than there are
+    rows.
     """
     leaves = _leaves(params)
     if len({leaf.kind for leaf in leaves}) > 1:
@@ -79,8 +80,8 @@ def _built(leaf: Leaf, params: dict[str, Any]) -> ConfigurableTask:
         there = len(task.sampler.fewshot_docs())
         if there < shots:
             raise ValueError(
-                f"shots: {shots} examples are asked for, but tasks.{params['name']} ({leaf.name}) has "
-                f"{there} rows to take them from; lower 'shots'"
+                f"shots: {shots} examples are asked for, but tasks.{params['name']} ({leaf.name}) "
+                f"has {there} rows to take them from; lower 'shots'"
             )
         task.set_fewshot_seed(params.get("shots_seed", harness.SHOTS_SEED))
     return task
@@ -95,8 +96,8 @@ def answer_scores(params: dict[str, Any]) -> dict[str, Callable[..., dict[str, f
 
 
 def has_norm(params: dict[str, Any]) -> bool:
-    """Whether lm-eval scores all of a task's questions by `acc_norm` too. Where a task file lists no
-    metrics, lm-eval's defaults hold, of which it is one."""
+    """Whether lm-eval scores all of a task's questions by `acc_norm` too. Where a task file lists
+    no metrics, lm-eval's defaults hold, of which it is one."""
     leaves = _leaves(params)
     choices = all(leaf.kind == "multiple_choice" for leaf in leaves)
     return choices and all("acc_norm" in leaf.metrics for leaf in leaves)
@@ -125,7 +126,7 @@ def training_part(params: dict[str, Any], rows: Dataset) -> Dataset:
     """The rows that may be trained on: all of a training split, or all but the test part of the
     only split. Raises ValueError where a row does not fit the task's schema."""
     first = _leaves(params)[0]
-    if first.name == mcq.NAME:
+    if first.name == harness.GENERIC:
         return mcq.training_rows(params, rows)
     path, repo = first.config["dataset_path"], params["source"]["repo"]
     rows = schema.check(path, rows, repo, labelled=False)
@@ -157,8 +158,8 @@ class Rendered(NamedTuple):
 def readings(params: dict[str, Any], rows: Dataset) -> list[Reading]:
     """The documents that a task makes of a training part's rows: as its files say, which may leave
     rows out or write them anew. Tasks of a group that read alike, as MMLU's subjects do, are one
-    reading; those that do not (parts of a data set, languages) each read all rows. A reading without
-    a document is left out."""
+    reading; those that do not (parts of a data set, languages) each read all rows. A reading
+    without a document is left out."""
     kinds: list[dict[str, Any]] = []
     found = []
     for leaf in _leaves(params):
@@ -202,13 +203,14 @@ def prompt(task: ConfigurableTask, doc: Any) -> str:
 
 
 def right_option(task: ConfigurableTask, doc: Any) -> int:
-    """The number of a document's right option. Raises ValueError where none or several are right."""
+    """The number of a document's right option. Raises ValueError where none or several are
+    right."""
     options, target = task.doc_to_choice(doc), task.doc_to_target(doc)
     target = options.index(target) if target in options else target
     if not isinstance(target, int) or not 0 <= target < len(options):
         raise ValueError(
-            f"tasks: {task.config.task} has a question whose right answer is {target!r}, which is not "
-            f"one of its options {options}"
+            f"tasks: {task.config.task} has a question whose right answer is {target!r}, which is "
+            f"not one of its options {options}"
         )
     return target
 
@@ -245,7 +247,7 @@ def _configure(leaf: Leaf, params: dict[str, Any]) -> dict[str, Any]:
     if part:
         load = partial(_parts, part, params, config, asked)
         asked, examples = "test", "train"
-    elif leaf.name == mcq.NAME:
+    elif leaf.name == harness.GENERIC:
         load, asked = partial(mcq.splits, params), "test"
         examples = "train" if params["mcq"]["test_share"] or params["mcq"]["examples"] else None
     else:
@@ -258,7 +260,7 @@ def _configure(leaf: Leaf, params: dict[str, Any]) -> dict[str, Any]:
         )
     splits = {"test_split": asked, "validation_split": None}
     splits["fewshot_split"] = examples if shots else None
-    if not part and leaf.name != mcq.NAME:
+    if not part and leaf.name != harness.GENERIC:
         # lm-eval draws one example more where a task names neither split, so its names stay
         splits["test_split"] = config.get("test_split")
         splits["validation_split"] = None if splits["test_split"] else asked
@@ -276,8 +278,8 @@ def _is(config: dict[str, Any], kind: str, split: str | None) -> bool:
 
 
 class _Once:
-    """A task's `process_docs`, called once for the same rows: some shuffle options, and lm-eval asks
-    for its documents several times. Raises ValueError where no document is left."""
+    """A task's `process_docs`, called once for the same rows: some shuffle options, and lm-eval
+    asks for its documents several times. Raises ValueError where no document is left."""
 
     def __init__(self, process: Callable[[Dataset], Dataset], where: str, params: dict[str, Any]):
         self.process, self.where, self.params = process, where, params

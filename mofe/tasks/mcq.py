@@ -1,8 +1,9 @@
 """Any data set of multiple-choice questions as a benchmark, by the names of its columns.
 
-The task `mofe_mcq` asks in MMLU's form, with letters for the options. A row's options are a list or
-several columns. Its answer is an index from 0, a letter, or the option's text, however a file has
-them: a number in a CSV is a text there, and a class is a number with a name.
+The task `mofe_mcq` (harness.GENERIC) asks in MMLU's form, with letters for the options. A row's
+options are a list or several columns. Its answer is an index from 0, a letter, or the option's
+text, however a file has them: a number in a CSV is a text there, and a class is a number with a
+name.
 """
 
 import json
@@ -17,7 +18,6 @@ from datasets import Dataset, Features, Sequence, Value
 from mofe.data import schema, sources
 from mofe.data.schema import UNLABELLED
 
-NAME = "mofe_mcq"
 FEATURES = Features(
     {
         "question": Value("string"),
@@ -127,8 +127,8 @@ def _gold(answer: Any, options: list) -> int | None:
     """The index of the right option; -1 for a row without an answer; None where the answer means no
     option, or could mean two.
 
-    options: as the file has them. A number is an index, also where it is written as a text. A text is
-    a letter or an option's text too, and so is a number among options that are numbers.
+    options: as the file has them. A number is an index, also where it is written as a text. A text
+    is a letter or an option's text too, and so is a number among options that are numbers.
     """
     if schema.absent(answer):
         return UNLABELLED

@@ -1,5 +1,5 @@
-"""The rows of a task's training set: those that can be used, those that training draws, and questions
-from those that it leaves."""
+"""The rows of a task's training set: those that can be used, those that training draws, and
+questions from those that it leaves."""
 
 import sys
 import unicodedata
@@ -35,8 +35,8 @@ class Usable:
 
 def usable(params: Mapping[str, Any], cluster: str | None = None, key: str = "") -> Usable:
     """The rows of a training set that can be used. A prompt that occurs twice is used once, and a
-    prompt that is in the task's test set is dropped. One that differs from such a prompt only in case,
-    punctuation and white space is counted and stays: whether it asks the same is not certain.
+    prompt that is in the task's test set is dropped. One that differs from such a prompt only in
+    case, punctuation and white space is counted and stays: whether it asks the same is not certain.
 
     params: Plan.params.data. cluster, key: as in schema.clustered. Raises ValueError where a row
     does not fit the task's schema.
@@ -71,8 +71,8 @@ def usable(params: Mapping[str, Any], cluster: str | None = None, key: str = "")
 
 
 def normalised(text: str) -> str:
-    """A text without differences of case, punctuation and white space; words are told apart by single
-    spaces. Signs such as + and = stay, because they tell formulas apart."""
+    """A text without differences of case, punctuation and white space; words are told apart by
+    single spaces. Signs such as + and = stay, because they tell formulas apart."""
     text = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(text.translate(PUNCTUATION).split())
 

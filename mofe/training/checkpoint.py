@@ -53,8 +53,8 @@ class Progress:
 class Checkpoint:
     """The newest state of one training in `folder`, which belongs to it alone.
 
-    key: identifies the training (its parameters, its rows and inputs). A checkpoint with another key
-    belongs to another training: it is removed, never continued.
+    key: identifies the training (its parameters, its rows and inputs). A checkpoint with another
+    key belongs to another training: it is removed, never continued.
 
     It also knows by which calls, revisions and machines the training was computed (`segments`).
     """
@@ -67,7 +67,8 @@ class Checkpoint:
         self._restored = Progress()
 
     def segments(self, progress: Progress) -> list[dict[str, Any]]:
-        """The parts that the training was computed in so far (records.Segment), this call's last."""
+        """The parts that the training was computed in so far (records.Segment), this call's
+        last."""
         own = {
             "first_step": self._restored.step + 1,
             "last_step": progress.step,

@@ -1,14 +1,14 @@
-"""Texts as tokens, and where an answer begins behind its prompt: one way for training, for questions and
-for answers in words.
+"""Texts as tokens, and where an answer begins behind its prompt: one way for training, for
+questions and for answers in words.
 
 The border is lm-eval's (`LM._encode_pair`): the tokens of prompt and answer together, of which the
-prompt's own come first. lm-eval counts them. Here it is also checked that they are the prompt's, and
-that the others come from the answer: a tokenizer can join the prompt's end with the answer's
+prompt's own come first. lm-eval counts them. Here it is also checked that they are the prompt's,
+and that the others come from the answer: a tokenizer can join the prompt's end with the answer's
 beginning.
 
-Special tokens that a tokenizer puts before a text (`<s>`) are kept, or left out where the study says
-so; those that it puts behind a text (`</s>`) are always left out, because nothing follows them: an
-answer would stand behind the end of its prompt, and only the end would be scored.
+Special tokens that a tokenizer puts before a text (`<s>`) are kept, or left out where the study
+says so; those that it puts behind a text (`</s>`) are always left out, because nothing follows
+them: an answer would stand behind the end of its prompt, and only the end would be scored.
 """
 
 from collections.abc import Sequence
@@ -31,9 +31,9 @@ def pairs(
 ) -> list[Encoded]:
     """The tokens of every prompt with its answer, and where the answer begins.
 
-    White space at a prompt's end belongs to the answer's first token. A prompt of nothing else is the
-    beginning-of-text token, or the end of text of a tokenizer that has none. where: the key that an
-    error names.
+    White space at a prompt's end belongs to the answer's first token. A prompt of nothing else is
+    the beginning-of-text token, or the end of text of a tokenizer that has none. where: the key
+    that an error names.
 
     Raises ValueError for an answer that adds no token, for one whose first token begins in the
     prompt, and for a prompt without a token.
@@ -60,8 +60,8 @@ def pairs(
         if whole[:start] != head or (first is not None and first.start < len(context)):
             raise ValueError(
                 f"{where}: the tokenizer joins the end of {context[-40:]!r} with the beginning of "
-                f"{rest!r} in one token, so no token begins the answer; let the prompt end in white "
-                "space or a sign that the tokenizer keeps apart"
+                f"{rest!r} in one token, so no token begins the answer; let the prompt end in "
+                "white space or a sign that the tokenizer keeps apart"
             )
         found.append((whole, start))
     return found
@@ -91,8 +91,8 @@ def _begin(tokenizer) -> int | None:
 def _tokenized(
     tokenizer, given: Sequence[str], add_bos_token: bool
 ) -> tuple[list[list[int]], Any, list[int]]:
-    """The tokens of every text; the tokenizer's own answer, which knows where each token comes from;
-    and how many special tokens stand before each text's own."""
+    """The tokens of every text; the tokenizer's own answer, which knows where each token comes
+    from; and how many special tokens stand before each text's own."""
     if not given:
         return [], None, []
     plain = tokenizer(list(given), add_special_tokens=False)

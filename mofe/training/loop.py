@@ -31,9 +31,9 @@ class AnswerLoss(nn.Module):
     """A causal language model's summed cross-entropy over the labelled tokens, with the router's
     auxiliary loss.
 
-    auxiliary: the part of the last result that is the auxiliary loss, without a gradient; zero where
-    there is none. Logits and the last layer's FFN are computed at the labelled positions only: a multiple-choice
-    row has one or two.
+    auxiliary: the part of the last result that is the auxiliary loss, without a gradient; zero
+    where there is none. Logits and the last layer's FFN are computed at the labelled positions
+    only: a multiple-choice row has one or two.
     """
 
     def __init__(self, model: nn.Module, router_aux_loss: float = 0.0):
@@ -155,8 +155,8 @@ def fit(
             norm = parallel.full_tensor(norm).item()
             if not all(map(math.isfinite, (loss, auxiliary, norm))):
                 raise FloatingPointError(
-                    f"training.learning_rate: at step {number} the loss is {loss + auxiliary} and the "
-                    f"gradient's norm {norm:g} with {training['learning_rate']}; lower it"
+                    f"training.learning_rate: at step {number} the loss is {loss + auxiliary} and "
+                    f"the gradient's norm {norm:g} with {training['learning_rate']}; lower it"
                 )
             for group in optimizer.param_groups:
                 group["lr"] = rate(number - 1)

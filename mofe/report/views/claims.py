@@ -99,7 +99,8 @@ def axis(claims: ClaimsRecord) -> Axis:
 
 @dataclass(frozen=True)
 class Mark:
-    """A difference with its interval in the figure. by: `printed` or `study`. Positions in percent."""
+    """A difference with its interval in the figure. by: `printed` or `study`. Positions in
+    percent."""
 
     by: str
     at: float
@@ -160,7 +161,8 @@ class Row:
 
 
 def row(claim: ClaimRecord, on: Axis, noise: Mapping[str, float], command: str) -> Row:
-    """A claim in the figure. noise: by column heading, as a fraction of 1. command: as Row has it."""
+    """A claim in the figure. noise: by column heading, as a fraction of 1. command: as Row has
+    it."""
     scale = scaled(claim.scale, claim.study)
     verdicts = {"printed": claim.printed, "study": study_verdict(claim)}
     parts = {by: part for by, verdict in verdicts.items() if (part := _summary(verdict))}

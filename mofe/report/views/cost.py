@@ -53,8 +53,9 @@ def _sums(runs: Mapping[str, TrainRecord]) -> dict[str, Any]:
 def energy(
     trained: Mapping[str, TrainRecord], evaluated: Mapping[str, EvalRecord], device: str
 ) -> str:
-    """A sentence on energy: the GPUs' hours times the most that their boards draw, so an upper bound
-    for the GPUs alone. Nothing is estimated for a CPU, or for a GPU whose board power is not known.
+    """A sentence on energy: the GPUs' hours times the most that their boards draw, so an upper
+    bound for the GPUs alone. Nothing is estimated for a CPU, or for a GPU whose board power is not
+    known.
 
     An evaluation counts as one GPU.
     """
@@ -75,8 +76,8 @@ def energy(
     parts = [_part(gpu, by_gpu[name]) for name, gpu in known.items() if gpu]
     total = sum(gpu.watts * by_gpu[name] / 3.6e6 for name, gpu in known.items() if gpu)
     return (
-        f"Energy: at most {total:,.1f} kWh, that is {' and '.join(parts)}. Boards mostly draw less; "
-        "processors, memory and cooling are not counted."
+        f"Energy: at most {total:,.1f} kWh, that is {' and '.join(parts)}. Boards mostly draw "
+        "less; processors, memory and cooling are not counted."
     )
 
 

@@ -38,8 +38,8 @@ def cell(counts: TaskCounts | TextCounts, key: str) -> str:
 
 
 def contamination(sets: Mapping[str, TaskCounts | TextCounts]) -> str:
-    """Sentences on the training rows that were dropped because they are asked in a test set, on those
-    that nearly are, and on the sets that were not compared."""
+    """Sentences on the training rows that were dropped because they are asked in a test set, on
+    those that nearly are, and on the sets that were not compared."""
     tasks = {name: c for name, c in sets.items() if isinstance(c, TaskCounts)}
     texts = ", ".join(name for name in sets if name not in tasks)
     same = ", ".join(
@@ -59,8 +59,8 @@ def contamination(sets: Mapping[str, TaskCounts | TextCounts]) -> str:
         told.append("No training row has the prompt of a question of its task's test set.")
     if near:
         told.append(
-            f"The same but for case, punctuation and white space, and kept: {near}. Whether they are "
-            "the same questions was not judged."
+            f"The same but for case, punctuation and white space, and kept: {near}. Whether they "
+            "are the same questions was not judged."
         )
     elif tasks and all(c.nearly_in_test is not None for c in tasks.values()):
         told.append("None is the same but for case, punctuation and white space.")

@@ -1,7 +1,7 @@
 """What the sections of a configuration must agree on. Each check yields one sentence per fault.
 
-A model, a recipe, a data set or a task that nothing shows forbids nothing: checks of what is trained,
-read and asked look at the plan.
+A model, a recipe, a data set or a task that nothing shows forbids nothing: checks of what is
+trained, read and asked look at the plan.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,15 +15,15 @@ OF_STUDY: tuple[Callable[[Study], Iterator[str]], ...] = (
     names.shadowed,
     names.cycles,
     models.slots,
-    names.keys,
+    names.assumed,
     tables.columns,
     training.chains,
-    names.named,
+    names.papers_name,
     tables.constants,
     tables.folded,
 )
 OF_PLAN: tuple[Callable[[Plan], Iterator[str]], ...] = (
-    names.names,
+    names.addresses,
     models.origins,
     rows.repositories,
     rows.questions,

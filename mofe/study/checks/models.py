@@ -8,6 +8,7 @@ from mofe.study.plan import Plan
 
 
 def origins(plan: Plan) -> Iterator[str]:
+    """A model that is pretrained here needs the generated world, and heads that share its width."""
     study = plan.study
     for name, model in ((name, study.models[name]) for name in plan.models):
         if model.scratch and study.world is None:
@@ -61,8 +62,8 @@ def slots(study: Study) -> Iterator[str]:
             twin = next((w for w, other in prompts[:number] if other == given), None)
             if twin and merge.gate_mode != "random":
                 yield (
-                    f"{where}: the same prompts as {twin}, so mixture '{name}' could not tell these "
-                    "experts apart; give each slot prompts that end in words of its own"
+                    f"{where}: the same prompts as {twin}, so mixture '{name}' could not tell "
+                    "these experts apart; give each slot prompts that end in words of its own"
                 )
 
 
@@ -78,6 +79,6 @@ def _empty_prompts(study: Study, experts: Mapping[str, int]) -> Iterator[str]:
         for key, prompt in given.items():
             if not prompt.strip():
                 yield (
-                    f"models.{expert}.gates.{key}: {prompt!r} is an empty prompt, from which no gate "
-                    "can be made; write words that the expert will be asked about"
+                    f"models.{expert}.gates.{key}: {prompt!r} is an empty prompt, from which no "
+                    "gate can be made; write words that the expert will be asked about"
                 )

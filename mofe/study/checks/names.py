@@ -1,4 +1,5 @@
-"""Names, and what the ledger names."""
+"""Names that a study gives: of itself, of its parts, of what it makes, and of keys in
+`assumptions`."""
 
 from collections.abc import Iterator
 
@@ -12,11 +13,13 @@ LONGEST = 200  # characters of a file's or folder's name; most disks take 255 by
 
 
 def seeds(study: Study) -> Iterator[str]:
+    """A seed is given once: results of equal seeds would have one address."""
     if len(set(study.seeds)) != len(study.seeds):
         yield f"seeds: {study.seeds} names a seed twice; give each seed once"
 
 
-def named(study: Study) -> Iterator[str]:
+def papers_name(study: Study) -> Iterator[str]:
+    """The paper's name is kept for studies of real data."""
     if study.world and study.study == PAPER:
         yield (
             f"study: the name '{PAPER}' is kept for the paper's own setting, and 'world' is an "
@@ -25,6 +28,7 @@ def named(study: Study) -> Iterator[str]:
 
 
 def shadowed(study: Study) -> Iterator[str]:
+    """No name may mean two things: a mix and a data set, a task and what a column can show."""
     for name in study.mixes.keys() & study.data.keys():
         yield f"mixes.{name}: a data set has this name too (data.{name}); rename the mix"
     for name in set(study.tasks) & set(SHOWS):
@@ -32,16 +36,19 @@ def shadowed(study: Study) -> Iterator[str]:
 
 
 def cycles(study: Study) -> Iterator[str]:
+    """No model may be trained from itself, over however many others."""
     for name in study.models:
         chain = [name]
         while (parent := study.models[chain[-1]].from_) is not None:
             if parent in chain:
-                yield f"models.{name}.from: {' <- '.join([*chain, parent])} runs in a circle; start from another"
+                circle = " <- ".join([*chain, parent])
+                yield f"models.{name}.from: {circle} runs in a circle; start from another"
                 break
             chain.append(parent)
 
 
-def names(plan: Plan) -> Iterator[str]:
+def addresses(plan: Plan) -> Iterator[str]:
+    """What is made must have addresses of its own, which a disk can hold."""
     yield from plan.equal_names()
     parts = {part for key in plan.variants for part in key.split("/")}
     for part in sorted(part for part in parts if len(part) > LONGEST):
@@ -51,7 +58,8 @@ def names(plan: Plan) -> Iterator[str]:
         )
 
 
-def keys(study: Study) -> Iterator[str]:
+def assumed(study: Study) -> Iterator[str]:
+    """Assumptions name keys that the configuration has."""
     for index, assumption in enumerate(study.assumptions):
         try:
             study.value_at(assumption.key)

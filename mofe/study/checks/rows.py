@@ -1,4 +1,4 @@
-"""The rows that are trained on and asked: that there are enough, and that no training sees what is asked."""
+"""The rows that are trained on and asked: there are enough, and no training sees what is asked."""
 
 from collections.abc import Iterator
 
@@ -91,8 +91,8 @@ def _leaves(key: str, task: Task) -> list[harness.Leaf]:
 
 
 def known(plan: Plan) -> Iterator[str]:
-    """Names of tasks must exist, and what tables show must have a score here, and examples if any are
-    shown."""
+    """Names of tasks must exist, and what tables show must have a score here, and examples if any
+    are shown."""
     study, shown = plan.study, asked(plan)
     for key, task in study.tasks.items():
         yield from harness.faults(key, task.harness or (), key in shown)
@@ -106,8 +106,8 @@ def known(plan: Plan) -> Iterator[str]:
             how = "leave the task out of 'tables'"
         if lacking:
             yield (
-                f"shots: task {lacking[0]!r} of tasks.{key} has no rows to take {study.shots} examples "
-                f"from; {how}, or set 'shots' to 0"
+                f"shots: task {lacking[0]!r} of tasks.{key} has no rows to take {study.shots} "
+                f"examples from; {how}, or set 'shots' to 0"
             )
 
 
@@ -133,14 +133,14 @@ def held_out(plan: Plan) -> Iterator[str]:
 
 
 def _left(plan: Plan, name: str) -> Iterator[str]:
-    """Why a task cannot ask its number of rows that no training draws, as far as that is known."""
+    """Why training leaves too few rows for a task that asks them, as far as that is known."""
     study = plan.study
     task = study.tasks[name]
     data, where = study.data[task.held_out], f"tasks.{name}.held_out: data.{task.held_out}"
     if data.rows == "full":
         yield (
-            f"{where} has 'rows: full', so training leaves none to ask; give a number there, or leave "
-            "out (null) the tables that search for a learning rate with it"
+            f"{where} has 'rows: full', so training leaves none to ask; give a number there, or "
+            "leave out (null) the tables that search for a learning rate with it"
         )
         return
     most = _most_rows(study, data)
@@ -176,7 +176,8 @@ def drawn(plan: Plan) -> Iterator[str]:
         if most is not None and data.task and data.rows != "full" and data.rows > most:
             limit = "world.train_rows" if plan.study.world else f"sources.{data.source}.sample"
             yield (
-                f"data.{name}.rows: {data.rows} are to be drawn, but {limit} leaves at most {most}; "
+                f"data.{name}.rows: {data.rows} are to be drawn, but {limit} leaves at most "
+                f"{most}; "
                 "lower 'rows', or raise that"
             )
 
@@ -191,9 +192,10 @@ def too_few_questions(plan: Plan) -> Iterator[str]:
 
 
 def whole_tests(plan: Plan) -> Iterator[str]:
+    """The paper's study asks whole test sets, as the paper does."""
     for name in sorted(asked(plan)) if plan.study.study == PAPER else ():
         if sample := plan.study.tasks[name].sample:
             yield (
-                f"tasks.{name}.sample: the study '{PAPER}' asks all questions, not {sample} of them; "
-                "give the study another name"
+                f"tasks.{name}.sample: the study '{PAPER}' asks all questions, not {sample} of "
+                "them; give the study another name"
             )

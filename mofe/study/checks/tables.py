@@ -14,6 +14,8 @@ def shown_rows(study: Study) -> Iterator[tuple[str, TableRow]]:
 
 
 def columns(study: Study) -> Iterator[str]:
+    """A header spans all columns, and no column beside the paper's has the heading of one of
+    them."""
     for number, table in study.tables.items():
         width = len(table.labels) + len(table.columns)
         if table.header and sum(n for _, n in table.header) != width:
@@ -39,8 +41,8 @@ def constants(study: Study) -> Iterator[str]:
 
 
 def folded(study: Study) -> Iterator[str]:
-    """What a training takes must be of the mixture that its row names: equal frozen experts that are
-    computed once take the time and memory of fewer."""
+    """What a training takes must be of the mixture that its row names: equal frozen experts that
+    are computed once take the time and memory of fewer."""
     for number, table in study.tables.items():
         shown = [heading for heading, kind in table.columns.items() if kind in COMPUTED]
         if not shown:
@@ -50,9 +52,9 @@ def folded(study: Study) -> Iterator[str]:
             for mix, recipe in _folding(study, row):
                 own = f"mixes.{mix}" if mix in study.mixes else f"recipes.{recipe}"
                 yield (
-                    f"tables.{number}.rows.{name}.train: {', '.join(map(repr, shown))} would be of a "
-                    f"smaller mixture, because recipe '{recipe}' computes equal frozen experts once; "
-                    f"set {own}.training.fold_duplicates to false, or leave "
+                    f"tables.{number}.rows.{name}.train: {', '.join(map(repr, shown))} would be of "
+                    f"a smaller mixture, because recipe '{recipe}' computes equal frozen experts "
+                    f"once; set {own}.training.fold_duplicates to false, or leave "
                     f"{'that column' if len(shown) == 1 else 'these columns'} out"
                 )
 

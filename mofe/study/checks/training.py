@@ -22,6 +22,7 @@ class Trained(NamedTuple):
 
 
 def trained(plan: Plan) -> Iterator[Trained]:
+    """Every dense model and every row of a table that is trained."""
     study = plan.study
     for name in plan.models:
         if stages := study.models[name].train:
@@ -36,6 +37,7 @@ def trained(plan: Plan) -> Iterator[Trained]:
 
 
 def chains(study: Study) -> Iterator[str]:
+    """A quantised stage must be the last one: its weights are held in 4 bits."""
     for where, row in shown_rows(study):
         for recipe in list(row.train.values())[:-1]:
             if study.recipes[recipe].is_quantized:
@@ -46,6 +48,7 @@ def chains(study: Study) -> Iterator[str]:
 
 
 def in_4_bits(plan: Plan) -> Iterator[str]:
+    """Dense experts are trained without 4-bit weights."""
     for name in plan.models:
         for recipe in (plan.study.models[name].train or {}).values():
             if plan.study.recipes[recipe].is_quantized:
@@ -83,7 +86,7 @@ def lengths(plan: Plan) -> Iterator[str]:
         for mix, recipe in model.stages.items():
             stage = Stage(mix, recipe)
             length = plan.params.stage(stage)["training"]["max_length"]
-            told[_set_by(study, stage, "max_length"), study.lineage(model.base)[0]] = length
+            told[set_by(study, stage, "max_length"), study.lineage(model.base)[0]] = length
     for (key, name), length in told.items():
         sizes = _sizes(study, name)
         if sizes and length > sizes.max_position_embeddings:
@@ -111,13 +114,13 @@ def warm_up(plan: Plan) -> Iterator[str]:
         steps = training["epochs"] * math.ceil(rows / training["global_batch"])
         if training["warmup_steps"] >= steps:
             yield (
-                f"{_set_by(study, stage, 'warmup_steps')}: {training['warmup_steps']} steps of "
+                f"{set_by(study, stage, 'warmup_steps')}: {training['warmup_steps']} steps of "
                 f"warm-up leave none of the {steps} steps of recipe '{stage.recipe}' on mix "
                 f"'{stage.mix}'; lower it"
             )
 
 
-def _set_by(study: Study, stage: Stage, key: str) -> str:
+def set_by(study: Study, stage: Stage, key: str) -> str:
     """The path of the key that decides a setting of a stage's training."""
     mix, recipe = study.mixes.get(stage.mix), study.recipes[stage.recipe]
     if getattr(recipe.training, key) is not None:
@@ -127,6 +130,8 @@ def _set_by(study: Study, stage: Stage, key: str) -> str:
 
 
 def searches(plan: Plan) -> Iterator[str]:
+    """A search compares different rates on rows that are no test questions, for the recipes of
+    tables that leave their rate to it."""
     study = plan.study
     recipes = {recipe for _, row in shown_rows(study) for recipe in row.train.values()}
     used = {study.recipes[recipe].search for recipe in recipes} - {None}
