@@ -308,13 +308,17 @@ def test_tasks_that_cannot_be_asked_are_faults_of_the_configuration(tmp_path, ha
     "harness, split", [("hellaswag", "validation"), ("glianorex_en", "test"), ("arc_easy", "test")]
 )
 def test_training_on_a_tasks_own_test_split_is_refused(tmp_path, harness, split):
+    row = {"mixture": "small", "train": {"mine": "mofe"}}
+    shown = {"caption": "x", "labels": ["x"], "columns": {"X": "mine"}, "rows": {"x": row}}
+    trained = {"tables": {"M": shown}}
     data = {"mine": {"source": "rows", "split": split, "task": "mine", "rows": "full"}}
     with pytest.raises(ConfigError, match=rf"data.mine.split: '{split}' is what tasks.mine asks"):
-        study(tmp_path, [harness], data=data)
+        study(tmp_path, [harness], data=data, **trained)
     text = {"mine": {"source": "rows", "split": split, "text": "question", "rows": "full"}}
     with pytest.raises(ConfigError, match=rf"data.mine.split: '{split}' is what tasks.mine asks"):
-        study(tmp_path, [harness], data=text)
-    study(tmp_path, [harness])  # another split
+        study(tmp_path, [harness], data=text, **trained)
+    study(tmp_path, [harness], **trained)  # another split
+    study(tmp_path, [harness], data=data)  # what no row trains on forbids nothing
 
 
 def test_shots_without_rows_for_examples_are_refused(tmp_path):

@@ -301,15 +301,15 @@ class _Once:
 def _processed(
     process: Callable[[Dataset], Dataset], rows: Dataset, where: str, params: dict[str, Any]
 ) -> Dataset:
-    """The documents that a task's `process_docs` makes of rows. Raises ValueError where it fails, which
-    is in ways of its own."""
+    """The documents that a task's `process_docs` makes of rows. Raises ValueError where it fails,
+    which is in ways of its own."""
     try:
         return process(rows)
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(
-            f"{where} cannot read the rows of {params['source']['repo']} ({reason}); give rows that have "
-            "what its process_docs reads in each, or leave out those that lack it"
+            f"{where} cannot read the rows of {params['source']['repo']} ({reason}); give rows "
+            "that have what its process_docs reads in each, or leave out those that lack it"
         ) from error
 
 
