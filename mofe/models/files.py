@@ -7,6 +7,8 @@ from typing import Any
 from mofe.data import mirror, weights
 from mofe.study.plan import MODEL_FILES
 
+TEMPLATES = "additional_chat_templates/"  # the folder of a tokenizer's second and further templates
+
 
 class IncompatibleModels(ValueError):
     """Models that cannot be merged. `problems` has one sentence per fault."""
@@ -58,7 +60,9 @@ def link(params: Mapping[str, Any], out: Path) -> str:
     """
     source = mirror.repository(params["mirror"], params["hub"], params["revision"])
     files = {
-        path: file for path, file in mirror.files(source, MODEL_FILES).items() if _is_top(path)
+        path: file
+        for path, file in mirror.files(source, MODEL_FILES).items()
+        if _is_top(path) or path.startswith(TEMPLATES)
     }
     link_into(
         out, files, _weights(source, list(filter(_is_top, mirror.paths(source))), params["hub"])
@@ -69,8 +73,8 @@ def link(params: Mapping[str, Any], out: Path) -> str:
 def link_into(out: Path, files: Mapping[str, Path], used: Iterable[str]) -> None:
     """Link files by their names into `out`, without weights that are not among `used`. So a reader
     with another rule finds the same weights."""
-    out.mkdir(parents=True, exist_ok=True)
     for name in files.keys() - weights.unused(files, list(used)):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).symlink_to(files[name].resolve())
 
 
