@@ -150,7 +150,7 @@ def counts_record(**changes) -> dict:
 
 
 def text_record() -> dict:
-    counts = {"read": 70, "pieces": 200, "duplicate": 10, "also_in_test": 0, "usable": 190}
+    counts = {"read": 70, "pieces": 200, "duplicate": 10, "usable": 190}
     return counts | {"sampled": 100, "characters": 9_000}
 
 

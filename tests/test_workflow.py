@@ -437,11 +437,11 @@ def test_a_further_seed_makes_other_experts_and_merges_of_the_same_base(reduced)
 
 
 def test_more_seeds_change_no_long_parameter(reduced):
-    """What a dry run prints of parameters that changed holds no file name."""
+    """What a dry run prints of parameters that changed holds no file name, but two hashes."""
     output = reduced.dry({"seeds": [0, 1, 2]}, "all")
     assert [jobs(output)[rule] for rule in ("table", "figure", "report")] == [9, 8, 1]
     told = re.findall(r"Params have changed[^;\n]*", output)
-    assert told and all(len(text) < 200 and "/" not in text for text in told), max(told, key=len)
+    assert told and all(len(text) < 400 and "/" not in text for text in told), max(told, key=len)
 
 
 OWN = {
