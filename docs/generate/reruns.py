@@ -124,6 +124,7 @@ EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "tasks.*.held_out": ("hub", {"tasks": {"mmlu_held": {"held_out": "medmcqa"}}}),
     "tasks.*.questions": ("hub", {"tasks": {"mmlu_held": {"questions": 900}}}),
+    "tasks.*.sample": ("world", {"tasks": {"medmcqa": {"sample": 50}}}),
     "tasks.*.columns": ("hub", {"tasks": {"mine": {"columns": {"answer": "d"}}}}),
     "tasks.*.subset": ("hub", {"tasks": {"mine": {"subset": "all"}}}),
     "tasks.*.split": ("hub", {"tasks": {"mine": {"split": "validation"}}}),
