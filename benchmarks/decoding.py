@@ -6,7 +6,7 @@ checkpoint.
 
 Prompts are those of real open rows. The model is random, so its texts never end by a new line; a
 letter ends them, which makes them as uneven as real answers are. Three ways: this project's scorer,
-lm_eval's HFLM in the batch size that is fastest here, and transformers' continuous batching, where
+lm_eval's HFLM in the fastest of the batch sizes tried, and transformers' continuous batching, where
 every token with that letter ends a text. All are greedy. Speed is in tokens of the texts.
 """
 

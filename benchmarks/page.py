@@ -261,6 +261,11 @@ def evaluation(record: dict[str, Any]) -> Iterator[str]:
 
 
 def decoding(record: dict[str, Any]) -> Iterator[str]:
+    yield (
+        "Greedy answers to the same prompts by a random model. On a GPU products are in bfloat16, whose "
+        "rounding soon leads greedy texts apart, so texts can be compared on a CPU only."
+    )
+    yield ""
     head = ["", "prompts", "tokens/s", "lm_eval takes", "texts as lm_eval's"]
     rows = [
         [

@@ -30,7 +30,7 @@ COUNTED = (
 
 def cell(counts: TaskCounts | TextCounts, key: str) -> str:
     """What the table prints of a training set under a heading of COUNTED. Raw text is compared with
-    no test set, whatever its file says."""
+    no test set."""
     if isinstance(counts, TextCounts) and key in ("also_in_test", "nearly_in_test"):
         return "not compared"
     value = getattr(counts, key, None)
