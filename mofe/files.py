@@ -37,7 +37,7 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def permit(file: str | os.PathLike) -> None:
@@ -48,7 +48,7 @@ def permit(file: str | os.PathLike) -> None:
     os.chmod(file, 0o666 & ~umask)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Flush the folder's entry too, so that the new name survives a loss of power."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
