@@ -23,6 +23,8 @@ from mofe.jobs import (
     made,
     params,
     resources,
+    retries,
+    slurm,
     warm,
 )
 from mofe.study.given import Given
@@ -75,8 +77,13 @@ COSTS = Costs(PLAN)
 
 # A rule's `threads` and `resources`, by its name.
 cpus = partial(resources.cpus, COSTS)
-asks = partial(resources.asks, COSTS)
+ENDS = retries.Ends()
+asks = partial(resources.asks, COSTS, ENDS)
 spread = partial(resources.spread, COSTS, jobs=GRAPH.jobs)
+
+
+if workflow.is_main_process:  # a job has no jobs of its own
+    slurm.use(ENDS, PLAN.root)
 
 
 def names(planned):

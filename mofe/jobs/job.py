@@ -7,7 +7,6 @@ to a warm parent (mofe/jobs/warm.py) costs no more than starting Python.
 import contextlib
 import gc
 import importlib
-import json
 import os
 import sys
 import time
@@ -16,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mofe.jobs import launch, made, warm
+from mofe.jobs import ending, launch, made, warm
 from mofe.study import hardware
 
 # Jobs read folders, never the hub: a node without internet would wait for time-outs, and a branch
@@ -114,10 +113,10 @@ def execute(job: Job) -> int:
     """Make the call in this process. Returns 0, or 1 after an error.
 
     What the call prints goes to the job's log. The line that it returns, or an error's sentence,
-    goes to the terminal. The log ends with an error's traceback, or with a JSON line: the seconds
-    that it took to start (processes and imports) and to compute (benchmarks/study.py adds them up),
-    and the hash of what it was made from (mofe/jobs/made.py). An input that was made with other
-    settings is refused.
+    goes to the terminal. The log ends with a JSON line (mofe/jobs/ending.py), which after an error
+    stands below its traceback. After a success it has the seconds that it took to start (processes
+    and imports) and to compute (benchmarks/study.py adds them up), and the hash of what it was made
+    from (mofe/jobs/made.py). An input that was made with other settings is refused.
     """
     module, name = job.function.split(":")
     with contextlib.ExitStack() as stack:
@@ -139,9 +138,10 @@ def execute(job: Job) -> int:
             line = call(**job.arguments)
             seconds = {"starting": started - job.asked, "computing": time.time() - started}
             noted = {"config_hash": job.config_hash} if job.config_hash else {}
-            print(json.dumps({"job": job.label, **noted, "seconds": seconds}))
+            print(ending.finished(job.label, **noted, seconds=seconds))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the job fails, whatever it is
             traceback.print_exc()
+            print(ending.failed(job.label, error))
             see = f" (see {job.log})" if job.log else ""
             print(f"{job.label}: {type(error).__name__}: {error}{see}", file=sys.__stderr__)
             return 1
