@@ -67,8 +67,8 @@ JobRequeue=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 ReturnToService=2
-# finished jobs stay in `scontrol show job`: they are the records that tests read
-MinJobAge=7200
+# finished jobs stay in `scontrol show job` as long: they are the records that tests read
+MinJobAge={min_job_age}
 SlurmctldTimeout=10
 # a slow machine's daemons are not lost ones
 SlurmdTimeout=300
@@ -122,6 +122,7 @@ class Slurm:
 
     folder: Path
     accounting: bool = False
+    min_job_age: int = 7200  # seconds
 
     @property
     def environment(self) -> dict[str, str]:
@@ -226,6 +227,7 @@ class Slurm:
             host=host,
             user=getpass.getuser(),
             folder=self.folder,
+            min_job_age=self.min_job_age,
             ports=ports,
             nodes="\n".join(nodes),
             cpu=",".join(CPU_NODES),

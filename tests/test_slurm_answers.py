@@ -63,8 +63,7 @@ def test_what_is_done_is_told():
 @pytest.mark.parametrize(
     "told, answer",
     [
-        ("sbatch: error: Batch job submission failed: Unable to contact slurm controller "
-         "(connect failure)", Answer.AWAY),
+        ("sbatch: error: Unable to contact slurm controller (connect failure)", Answer.AWAY),
         ("Socket timed out on send/recv operation", Answer.AWAY),
         ("sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying", Answer.AWAY),
         ("Zero Bytes were transmitted or received", Answer.AWAY),
@@ -106,6 +105,20 @@ def test_states_are_read_from_squeue_and_sacct():
     assert not done.live
     (cancelled,) = slurm_answers.entries("14|CANCELLED by 1000\n")
     assert slurm_answers.ENDED[cancelled.state] is FAILED and not cancelled.live
+
+
+@pytest.mark.parametrize(
+    "line, memory",
+    [
+        ("slurmstepd-cpu01: error: StepId=5.0 exceeded memory limit (610 > 209), being killed", True),
+        ("slurmstepd: error: Detected 1 oom-kill event(s) in StepId=5.0. Some of your", True),
+        ("srun: error: gpu01: task 0: Out Of Memory", True),
+        ("slurmstepd-cpu01: error: *** STEP 5.0 ON cpu01 CANCELLED AT 2026-11-27T11:41:04 ***", False),
+        ("train x: OutOfMemoryError: CUDA out of memory", False),
+    ],
+)  # fmt: skip
+def test_slurms_own_lines_tell_that_memory_ran_out(line, memory):
+    assert slurm_answers.out_of_memory(f"before\n{line}\nsrun: error: task 0: Killed\n") is memory
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ from mofe.jobs.slurm_answers import (
     entries,
     meaning,
     mistake,
+    out_of_memory,
     words,
 )
 
@@ -46,6 +47,7 @@ LONGEST_END = 180  # seconds that cancelled jobs may take to save their state an
 # So many answers that do not have a job, and it is gone. Slurm forgets finished jobs after
 # MinJobAge.
 GONE_AFTER = 3
+FORGOTTEN = "Slurm does not know how"
 
 
 def use(ends: Ends, results: str) -> None:
@@ -223,7 +225,7 @@ class Executor(plugin.Executor):
             if self._missed[number] < GONE_AFTER:
                 return None
             told = self._told_by_its_log(info)
-            return DONE if told and told.error is None else "forgotten by Slurm"
+            return DONE if told and told.error is None else FORGOTTEN
         self._missed.pop(number, None)
         if state in PASSING and number not in self._passing:
             self._passing.add(number)
@@ -234,7 +236,12 @@ class Executor(plugin.Executor):
 
     def _cause(self, info: SubmittedJobInfo, state: str) -> Cause:
         cause = ENDED.get(state, Cause.LOST)
-        told = self._told_by_its_log(info) if state in ("FAILED", "forgotten by Slurm") else None
+        if state not in ("FAILED", FORGOTTEN):
+            return cause
+        output = Path(info.aux["slurm_logfile"])
+        if output.is_file() and out_of_memory(output.read_text(errors="replace")):
+            return Cause.MEMORY
+        told = self._told_by_its_log(info)
         return Cause.REFUSED if told and not told.again else cause
 
     def _told_by_its_log(self, info: SubmittedJobInfo) -> ending.Ending | None:
@@ -330,7 +337,7 @@ def _ask(*command: str) -> str:
     """What a command of Slurm's prints. Raises Silence where it fails, for whatever reason: an
     unknown state of jobs is never taken for their end."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     except subprocess.TimeoutExpired as error:
         raise Silence(f"{command[0]} took longer than {error.timeout:.0f} s") from error
     if done.returncode:

@@ -29,6 +29,19 @@ ENDED = {
 PASSING = {"NODE_FAIL", "BOOT_FAIL", "PREEMPTED"}
 
 
+# Slurm's lines in a job's output after a step took too much memory. The job itself, whose script
+# sees a step that failed, then often counts as failed.
+_MEMORY = re.compile(
+    "^(slurmstepd|srun).*(oom.kill|exceeded (job )?memory limit|out.of.memory)",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def out_of_memory(output: str) -> bool:
+    """Whether a job ran out of memory, by what Slurm wrote among its output."""
+    return bool(_MEMORY.search(output))
+
+
 @dataclass(frozen=True)
 class Entry:
     """One job, as Slurm tells of it."""
