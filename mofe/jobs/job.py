@@ -4,19 +4,17 @@ Every script in scripts/ calls `run`. Only the standard library is imported, so 
 to a warm parent (mofe/jobs/warm.py) costs no more than starting Python.
 """
 
-import contextlib
 import gc
 import importlib
 import json
 import os
 import sys
 import time
-import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mofe.jobs import launch, made, warm
+from mofe.jobs import gpus, launch, made, outcome, warm
 from mofe.study import hardware
 
 # Jobs read folders, never the hub: a node without internet would wait for time-outs, and a branch
@@ -31,7 +29,8 @@ class Job:
 
     asked: when the process that asks for the job was started, in seconds since the epoch.
     config_hash: of all that the job's results are made from; its log notes it. read: its inputs,
-    with the hashes that they should have (mofe.jobs.made.Input).
+    with the hashes that they should have (mofe.jobs.made.Input). gpus: how many it needs on its
+    machine.
     """
 
     function: str
@@ -41,6 +40,7 @@ class Job:
     threads: int = 1
     config_hash: str | None = None
     read: Sequence[Mapping[str, Any]] = ()
+    gpus: int = 0
     asked: float = field(default_factory=lambda: time.time() - process_age())
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
     folder: str = field(default_factory=os.getcwd)
@@ -96,11 +96,16 @@ def run(
         read=snakemake.params.get("read", ()),
     )
     given = snakemake.resources.get
+    if snakemake.config["device"] == "cuda":
+        job = replace(job, gpus=given("gpu", 0) // given("nodes", 1))
     processes, nodes = (given("gpu", 1), given("nodes", 1)) if several else (1, 1)
     if processes > 1:
         sys.exit(launch.start(job, processes, nodes))
-    socket = os.environ.get(warm.VARIABLE)
-    sys.exit(warm.call(socket, job) if socket and not light else execute(job))
+    if (parent := os.environ.get(warm.VARIABLE)) and not light:
+        code = warm.call(parent, job)
+        if code is not None:
+            sys.exit(code)
+    sys.exit(execute(job))
 
 
 def sharding(snakemake) -> str:
@@ -116,37 +121,40 @@ def execute(job: Job) -> int:
     What the call prints goes to the job's log. The line that it returns, or an error's sentence,
     goes to the terminal. The log ends with an error's traceback, or with a JSON line: the seconds
     that it took to start (processes and imports) and to compute (benchmarks/study.py adds them up),
-    and the hash of what it was made from (mofe/jobs/made.py). An input that was made with other
-    settings is refused.
+    and the hash of what it was made from (mofe/jobs/made.py). Refused are a machine without the
+    GPUs that the job needs, and an input that was made with other settings.
     """
+    line = None
+
+    def call() -> None:
+        nonlocal line
+        if job.gpus:
+            gpus.refuse(job.gpus)
+        made.refuse(job.read)
+        line = _call(job)
+
+    code = outcome.reported(job.label, job.log, call)
+    if not code:
+        outcome.say(f"{job.label}: {line or 'written'}")
+    return code
+
+
+def _call(job: Job) -> str | None:
+    """The call itself, with the last line of its log. Returns its line."""
     module, name = job.function.split(":")
-    with contextlib.ExitStack() as stack:
-        if job.log:
-            os.makedirs(os.path.dirname(job.log) or ".", exist_ok=True)
-            log = stack.enter_context(open(job.log, "w"))
-            stack.enter_context(contextlib.redirect_stdout(log))
-            stack.enter_context(contextlib.redirect_stderr(log))
-        try:
-            made.refuse(job.read)
-            call = getattr(importlib.import_module(module), name)
-            # Objects that imports made stay. Searching them for garbage, which in a fork copies
-            # their pages, took a fifth of an evaluation.
-            gc.freeze()
-            if torch := sys.modules.get("torch"):  # tables and figures do not import it
-                # The same seed gives the same bits only for the same number of threads.
-                torch.set_num_threads(job.threads)
-            started = time.time()
-            line = call(**job.arguments)
-            seconds = {"starting": started - job.asked, "computing": time.time() - started}
-            noted = {"config_hash": job.config_hash} if job.config_hash else {}
-            print(json.dumps({"job": job.label, **noted, "seconds": seconds}))
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - the job fails, whatever it is
-            traceback.print_exc()
-            see = f" (see {job.log})" if job.log else ""
-            print(f"{job.label}: {type(error).__name__}: {error}{see}", file=sys.__stderr__)
-            return 1
-    print(f"{job.label}: {line or 'written'}", file=sys.__stderr__, flush=True)
-    return 0
+    call = getattr(importlib.import_module(module), name)
+    # Objects that imports made stay. Searching them for garbage, which in a fork copies their
+    # pages, took a fifth of an evaluation.
+    gc.freeze()
+    if torch := sys.modules.get("torch"):  # tables and figures do not import it
+        # The same seed gives the same bits only for the same number of threads.
+        torch.set_num_threads(job.threads)
+    started = time.time()
+    line = call(**job.arguments)
+    seconds = {"starting": started - job.asked, "computing": time.time() - started}
+    noted = {"config_hash": job.config_hash} if job.config_hash else {}
+    print(json.dumps({"job": job.label, **noted, "seconds": seconds}))
+    return line
 
 
 def process_age() -> float:
