@@ -56,8 +56,8 @@ class Input:
     config_hash: str
     sums: str | None = None
     checked: tuple[str, ...] = ()
+    again: tuple[str, ...] = ()
     command: str = ""
-    take: str = ""
     if_there: bool = False
 
     @property
@@ -104,29 +104,33 @@ def _input(identities: Identities, file: str, config_hash: str) -> dict[str, Any
             sums=sums.path(maker.outputs[0]),
             # an evaluation's record is read with the answers beside it
             checked=maker.outputs if maker.rule == "evaluate" else (file,),
-            command=again(identities, maker),
-            take=taking(identities),
+            again=again(identities, maker),
+            command=command(identities),
         )
     )
 
 
-def again(identities: Identities, job: Node) -> str:
-    """The command that makes again what a job made. What only links files that were fetched has
-    them fetched again too, if they are not whole."""
+def again(identities: Identities, job: Node) -> tuple[str, ...]:
+    """What is made again where something that a job made is damaged: its output, and what it only
+    links."""
     linked = job.inputs if job.rule == "fetch_model" else ()
-    forced = [file for file in linked if file in identities.makers] + [job.outputs[0]]
-    return (
-        f"{_command(identities)} --forcerun {shlex.join(forced)} -- {shlex.quote(job.outputs[0])}"
-    )
+    return (*(file for file in linked if file in identities.makers), job.outputs[0])
 
 
-def taking(identities: Identities) -> str:
-    """The command that takes all results without checksums as they are."""
-    return f"{_command(identities)} -- sums"
-
-
-def _command(identities: Identities) -> str:
+def command(identities: Identities) -> str:
+    """The study's call of Snakemake, for people to copy, without targets."""
     return (identities.given.command or "snakemake --cores all --").removesuffix(" --")
+
+
+def making(command: str, files: Iterable[str]) -> str:
+    """The command that makes files again."""
+    forced = shlex.join(dict.fromkeys(files))
+    return f"{command} --forcerun {forced} -- {forced}"
+
+
+def taking(command: str) -> str:
+    """The command that takes all results without checksums as they are."""
+    return f"{command} -- sums"
 
 
 def notes(identities: Identities, job: Node) -> tuple[str, ...]:
@@ -156,60 +160,63 @@ def refuse(read: Iterable[Mapping[str, Any]]) -> None:
     """
     given = [Input(**one) for one in read]
     given = [one for one in given if not one.if_there or os.path.exists(one.file)]
-    damaged = _damaged([one for one in given if one.sums], _latency())
-    stale = [one.file for one in given if one.is_stale]
-    if damaged and damaged[0].known:
-        raise DamagedInput(damaged[0].sentence)
-    if stale:
+    found = _looked_at([one for one in given if one.sums], _latency())
+    if damaged := [one for one in found if one.why]:
+        told = units.first([why for one in damaged for why in one.why])
+        again = making(damaged[0].input.command, [f for one in damaged for f in one.input.again])
+        raise DamagedInput(
+            f"{told}: damaged, and not used; make it again, and what is made from it follows by "
+            f"itself: {again}"
+        )
+    if stale := [one.file for one in given if one.is_stale]:
         raise MadeOtherwise(
             f"{units.first(stale)}: made with other settings than the configuration has now; make "
             f"it again: snakemake ... --forcerun {shlex.join(stale)}, with the study's "
             "--configfile or --profile"
         )
-    if damaged:
-        raise DamagedInput(damaged[0].sentence)
+    if bare := [one.input for one in found if one.no_sums]:
+        again = making(bare[0].command, [f for one in bare for f in one.again])
+        raise DamagedInput(
+            f"{units.first([one.file for one in bare])}: there is no file of checksums "
+            f"({bare[0].sums}), so an earlier version made it or it is not whole; make it again: "
+            f"{again}; or take all results without checksums as they are: "
+            f"{taking(bare[0].command)}"
+        )
 
 
 @dataclass(frozen=True)
-class _Refused:
-    """Why an input is refused. known: whether it is known to be damaged, and does not only lack
-    checksums. absent: whether waiting may help."""
+class _LookedAt:
+    """An input that was compared with its checksums. why: the words that tell what is damaged;
+    absent: which waiting may help. no_sums: it has no checksums."""
 
-    sentence: str
-    known: bool
-    absent: bool
+    input: Input
+    why: tuple[str, ...] = ()
+    absent: bool = False
+    no_sums: bool = False
 
 
-def _damaged(given: Sequence[Input], wait: float) -> list[_Refused]:
-    """What is wrong with inputs, the worst first. wait: seconds that absent files may take."""
+def _looked_at(given: Sequence[Input], wait: float) -> list[_LookedAt]:
+    """Inputs, compared. wait: seconds that a shared disk may take to show a file."""
     until = time.monotonic() + wait
     while True:
-        found = [refused for one in given if (refused := _refused(one))]
-        if not any(refused.absent for refused in found) or time.monotonic() >= until:
-            return sorted(found, key=lambda refused: not refused.known)
+        found = [_look_at(one) for one in given]
+        if time.monotonic() >= until or not any(one.absent or one.no_sums for one in found):
+            return found
         time.sleep(1)
 
 
-def _refused(one: Input) -> _Refused | None:
-    follows = f"make it again, and what is made from it follows by itself: {one.command}"
+def _look_at(one: Input) -> _LookedAt:
     try:
         found = one.faults()
     except FileNotFoundError:
-        told = (
-            f"{one.file}: there are no checksums of it ({one.sums}), so an earlier version made it "
-            f"or it is not whole; make it again: {one.command}; or take all that has none as it "
-            f"is: {one.take}"
-        )
-        return _Refused(told, known=False, absent=True)
+        return _LookedAt(one, no_sums=True)
     except sums.Damaged as error:
-        return _Refused(f"{error}, so {one.file} cannot be checked; {follows}", True, False)
+        return _LookedAt(one, (f"{error}, by which {one.file} is checked",))
     except OSError as error:
-        told = f"{one.sums}: cannot be read ({error.strerror}), so {one.file} cannot be checked"
-        return _Refused(f"{told}; {follows}", True, False)
-    if not found:
-        return None
-    told = f"{units.first(list(map(str, found)))}: it is damaged and was not used; {follows}"
-    return _Refused(told, True, all(fault.absent for fault in found))
+        return _LookedAt(one, (f"{one.sums} cannot be read ({error.strerror})",))
+    return _LookedAt(
+        one, tuple(map(str, found)), bool(found) and all(fault.absent for fault in found)
+    )
 
 
 def _latency() -> float:

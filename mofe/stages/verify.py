@@ -29,9 +29,9 @@ class NotWhole(ValueError):
 
 @dataclass
 class Found:
-    """What became of a study's artefacts. Their first outputs: whole, damaged, without checksums
-    (unsummed), or with outputs that are missing. told: a sentence for each damaged file; again: the
-    commands that make them again."""
+    """What became of a study's artefacts, by their first outputs: whole, damaged, with files
+    missing, without checksums (unsummed). told: a sentence for each damaged file; again: what is
+    made again for them."""
 
     whole: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
@@ -63,17 +63,17 @@ def verify(*, config: Mapping[str, Any], command: str) -> str:
     )
     lines = [f"{counts}; {checked} fetched folders and checkpoints" if checked else counts]
     if found.unsummed:
-        lines.append(
-            f"without checksums, because an earlier version made them: "
-            f"{units.first(found.unsummed)}; take them as they are: {made.taking(identities)}"
-        )
+        as_is = made.taking(made.command(identities))
+        told = units.first(found.unsummed)
+        lines.append(f"without checksums (of an earlier version): {told}; take as it is: {as_is}")
     if not found.told:
         return "\n".join(lines)
     rest = len(found.told) - SHOWN
     lines += found.told[:SHOWN] + ([f"and {rest} more (see the log)"] if rest > 0 else [])
-    again = list(dict.fromkeys(found.again))
-    lines += ["make them again, and what is made from them follows by itself:"] if again else []
-    raise NotWhole("\n".join(lines + again))
+    if found.again:
+        lines.append("make them again, and what is made from them follows by itself:")
+        lines.append(made.making(made.command(identities), found.again))
+    raise NotWhole("\n".join(lines))
 
 
 def take(*, config: Mapping[str, Any], command: str) -> str:
@@ -119,12 +119,12 @@ def _check(identities: Identities, job: Node, found: Found) -> None:
         if told and all(fault.absent for fault in faults):
             found.missing.append(job.outputs[0])
             found.told += told
-            found.again.append(made.again(identities, job))
+            found.again += made.again(identities, job)
             return
     if told:
         found.damaged.append(job.outputs[0])
         found.told += told
-        found.again.append(made.again(identities, job))
+        found.again += made.again(identities, job)
     else:
         found.whole.append(job.outputs[0])
 
@@ -141,7 +141,7 @@ def _fetched(plan: Plan, identities: Identities, found: Found) -> int:
             found.damaged.append(str(file.with_suffix("")))
             found.told += told
             maker = identities.makers.get(str(file))
-            found.again += [made.again(identities, maker)] if maker else []
+            found.again += made.again(identities, maker) if maker else ()
     return len(manifests)
 
 
