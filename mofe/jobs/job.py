@@ -1,9 +1,10 @@
 """Running a job: one call of a function of this package, with its log and its errors.
 
-Every script in scripts/ calls `run`. Only the standard library is imported, so that handing a job
-to a warm parent (mofe/jobs/warm.py) costs no more than starting Python.
+Every script in scripts/ calls `run`. Only light modules are imported, so that handing a job to a
+warm parent (mofe/jobs/warm.py) costs no more than starting Python.
 """
 
+import contextlib
 import gc
 import importlib
 import json
@@ -14,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mofe import sums
 from mofe.jobs import gpus, launch, made, outcome, warm
 from mofe.study import hardware
 
@@ -29,8 +31,9 @@ class Job:
 
     asked: when the process that asks for the job was started, in seconds since the epoch.
     config_hash: of all that the job's results are made from; its log notes it. read: its inputs,
-    with the hashes that they should have (mofe.jobs.made.Input). gpus: how many it needs on its
-    machine.
+    with the hashes that they should have (mofe.jobs.made.Input). outputs: the files and folders
+    that it makes, whose checksums are written when it is done (mofe.sums). gpus: how many it needs
+    on its machine.
     """
 
     function: str
@@ -40,6 +43,7 @@ class Job:
     threads: int = 1
     config_hash: str | None = None
     read: Sequence[Mapping[str, Any]] = ()
+    outputs: Sequence[str] = ()
     gpus: int = 0
     asked: float = field(default_factory=lambda: time.time() - process_age())
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
@@ -94,13 +98,17 @@ def run(
         threads=snakemake.threads,
         config_hash=snakemake.params.get("config_hash"),
         read=snakemake.params.get("read", ()),
+        outputs=tuple(map(str, snakemake.output)),
     )
     given = snakemake.resources.get
     if snakemake.config["device"] == "cuda":
         job = replace(job, gpus=given("gpu", 0) // given("nodes", 1))
     processes, nodes = (given("gpu", 1), given("nodes", 1)) if several else (1, 1)
     if processes > 1:
-        sys.exit(launch.start(job, processes, nodes))
+        # checked here, so that no process reads what is damaged while the first one still looks
+        if code := outcome.reported(job.label, job.log, lambda: begin(job)):
+            sys.exit(code)
+        sys.exit(launch.start(replace(job, read=()), processes, nodes))
     if (parent := os.environ.get(warm.VARIABLE)) and not light:
         code = warm.call(parent, job)
         if code is not None:
@@ -115,6 +123,16 @@ def sharding(snakemake) -> str:
     return hardware.sharding(given("sharding", "none"), given("gpu", 1))
 
 
+def begin(job: Job) -> None:
+    """What precedes a job's call. Raises what mofe.jobs.made.refuse does where an input is damaged
+    or was made with other settings."""
+    if job.outputs and _is_first():
+        # what is made now has none until it is whole
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(sums.path(job.outputs[0]))
+    made.refuse(job.read)
+
+
 def execute(job: Job) -> int:
     """Make the call in this process. Returns 0, or 1 after an error.
 
@@ -122,7 +140,8 @@ def execute(job: Job) -> int:
     goes to the terminal. The log ends with an error's traceback, or with a JSON line: the seconds
     that it took to start (processes and imports) and to compute (benchmarks/study.py adds them up),
     and the hash of what it was made from (mofe/jobs/made.py). Refused are a machine without the
-    GPUs that the job needs, and an input that was made with other settings.
+    GPUs that the job needs, and an input that is damaged or was made with other settings. Last of
+    all the checksums of what was made are written.
     """
     line = None
 
@@ -130,7 +149,7 @@ def execute(job: Job) -> int:
         nonlocal line
         if job.gpus:
             gpus.refuse(job.gpus)
-        made.refuse(job.read)
+        begin(job)
         line = _call(job)
 
     code = outcome.reported(job.label, job.log, call)
@@ -140,7 +159,7 @@ def execute(job: Job) -> int:
 
 
 def _call(job: Job) -> str | None:
-    """The call itself, with the last line of its log. Returns its line."""
+    """The call itself, with the last line of its log and its checksums. Returns its line."""
     module, name = job.function.split(":")
     call = getattr(importlib.import_module(module), name)
     # Objects that imports made stay. Searching them for garbage, which in a fork copies their
@@ -151,10 +170,17 @@ def _call(job: Job) -> str | None:
         torch.set_num_threads(job.threads)
     started = time.time()
     line = call(**job.arguments)
+    if job.outputs and _is_first():
+        sums.write(job.outputs)
     seconds = {"starting": started - job.asked, "computing": time.time() - started}
     noted = {"config_hash": job.config_hash} if job.config_hash else {}
     print(json.dumps({"job": job.label, **noted, "seconds": seconds}))
     return line
+
+
+def _is_first() -> bool:
+    """Whether this is the first of a job's processes, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def process_age() -> float:

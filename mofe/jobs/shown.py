@@ -8,6 +8,7 @@ that looks valid and shows an earlier configuration's numbers.
 from collections.abc import Iterable
 from pathlib import Path
 
+from mofe import sums
 from mofe.jobs.checks import Waiting
 from mofe.study.graph import Graph
 
@@ -20,11 +21,11 @@ RULES = frozenset(
 
 def outdated(graph: Graph, waiting: Iterable[Waiting]) -> list[str]:
     """The files that the waiting jobs will make again, and the PDF of tables and figures where it
-    shows one of them."""
-    files = [file for job in waiting if job.rule in RULES for file in job.outputs]
-    if set(graph.inputs("pdf", {})).intersection(files):
-        files.append(graph.plan.paths.pdf)
-    return list(dict.fromkeys(files))
+    shows one of them; each job's with their checksums."""
+    made = [job.outputs for job in waiting if job.rule in RULES]
+    if set(graph.inputs("pdf", {})).intersection(file for files in made for file in files):
+        made.append((graph.plan.paths.pdf,))
+    return list(dict.fromkeys(file for files in made for file in (*files, sums.path(files[0]))))
 
 
 def remove(files: Iterable[str]) -> None:
