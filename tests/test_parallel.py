@@ -25,7 +25,8 @@ from mofe.layers import experts, parameters
 from mofe.models import load, methods
 from mofe.stages import train
 from mofe.training import loop, parallel, tokens
-from mofe.training.checkpoint import Checkpoint, Interrupted
+from mofe.training.checkpoint import Checkpoint
+from mofe.training.signals import Interrupted
 
 CASES = [
     ("full", "ddp"),

@@ -9,6 +9,7 @@ import gc
 import importlib
 import json
 import os
+import shutil
 import sys
 import time
 import traceback
@@ -31,7 +32,8 @@ class Job:
 
     asked: when the process that asks for the job was started, in seconds since the epoch.
     config_hash: of all that the job's results are made from; its log notes it. read: its inputs,
-    with the hashes that they should have (mofe.jobs.made.Input).
+    with the hashes that they should have (mofe.jobs.made.Input). scratch: a folder that the call
+    keeps its unfinished work in, which is removed once all that the job makes is on disk.
     """
 
     function: str
@@ -41,6 +43,7 @@ class Job:
     threads: int = 1
     config_hash: str | None = None
     read: Sequence[Mapping[str, Any]] = ()
+    scratch: str | None = None
     asked: float = field(default_factory=lambda: time.time() - process_age())
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
     folder: str = field(default_factory=os.getcwd)
@@ -77,13 +80,18 @@ def go_online() -> None:
 
 
 def run(
-    function: str, snakemake, several: bool = False, light: bool = False, **arguments: Any
+    function: str,
+    snakemake,
+    several: bool = False,
+    light: bool = False,
+    scratch: str | os.PathLike | None = None,
+    **arguments: Any,
 ) -> None:
     """Make the call for a Snakemake job, here or in the warm parent, and exit with its code.
 
     several: make the call in one process per GPU that the job was given (resource `gpu` is their
     total number, on `nodes` machines). light: the call imports little, so it is made here, without
-    waiting for a warm parent that may still be importing.
+    waiting for a warm parent that may still be importing. scratch: as in Job.
     """
     names = "/".join(snakemake.wildcards)
     job = Job(
@@ -94,6 +102,7 @@ def run(
         threads=snakemake.threads,
         config_hash=snakemake.params.get("config_hash"),
         read=snakemake.params.get("read", ()),
+        scratch=str(scratch) if scratch else None,
     )
     given = snakemake.resources.get
     processes, nodes = (given("gpu", 1), given("nodes", 1)) if several else (1, 1)
@@ -140,6 +149,8 @@ def execute(job: Job) -> int:
             seconds = {"starting": started - job.asked, "computing": time.time() - started}
             noted = {"config_hash": job.config_hash} if job.config_hash else {}
             print(json.dumps({"job": job.label, **noted, "seconds": seconds}))
+            if job.scratch:
+                shutil.rmtree(job.scratch)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the job fails, whatever it is
             traceback.print_exc()
             see = f" (see {job.log})" if job.log else ""
