@@ -19,7 +19,8 @@ from test_models import SETTINGS
 from mofe import checksums, provenance, records
 from mofe.jobs.job import Job, execute
 from mofe.models import store
-from mofe.training import checkpoint, loop
+from mofe.stages import train
+from mofe.training import checkpoint, limit, lock, loop, saved
 from mofe.training.checkpoint import Checkpoint
 
 METHODS = ("full", "mofe", "freeze2", "lora", "qlora", "dora")
@@ -98,7 +99,7 @@ def watched(asked: Job, moment: int, act: Callable[[str], None], report: Path) -
 
     def passing(name: str, real: Callable) -> Callable:
         def passed(*args, **kwargs):
-            if (now := next(counted)) == moment:
+            if next(counted) == moment:
                 told()
                 act(name)
             if name == "fsync":
@@ -205,3 +206,130 @@ def test_a_training_stopped_at_any_moment_goes_on(tiny, data, tmp_path, whole, m
         same(out, expected)
         assert not (out / "checkpoint").exists()
         shutil.rmtree(out)
+
+
+# ------------------------------------------------------------------------ what was saved is damaged
+
+
+@pytest.fixture(scope="module")
+def cut(tiny, data, tmp_path_factory) -> Path:
+    """A training that was killed in its fifth step, with the states after steps 3 and 4."""
+    out = tmp_path_factory.mktemp("cut") / "run"
+    out.mkdir()
+    asked = job(tiny, data, out, "mofe")
+
+    def killed() -> int:
+        Checkpoint.due = lambda self: True
+        reached = Checkpoint.reached
+
+        def kill(self, progress):
+            if progress.step == 5:
+                os.kill(os.getpid(), signal.SIGKILL)
+            reached(self, progress)
+
+        Checkpoint.reached = kill
+        return execute(asked)
+
+    assert in_a_fork(killed) == -signal.SIGKILL
+    assert {f.name for f in saved.newest_first(out / "checkpoint")} == {"step-3", "step-4"}
+    return out
+
+
+def going_on(tiny, data, out: Path, expected: Path) -> str:
+    """Run a training again, and return its log."""
+    assert in_a_fork(lambda: execute(job(tiny, data, out, "mofe"))) == 0, (out / "log").read_text()
+    same(out, expected)
+    return (out / "log").read_text()
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content)
+
+
+def zero_half(file: Path) -> None:
+    size = file.stat().st_size
+    os.truncate(file, size // 2)
+    os.truncate(file, size)
+
+
+def other_key(file: Path) -> None:
+    """A field that no version knows, or nonsense at the end."""
+    text = file.read_bytes().rstrip()
+    file.write_bytes(text[:-1] + b', "more": 1}' if text.endswith(b"}") else text + b"\0\0")
+
+
+DAMAGES = (flip, zero_half, other_key, Path.unlink, lambda file: os.truncate(file, 0))
+
+
+@pytest.mark.parametrize("name", [".metadata", "__0_0.distcp", "log.jsonl", "progress.json"])
+def test_a_damaged_state_is_named_and_the_one_before_it_is_taken(
+    tiny, data, tmp_path, cut, whole, name
+):
+    for number, damage in enumerate(DAMAGES):
+        out = tmp_path / str(number)
+        shutil.copytree(cut, out)
+        damage(out / "checkpoint/step-4" / name)
+        told = going_on(tiny, data, out, whole["mofe"][0])
+        assert f"step-4: is damaged ({name}" in told and "step-3 is taken instead" in told, told
+        assert "going on after step 3\n" in told
+
+
+def test_without_a_whole_state_a_training_starts_from_the_beginning(
+    tiny, data, tmp_path, cut, whole
+):
+    out = shutil.copytree(cut, tmp_path / "run")
+    for step in (3, 4):
+        shutil.rmtree(out / f"checkpoint/step-{step}")
+        (out / f"checkpoint/step-{step}").mkdir()
+    told = going_on(tiny, data, out, whole["mofe"][0])
+    assert told.count("is damaged (progress.json is missing)") == 2
+    assert told.count("starts from the beginning") == 1 and "going on after" not in told
+
+
+def test_what_is_no_state_of_a_training_is_left_alone(tiny, data, tmp_path, cut, whole):
+    out = shutil.copytree(cut, tmp_path / "run")
+    folder = out / "checkpoint"
+    for mine in ("step-5.bak", "step-x", "notes"):
+        shutil.copytree(folder / "step-4", folder / mine)
+    (folder / "removed-0").mkdir()  # of a removal that was cut off
+    asked = job(tiny, data, out, "mofe")
+    train.train_variant(**asked.arguments)
+    assert "notes" in os.listdir(folder) and "removed-0" not in os.listdir(folder)
+    assert (folder / "step-5.bak" / "progress.json").exists() and (folder / "step-x").exists()
+    same(out, whole["mofe"][0])
+
+
+def test_a_state_of_another_step_under_this_name_is_damaged(tiny, data, tmp_path, cut, whole):
+    out = shutil.copytree(cut, tmp_path / "run")
+    (out / "checkpoint/step-4").rename(out / "checkpoint/step-5")
+    assert "step-5: is damaged" in going_on(tiny, data, out, whole["mofe"][0])
+
+
+# ------------------------------------------------------------------------------- a full disk
+
+
+def test_a_full_disk_is_called_so_and_what_was_saved_is_kept(tiny, data, tmp_path, cut, whole):
+    """On a disk that really is full."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() or os.system(f"mount -t tmpfs -o size=24m tmpfs {disk} 2>/dev/null"):
+        pytest.skip("only root can mount a small disk")
+    try:
+        out = shutil.copytree(cut, disk / "run")
+        shutil.rmtree(out / "checkpoint/step-3")
+        left = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+        state = saved.size(out / "checkpoint/step-4")
+        filler = disk / "filler"
+        filler.write_bytes(bytes(left - state // 6))
+        asked = job(tiny, data, out, "mofe")
+        assert in_a_fork(lambda: execute(asked)) == 1
+        told = (out / "log").read_text()
+        assert "the disk is full: the state after step 6 needs" in told, told
+        assert "the state after step 4 is kept; make room" in told
+        assert not list((out / "checkpoint").glob("partial-*"))
+        filler.unlink()
+        assert "going on after step 4\n" in going_on(tiny, data, out, whole["mofe"][0])
+    finally:
+        os.system(f"umount -l {disk}")
