@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 
 from mofe.jobs import disk, stops
+from mofe.training.signals import Interrupted
 
 _FAILED = "failed: "  # begins the last line of the log of a job that failed
 
@@ -57,7 +58,7 @@ def _words(error: BaseException, log: str | None) -> str:
 def _has_traceback(error: BaseException) -> bool:
     """Whether a log shows where an error was raised: of a signal and of a full disk that says
     nothing."""
-    return not isinstance(error, stops.Stopped) and not disk.told(error)
+    return not isinstance(error, stops.Stopped | Interrupted) and not disk.told(error)
 
 
 @contextmanager
