@@ -24,6 +24,7 @@ from mofe.jobs import (
     params,
     resources,
     retries,
+    shown,
     slurm,
     warm,
 )
@@ -57,6 +58,8 @@ refuse(checks.missing_folders(PLAN, os.path.isdir))
 refuse(checks.blocked_folders(PLAN, os.path.isdir, os.path.lexists))
 
 job.prepare_environment(workflow.basedir, STUDY.device)
+if workflow.execution_settings is not None:
+    os.environ[made.LATENCY] = str(workflow.execution_settings.latency_wait)
 ROOT = PLAN.root
 FIGURES = figures.of(PLAN)
 GRAPH = Graph(PLAN, figures.inputs(PLAN))
@@ -139,6 +142,7 @@ def waiting():
             dict(j.wildcards.items()),
             dict(j.resources.items()),
             workflow.is_local(j.rule),
+            tuple(map(str, j.output)),
         )
         for j in workflow.dag.needrun_jobs()
     ]
@@ -158,11 +162,14 @@ onstart:
     refuse(checks.before_the_run(PLAN, COSTS, will_run, *known))
     refuse(downloads.state(STUDY.hub, checks.downloads(PLAN, will_run)))
     CONTENTS.remember()
+    if not workflow.touch:
+        shown.remove(shown.outdated(GRAPH, will_run))
     # A fork cannot use a GPU that its parent has initialised, nor another environment's Python.
     if (
         workflow.local_exec
         and STUDY.device == "cpu"
         and not workflow.deployment_settings.deployment_method
-        and {j.rule for j in will_run} - {"prefetch", "fetch_repository", "pdf"}
+        and {j.rule for j in will_run}
+        - {"prefetch", "fetch_repository", "pdf", "verify", "sums", "partial", "check"}
     ):
         WARM_PARENT = warm.start()

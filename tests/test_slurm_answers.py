@@ -133,7 +133,7 @@ def test_slurms_own_lines_tell_that_memory_ran_out(line, memory):
 def test_a_job_notes_whether_another_attempt_can_help(tmp_path, monkeypatch, error, again):
     monkeypatch.setenv(ending.SLURM_JOB, "7")
     log = tmp_path / "log"
-    log.write_text("Traceback\n" + ending.failed("train x", error) + "\n")
+    log.write_text("Traceback\n" + ending.failed(error) + "failed: words\n")
     assert ending.read(log, "7") == ending.Ending(type(error).__name__, again)
     assert ending.read(log, "8") is None, "another attempt's log"
 
@@ -152,7 +152,8 @@ def test_a_job_that_succeeded_says_so(tmp_path, monkeypatch):
     (tmp_path / "log").write_text(line + "\n")
     assert ending.read(tmp_path / "log", "7") == ending.Ending(None, False)
     monkeypatch.delenv(ending.SLURM_JOB)
-    assert "slurm_job" not in json.loads(ending.finished("train x"))
+    assert json.loads(ending.finished("train x")) == {"job": "train x"}
+    assert not ending.failed(ValueError("lower it"))
 
 
 def test_the_plugin_has_what_our_executor_takes_from_it():

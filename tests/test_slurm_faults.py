@@ -173,15 +173,18 @@ def test_what_follows_an_end_depends_on_its_cause(cluster, run):
     names = ("cancelled", "lost", "preempted")
     first = {name: run.runs(name)[0][1] for name in names}
     cluster.run("scancel", first["cancelled"])
-    node = run.records(first["lost"])["NodeList"]
-    cluster.kill_node(node)
     urgent = ["sbatch", "--parsable", "--account=lab", "--partition=urgent", "--output=/dev/null"]
-    hog = cluster.run(*urgent, "--gpus=3", "--nodes=1", "--wrap=sleep 1000").strip()
+    every_gpu = ["--nodes=2", "--gpus-per-node=3", "--wrap=sleep 1000"]
+    taker = cluster.run(*urgent, *every_gpu).strip()
+    run.started("cancelled", "memory", times=2)
     back = {first["lost"], first["preempted"]}
     run.wait(lambda: back <= set(cluster.run("squeue", "-h", "-t", "PENDING", "-o", "%i").split()))
-    cluster.run("scancel", hog)
+    cluster.run("scancel", taker)
+    run.started("lost", "preempted", times=2)
+    node = run.records(first["lost"])["NodeList"]
+    cluster.kill_node(node)
+    run.started("lost", times=3)
     cluster.start_node(node)
-    run.started(*names, "memory", times=2)
     run.go("memory", *names)
     told = run.ends(1)
     assert len(run.runs("refuses")) == 1
@@ -209,7 +212,9 @@ def test_a_mistake_in_the_profile_is_submitted_once(cluster, run, line, value, t
         pytest.skip("a Slurm without accounting takes every account")
     run.start(
         *["--", str(run.results / "cpu/a")],
-        edit=lambda text: re.sub(rf"^  {line}: \S+", f"  {line}: {value}", text, flags=re.M),
+        edit=lambda text: re.sub(
+            rf"^  {line}: \S+", f"  {line}: {value}", text, flags=re.MULTILINE
+        ),
     )
     output = run.ends(1)
     assert output.count(told) == 1 and "Another attempt would end the same" in output

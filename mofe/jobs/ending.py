@@ -1,7 +1,7 @@
-"""How a job ended, as the last line of its log tells: what Slurm cannot know.
+"""How a job of Slurm's ended, as a line at the end of its log tells: what Slurm cannot know.
 
-Every job prints such a line (mofe/jobs/job.py). The process that submitted it reads the line
-(mofe/jobs/slurm.py). Only the standard library is imported.
+Every job writes such a line (mofe/jobs/job.py, mofe/jobs/outcome.py). The process that submitted it
+reads the line (mofe/jobs/slurm.py). Only the standard library is imported.
 """
 
 import json
@@ -30,10 +30,12 @@ def finished(label: str, **measured: Any) -> str:
     return json.dumps({"job": label, **_where(), **measured})
 
 
-def failed(label: str, error: BaseException) -> str:
-    """The last line of the log of a job that failed."""
+def failed(error: BaseException) -> str:
+    """What the log of a job of Slurm's tells of an error: a line, or nothing for other jobs."""
+    if not _where():
+        return ""
     told = {"error": type(error).__name__, "again": not isinstance(error, REFUSALS)}
-    return json.dumps({"job": label, **_where(), **told})
+    return json.dumps({**_where(), **told}) + "\n"
 
 
 def read(log: str | Path, slurm_job: str) -> Ending | None:
@@ -41,15 +43,20 @@ def read(log: str | Path, slurm_job: str) -> Ending | None:
     if not Path(log).is_file():
         return None
     lines = Path(log).read_text(errors="replace").splitlines()
-    if not lines or not lines[-1].startswith("{"):
-        return None
+    for line in lines[-2:]:  # after an error the last line is a sentence for people
+        told = _noted(line)
+        if told.get("slurm_job") == slurm_job:
+            return Ending(told.get("error"), told.get("again", False))
+    return None
+
+
+def _noted(line: str) -> Mapping[str, Any]:
+    if not line.startswith('{"'):
+        return {}
     try:
-        told = json.loads(lines[-1])
+        return json.loads(line)
     except json.JSONDecodeError:  # the disk became full, or the job was killed while it wrote
-        return None
-    if told.get("slurm_job") != slurm_job or "job" not in told:
-        return None
-    return Ending(told.get("error"), told.get("again", False))
+        return {}
 
 
 def _where() -> Mapping[str, str]:

@@ -101,6 +101,10 @@ class Addresses:
     def export_dir(self, variant: Variant, seed: int | str) -> str:
         return f"{self.root}/models/{variant.key}/s{seed}"
 
+    def pushed(self, variant: Variant, seed: int | str) -> str:
+        """The record of an exported model's upload."""
+        return f"{self.root}/pushed/{variant.key}/s{seed}.json"
+
     def preflight(self, model: str) -> str:
         return f"{self.root}/preflight/{model}.json"
 
@@ -116,6 +120,15 @@ class Addresses:
     def table(self, number: int | str, kind: str) -> str:
         return f"{self.root}/table{number}.{kind}"
 
+    def partial(self, name: str) -> str:
+        """A file of the tables of what there is."""
+        return f"{self.root}/partial/{name}"
+
+    @property
+    def check(self) -> str:
+        """What the rule `check` found, as JSON."""
+        return f"{self.root}/check.json"
+
     def figure(self, name: str, kind: str) -> str:
         return f"{self.root}/figures/{name}.{kind}"
 
@@ -124,6 +137,11 @@ class Addresses:
 
     def claims(self, kind: str) -> str:
         return f"{self.root}/claims.{kind}"
+
+    @property
+    def claims_paper(self) -> str:
+        """The verdicts on the paper's own numbers."""
+        return f"{self.root}/claims_paper.md"
 
     @property
     def report(self) -> str:

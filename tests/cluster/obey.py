@@ -34,7 +34,7 @@ signal.signal(signal.SIGTERM, stopped)
 attempt = len(runs.read_text().splitlines()) if runs.exists() else 0
 note("started")
 if told == "refuse":
-    log(ending.failed(name, ValueError("lower it")))
+    log(ending.failed(ValueError("lower it")))
     sys.exit(1)
 if told == "memory" and attempt == 0:
     taken = bytearray(os.urandom(1024) * 1024 * 400)
