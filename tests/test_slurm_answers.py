@@ -99,7 +99,7 @@ def test_sbatchs_own_words_are_taken_from_the_plugins_report():
 
 
 def test_states_are_read_from_squeue_and_sacct():
-    squeue = "12|COMPLETING|rule_train|mofe_1\n13|COMPLETED||mofe_1\n"
+    squeue = "a site's remark\n12|COMPLETING|rule_train|mofe_1\n13|COMPLETED||mofe_1\n"
     live, done = slurm_answers.entries(squeue)
     assert live == Entry("12", "COMPLETING", "rule_train", "mofe_1") and live.live
     assert not done.live

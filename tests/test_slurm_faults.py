@@ -24,20 +24,25 @@ pytestmark = pytest.mark.slurm
 AWAY = int(os.environ.get("MOFE_SLURM_AWAY", "80"))
 
 
-@pytest.fixture(scope="module", params=["alone", "accounting"])
-def cluster(request) -> Iterator[slurm.Slurm]:
-    """One Slurm without accounting, and one with, which forgets jobs that have ended at once."""
-    accounting = request.param == "accounting"
-    no_slurm(accounting)
-    running = slurm.Slurm(
-        Path(f"/tmp/mofe-slurm-{request.param}-{os.getpid()}"),
-        accounting,
-        min_job_age=2 if accounting else 7200,
-    )
+def started(name: str, **settings) -> Iterator[slurm.Slurm]:
+    no_slurm(settings.get("accounting", False))
+    running = slurm.Slurm(Path(f"/tmp/mofe-slurm-{name}-{os.getpid()}"), **settings)
     running.start()
     yield running
     running.stop()
     shutil.rmtree(running.folder)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[slurm.Slurm]:
+    """A Slurm without accounting."""
+    yield from started("alone")
+
+
+@pytest.fixture(scope="module")
+def accounting() -> Iterator[slurm.Slurm]:
+    """A Slurm with accounting, whose controller forgets jobs as soon as they have ended."""
+    yield from started("accounting", accounting=True, min_job_age=2)
 
 
 class Run:
@@ -45,7 +50,7 @@ class Run:
 
     def __init__(self, cluster: slurm.Slurm, root: Path):
         self.cluster, self.root, self.results = cluster, root, root / "results"
-        self.results.mkdir()
+        self.results.mkdir(parents=True)
         self.profile = root / "profile"
         self.profile.mkdir()
         (self.profile / "config.yaml").write_text(filled_in())
@@ -114,25 +119,30 @@ def run(cluster, tmp_path) -> Run:
     return Run(cluster, tmp_path)
 
 
-def test_a_controller_that_is_away_is_waited_for(cluster, run):
+def test_a_controller_that_is_away_is_waited_for(cluster, accounting, tmp_path):
     """At the status of jobs and at a submission. A job ends meanwhile, and with accounting the
     database is away as well."""
-    run.jobs("cpu/a", "cpu/b", "after/c")
-    run.started("a", "b")
-    cluster.stop_controller()
-    if cluster.accounting:
-        cluster.stop_database()
-    run.go("a", "c")  # c on this machine, so that a submission falls into the silence
+    runs = [Run(each, tmp_path / each.folder.name) for each in (cluster, accounting)]
+    for run in runs:
+        run.jobs("cpu/a", "cpu/b", "after/c")
+    for run in runs:
+        run.started("a", "b")
+        run.cluster.stop_controller()
+    accounting.stop_database()
+    for run in runs:
+        run.go("a", "c")  # c on this machine, so that a submission falls into the silence
     time.sleep(AWAY)
-    assert run.child.poll() is None, run.output()
-    if cluster.accounting:
-        cluster.start_database()
-    cluster.start_controller()
-    run.go("b", "after-c")
-    told = run.ends()
-    assert "Slurm does not answer" in told and "Slurm answers again" in told
-    for name in ("a", "b", "after-c"):
-        assert [what for what, _ in run.runs(name)] == ["started", "ended"], name
+    for run in runs:
+        assert run.child.poll() is None, run.output()
+    accounting.start_database()
+    for run in runs:
+        run.cluster.start_controller()
+        run.go("b", "after-c")
+    for run in runs:
+        told = run.ends()
+        assert "Slurm does not answer" in told and "Slurm answers again" in told
+        for name in ("a", "b", "after-c"):
+            assert [what for what, _ in run.runs(name)] == ["started", "ended"], name
 
 
 def test_a_submission_whose_answer_was_lost_is_not_repeated(cluster, run, tmp_path):
@@ -192,12 +202,11 @@ def test_what_follows_an_end_depends_on_its_cause(cluster, run):
     assert not (run.results / "cpu/refuses").exists()
     for name in ("memory", *names):
         assert run.runs(name)[-1][0] == "ended"
-    if not cluster.accounting:  # the records of the other Slurm are gone
-        asked = {}
-        for name in ("memory", *names):
-            record = run.records(run.runs(name)[-1][1])
-            asked[name] = (memory_mb(record), minutes(record))
-        assert asked == {"memory": (400, 10), **dict.fromkeys(names, (200, 10))}
+    asked = {}
+    for name in ("memory", *names):
+        record = run.records(run.runs(name)[-1][1])
+        asked[name] = (memory_mb(record), minutes(record))
+    assert asked == {"memory": (400, 10), **dict.fromkeys(names, (200, 10))}
 
 
 @pytest.mark.parametrize(
@@ -207,57 +216,49 @@ def test_what_follows_an_end_depends_on_its_cause(cluster, run):
         ("account", "nobody", "Invalid account or account/partition combination"),
     ],
 )
-def test_a_mistake_in_the_profile_is_submitted_once(cluster, run, line, value, told):
-    if line == "account" and not cluster.accounting:
-        pytest.skip("a Slurm without accounting takes every account")
+def test_a_mistake_in_the_profile_is_submitted_once(accounting, tmp_path, line, value, told):
+    run = Run(accounting, tmp_path)
+    wrong = re.compile(rf"^  {line}: \S+", flags=re.MULTILINE)
     run.start(
         *["--", str(run.results / "cpu/a")],
-        edit=lambda text: re.sub(
-            rf"^  {line}: \S+", f"  {line}: {value}", text, flags=re.MULTILINE
-        ),
+        edit=lambda text: wrong.sub(f"  {line}: {value}", text),
     )
     output = run.ends(1)
     assert output.count(told) == 1 and "Another attempt would end the same" in output
     assert not run.runs("a")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_cancels_all_jobs_and_waits_for_their_end(cluster, run, number):
-    run.jobs("cpu/a", "cpu/b", "train/c")
-    run.started("a", "b", "c")
-    os.kill(run.pid(), number)
-    run.ends(1)
-    assert not run_jobs(cluster)
-    for name in "abc":
-        assert [what for what, _ in run.runs(name)] == ["started", "stopped"]
-    run.go("a", "b", "c")
-    run.jobs("cpu/a", "cpu/b", "train/c")
-    run.ends()
-    assert all([w for w, _ in run.runs(n)][2:] == ["started", "ended"] for n in "abc")
-
-
-def run_jobs(cluster: slurm.Slurm) -> str:
-    return cluster.run("squeue", "-h", "-o", "%i %T").strip()
-
-
-def test_jobs_of_a_snakemake_that_died_are_not_doubled(cluster, run):
-    run.jobs("cpu/a", "cpu/b")
-    run.started("a", "b")
+def test_a_stopped_run_leaves_no_job_and_the_next_one_goes_on(cluster, run):
+    """Ctrl-C, SIGTERM, and a Snakemake that died, after which its jobs run on."""
+    targets = ("cpu/a", "cpu/b", "train/c")
+    for times, number in enumerate((signal.SIGINT, signal.SIGTERM), start=1):
+        run.jobs(*targets)
+        run.started("a", "b", "c", times=times)
+        os.kill(run.pid(), number)
+        run.ends(1)
+        assert not in_queue(cluster), "it waited for the end of its jobs"
+        for name in "abc":
+            assert [what for what, _ in run.runs(name)] == ["started", "stopped"] * times
+    run.jobs(*targets)
+    run.started("a", "b", "c", times=3)
     os.kill(run.pid(), signal.SIGKILL)
     run.child.wait()
     run.start("--unlock", "--", str(run.results / "cpu/a"))
     run.ends()
-    run.jobs("cpu/a", "cpu/b")
+    run.jobs(*targets)
     told = run.ends(1)
-    numbers = ", ".join(number for _, number in (run.runs("a")[0], run.runs("b")[0]))
     assert "Jobs of an earlier run still wait or run" in told and "scancel --name=mofe" in told
-    assert set(numbers.split(", ")) <= set(re.findall(r"\d+", told))
-    run.go("a", "b")
-    while run_jobs(cluster):
+    running = {run.runs(name)[-1][1] for name in "abc"}
+    assert running <= set(re.findall(r"\d+", told))
+    run.go("a", "b", "c")
+    while in_queue(cluster):
         time.sleep(0.3)
-    run.jobs("cpu/a", "cpu/b")
+    run.jobs(*targets)
     run.ends()
-    for name in "ab":
-        assert [what for what, _ in run.runs(name)].count("started") <= 2
-        what = [what for what, _ in run.runs(name)]
+    for name in "abc":
+        what = [what for what, _ in run.runs(name)][4:]
         assert what in (["started", "ended"], ["started", "ended"] * 2), "never two at once"
+
+
+def in_queue(cluster: slurm.Slurm) -> str:
+    return cluster.run("squeue", "-h", "-o", "%i %T").strip()

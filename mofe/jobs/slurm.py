@@ -278,7 +278,7 @@ class Executor(plugin.Executor):
         if self._first:
             return  # nothing was submitted
         try:
-            self._until_answered(lambda: _ask(*command), stoppable=False)
+            self._until_answered(lambda: _cancel(command), stoppable=False)
             left = self._await_ends()
         except KeyboardInterrupt:
             self.logger.warning(f"Jobs may still run; to cancel them: {' '.join(command)}")
@@ -343,6 +343,15 @@ def _ask(*command: str) -> str:
     if done.returncode:
         raise Silence(words(done.stderr) or f"{command[0]} failed")
     return done.stdout
+
+
+def _cancel(command: Sequence[str]) -> None:
+    """Cancel jobs; whether they have ended is asked afterwards. Raises Silence."""
+    try:
+        _ask(*command)
+    except Silence as error:
+        if meaning(str(error)) is Answer.AWAY:
+            raise
 
 
 def _accounted(numbers: Sequence[str]) -> list[Entry]:

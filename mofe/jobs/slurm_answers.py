@@ -62,6 +62,8 @@ def entries(lines: str) -> list[Entry]:
     cancelled a job to its state."""
     found = []
     for line in lines.splitlines():
+        if "|" not in line:  # a remark, as some sites' wrappers print
+            continue
         number, state, *more = (part.strip() for part in line.split("|"))
         found.append(Entry(number, state.split(" ")[0], *more[:2]))
     return found
