@@ -104,7 +104,7 @@ class Run:
         return self.output()
 
     def output(self) -> str:
-        return self.told.read_text()[-8000:]
+        return self.told.read_text()
 
     def pid(self) -> int:
         """Snakemake's process, below `timeout`."""
