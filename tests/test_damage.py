@@ -2,8 +2,10 @@
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from mofe import sums
+from mofe import checksums, sums
 from mofe.estimate.cost import Costs
 from mofe.jobs import job, made
 from mofe.models import finite, load, store
@@ -23,6 +25,7 @@ from mofe.study.graph import ALL, Graph, Node
 from mofe.study.identity import Identities
 from mofe.study.load import read_study
 from mofe.study.plan import Plan
+from mofe.training import saved
 
 DAMAGES = {
     "a flipped byte": lambda content, at, other: (
@@ -250,6 +253,50 @@ def test_weights_that_are_not_finite_are_not_stored(tiny, tmp_path):
         finite.fault({"empty": torch.zeros(0), "whole": torch.ones(1, dtype=torch.int8)}.items())
         is None
     )
+
+
+def test_a_damaged_checkpoint_is_told_and_its_training_goes_on_without(results):
+    checkpoint = results.folder / "variants/x/s0/checkpoint"
+    partial = checkpoint / "partial-1"
+    partial.mkdir(parents=True)
+    (partial / "__0_0.distcp").write_bytes(b"tensors")
+    files = {"__0_0.distcp": checksums.of(partial / "__0_0.distcp")}
+    state = saved.State(
+        key="k", progress=saved.Progress(step=1), last=False, segments=(), files=files
+    )
+    folder = saved.seal(partial, state, ['{"step": 1}\n'])
+    for damage, told in ((None, []), (b"tensor!", ["__0_0.distcp was changed"])):
+        if damage:
+            (folder / "__0_0.distcp").write_bytes(damage)
+        found = verify.Found()
+        assert verify._checkpoints(results.identities.graph.plan, found) == 1
+        assert [t.removeprefix(f"{folder}: ").partition(";")[0] for t in found.told] == told
+    assert found.again == []
+    shutil.rmtree(checkpoint.parents[1])
+
+
+def test_of_several_processes_none_starts_on_damaged_inputs(results, tmp_path, monkeypatch, capfd):
+    """They would read it while the first one still compares."""
+    (reader,) = (n for n in results.jobs if n.rule == "train")
+    read = made.inputs(results.identities, reader.rule, reader.wildcards)
+    file = Path(next(one["file"] for one in read if one["file"].endswith(".parquet")))
+    content = file.read_bytes()
+    file.write_bytes(content[:100])
+    asked = SimpleNamespace(
+        wildcards=["x"],
+        rule="train",
+        log=[str(tmp_path / "train.log")],
+        threads=1,
+        params={"read": read},
+        output=[str(tmp_path / "train.json")],
+        resources={"gpu": 2},
+        config={"device": "cpu"},
+    )
+    monkeypatch.setattr(job.launch, "start", lambda *_: pytest.fail("processes were started"))
+    with pytest.raises(SystemExit) as stopped:
+        job.run("test_damage:call", asked, several=True)
+    assert stopped.value.code == 1 and f"{file} has another content" in capfd.readouterr().err
+    file.write_bytes(content)
 
 
 def test_verify_names_what_is_missing_and_what_is_nonsense(results, capfd):
