@@ -175,14 +175,20 @@ class _WithPath:
 
 
 def test_what_follows_an_end_depends_on_its_cause(cluster, run):
-    """Out of memory, cancelled, a lost node, a preempted job, and a refusal, in one run."""
+    """Out of memory, cancelled, a lost node, a preempted job, a refusal, and a job that is stopped
+    after all its work, in one run."""
     run.how("memory", "memory")
+    run.how("lingers", "linger")
+    run.go("lingers")
     run.how("refuses", "refuse")
-    run.jobs("cpu/memory", "cpu/cancelled", "cpu/refuses", "train/lost", "train/preempted")
-    run.started("cancelled", "lost", "preempted", "memory")
+    targets = ("cpu/memory", "cpu/cancelled", "cpu/refuses", "cpu/lingers")
+    run.jobs(*targets, "train/lost", "train/preempted")
+    run.started("cancelled", "lost", "preempted", "memory", "lingers")
     names = ("cancelled", "lost", "preempted")
     first = {name: run.runs(name)[0][1] for name in names}
     cluster.run("scancel", first["cancelled"])
+    run.wait(lambda: len(run.runs("lingers")) == 2)
+    cluster.run("scancel", run.runs("lingers")[0][1])
     urgent = ["sbatch", "--parsable", "--account=lab", "--partition=urgent", "--output=/dev/null"]
     every_gpu = ["--nodes=2", "--gpus-per-node=3", "--wrap=sleep 1000"]
     taker = cluster.run(*urgent, *every_gpu).strip()
@@ -200,13 +206,14 @@ def test_what_follows_an_end_depends_on_its_cause(cluster, run):
     assert len(run.runs("refuses")) == 1
     assert "Another attempt would end the same" in told
     assert not (run.results / "cpu/refuses").exists()
+    assert [what for what, _ in run.runs("lingers")] == ["started", "ended"]
     for name in ("memory", *names):
         assert run.runs(name)[-1][0] == "ended"
     asked = {}
     for name in ("memory", *names):
         record = run.records(run.runs(name)[-1][1])
         asked[name] = (memory_mb(record), minutes(record))
-    assert asked == {"memory": (400, 10), **dict.fromkeys(names, (200, 10))}
+    assert asked == {"memory": (400, 60), **dict.fromkeys(names, (200, 60))}
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,7 @@ class Executor(plugin.Executor):
     def __post_init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__post_init__(*arguments, **keywords)
         self.run_uuid = f"{self.run_uuid}_{self.tag}"
+        self.logger.info(f"Slurm's name of this run's jobs: {self.run_uuid}")
         self._stopping = threading.Event()
         self._silent_since: float | None = None
         self._told = 0.0

@@ -1,5 +1,6 @@
 """A job that does what a test tells it: it notes its start and its end in {root}/{name}.runs, and
-between them waits for {root}/{name}.go, refuses, or takes memory, as {root}/{name}.how says."""
+between them waits for {root}/{name}.go, refuses, or takes memory, as {root}/{name}.how says. One that
+is to linger goes on after its end until it is killed."""
 
 import os
 import signal
@@ -44,3 +45,6 @@ while not Path(root, f"{name}.go").exists():
 Path(output).write_text(name)
 log(ending.finished(name))
 note("ended")
+if told == "linger":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(600)
