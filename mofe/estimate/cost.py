@@ -77,7 +77,8 @@ class Estimate:
     needs: what it asks for. hours: wall-clock time. memory: bytes at the peak by what holds them,
     per GPU; in a CPU study, resident bytes. disk: bytes that it leaves. scratch: bytes of its
     checkpoint's two states, which are deleted when it ends. micro_batch: rows per forward pass of a
-    training. request: a training's shape, method, `training` keys and labelled share (mofe.estimate.memory).
+    training. request: a training's shape, method, `training` keys and labelled share
+    (mofe.estimate.memory).
     fits: whether some number of these GPUs holds it. measured: whether its speed is that of
     finished runs.
     """

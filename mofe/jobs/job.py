@@ -7,7 +7,6 @@ warm parent (mofe/jobs/warm.py) costs no more than starting Python.
 import contextlib
 import gc
 import importlib
-import json
 import os
 import shutil
 import sys
@@ -17,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mofe import sums
-from mofe.jobs import gpus, launch, made, outcome, stops, warm
+from mofe.jobs import ending, gpus, launch, made, outcome, stops, warm
 from mofe.study import hardware
 
 # Jobs read folders, never the hub: a node without internet would wait for time-outs, and a branch
@@ -195,7 +194,7 @@ def _call(job: Job) -> str | None:
             sums.write(job.outputs)
         seconds = {"starting": started - job.asked, "computing": time.time() - started}
         noted = {"config_hash": job.config_hash} if job.config_hash else {}
-        print(json.dumps({"job": job.label, **noted, "seconds": seconds}), flush=True)
+        print(ending.finished(job.label, **noted, seconds=seconds), flush=True)
         if job.scratch and _is_first():
             _discard(job.scratch)
     return line
