@@ -201,11 +201,20 @@ def _call(job: Job) -> str | None:
 
 
 def _discard(folder: str) -> None:
-    """Remove a folder. If that is cut off, no half of it is taken for the whole."""
-    aside = f"{folder}.removed"
-    shutil.rmtree(aside, ignore_errors=True)
-    os.rename(folder, aside)
-    shutil.rmtree(aside)
+    """Remove a folder, or the one that a link of this name leads to. If that is cut off, no half of
+    it is taken for the whole. The job is done all the same where it cannot be removed, as on a
+    network disk while a file in it is open: that is told."""
+    place = os.path.realpath(folder)
+    aside = f"{place}.removed"
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        os.rename(place, aside)
+        shutil.rmtree(aside)
+        if os.path.islink(folder):
+            os.remove(folder)
+    except OSError as error:
+        left = aside if os.path.exists(aside) else folder
+        outcome.say(f"{left}: cannot be removed ({error.strerror}); it is no longer needed")
 
 
 def _is_first() -> bool:

@@ -118,16 +118,19 @@ class Checkpoint:
         is named and removed, and the one before it is taken. Raises OSError where a whole state
         cannot be read.
         """
-        self._steps = steps
         found = self._newest_whole()
         if found is None or not found[1].last:
             _add_moments(parameters, optimizer)
         if found is None:
             self._clear()
-            self._saved_at = time.monotonic()
+            self._steps, self._saved_at = steps, time.monotonic()
             return self._progress
         folder, state, self.lines = found
-        with _dcp(f"{folder}: cannot be read; remove {self.folder} to train from the start"):
+        # raised within dcp, Interrupted would look like a state that cannot be read
+        with (
+            self.protected(),
+            _dcp(f"{folder}: cannot be read; remove {self.folder} to train from the start"),
+        ):
             dcp.load(
                 _state(parameters, None if state.last else optimizer),
                 checkpoint_id=folder,
@@ -140,7 +143,8 @@ class Checkpoint:
         self._progress = self._began = state.progress.model_copy(
             update={"resumed": state.progress.resumed + 1}
         )
-        self._saved_at = time.monotonic()
+        self._steps, self._saved_at = steps, time.monotonic()
+        self.signals.answer()
         return self._progress
 
     def _newest_whole(self) -> tuple[Path, State, list[str]] | None:

@@ -90,7 +90,7 @@ def read(folder: Path) -> tuple[State, list[str]]:
     what is wrong, where anything else is not what was saved."""
     try:
         state = records.read(folder / PROGRESS, State)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise Damaged(f"{PROGRESS} is missing") from error
     except ValueError as error:
         raise Damaged(str(error).removeprefix(f"{folder}/")) from error
@@ -116,18 +116,26 @@ def check(folder: Path, sums: Mapping[str, str]) -> None:
 def remove(folder: Path) -> None:
     """Remove a state. If that is cut off, no half of it is taken for a state."""
     number = 0
-    while (aside := folder.with_name(f"removed-{number}")).exists():
+    while os.path.lexists(aside := folder.with_name(f"removed-{number}")):
         number += 1
     folder.rename(aside)
     files.sync(folder.parent)
-    shutil.rmtree(aside)
+    _drop(aside)
 
 
 def sweep(folder: Path) -> None:
     """Remove what was cut off while it was saved or removed."""
     for left in folder.iterdir():
-        if _LEFT_OVER.fullmatch(left.name) and left.is_dir():
-            shutil.rmtree(left)
+        if _LEFT_OVER.fullmatch(left.name):
+            _drop(left)
+
+
+def _drop(path: Path) -> None:
+    """Remove a folder with all that is in it, or whatever else has its name."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def size(folder: Path) -> int:
