@@ -168,11 +168,12 @@ def refuse(read: Iterable[Mapping[str, Any]]) -> None:
             f"{told}: damaged, and not used; make it again, and what is made from it follows by "
             f"itself: {again}"
         )
-    if stale := [one.file for one in given if one.is_stale]:
+    if stale := [one for one in given if one.is_stale]:
+        again = making(stale[0].command, [f for one in stale for f in one.again])
         raise MadeOtherwise(
-            f"{units.first(stale)}: made with other settings than the configuration has now; make "
-            f"it again: snakemake ... --forcerun {shlex.join(stale)}, with the study's "
-            "--configfile or --profile"
+            f"{units.first([one.file for one in stale])}: made with other settings than the "
+            "configuration has now; make it again, and what is made from it follows by itself: "
+            f"{again}"
         )
     if bare := [one.input for one in found if one.no_sums]:
         again = making(bare[0].command, [f for one in bare for f in one.again])
