@@ -10,10 +10,11 @@ import importlib
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -150,7 +151,8 @@ def execute(job: Job) -> int:
             noted = {"config_hash": job.config_hash} if job.config_hash else {}
             print(json.dumps({"job": job.label, **noted, "seconds": seconds}))
             if job.scratch:
-                shutil.rmtree(job.scratch)
+                with _unstopped():
+                    shutil.rmtree(job.scratch)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the job fails, whatever it is
             traceback.print_exc()
             see = f" (see {job.log})" if job.log else ""
@@ -158,6 +160,18 @@ def execute(job: Job) -> int:
             return 1
     print(f"{job.label}: {line or 'written'}", file=sys.__stderr__, flush=True)
     return 0
+
+
+@contextlib.contextmanager
+def _unstopped() -> Iterator[None]:
+    """Ignore signals that ask to stop: all is done but for a moment's work."""
+    asking = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in asking}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def process_age() -> float:
