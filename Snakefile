@@ -20,6 +20,7 @@ include: "rules/evaluate.smk"
 include: "rules/report.smk"
 include: "rules/claims.smk"
 include: "rules/plan.smk"
+include: "rules/verify.smk"
 include: "rules/export.smk"
 
 

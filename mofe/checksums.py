@@ -10,6 +10,7 @@ import os
 import xxhash
 
 _BLOCK = 1 << 24  # bytes hashed at once
+_known: dict[tuple[int, ...], str] = {}  # of files that this process has hashed, by their identity
 
 
 def of(file: str | os.PathLike) -> str:
@@ -24,3 +25,24 @@ def of(file: str | os.PathLike) -> str:
                     with memoryview(mapped) as whole, whole[start : start + _BLOCK] as block:
                         digest.update(block)
     return digest.hexdigest()
+
+
+def of_bytes(content: bytes) -> str:
+    """The checksum of a content, as of a file that holds it."""
+    return xxhash.xxh3_128_hexdigest(content)
+
+
+def known(file: str | os.PathLike) -> str:
+    """As `of`, but a file that this process has hashed and that has not been touched since, by its
+    times of change too, is not read again."""
+    state = os.stat(file)
+    identity = (
+        state.st_dev,
+        state.st_ino,
+        state.st_size,
+        state.st_mtime_ns,
+        state.st_ctime_ns,
+    )
+    if identity not in _known:
+        _known[identity] = of(file)
+    return _known[identity]

@@ -644,8 +644,7 @@ class SourceFile(Record):
     """A weight file of a dense model, as it was merged."""
 
     size: Count = Field(description="Its bytes.")
-    mtime_ns: int = Field(description="When it was last changed, in nanoseconds since 1970.")
-    sha256: str = Field(description="Its hash.")
+    xxh3: str = Field(description="Its checksum, as `xxhsum -H2` prints it.")
 
 
 class Format(Record):

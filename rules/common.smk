@@ -55,6 +55,8 @@ refuse(checks.missing_folders(PLAN, os.path.isdir))
 refuse(checks.blocked_folders(PLAN, os.path.isdir, os.path.lexists))
 
 job.prepare_environment(workflow.basedir, STUDY.device)
+if workflow.execution_settings is not None:
+    os.environ[made.LATENCY] = str(workflow.execution_settings.latency_wait)
 ROOT = PLAN.root
 FIGURES = figures.of(PLAN)
 GRAPH = Graph(PLAN, figures.inputs(PLAN))
@@ -156,6 +158,7 @@ onstart:
         workflow.local_exec
         and STUDY.device == "cpu"
         and not workflow.deployment_settings.deployment_method
-        and {j.rule for j in will_run} - {"prefetch", "fetch_repository", "pdf"}
+        and {j.rule for j in will_run}
+        - {"prefetch", "fetch_repository", "pdf", "verify", "sums"}
     ):
         WARM_PARENT = warm.start()

@@ -47,8 +47,8 @@ rule pretrain:
 
 
 rule preflight:
-    # Refuses models that do not fit together before GPU-hours are spent on training them. It reads
-    # headers, configurations and tokenizers, and no weights.
+    # Refuses models that do not fit together, or whose weights are not finite, before GPU-hours are
+    # spent on training them.
     input:
         unpack(lambda w: GRAPH.preflight(**w)),
     output:
@@ -57,7 +57,7 @@ rule preflight:
         f"{ROOT}/logs/preflight/{{model}}.log",
     wildcard_constraints:
         model=models_by("from_"),
-    localrule: True  # it takes seconds
+    localrule: True  # it takes as long as reading the models once
     conda:
         "../envs/mofe.yaml"
     params:

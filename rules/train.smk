@@ -6,8 +6,8 @@ rule train:
     input:
         unpack(lambda w: GRAPH.train(**w)),
     output:
-        trained=f"{ROOT}/variants/{{variant}}/s{{seed}}/trained.safetensors",
         record=f"{ROOT}/variants/{{variant}}/s{{seed}}/train.json",
+        trained=f"{ROOT}/variants/{{variant}}/s{{seed}}/trained.safetensors",
         log=f"{ROOT}/variants/{{variant}}/s{{seed}}/log.jsonl",
     log:
         f"{ROOT}/logs/variants/{{variant}}/s{{seed}}.log",

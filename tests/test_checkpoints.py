@@ -49,7 +49,7 @@ def test_every_reader_takes_the_weights_that_transformers_takes(tiny, tmp_path, 
     plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     expected = plain.state_dict()[EMBEDDINGS]
     assert torch.equal(expected, load_file(folder / weights.SINGLE)[EMBEDDINGS])
-    assert preflight.check([(str(folder), str(tiny / "a"))], {}, weights=True)
+    assert preflight.check([(str(folder), str(tiny / "a"))], {})
     params = merge_params(tiny, "a", "ab") | {"base": str(folder), "gate_mode": gates}
     merge.merge(params, tmp_path / "moe")
     assert torch.equal(manifest.weights(tmp_path / "moe")[EMBEDDINGS], expected)

@@ -170,20 +170,30 @@ def test_a_source_that_was_made_anew_is_refused(moved):
     weights = load_file(file)
     weights["lm_head.weight"] += 1  # which the merge does not even take from b
     save_file(weights, file, {"format": "pt"})
-    told = (
-        r"results/moe/ab: results/experts/b/model.safetensors is missing, or not the one that was"
-    )
-    with pytest.raises(ValueError, match=f"{told} merged; .* delete results/moe/ab, and run"):
+    remedy = "put it back as it was .* --forcerun results/moe/ab -- results/moe/ab"
+    with pytest.raises(
+        ValueError, match=f"^{file} is not the file that was merged into results/moe/ab; {remedy}"
+    ):
         load.checkpoint("results/moe/ab")
     shutil.rmtree("results/experts/b")
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=f"^{file} is missing.*; {remedy}"):
+        load.checkpoint("results/moe/ab")
+
+
+def test_a_source_with_another_content_is_refused_whatever_its_times(moved):
+    file = Path("results/experts/b/model.safetensors")
+    before, content = file.stat(), bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(ValueError, match=f"^{file} is not the file that was merged"):
         load.checkpoint("results/moe/ab")
 
 
 def test_a_manifest_of_another_version_is_refused(moved):
     file = Path("results/moe/ab/merge.json")
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 2}))
-    with pytest.raises(ValueError, match="results/moe/ab: its manifest has format 2, this version"):
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 1}))
+    with pytest.raises(ValueError, match="results/moe/ab: its manifest has format 1, this version"):
         load.checkpoint("results/moe/ab")
 
 

@@ -2,17 +2,18 @@
 
 The folder of what was fetched from the hub (mofe/data/hub.py) is a mirror. So is a cluster's shared
 copy, and so is the generated world of the mini study (mofe/data/world.py). What was fetched has a
-manifest beside it, {org}/{name}.json; then only the files that it lists are read.
+manifest beside it, {org}/{name}.json; then only the files that it lists are read, and only if they
+are as they were fetched.
 """
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from huggingface_hub.utils import filter_repo_objects
 
-from mofe import records
+from mofe import records, units
 
 FETCH = "snakemake --profile ... prefetch"
 
@@ -54,14 +55,42 @@ def files(folder: Path, patterns: Sequence[str] = ("*",)) -> dict[str, Path]:
     """The files of a repository by their `paths`, sorted, links followed.
 
     patterns: of those that are wanted (`matching`). Raises FileNotFoundError where one of them is
-    missing, or is a link that leads nowhere.
+    missing, or is a link that leads nowhere, and ValueError where one is not as it was fetched.
     """
     found = {path: folder / path for path in matching(paths(folder), patterns)}
     for path, file in found.items():
         if not file.exists():
             what = "is a link that leads nowhere" if file.is_symlink() else "is missing"
             raise FileNotFoundError(f"{folder / path} {what}; put the file back or fetch it again")
+    if (fetched := manifest(folder)) and (told := faults(folder, fetched, found)):
+        file = folder.with_name(f"{folder.name}.json")
+        raise ValueError(
+            f"{units.first(told)}; put the file back, or, where the study fetched it, fetch it "
+            f"again: snakemake --profile ... --forcerun {file} -- {file}"
+        )
     return {path: file.resolve() for path, file in found.items()}
+
+
+def faults(
+    folder: Path, fetched: records.HubManifest, wanted: Collection[str] | None = None
+) -> list[str]:
+    """What is not as it was fetched, each as a sentence that names the file. wanted: the paths of
+    the files that are looked at; None for all."""
+    return [
+        f"{folder / file.path} {why}"
+        for file in fetched.files
+        if (wanted is None or file.path in wanted) and (why := _fault(folder / file.path, file))
+    ]
+
+
+def _fault(path: Path, file: records.HubFile) -> str | None:
+    if not path.is_file():
+        return "is missing"
+    if (size := path.stat().st_size) != file.size:
+        return f"has {size} bytes, and was fetched with {file.size}"
+    with open(path, "rb") as content:
+        same = hashlib.file_digest(content, "sha256").hexdigest() == file.sha256
+    return None if same else "has another content than was fetched (its sha256 differs)"
 
 
 def identity(folder: Path) -> str | None:

@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
-from mofe import records
+from mofe import records, sums
 from mofe.estimate import flops as products
 from mofe.estimate import memory
 from mofe.estimate.memory import Parts
@@ -183,10 +183,15 @@ class Costs:
         _ = self.measured  # reads the finished trainings
         return list(self._unreadable.values())
 
-    def _read(self, file: Path, read: Callable[[Path], R]) -> R | None:
+    def _read(self, file: Path, read: Callable[[Path], R], first: str | None = None) -> R | None:
         """What a finished job wrote; None where there is nothing that can be read, which `left_out`
-        then tells. An estimate can do without, where the jobs that need the record cannot."""
+        then tells. An estimate can do without, where the jobs that need the record cannot. first:
+        the job's first output, if that is not the file."""
         if not file.exists():
+            return None
+        if fault := sums.wrong(file, first or file):
+            how = "estimates go without it; snakemake ... verify says what makes it again"
+            self._unreadable[str(file)] = f"{fault}; {how}"
             return None
         try:
             return read(file)
@@ -259,7 +264,9 @@ class Costs:
 
     def counts(self, dataset: str) -> records.TaskCounts | records.TextCounts | None:
         """The counts of a training set's rows; None before it is prepared."""
-        return self._read(Path(self.plan.paths.data_counts(dataset)), records.read_counts)
+        paths = self.plan.paths
+        file = Path(paths.data_counts(dataset))
+        return self._read(file, records.read_counts, first=paths.data_file(dataset))
 
     # -------------------------------------------------------------------------------- the jobs
 
@@ -606,10 +613,13 @@ def _known_shape(plan: Plan, model: str) -> Shape:
         if stated is None:
             raise ConfigError([_unknown(model, spec)])
         return stated
+    if wrong := sums.wrong(found / "config.json", found):
+        raise ConfigError([f"models.{model}: {wrong}; {_refetch(plan, spec)}"])
     try:
         read = Shape.of(json.loads((found / "config.json").read_text()))
     except (KeyError, ValueError) as error:
-        raise ConfigError([f"models.{model}: {found}/config.json: {error}"]) from error
+        told = f"models.{model}: {found}/config.json: {error}; {_refetch(plan, spec)}"
+        raise ConfigError([told]) from error
     for name in HubShape.model_fields if stated else ():
         ours, theirs = getattr(stated, name), getattr(read, name)
         if name == "head_dim":
@@ -618,6 +628,14 @@ def _known_shape(plan: Plan, model: str) -> Shape:
             problem = f"models.{model}.shape.{name}: {ours}, but {found}/config.json says {theirs}"
             raise ConfigError([f"{problem}; correct it, or remove 'shape'"])
     return read
+
+
+def _refetch(plan: Plan, spec) -> str:
+    """How to get a model's config.json again."""
+    if spec.path or plan.study.mirror:
+        return "put the file back as it was"
+    manifest = plan.paths.manifest(spec.hub)
+    return f"fetch it again: snakemake ... --forcerun {manifest} -- {manifest}"
 
 
 def _unknown(model: str, spec) -> str:
@@ -632,7 +650,7 @@ def _unknown(model: str, spec) -> str:
 def _world_vocabulary(plan: Plan) -> int:
     """The size of the generated world's vocabulary: as counted once the world is made."""
     file = Path(plan.paths.world) / "mofe" / "tokenizer" / "tokenizer.json"
-    if file.exists():
+    if file.exists() and not sums.wrong(file, plan.paths.world):
         return len(json.loads(file.read_text())["model"]["vocab"])
     return WORLD_VOCABULARY
 

@@ -1,7 +1,7 @@
 """Running a job: one call of a function of this package, with its log and its errors.
 
-Every script in scripts/ calls `run`. Only the standard library is imported, so that handing a job
-to a warm parent (mofe/jobs/warm.py) costs no more than starting Python.
+Every script in scripts/ calls `run`. Only light modules are imported, so that handing a job to a
+warm parent (mofe/jobs/warm.py) costs no more than starting Python.
 """
 
 import contextlib
@@ -12,10 +12,11 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mofe import sums
 from mofe.jobs import launch, made, warm
 from mofe.study import hardware
 
@@ -31,7 +32,8 @@ class Job:
 
     asked: when the process that asks for the job was started, in seconds since the epoch.
     config_hash: of all that the job's results are made from; its log notes it. read: its inputs,
-    with the hashes that they should have (mofe.jobs.made.Input).
+    with the hashes that they should have (mofe.jobs.made.Input). outputs: the files and folders
+    that it makes, whose checksums are written when it is done (mofe.sums).
     """
 
     function: str
@@ -41,6 +43,7 @@ class Job:
     threads: int = 1
     config_hash: str | None = None
     read: Sequence[Mapping[str, Any]] = ()
+    outputs: Sequence[str] = ()
     asked: float = field(default_factory=lambda: time.time() - process_age())
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
     folder: str = field(default_factory=os.getcwd)
@@ -94,11 +97,15 @@ def run(
         threads=snakemake.threads,
         config_hash=snakemake.params.get("config_hash"),
         read=snakemake.params.get("read", ()),
+        outputs=tuple(map(str, snakemake.output)),
     )
     given = snakemake.resources.get
     processes, nodes = (given("gpu", 1), given("nodes", 1)) if several else (1, 1)
     if processes > 1:
-        sys.exit(launch.start(job, processes, nodes))
+        # checked here, so that no process reads what is damaged while the first one still looks
+        if code := _reported(job, lambda: begin(job)):
+            sys.exit(code)
+        sys.exit(launch.start(replace(job, read=()), processes, nodes))
     socket = os.environ.get(warm.VARIABLE)
     sys.exit(warm.call(socket, job) if socket and not light else execute(job))
 
@@ -110,16 +117,40 @@ def sharding(snakemake) -> str:
     return hardware.sharding(given("sharding", "none"), given("gpu", 1))
 
 
+def begin(job: Job) -> None:
+    """What precedes a job's call. Raises what mofe.jobs.made.refuse does where an input is damaged
+    or was made with other settings."""
+    if job.outputs and _is_first():
+        # what is made now has none until it is whole
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(sums.path(job.outputs[0]))
+    made.refuse(job.read)
+
+
 def execute(job: Job) -> int:
     """Make the call in this process. Returns 0, or 1 after an error.
 
     What the call prints goes to the job's log. The line that it returns, or an error's sentence,
     goes to the terminal. The log ends with an error's traceback, or with a JSON line: the seconds
     that it took to start (processes and imports) and to compute (benchmarks/study.py adds them up),
-    and the hash of what it was made from (mofe/jobs/made.py). An input that was made with other
-    settings is refused.
+    and the hash of what it was made from (mofe/jobs/made.py). An input that is damaged or was made
+    with other settings is refused. Last of all the checksums of what was made are written.
     """
-    module, name = job.function.split(":")
+    line = None
+
+    def call() -> None:
+        nonlocal line
+        begin(job)
+        line = _call(job)
+
+    code = _reported(job, call)
+    if not code:
+        print(f"{job.label}: {line or 'written'}", file=sys.__stderr__, flush=True)
+    return code
+
+
+def _reported(job: Job, act: Callable[[], None]) -> int:
+    """Act with the job's log. Returns 0, or 1 after an error, which is told."""
     with contextlib.ExitStack() as stack:
         if job.log:
             os.makedirs(os.path.dirname(job.log) or ".", exist_ok=True)
@@ -127,26 +158,38 @@ def execute(job: Job) -> int:
             stack.enter_context(contextlib.redirect_stdout(log))
             stack.enter_context(contextlib.redirect_stderr(log))
         try:
-            made.refuse(job.read)
-            call = getattr(importlib.import_module(module), name)
-            # Objects that imports made stay. Searching them for garbage, which in a fork copies
-            # their pages, took a fifth of an evaluation.
-            gc.freeze()
-            if torch := sys.modules.get("torch"):  # tables and figures do not import it
-                # The same seed gives the same bits only for the same number of threads.
-                torch.set_num_threads(job.threads)
-            started = time.time()
-            line = call(**job.arguments)
-            seconds = {"starting": started - job.asked, "computing": time.time() - started}
-            noted = {"config_hash": job.config_hash} if job.config_hash else {}
-            print(json.dumps({"job": job.label, **noted, "seconds": seconds}))
+            act()
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the job fails, whatever it is
             traceback.print_exc()
             see = f" (see {job.log})" if job.log else ""
             print(f"{job.label}: {type(error).__name__}: {error}{see}", file=sys.__stderr__)
             return 1
-    print(f"{job.label}: {line or 'written'}", file=sys.__stderr__, flush=True)
     return 0
+
+
+def _call(job: Job) -> str | None:
+    """The call itself, with the last line of its log and its checksums. Returns its line."""
+    module, name = job.function.split(":")
+    call = getattr(importlib.import_module(module), name)
+    # Objects that imports made stay. Searching them for garbage, which in a fork copies their
+    # pages, took a fifth of an evaluation.
+    gc.freeze()
+    if torch := sys.modules.get("torch"):  # tables and figures do not import it
+        # The same seed gives the same bits only for the same number of threads.
+        torch.set_num_threads(job.threads)
+    started = time.time()
+    line = call(**job.arguments)
+    if job.outputs and _is_first():
+        sums.write(job.outputs)
+    seconds = {"starting": started - job.asked, "computing": time.time() - started}
+    noted = {"config_hash": job.config_hash} if job.config_hash else {}
+    print(json.dumps({"job": job.label, **noted, "seconds": seconds}))
+    return line
+
+
+def _is_first() -> bool:
+    """Whether this is the first of a job's processes, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def process_age() -> float:

@@ -1,9 +1,11 @@
-"""Whether what is there was made with the settings that the configuration has now.
+"""Whether what is there is as it was made, and with the settings that the configuration has now.
+
+Before a job's call, the checksums of its inputs are compared with those that their makers left
+(mofe/sums.py), so that damage is named by its file and never used.
 
 Snakemake compares a job's parameters with its own notes (.snakemake). Results that were copied,
 downloaded or unpacked have none, so their own hashes are compared: a record has its `config_hash`,
-and the log of every job ends with it. Only the standard library is imported, as in
-mofe/jobs/job.py.
+and the log of every job ends with it. Only light modules are imported, as in mofe/jobs/job.py.
 """
 
 from __future__ import annotations
@@ -11,12 +13,13 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mofe import units
+from mofe import sums, units
 
 if TYPE_CHECKING:
     from mofe.study.graph import Node
@@ -25,31 +28,109 @@ if TYPE_CHECKING:
 _HASH = re.compile(r'"config_hash": "([0-9a-f]{64})"')
 
 
+# how many seconds a shared disk may take to show a file, on a cluster (common.smk sets it)
+LATENCY = "MOFE_LATENCY"
+
+
 class MadeOtherwise(ValueError):
     """An input was made with other settings than the configuration has now."""
 
 
+class DamagedInput(ValueError):
+    """An input is not as it was made."""
+
+
 @dataclass(frozen=True)
 class Input:
-    """An input of a job: its address, where its hash is noted (records first, then the log of the
-    job that made it), and the hash that it should have."""
+    """An input of a job that another job makes.
+
+    file: its address. notes: where its hash is noted (records first, then the log of its maker).
+    config_hash: the hash that it should have. sums: the file of its checksums; None where it is not
+    checked. checked: what the job reads of it: the file, and what is read beside it. command: what
+    makes it again, to be copied; take: what takes it as it is, where it has no checksums.
+    if_there: the job can do without it.
+    """
 
     file: str
     notes: tuple[str, ...]
     config_hash: str
+    sums: str | None = None
+    checked: tuple[str, ...] = ()
+    again: tuple[str, ...] = ()
+    command: str = ""
+    if_there: bool = False
 
     @property
     def is_stale(self) -> bool:
         """Whether its notes tell another hash. Where there is no note, nothing is known."""
         return recorded(self.notes) not in (None, self.config_hash)
 
+    def faults(self) -> list[sums.Fault]:
+        """What is not as it was made. Raises FileNotFoundError where there are no checksums, and
+        mofe.sums.Damaged."""
+        return faults(self.sums, self.checked)
+
+
+def faults(target: str, outputs: Iterable[str]) -> list[sums.Fault]:
+    """What of a job's outputs is not as its checksums (the file `target`) say. Raises
+    FileNotFoundError where there are none, and mofe.sums.Damaged."""
+    known, found = sums.read(target), []
+    for output in outputs:
+        if not (own := sums.covered(known, output)):
+            raise sums.Damaged(f"{target}: the file of checksums does not name {output}")
+        found += sums.faults(own)
+    return found
+
 
 def inputs(identities: Identities, rule: str, wildcards: Mapping[str, str]) -> list[dict[str, Any]]:
     """A job's inputs that other jobs make, each as the arguments of an `Input`."""
-    return [
-        {"file": file, "notes": notes(identities, identities.makers[file]), "config_hash": planned}
-        for file, planned in identities.inputs(rule, wildcards).items()
-    ]
+    planned = identities.inputs(rule, wildcards)
+    found = [_input(identities, file, config_hash) for file, config_hash in planned.items()]
+    for file in identities.given.also_read(rule, wildcards):
+        if file in identities.makers:
+            maker = identities.makers[file]
+            planned = identities.of(maker.rule, maker.wildcards)
+            found.append({**_input(identities, file, planned), "if_there": True})
+    return found
+
+
+def _input(identities: Identities, file: str, config_hash: str) -> dict[str, Any]:
+    maker = identities.makers[file]
+    return asdict(
+        Input(
+            file=file,
+            notes=notes(identities, maker),
+            config_hash=config_hash,
+            sums=sums.path(maker.outputs[0]),
+            # an evaluation's record is read with the answers beside it
+            checked=maker.outputs if maker.rule == "evaluate" else (file,),
+            again=again(identities, maker),
+            command=command(identities),
+        )
+    )
+
+
+def again(identities: Identities, job: Node) -> tuple[str, ...]:
+    """What is made again where something that a job made is damaged: its output, and what it only
+    links."""
+    linked = job.inputs if job.rule == "fetch_model" else ()
+    return (*(file for file in linked if file in identities.makers), job.outputs[0])
+
+
+def command(identities: Identities) -> str:
+    """The study's call of Snakemake, for people to copy, without targets."""
+    return (identities.given.command or "snakemake --cores all --").removesuffix(" --")
+
+
+def making(command: str, files: Iterable[str]) -> str:
+    """The command that makes files again."""
+    forced = shlex.join(dict.fromkeys(files))
+    return f"{command} --forcerun {forced} -- {forced}"
+
+
+def taking(command: str) -> str:
+    """The command that takes all results without checksums as they are."""
+    return f"{command} -- sums"
 
 
 def notes(identities: Identities, job: Node) -> tuple[str, ...]:
@@ -71,15 +152,76 @@ def recorded(notes: Iterable[str]) -> str | None:
 
 
 def refuse(read: Iterable[Mapping[str, Any]]) -> None:
-    """Raises MadeOtherwise, one sentence that names the files, where inputs are stale. read: the
-    arguments of each `Input`."""
-    stale = [file.file for file in (Input(**one) for one in read) if file.is_stale]
-    if stale:
+    """Refuse inputs that are damaged or stale. read: the arguments of each `Input`. On a cluster
+    this waits for files that a shared disk does not show yet.
+
+    Raises DamagedInput and MadeOtherwise, each with one sentence that names the files and what
+    makes them again.
+    """
+    given = [Input(**one) for one in read]
+    given = [one for one in given if not one.if_there or os.path.exists(one.file)]
+    found = _looked_at([one for one in given if one.sums], _latency())
+    if damaged := [one for one in found if one.why]:
+        told = units.first([why for one in damaged for why in one.why])
+        again = making(damaged[0].input.command, [f for one in damaged for f in one.input.again])
+        raise DamagedInput(
+            f"{told}: damaged, and not used; make it again, and what is made from it follows by "
+            f"itself: {again}"
+        )
+    if stale := [one.file for one in given if one.is_stale]:
         raise MadeOtherwise(
             f"{units.first(stale)}: made with other settings than the configuration has now; make "
             f"it again: snakemake ... --forcerun {shlex.join(stale)}, with the study's "
             "--configfile or --profile"
         )
+    if bare := [one.input for one in found if one.no_sums]:
+        again = making(bare[0].command, [f for one in bare for f in one.again])
+        raise DamagedInput(
+            f"{units.first([one.file for one in bare])}: there is no file of checksums "
+            f"({bare[0].sums}), so an earlier version made it or it is not whole; make it again: "
+            f"{again}; or take all results without checksums as they are: "
+            f"{taking(bare[0].command)}"
+        )
+
+
+@dataclass(frozen=True)
+class _LookedAt:
+    """An input that was compared with its checksums. why: the words that tell what is damaged;
+    absent: which waiting may help. no_sums: it has no checksums."""
+
+    input: Input
+    why: tuple[str, ...] = ()
+    absent: bool = False
+    no_sums: bool = False
+
+
+def _looked_at(given: Sequence[Input], wait: float) -> list[_LookedAt]:
+    """Inputs, compared. wait: seconds that a shared disk may take to show a file."""
+    until = time.monotonic() + wait
+    while True:
+        found = [_look_at(one) for one in given]
+        if time.monotonic() >= until or not any(one.absent or one.no_sums for one in found):
+            return found
+        time.sleep(1)
+
+
+def _look_at(one: Input) -> _LookedAt:
+    try:
+        found = one.faults()
+    except FileNotFoundError:
+        return _LookedAt(one, no_sums=True)
+    except sums.Damaged as error:
+        return _LookedAt(one, (f"{error}, by which {one.file} is checked",))
+    except OSError as error:
+        return _LookedAt(one, (f"{one.sums} cannot be read ({error.strerror})",))
+    return _LookedAt(
+        one, tuple(map(str, found)), bool(found) and all(fault.absent for fault in found)
+    )
+
+
+def _latency() -> float:
+    """Seconds to wait for a file: on a cluster's node those of the profile, else none."""
+    return float(os.environ.get(LATENCY, "0")) if "SLURM_JOB_ID" in os.environ else 0.0
 
 
 def stale(

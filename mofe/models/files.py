@@ -4,7 +4,10 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from mofe.data import mirror, weights
+from mofe.models import finite
 from mofe.study.plan import MODEL_FILES
 
 TEMPLATES = "additional_chat_templates/"  # the folder of a tokenizer's second and further templates
@@ -56,7 +59,7 @@ def link(params: Mapping[str, Any], out: Path) -> str:
 
     params: Plan.params.model. Raises FileNotFoundError where the mirror lacks the model, or a file
     that was fetched, and IncompatibleModels where there are not all of its weights, or they are not
-    safetensors.
+    safetensors, or not finite.
     """
     source = mirror.repository(params["mirror"], params["hub"], params["revision"])
     files = {
@@ -64,10 +67,20 @@ def link(params: Mapping[str, Any], out: Path) -> str:
         for path, file in mirror.files(source, MODEL_FILES).items()
         if _is_top(path) or path.startswith(TEMPLATES)
     }
-    link_into(
-        out, files, _weights(source, list(filter(_is_top, mirror.paths(source))), params["hub"])
-    )
+    used = _weights(source, list(filter(_is_top, mirror.paths(source))), params["hub"])
+    _refuse_not_finite([files[name] for name in used], params["hub"])
+    link_into(out, files, used)
     return f"{params['hub']} from {params['mirror']}"
+
+
+def _refuse_not_finite(weights: Iterable[Path], name: str) -> None:
+    for file in weights:
+        try:
+            told = finite.fault_in(file)
+        except SafetensorError as error:
+            told = f"it cannot be read ({error})"
+        if told:
+            raise IncompatibleModels([f"{name}: {file}: {told}; get the model again"])
 
 
 def link_into(out: Path, files: Mapping[str, Path], used: Iterable[str]) -> None:

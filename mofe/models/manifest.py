@@ -1,11 +1,11 @@
 """A merge as it is stored: its router, and the names of the dense checkpoints for everything else.
 
 The router is all that is new in a merged Mixtral. So a merge's folder has the router, and a
-manifest with the dense checkpoints' names, sizes and hashes. The Mixtral is put together each time
-it is loaded. A full checkpoint would store a dense model's weights once per slot that it fills.
+manifest with the dense checkpoints' names, sizes and checksums. The Mixtral is put together each
+time it is loaded. A full checkpoint would store a dense model's weights once per slot that it
+fills.
 """
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -16,10 +16,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from mofe import records
+from mofe import checksums, records
 from mofe.models.files import weight_files
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST, ROUTER = "merge.json", "router.safetensors"
 FFN = re.compile(r"(model\.layers\.\d+\.mlp)\.(gate|up|down)_proj\.weight")  # of a dense model
 
@@ -109,9 +109,11 @@ def _tensors(
     for name, merged in named.items():
         file = _at(folder, source) / name
         if not _is_merged(file, merged):
+            why = "is not the file that was merged" if file.is_file() else "is missing"
             raise ValueError(
-                f"{folder}: {file} is missing, or not the one that was merged; what a dense model "
-                f"was part of must be merged anew: delete {folder}, and run the workflow again"
+                f"{file} {why} into {folder}; put it back as it was ({merged.size} bytes, xxh3 "
+                f"{merged.xxh3}), or, if the new one is meant, merge again: "
+                f"{_again(folder)}"
             )
         with safe_open(file, "pt") as stored:
             for key in stored.keys():  # noqa: SIM118 - it is no dictionary
@@ -125,8 +127,8 @@ def read(folder: str | Path) -> records.MergeManifest:
     found = records.read(folder / MANIFEST, records.Format).format
     if found != FORMAT:
         raise ValueError(
-            f"{folder}: its manifest has format {found}, this version reads {FORMAT}; "
-            f"delete {folder}, and run the workflow again"
+            f"{folder}: its manifest has format {found}, this version reads {FORMAT}; merge again: "
+            f"{_again(folder)}"
         )
     return records.read(folder / MANIFEST, records.MergeManifest)
 
@@ -140,19 +142,16 @@ def _at(out: Path, folder: str) -> Path:
     return Path(os.path.normpath(out / folder))
 
 
+def _again(folder: Path) -> str:
+    return f"snakemake ... --forcerun {folder} -- {folder}, with the study's --configfile"
+
+
 def _identity(file: Path) -> records.SourceFile:
-    stat = file.stat()
-    return records.SourceFile(size=stat.st_size, mtime_ns=stat.st_mtime_ns, sha256=_sha256(file))
+    return records.SourceFile(size=file.stat().st_size, xxh3=checksums.known(file))
 
 
 def _is_merged(file: Path, merged: records.SourceFile) -> bool:
-    """Whether a file is the one that was merged. Its content is hashed only where its modification
-    time differs, as a copy's does."""
+    """Whether a file is the one that was merged, by its content."""
     if not file.is_file() or file.stat().st_size != merged.size:
         return False
-    return file.stat().st_mtime_ns == merged.mtime_ns or _sha256(file) == merged.sha256
-
-
-def _sha256(file: Path) -> str:
-    with open(file, "rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+    return checksums.known(file) == merged.xxh3

@@ -24,7 +24,7 @@ from transformers.activations import ACT2FN
 
 from mofe import units
 from mofe.files import write_atomic
-from mofe.models import tokenizers
+from mofe.models import finite, tokenizers
 from mofe.models.files import IncompatibleModels, weight_files
 from mofe.study.shapes import WINDOWED
 
@@ -65,13 +65,12 @@ class Checkpoint(NamedTuple):
     vocabulary: dict[str, int]
 
 
-def check(pairs: Iterable[tuple[str, str]], names: Mapping[str, str], weights: bool = False) -> str:
+def check(pairs: Iterable[tuple[str, str]], names: Mapping[str, str]) -> str:
     """Refuse models that mergekit would merge into nonsense.
 
-    pairs: (base's folder, expert's folder). names: folder -> the model's name in the study.
-    weights: also look for numbers that are not finite, which reads every file once; without it only
-    configurations, tokenizers and the headers of the weights are read. Returns a line for the user.
-    Raises IncompatibleModels with every fault of every pair.
+    pairs: (base's folder, expert's folder). names: folder -> the model's name in the study. Every
+    file of weights is read once. Returns a line for the user. Raises IncompatibleModels with every
+    fault of every pair.
     """
     pairs = [(Path(base), Path(expert)) for base, expert in pairs]
     folders = list(dict.fromkeys(folder for pair in pairs for folder in pair))
@@ -85,7 +84,7 @@ def check(pairs: Iterable[tuple[str, str]], names: Mapping[str, str], weights: b
         except IncompatibleModels as error:
             problems += error.problems
             continue
-        problems += [*_own_problems(model), *(_not_finite(model) if weights else ())]
+        problems += [*_own_problems(model), *_not_finite(model)]
     for base, expert in dict.fromkeys(pairs):
         if base != expert and base in checkpoints and expert in checkpoints:
             problems += _pair(checkpoints[base], checkpoints[expert])
@@ -95,8 +94,8 @@ def check(pairs: Iterable[tuple[str, str]], names: Mapping[str, str], weights: b
 
 
 def record(params: Mapping[str, Any], out: Path) -> str:
-    """Check a dense expert's mixtures (Plan.params.preflight) without reading weights, and write to
-    `out` what was checked. Returns a line for the user; raises what `check` raises."""
+    """Check a dense expert's mixtures (Plan.params.preflight), and write to `out` what was checked.
+    Returns a line for the user; raises what `check` raises."""
     line = check(params["pairs"], params["names"])
     write_atomic(out, json.dumps(params, indent=2) + "\n")
     return line
@@ -254,21 +253,10 @@ def _expected(config: PretrainedConfig) -> dict[str, tuple[int, ...]]:
 
 
 def _not_finite(model: Checkpoint) -> list[str]:
-    """One sentence on the tensors that hold NaN or infinity, or none. One tensor at a time is in
-    memory."""
-    found = []
-    for file in weight_files(model.folder, model.name):
-        with safe_open(file, "pt") as tensors:
-            for key in tensors.keys():  # noqa: SIM118 - it is no dictionary
-                tensor = tensors.get_tensor(key)
-                if tensor.is_floating_point() and (bad := (~tensor.isfinite()).sum().item()):
-                    found.append((key, bad, tensor.numel()))
-    if not found:
-        return []
-    key, bad, total = found[0]
-    more = f" (and {len(found) - 1} more tensors)" if len(found) > 1 else ""
-    what = f"{bad} of the {total} numbers in {key} are NaN or infinite{more}"
-    return [f"{model.name}: {what}; get or train the model again"]
+    """One sentence for each file that holds NaN or infinity."""
+    found = {file: finite.fault_in(file) for file in weight_files(model.folder, model.name)}
+    how = "get or train the model again"
+    return [f"{model.name}: {file}: {told}; {how}" for file, told in found.items() if told]
 
 
 # --------------------------------------------------------------------------- a base, an expert

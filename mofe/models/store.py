@@ -10,7 +10,7 @@ from torch import nn
 
 from mofe import files
 from mofe.layers import parameters
-from mofe.models import devices
+from mofe.models import devices, finite
 from mofe.models.files import weight_files
 from mofe.training import parallel
 
@@ -26,7 +26,9 @@ def trained(model: nn.Module, file: Path) -> None:
 
 
 def save(tensors: Mapping[str, torch.Tensor], file: Path) -> None:
-    """Write tensors as safetensors, completely or not at all."""
+    """Write tensors as safetensors, completely or not at all. Raises NotFinite where they hold NaN
+    or infinity."""
+    finite.refuse(tensors, file)
     with files.atomic(file) as temporary:
         save_file(dict(tensors), temporary, {"format": "pt"})
 
@@ -34,8 +36,10 @@ def save(tensors: Mapping[str, torch.Tensor], file: Path) -> None:
 def checkpoint(model: nn.Module, folder: Path, shard_size: str | None = None) -> None:
     """Write a plain model of transformers: weights, config.json, generation_config.json.
 
-    shard_size: the size of the largest file, as "5GB"; transformers' own where it is None.
+    shard_size: the size of the largest file, as "5GB"; transformers' own where it is None. Raises
+    NotFinite where the weights hold NaN or infinity.
     """
+    finite.refuse(model.state_dict(), folder)
     model.save_pretrained(folder, **({"max_shard_size": shard_size} if shard_size else {}))
     for file in weight_files(folder, str(folder)):
         files.permit(file)

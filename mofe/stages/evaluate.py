@@ -29,7 +29,7 @@ from mofe.files import write_atomic
 from mofe.layers import experts
 from mofe.layers.branches import Tree, collate
 from mofe.layers.positions import only_at
-from mofe.models import devices, load
+from mofe.models import devices, finite, load
 from mofe.records import AskedQuestion, ChoiceAnswer, Floor, Metric, Scores, WrittenAnswer
 from mofe.stages import questions as asking
 from mofe.study.methods import Method, parse
@@ -96,7 +96,7 @@ class AnswerScorer:
             for number, score in zip(numbers, self._tree_scores(batch), strict=True):
                 scores[number] = score
         if not all(map(math.isfinite, scores)):
-            raise ValueError("tasks: the model's log-likelihoods are not finite numbers")
+            raise finite.NotFinite(_not_finite(self.model, "log-likelihoods"))
         return scores
 
     def _tree_scores(self, trees: Sequence[Tree]) -> list[float]:
@@ -194,7 +194,7 @@ class AnswerScorer:
                 stopping_criteria=[_Stopped(self.tokenizer, stops, ids.shape[1])],
                 eos_token_id=self._ends or None,
                 pad_token_id=pad,
-                logits_processor=[_Finite()],
+                logits_processor=[_Finite(self.model)],
             )
         answers = generated[:, ids.shape[1] :]
         texts = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
@@ -204,10 +204,20 @@ class AnswerScorer:
 class _Finite(LogitsProcessor):
     """Refuses scores that are not finite, because none of them is the largest."""
 
+    def __init__(self, model: nn.Module):
+        self.model = model
+
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         if not scores.isfinite().all():
-            raise ValueError("tasks: the model's scores of the next token are not finite numbers")
+            raise finite.NotFinite(_not_finite(self.model, "scores of the next token"))
         return scores
+
+
+def _not_finite(model: nn.Module, what: str) -> str:
+    """Why a model's answers are not numbers."""
+    why = finite.fault(model.state_dict().items())
+    why = why or "its weights are finite, so they overflow when they are multiplied"
+    return f"tasks: the model's {what} are not finite numbers: {why}; train or get the model again"
 
 
 class _Stopped(StoppingCriteria):

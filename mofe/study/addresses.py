@@ -101,6 +101,10 @@ class Addresses:
     def export_dir(self, variant: Variant, seed: int | str) -> str:
         return f"{self.root}/models/{variant.key}/s{seed}"
 
+    def pushed(self, variant: Variant, seed: int | str) -> str:
+        """The record of an exported model's upload."""
+        return f"{self.root}/pushed/{variant.key}/s{seed}.json"
+
     def preflight(self, model: str) -> str:
         return f"{self.root}/preflight/{model}.json"
 
@@ -124,6 +128,11 @@ class Addresses:
 
     def claims(self, kind: str) -> str:
         return f"{self.root}/claims.{kind}"
+
+    @property
+    def claims_paper(self) -> str:
+        """The verdicts on the paper's own numbers."""
+        return f"{self.root}/claims_paper.md"
 
     @property
     def report(self) -> str:

@@ -39,6 +39,14 @@ class Given:
         """The parameters of a job."""
         return getattr(self, rule)(**dict(wildcards.items()))
 
+    def also_read(self, rule: str, wildcards: Mapping[str, str]) -> list[str]:
+        """Files that other jobs make and that a job reads where they are there, without waiting for
+        them: those of an exported model's card."""
+        if rule != "export":
+            return []
+        params = self.of(rule, wildcards)["model"]
+        return [*params["evaluations"], *params["manifests"]]
+
     # ----------------------------------------------------------------------------- data and models
 
     def prefetch(self) -> Values:

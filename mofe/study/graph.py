@@ -214,6 +214,16 @@ class Graph:
         """Every job that `all` may need, each after those that it waits for."""
         return tuple(self._jobs())
 
+    @cached_property
+    def on_demand(self) -> tuple[Node, ...]:
+        """The jobs that `all` does not need."""
+        return tuple(self._on_demand())
+
+    @cached_property
+    def makers(self) -> dict[str, Node]:
+        """The job that makes each address."""
+        return {output: job for job in (*self.jobs, *self.on_demand) for output in job.outputs}
+
     def needed(self, *targets: str) -> list[Node]:
         """The jobs that make these addresses from nothing, each after those that it waits for."""
         makers = {output: job for job in self.jobs for output in job.outputs}
@@ -261,6 +271,18 @@ class Graph:
         yield _node(self.report, [paths.report])
         yield _node(self.all, [ALL])
 
+    def _on_demand(self) -> Iterator[Node]:
+        plan, paths = self.plan, self.plan.paths
+        for key, variant in plan.variants.items():
+            for seed in plan.seeds(variant):
+                named = {"variant": key, "seed": str(seed)}
+                yield _node(self.export, [paths.export_dir(variant, seed)], **named)
+                if plan.study.export.push is not None:
+                    yield _node(self.push, [paths.pushed(variant, seed)], **named)
+        yield _node(self.claims_paper, [paths.claims_paper])
+        yield _node(self.pdf, [paths.pdf])
+        yield _node(self.archive, [paths.archive])
+
     def _runs(self) -> Iterator[Node]:
         """Questions, trainings after their searches, and evaluations."""
         plan, paths = self.plan, self.plan.paths
@@ -292,8 +314,9 @@ class Graph:
     def _evaluations(self, variant: Variant) -> Iterator[Node]:
         for task in self.plan.tasks[variant.key]:
             for seed in self.plan.seeds(variant):
-                file = [self.plan.paths.eval_json(variant, seed, task)]
-                yield _node(self.evaluate, file, variant=variant.key, seed=str(seed), task=task)
+                files = [self.plan.paths.eval_json(variant, seed, task)]
+                files.append(self.plan.paths.answers(variant, seed, task))
+                yield _node(self.evaluate, files, variant=variant.key, seed=str(seed), task=task)
 
     # ----------------------------------------------------------------------------------- internals
 

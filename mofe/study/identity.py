@@ -50,10 +50,10 @@ class Identities:
         files = self.graph.inputs(rule, dict(wildcards.items()))
         return {file: self._made(self.makers[file]) for file in files if file in self.makers}
 
-    @cached_property
+    @property
     def makers(self) -> dict[str, Node]:
         """The job that makes each address."""
-        return {output: job for job in self.graph.jobs for output in job.outputs}
+        return self.graph.makers
 
     def _made(self, job: Node) -> str:
         return self.of(job.rule, job.wildcards)

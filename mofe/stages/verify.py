@@ -1,0 +1,175 @@
+"""The checksums of everything that a study has: comparing them (rule `verify`), and writing those
+that are missing (rule `sums`)."""
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mofe import records, sums, units
+from mofe.data import mirror
+from mofe.jobs import made
+from mofe.report import figures
+from mofe.study.given import Given
+from mofe.study.graph import ALL, Graph, Node
+from mofe.study.identity import Identities
+from mofe.study.load import load_study
+from mofe.study.plan import Plan
+
+SHOWN = 20  # damaged files that are told in the terminal; the log has all
+SECONDS = 10.0  # between two lines that say how far it is
+
+
+class NotWhole(ValueError):
+    """Something of a study's results is not as it was made."""
+
+
+@dataclass
+class Found:
+    """What became of a study's artefacts, by their first outputs: whole, damaged, with files
+    missing, without checksums (unsummed). told: a sentence for each damaged file; again: what is
+    made again for them."""
+
+    whole: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unsummed: list[str] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+    again: list[str] = field(default_factory=list)
+
+
+def verify(*, config: Mapping[str, Any], command: str) -> str:
+    """Hash again everything that a study has made. config: its merged configuration. command: what
+    makes a file of it (mofe.jobs.command). Returns counts for the user.
+
+    Raises NotWhole, with a sentence for each damaged file and the commands that make them again.
+    """
+    identities = _identities(config, command)
+    plan, jobs = identities.graph.plan, _there(identities.graph)
+    tell = _Progress(sum(_size(job) for job in jobs))
+    found = Found()
+    for job in jobs:
+        _check(identities, job, found)
+        tell.done(job)
+    checked = _fetched(plan, identities, found)
+    checked += _checkpoints(plan, found)
+    print("\n".join(found.told))
+    counts = (
+        f"{len(found.whole)} whole, {len(found.damaged)} damaged, {len(found.missing)} with files "
+        f"missing, {len(found.unsummed)} without checksums"
+    )
+    lines = [f"{counts}; {checked} fetched folders and checkpoints" if checked else counts]
+    if found.unsummed:
+        as_is = made.taking(made.command(identities))
+        told = units.first(found.unsummed)
+        lines.append(f"without checksums (of an earlier version): {told}; take as it is: {as_is}")
+    if not found.told:
+        return "\n".join(lines)
+    rest = len(found.told) - SHOWN
+    lines += found.told[:SHOWN] + ([f"and {rest} more (see the log)"] if rest > 0 else [])
+    if found.again:
+        lines.append("make them again, and what is made from them follows by itself:")
+        lines.append(made.making(made.command(identities), found.again))
+    raise NotWhole("\n".join(lines))
+
+
+def take(*, config: Mapping[str, Any], command: str) -> str:
+    """Write the checksums of everything that has none, as it is. Arguments as of `verify`. Returns
+    a line for the user."""
+    identities = _identities(config, command)
+    taken = []
+    for job in _there(identities.graph):
+        if not os.path.exists(sums.path(job.outputs[0])) and not _lacks(job):
+            sums.write(job.outputs)
+            taken.append(job.outputs[0])
+            print(job.outputs[0])
+    return f"checksums of {len(taken)} results were written, as they are now"
+
+
+def _identities(config: Mapping[str, Any], command: str) -> Identities:
+    plan = Plan(load_study(config))
+    graph = Graph(plan, figures.inputs(plan))
+    return Identities(graph, Given(plan, figures.given(plan), command=command, config=config))
+
+
+def _there(graph: Graph) -> list[Node]:
+    """The jobs of which something is there."""
+    jobs = [job for job in (*graph.jobs, *graph.on_demand) if job.outputs != (ALL,)]
+    return [job for job in jobs if any(map(os.path.lexists, job.outputs))]
+
+
+def _lacks(job: Node) -> list[str]:
+    return [output for output in job.outputs if not os.path.exists(output)]
+
+
+def _check(identities: Identities, job: Node, found: Found) -> None:
+    target = sums.path(job.outputs[0])
+    if not os.path.exists(target):
+        (found.missing if _lacks(job) else found.unsummed).append(job.outputs[0])
+        return
+    try:
+        faults = made.faults(target, job.outputs)
+    except (sums.Damaged, OSError) as error:
+        told = [str(error)]
+    else:
+        told = [str(fault) for fault in faults]
+        if told and all(fault.absent for fault in faults):
+            found.missing.append(job.outputs[0])
+            found.told += told
+            found.again += made.again(identities, job)
+            return
+    if told:
+        found.damaged.append(job.outputs[0])
+        found.told += told
+        found.again += made.again(identities, job)
+    else:
+        found.whole.append(job.outputs[0])
+
+
+def _fetched(plan: Plan, identities: Identities, found: Found) -> int:
+    """Compare the folders that were fetched with their manifests. Returns their number."""
+    manifests = [m for m in map(Path, plan.manifests) if m.is_file()]
+    for file in manifests:
+        try:
+            told = mirror.faults(file.with_suffix(""), records.read(file, records.HubManifest))
+        except ValueError as error:
+            told = [str(error)]
+        if told:
+            found.damaged.append(str(file.with_suffix("")))
+            found.told += told
+            maker = identities.makers.get(str(file))
+            found.again += made.again(identities, maker) if maker else ()
+    return len(manifests)
+
+
+def _checkpoints(plan: Plan, found: Found) -> int:
+    """Compare the checkpoints of unfinished trainings with the checksums in them. A damaged one is
+    no loss: its training takes the one before, or starts over."""
+    checked = 0
+    for file in sorted(Path(plan.root).glob(f"**/*checkpoint/step-*/{sums.ENDING}")):
+        checked += 1
+        for fault in sums.faults(sums.read(file)):
+            found.damaged.append(str(file.parent))
+            found.told.append(f"{fault}; its training will not go on from it")
+    return checked
+
+
+def _size(job: Node) -> int:
+    return sum(os.path.getsize(file) for file in sums.files_of(job.outputs) if os.path.exists(file))
+
+
+class _Progress:
+    """Says in the terminal how far it is, every few seconds."""
+
+    def __init__(self, size: int):
+        self.size, self.read, self.told = size, 0, time.monotonic()
+
+    def done(self, job: Node) -> None:
+        self.read += _size(job)
+        if time.monotonic() - self.told >= SECONDS:
+            self.told = time.monotonic()
+            so_far = f"verify: {units.size(self.read)} of {units.size(self.size)}"
+            print(so_far, file=sys.__stderr__, flush=True)
