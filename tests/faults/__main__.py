@@ -23,11 +23,12 @@ def main() -> int:
     parser.add_argument("--study", type=Path, help="a finished study of the campaign")
     parser.add_argument("--verbose", action="store_true")
     asked = parser.parse_args()
-    faults = [f for f in run.drawn(asked.seed) if re.search(asked.match, f.name)][:: asked.every]
     with tempfile.TemporaryDirectory(prefix="mofe-faults-") as name:
         folder, started = Path(name), time.monotonic()
         study = Study(asked.study) if asked.study else Study.make(folder / "study")
         before = sums(study.folder)
+        faults = [f for f in run.drawn(asked.seed, study) if re.search(asked.match, f.name)]
+        faults = faults[:: asked.every]
         counts, broken = Counter(), 0
         for number, found in enumerate(run.tried(faults, study, folder, asked.workers), 1):
             if not isinstance(found, Outcome):

@@ -89,13 +89,12 @@ def cut_power(below: list[Path], seen: Mapping[str, Any], since: int, seed: int)
             if shadow:
                 os.rename(shadow, new)
             lost.append(f"the renaming to {new}")
-    for folder in below:
-        for file in files(folder) if folder.exists() else []:
-            stat = file.stat()
-            kept = tuple(seen["synced"].get(str(stat.st_ino), ()))
-            if stat.st_mtime_ns < since or kept == (stat.st_size, stat.st_mtime_ns):
-                continue
-            kind = rng.choice(["none", "emptied", "half of it zeros", "a cut"])
-            if kind != "none" and change(file, kind, rng.randrange(1 << 30), keep_time=True):
-                lost.append(f"{file}: {kind}")
+    for file in sorted({file for path in below if path.exists() for file in files(path)}):
+        stat = file.stat()
+        kept = tuple(seen["synced"].get(str(stat.st_ino), ()))
+        if stat.st_mtime_ns < since or kept == (stat.st_size, stat.st_mtime_ns):
+            continue
+        kind = rng.choice(["none", "emptied", "half of it zeros", "a cut"])
+        if kind != "none" and change(file, kind, rng.randrange(1 << 30), keep_time=True):
+            lost.append(f"{file}: {kind}")
     return lost

@@ -52,7 +52,10 @@ def differs(study: Study, folder: Path, job: Job) -> str | None:
 def wrong_sums(folder: Path, job: Job) -> str | None:
     """What is wrong with the checksums beside a job's first output."""
     note = folder / f"{job.outputs[0]}.sums"
-    listed = dict(line.split("  ", 1)[::-1] for line in note.read_text().splitlines())
+    if not note.exists():
+        return f"{note} is missing"
+    lines = [line for line in note.read_text().splitlines() if not line.startswith("#")]
+    listed = dict(line.split("  ", 1)[::-1] for line in lines)
     for name, expected in listed.items():
         if checksums.of(note.parent / name) != expected:
             return f"{note}: has another sum of {name}"

@@ -10,16 +10,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tests.faults import process, training
+from tests.faults import artefacts, process, training
 from tests.faults.fault import Ending, Fault, Outcome
 from tests.faults.study import Study, sums
 
-FAMILIES = {"training": training, "checkpoints": training}
+FAMILIES = {"training": training, "checkpoints": training, "artefacts": artefacts}
 
 
-def drawn(seed: int) -> list[Fault]:
-    """All faults of a seed, the cheap families first."""
-    return [fault for module in dict.fromkeys(FAMILIES.values()) for fault in module.faults(seed)]
+def drawn(seed: int, study: Study) -> list[Fault]:
+    """All faults of a seed."""
+    modules = dict.fromkeys(FAMILIES.values())
+    return [fault for module in modules for fault in module.faults(seed, study)]
 
 
 _study: Study | None = None
@@ -47,6 +48,6 @@ def tried(
     global _study
     process.warm()
     _study = study
-    _ = study.jobs
+    _ = study.jobs, study.on_demand
     with multiprocessing.get_context("fork").Pool(workers, _begin, (folder,)) as pool:
         yield from pool.imap_unordered(_try, faults)

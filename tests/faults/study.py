@@ -68,7 +68,16 @@ class Study:
     @cached_property
     def jobs(self) -> dict[str, Job]:
         """Its jobs by their first output."""
-        return {job.name: job for job in listed(self.folder)}
+        return {job.name: job for job in listed(self.folder) if job.outputs}
+
+    @cached_property
+    def on_demand(self) -> list[Job]:
+        """The jobs that `all` does not need."""
+        return listed(self.folder, targets=("verify",))
+
+    def making(self, file: str) -> Job:
+        """The job that has this output."""
+        return next(job for job in self.jobs.values() if file in job.outputs)
 
     def named(self, *rules: str) -> list[Job]:
         """The jobs of these rules."""
@@ -109,7 +118,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def lay_out(folder: Path) -> None:
-    """A folder to run the workflow in: links to this checkout's code."""
+    """A folder to run the workflow in, with links to this checkout's code."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in LINKED:
         (folder / name).symlink_to(ROOT / name)
@@ -124,8 +133,9 @@ def forget(folder: Path, job: Job) -> None:
 
 
 def files(path: Path) -> list[Path]:
-    """A file, or all files of a folder, in order."""
-    return sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
+    """A file, or all files of a folder, in order, without Snakemake's own."""
+    found = path.rglob("*") if path.is_dir() else [path]
+    return sorted(f for f in found if not f.is_dir() and f.name != ".snakemake_timestamp")
 
 
 def own(file: Path) -> None:
@@ -167,24 +177,25 @@ def _list(config: dict[str, Any], targets: list[str]) -> None:
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # Snakemake prints
     with api.SnakemakeApi(settings.OutputSettings(dryrun=True)) as snakemake:
-        workflow = snakemake.workflow(
+        api_workflow = snakemake.workflow(
             resource_settings=settings.ResourceSettings(cores=2),
             config_settings=settings.ConfigSettings(
                 configfiles=[Path(file) for file in CONFIGS], config=config
             ),
             snakefile=Path("Snakefile"),
         )
-        dag = workflow.dag(settings.DAGSettings(forceall=True, targets=frozenset(targets)))
+        dag = api_workflow.dag(settings.DAGSettings(forceall=True, targets=frozenset(targets)))
         dag.execute_workflow(executor="dryrun")
+        workflow = api_workflow._workflow
         jobs = [
             (
                 Path(job.rule.script).name,
                 Snakemake(
                     *(job.input, job.output, job.params, job.wildcards, job.threads, job.resources),
-                    *(job.log, {}, job.rule.name, None, None),
+                    *(job.log, workflow.config, job.rule.name, None, None),
                 ),
             )
-            for job in workflow._workflow.dag.jobs
+            for job in workflow.dag.jobs
             if job.rule.script
         ]
     out.write(pickle.dumps(jobs))

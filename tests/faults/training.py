@@ -70,7 +70,7 @@ STRAYS = (
 )
 
 
-def faults(seed: int) -> list[Fault]:
+def faults(seed: int, study: Study) -> list[Fault]:
     """The faults of trainings that a seed draws."""
     rng = random.Random(f"training {seed}")
 
@@ -158,7 +158,7 @@ class Room:
 @contextlib.contextmanager
 def room(study: Study, at: Path, target: str) -> Iterator[Room]:
     """A room for faults of a target, removed afterwards."""
-    job = study.jobs[f"{RESULTS}/{TARGETS[target]}"]
+    job = study.making(f"{RESULTS}/{TARGETS[target]}")
     shutil.rmtree(at, ignore_errors=True)
     at.mkdir(parents=True)
     made = Room(study, at, job)
@@ -419,7 +419,7 @@ def _stray(kind: str, here: Room, states: dict[int, Path], rng: random.Random):
             file.write_text('{"unknown": 1, ' + file.read_text().lstrip()[1:])
             return newest
         case "foreign checkpoint":
-            other = next(t for t in TARGETS if not here.job.name.endswith(TARGETS[t]))
+            other = next(t for t in TARGETS if not here.job.outputs[0].startswith(f"{RESULTS}/{TARGETS[t]}"))
             with room(here.study, here.at / "other", other) as there:
                 _stopped(there, here.study, here.at / "trace", other, 3)
                 shutil.rmtree(folder)
