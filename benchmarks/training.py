@@ -188,8 +188,10 @@ def train_ours(size: Size, shape: Shape, method: str, rows, settings) -> dict:
     training, parts = at_once(size, shape, method)
     model = devices.to_device(model)
     forget_peak()
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint = Checkpoint(Path(folder) / "checkpoint", "benchmark")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Checkpoint(Path(folder) / "checkpoint", "benchmark") as checkpoint,
+    ):
         torch.manual_seed(0)
         began = time.process_time()
         run = fit(model, rows, training, 0, 0, checkpoint)

@@ -6,6 +6,7 @@ fast as memory.
 
 import mmap
 import os
+from collections.abc import Iterable
 
 import xxhash
 
@@ -46,3 +47,9 @@ def known(file: str | os.PathLike) -> str:
     if identity not in _known:
         _known[identity] = of(file)
     return _known[identity]
+
+
+def together(files: Iterable[str | os.PathLike]) -> str:
+    """One checksum of several files' names and contents, wherever and whenever they were made."""
+    lines = sorted(f"{os.path.basename(file)} {of(file)}\n" for file in files)
+    return xxhash.xxh3_128_hexdigest("".join(lines).encode())

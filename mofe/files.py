@@ -32,12 +32,11 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     try:
         yield temporary
         permit(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
+        sync(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 def permit(file: str | os.PathLike) -> None:
@@ -48,9 +47,9 @@ def permit(file: str | os.PathLike) -> None:
     os.chmod(file, 0o666 & ~umask)
 
 
-def sync_folder(folder: Path) -> None:
-    """Flush the folder's entry too, so that the new name survives a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: str | os.PathLike) -> None:
+    """Flush a file, or the names in a folder, to disk, so that they survive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

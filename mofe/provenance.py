@@ -4,7 +4,7 @@ import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -85,16 +85,6 @@ def hash_config(params: Any) -> str:
     """SHA-256 of a job's parameters as JSON. The order of a mapping's keys counts, as it does where
     Snakemake compares parameters: rows of a table, for example, are shown in their order."""
     return hashlib.sha256(json.dumps(params, allow_nan=False).encode()).hexdigest()
-
-
-def fingerprint(paths: Iterable[str | Path]) -> str:
-    """SHA-256 over the files' names, sizes and times of change. It changes when a file is
-    rewritten."""
-    digest = hashlib.sha256()
-    for path in sorted(map(Path, paths)):
-        stat = path.stat()
-        digest.update(f"{path.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
 
 
 def hash_tensors(tensors: Mapping[str, Any]) -> str | None:

@@ -76,6 +76,23 @@ def read_counts(path: str | os.PathLike) -> TaskCounts | TextCounts:
     return _parse(content, TextCounts if b'"pieces"' in content else TaskCounts, str(path))
 
 
+def training_log(path: str | os.PathLike, record: Run) -> list[LossStep]:
+    """The steps of a training's log. Raises as `read`, and where they are not those of its
+    record."""
+    steps = read_lines(path, LossStep)
+    if [line.step for line in steps] != list(range(1, record.steps + 1)):
+        raise ValueError(
+            f"{path}: has {len(steps)} steps, not the {record.steps} of its train.json in their "
+            "order; make it again with --forcerun, or restore it"
+        )
+    if steps[-1].tokens != record.tokens or steps[-1].loss != record.final_loss:
+        raise ValueError(
+            f"{path}: its last step is not that of its train.json; make it again with --forcerun, "
+            "or restore it"
+        )
+    return steps
+
+
 def _parse(content: bytes, kind: type[Kind], where: str) -> Kind:
     try:
         return kind.model_validate_json(content)
@@ -204,6 +221,9 @@ class Segment(Record):
     last_step: Number = Field(description="Its last one, as far as it was kept.")
     device_seconds: Amount = Field(description="Its share of the training's `device_seconds`.")
     processes: Number = Field(description="Processes that computed it together.")
+    micro_batch: Number | None = Field(
+        default=None, description="Rows of `max_length` tokens that a process computed at once."
+    )
     git_revision: GitRevision
     versions: Versions
     hardware: Machine
@@ -256,7 +276,7 @@ class Run(Record):
     )
     micro_batch: Number = Field(
         description="Rows of `max_length` tokens that a process computes at once: as "
-        "configured, or what `auto` chose."
+        "configured, or what `auto` chose, or fewer where memory did not suffice."
     )
     peak_memory_bytes: Count = Field(
         description="The most memory that the first process held: on its GPU, without one resident."

@@ -5,6 +5,7 @@ from pathlib import Path
 from mofe.jobs.job import run
 
 out = Path(snakemake.output[0])
+checkpoint = out.with_name(f".{out.name}.checkpoint")
 
 run(
     "mofe.stages.train:pretrain",
@@ -13,6 +14,7 @@ run(
     params=snakemake.params.model,
     name=snakemake.wildcards.model,
     out=out,
-    checkpoint=out.with_name(f".{out.name}.checkpoint"),
+    checkpoint=checkpoint,
+    scratch=checkpoint,
     config_hash=snakemake.params.config_hash,
 )

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from mofe.jobs.job import run, sharding
 
+checkpoint = Path(snakemake.output.record).parent / "checkpoint"
+
 run(
     "mofe.stages.train:train_variant",
     snakemake,
@@ -18,7 +20,8 @@ run(
     trained=Path(snakemake.output.trained),
     record=Path(snakemake.output.record),
     log=Path(snakemake.output.log),
-    checkpoint=Path(snakemake.output.record).parent / "checkpoint",
+    checkpoint=checkpoint,
+    scratch=checkpoint,
     search=list(snakemake.input.search),
     sharding=sharding(snakemake),
     config_hash=snakemake.params.config_hash,

@@ -5,6 +5,7 @@ from pathlib import Path
 from mofe.jobs.job import run, sharding
 
 out = Path(snakemake.output[0])
+checkpoint = out.with_name(f".{out.name}.checkpoint")
 
 run(
     "mofe.stages.train:train_dense",
@@ -16,7 +17,8 @@ run(
     name=snakemake.wildcards.model,
     seed=int(snakemake.wildcards.seed),
     out=out,
-    checkpoint=out.with_name(f".{out.name}.checkpoint"),
+    checkpoint=checkpoint,
+    scratch=checkpoint,
     sharding=sharding(snakemake),
     config_hash=snakemake.params.config_hash,
 )

@@ -11,7 +11,6 @@ import sys
 import time
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import HOLD, ROOT, TRAINING, hold, logged
@@ -25,7 +24,8 @@ from mofe.layers import experts, parameters
 from mofe.models import load, methods
 from mofe.stages import train
 from mofe.training import loop, parallel, tokens
-from mofe.training.checkpoint import Checkpoint, Interrupted
+from mofe.training.checkpoint import Checkpoint
+from mofe.training.signals import Interrupted
 
 CASES = [
     ("full", "ddp"),
@@ -171,7 +171,6 @@ def test_a_sharded_dense_expert_is_stored_whole(both):
     ids = torch.arange(3, 23)[None]
     with torch.inference_mode():
         assert torch.allclose(one(ids).logits, two(ids).logits, atol=1e-3)
-    assert not (both / "two" / "c").exists(), "a finished training keeps no checkpoint"
 
 
 steps = st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=4), min_size=1, max_size=20)
@@ -257,8 +256,7 @@ def test_an_interrupted_training_is_the_uninterrupted_one(tiny, data, tmp_path, 
     cut = calls["cut"]
     interrupt(cut, signal.SIGTERM, after=5)
     interrupt(cut, signal.SIGUSR1, after=11)
-    (saved,) = cut["checkpoint"].glob("step-*/progress.json")
-    progress = json.loads(saved.read_text())
+    progress = json.loads((cut["checkpoint"] / "step-11/progress.json").read_text())["progress"]
     train.train_variant(**cut)
     assert cut["trained"].read_bytes() == calls["whole"]["trained"].read_bytes()
     whole, record = (json.loads(calls[n]["record"].read_text()) for n in ("whole", "cut"))
@@ -268,7 +266,6 @@ def test_an_interrupted_training_is_the_uninterrupted_one(tiny, data, tmp_path, 
     for key in ("steps", "tokens", "answer_tokens", "final_loss", "frozen_sha256", "config_hash"):
         assert whole[key] == record[key]
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
-    assert not cut["checkpoint"].exists()
 
 
 def test_a_training_stopped_in_its_first_step_starts_anew(tiny, data, tmp_path, monkeypatch):
@@ -288,7 +285,7 @@ def test_a_training_stopped_in_its_first_step_starts_anew(tiny, data, tmp_path, 
     train.train_variant(**call)
     record = json.loads(call["record"].read_text())
     assert (record["steps"], record["resumed"]) == (18, 0)
-    assert not call["checkpoint"].exists()
+    assert not (call["checkpoint"] / "partial-1").exists()
 
 
 def test_a_process_that_fails_ends_them_all(tiny, data, tmp_path):
@@ -338,7 +335,6 @@ def test_several_processes_stop_together_and_another_number_goes_on(tiny, data, 
 
 def test_a_checkpoint_of_another_training_is_not_continued(tiny, data, tmp_path):
     call = arguments(tiny, data, tmp_path, "mofe", "none", **EPOCHS)
-    os.utime(data, (1, 1))  # what is made anew is newer
     interrupt(call, signal.SIGTERM, after=3)
     assert list(call["checkpoint"].glob("step-*"))
     other = arguments(tiny, data, tmp_path, "mofe", "none", **{**EPOCHS, "weight_decay": 0.5})
@@ -347,17 +343,6 @@ def test_a_checkpoint_of_another_training_is_not_continued(tiny, data, tmp_path)
 
     call["trained"].unlink(), call["record"].unlink()
     interrupt(call, signal.SIGTERM, after=3)
-    pq.write_table(pq.read_table(data), data)  # equal rows, but made anew
+    os.utime(data, (1, 1))  # times are no proof of anything
     train.train_variant(**call)
-    assert json.loads(call["record"].read_text())["resumed"] == 0
-
-
-def test_a_damaged_checkpoint_is_an_error_not_a_fresh_start(tiny, data, tmp_path):
-    call = arguments(tiny, data, tmp_path, "mofe", "none", **EPOCHS)
-    interrupt(call, signal.SIGTERM, after=3)
-    (saved,) = call["checkpoint"].glob("step-*")
-    for file in saved.glob("*.distcp"):
-        file.unlink()
-    with pytest.raises(OSError, match=r"cannot be read; remove .* to train from the start"):
-        train.train_variant(**call)
-    assert not call["trained"].exists()
+    assert json.loads(call["record"].read_text())["resumed"] == 1

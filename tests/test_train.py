@@ -26,7 +26,7 @@ from mofe.layers import parameters, vocabulary
 from mofe.models import devices, load, methods
 from mofe.stages import train
 from mofe.training import loop, tokens
-from mofe.training.checkpoint import Interrupted
+from mofe.training.signals import Interrupted
 
 
 def run(tiny, data, out: Path, method: str, seed: int = 0, merge="moe2a2b", **training) -> dict:

@@ -9,6 +9,7 @@ import gc
 import importlib
 import json
 import os
+import shutil
 import sys
 import time
 import traceback
@@ -33,7 +34,8 @@ class Job:
     asked: when the process that asks for the job was started, in seconds since the epoch.
     config_hash: of all that the job's results are made from; its log notes it. read: its inputs,
     with the hashes that they should have (mofe.jobs.made.Input). outputs: the files and folders
-    that it makes, whose checksums are written when it is done (mofe.sums).
+    that it makes, whose checksums are written when it is done (mofe.sums). scratch: a folder that
+    the call keeps its unfinished work in, which is removed once all that the job makes is on disk.
     """
 
     function: str
@@ -44,6 +46,7 @@ class Job:
     config_hash: str | None = None
     read: Sequence[Mapping[str, Any]] = ()
     outputs: Sequence[str] = ()
+    scratch: str | None = None
     asked: float = field(default_factory=lambda: time.time() - process_age())
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
     folder: str = field(default_factory=os.getcwd)
@@ -80,13 +83,18 @@ def go_online() -> None:
 
 
 def run(
-    function: str, snakemake, several: bool = False, light: bool = False, **arguments: Any
+    function: str,
+    snakemake,
+    several: bool = False,
+    light: bool = False,
+    scratch: str | os.PathLike | None = None,
+    **arguments: Any,
 ) -> None:
     """Make the call for a Snakemake job, here or in the warm parent, and exit with its code.
 
     several: make the call in one process per GPU that the job was given (resource `gpu` is their
     total number, on `nodes` machines). light: the call imports little, so it is made here, without
-    waiting for a warm parent that may still be importing.
+    waiting for a warm parent that may still be importing. scratch: as in Job.
     """
     names = "/".join(snakemake.wildcards)
     job = Job(
@@ -98,6 +106,7 @@ def run(
         config_hash=snakemake.params.get("config_hash"),
         read=snakemake.params.get("read", ()),
         outputs=tuple(map(str, snakemake.output)),
+        scratch=str(scratch) if scratch else None,
     )
     given = snakemake.resources.get
     processes, nodes = (given("gpu", 1), given("nodes", 1)) if several else (1, 1)
@@ -184,6 +193,8 @@ def _call(job: Job) -> str | None:
     seconds = {"starting": started - job.asked, "computing": time.time() - started}
     noted = {"config_hash": job.config_hash} if job.config_hash else {}
     print(json.dumps({"job": job.label, **noted, "seconds": seconds}))
+    if job.scratch and _is_first():
+        shutil.rmtree(job.scratch)
     return line
 
 

@@ -1,6 +1,6 @@
 """Starting a job in several processes, by `accelerate launch`, on one machine or several.
 
-Only the standard library is imported, as in mofe/jobs/job.py.
+Only the standard library and light modules are imported, as in mofe/jobs/job.py.
 """
 
 import os
@@ -11,6 +11,9 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TextIO
+
+from mofe.training import limit
 
 CONFIG = Path(__file__).with_name("accelerate.yaml")
 
@@ -20,8 +23,9 @@ def start(job, processes: int, nodes: int = 1) -> int:
 
     processes: their number, spread evenly over `nodes`, the machines of this Slurm job. What the
     processes and their launcher print goes to `{log}.processes`; their lines about the job also go
-    to the terminal. SIGTERM and SIGUSR1 are passed on. Raises ValueError where the processes cannot
-    be spread evenly.
+    to the terminal. SIGTERM, SIGUSR1 and SIGINT are passed on. Where memory did not suffice and
+    fewer rows are to be computed at once, the processes are started again. Raises ValueError where
+    the processes cannot be spread evenly.
     """
     if processes % nodes:
         raise ValueError(
@@ -32,10 +36,30 @@ def start(job, processes: int, nodes: int = 1) -> int:
     file.parent.mkdir(parents=True, exist_ok=True)
     # the processes inherit the environment; a file with its secrets would lie on a shared disk
     file.write_bytes(pickle.dumps(replace(job, environment={})))
+    command = _everywhere(nodes, _accelerate(file, processes, nodes))
+    asked: list[int] = []  # the signals so far
+    with open(f"{job.log}.processes", "w") as log:
+        while True:
+            before = _limit(job)
+            code = _launch(command, job.label, log, asked)
+            # a process that lacked memory has noted that fewer rows are to be computed at once
+            if code == 0 or asked or _limit(job) == before:
+                break
+    file.unlink()
+    return int(code != 0)
+
+
+def _limit(job) -> bytes:
+    return limit.noted(Path(job.scratch)) if job.scratch else b""
+
+
+def _launch(command: list[str], label: str, log: TextIO, asked: list[int]) -> int:
+    """Run the launcher of the processes, with what it prints in the log, and return its code. The
+    signals that come are passed on and added to `asked`."""
     # SIGUSR1 would kill the launcher, so it inherits that this signal is ignored.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     launcher = subprocess.Popen(
-        _everywhere(nodes, _accelerate(file, processes, nodes)),
+        command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -44,19 +68,20 @@ def start(job, processes: int, nodes: int = 1) -> int:
         # torchrun would kill its processes 30 s after SIGTERM, while a large checkpoint is written
         env={"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "600", **os.environ},
     )
-    # Launchers do not pass SIGUSR1 on, so it becomes SIGTERM, which the processes treat alike.
-    passed_on = {signal.SIGUSR1: signal.SIGTERM}
+
+    def pass_on(number: int, frame) -> None:
+        asked.append(number)
+        if launcher.poll() is None:
+            # launchers pass on neither SIGUSR1 nor SIGINT; the processes treat all three alike
+            os.killpg(launcher.pid, signal.SIGTERM)
+
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-        signal.signal(
-            number, lambda n, frame: os.killpg(launcher.pid, passed_on.get(n, signal.Signals(n)))
-        )
-    with open(f"{job.log}.processes", "w") as log:
-        for line in launcher.stdout:
-            log.write(line)
-            if line.startswith(job.label):
-                print(line, end="", file=sys.__stderr__, flush=True)
-    file.unlink()
-    return int(launcher.wait() != 0)
+        signal.signal(number, pass_on)
+    for line in launcher.stdout:
+        log.write(line)
+        if line.startswith(label):
+            print(line, end="", file=sys.__stderr__, flush=True)
+    return launcher.wait()
 
 
 def _accelerate(file: Path, processes: int, nodes: int) -> list[str]:
@@ -96,7 +121,10 @@ def _work(file: str) -> int:
 
     job, number = pickle.loads(Path(file).read_bytes()), int(os.environ["RANK"])
     if number:
-        job = replace(job, log=f"{job.log}.{number}", label=f"{job.label} (process {number})")
+        # the first one removes what they share
+        job = replace(
+            job, scratch=None, log=f"{job.log}.{number}", label=f"{job.label} (process {number})"
+        )
     code = execute(job)
     if code:
         os._exit(code)  # a normal exit would wait for the others, which wait for this one

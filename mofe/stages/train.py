@@ -11,7 +11,7 @@ from accelerate.utils import set_seed
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mofe import provenance, records
+from mofe import checksums, provenance, records
 from mofe.data import sources
 from mofe.estimate import flops, memory
 from mofe.files import write_atomic
@@ -48,30 +48,31 @@ def train_variant(
     merge: the merge's folder. parents, chain: the files of trained parameters and the methods of
     the stages before, first stage first. params: Plan.params.stage. names: of merge and stages, for
     the record. checkpoint: a folder for this training alone, from which an interrupted training
-    goes on. search: the search.json that has the learning rate, where `params` has none.
-    config_hash: of all that the training depends on (mofe.study.identity); without one, that of
-    these parameters.
+    goes on; it is left there, for the caller to remove once the result is safe. search: the
+    search.json that has the learning rate, where `params` has none. config_hash: of all that the
+    training depends on (mofe.study.identity); without one, that of these parameters.
 
     Every process of the job calls this; the first one writes. Returns a line for the user. Raises
     RuntimeError where a frozen parameter changed, and Interrupted on a signal.
     """
-    set_seed(seed)
-    params = _with_learning_rate(params, search)
-    model, method = load.variant(merge, [parse(stage) for stage in chain], parents), parse(params)
-    if chain:
-        model = methods.merge_and_unload(model)
-    model = methods.apply(model, method)
-    inputs = [*manifest.files(merge), *data, *parents]
-    found, kept = _fit_recorded(
-        *(model, method, merge, tokens.read(data), params, seed, checkpoint, inputs, sharding),
-        config_hash or _own_hash(params, seed, chain=list(chain), names=dict(names)),
-    )
-    result = records.TrainRecord(**names, **found)
-    store.trained(model, trained)
-    if parallel.rank() == 0:
-        write_atomic(log, kept.log.read_bytes())
-        records.write(record, result)
-        kept.remove()
+    with Checkpoint(checkpoint) as kept:
+        set_seed(seed)
+        params = _with_learning_rate(params, search)
+        method = parse(params)
+        model = load.variant(merge, [parse(stage) for stage in chain], parents)
+        if chain:
+            model = methods.merge_and_unload(model)
+        model = methods.apply(model, method)
+        inputs = [*manifest.files(merge), *data, *parents]
+        found = _fit_recorded(
+            *(model, method, merge, tokens.read(data), params, seed, kept, inputs, sharding),
+            config_hash or _own_hash(params, seed, chain=list(chain), names=dict(names)),
+        )
+        result = records.TrainRecord(**names, **found)
+        with kept.protected():
+            store.trained(model, trained)
+            if parallel.rank() == 0:
+                _write(result, kept, record, log)
     return _summary(result)
 
 
@@ -99,16 +100,18 @@ def train_dense(
 
     Arguments as in train_variant.
     """
-    set_seed(seed)
-    method = parse(params)
-    model = methods.apply(load.checkpoint(origin), method)
-    inputs = [*manifest.files(origin), *data]
-    found, kept = _fit_recorded(
-        *(model, method, origin, tokens.read(data), params, seed, checkpoint, inputs, sharding),
-        config_hash or _own_hash(params, seed),
-    )
-    result = records.DenseTrainRecord(model=name, **found)
-    return _store_dense(model, method, params, origin, result, kept, out)
+    with Checkpoint(checkpoint) as kept:
+        set_seed(seed)
+        method = parse(params)
+        model = methods.apply(load.checkpoint(origin), method)
+        inputs = [*manifest.files(origin), *data]
+        found = _fit_recorded(
+            *(model, method, origin, tokens.read(data), params, seed, kept, inputs, sharding),
+            config_hash or _own_hash(params, seed),
+        )
+        result = records.DenseTrainRecord(model=name, **found)
+        _store_dense(model, method, params, origin, result, kept, out)
+    return _summary(result)
 
 
 def pretrain(
@@ -122,27 +125,29 @@ def pretrain(
 ) -> str:
     """Pretrain a small Llama on the generated world's corpus: the mini study's base model.
     config_hash as in train_variant."""
-    set_seed(params["seed"])
-    origin = f"{world}/mofe/tokenizer"
-    tokenizer = load.tokenizer(origin)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=None,
-        tie_word_embeddings=False,
-        **params["shape"],
-    )
-    model, method = LlamaForCausalLM(config), Full()
-    corpus = sources.load({"repo": "mofe/corpus"}, None, "train", mirror=world)
-    params = {"recipe": "pretraining", **params}
-    pairs = [("", text) for text in corpus["text"]]
-    found, kept = _fit_recorded(
-        *(model, method, origin, pairs, params, params["seed"], checkpoint, [], "none"),
-        config_hash or _own_hash(params, params["seed"]),
-    )
-    result = records.DenseTrainRecord(model=name, **found)
-    return _store_dense(model, method, params, origin, result, kept, out)
+    with Checkpoint(checkpoint) as kept:
+        set_seed(params["seed"])
+        origin = f"{world}/mofe/tokenizer"
+        tokenizer = load.tokenizer(origin)
+        config = LlamaConfig(
+            vocab_size=len(tokenizer),
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=None,
+            tie_word_embeddings=False,
+            **params["shape"],
+        )
+        model, method = LlamaForCausalLM(config), Full()
+        corpus = sources.load({"repo": "mofe/corpus"}, None, "train", mirror=world)
+        params = {"recipe": "pretraining", **params}
+        pairs = [("", text) for text in corpus["text"]]
+        found = _fit_recorded(
+            *(model, method, origin, pairs, params, params["seed"], kept, [], "none"),
+            config_hash or _own_hash(params, params["seed"]),
+        )
+        result = records.DenseTrainRecord(model=name, **found)
+        _store_dense(model, method, params, origin, result, kept, out)
+    return _summary(result)
 
 
 def _own_hash(params: Mapping[str, Any], seed: int, **more: Any) -> str:
@@ -151,10 +156,10 @@ def _own_hash(params: Mapping[str, Any], seed: int, **more: Any) -> str:
 
 
 def _fit_recorded(
-    model, method, origin, pairs, params, seed, checkpoint, inputs, sharding, config_hash
-) -> tuple[dict[str, Any], Checkpoint]:
-    """Train a model. Returns the values of train.json (a TrainRecord without its names) and the
-    checkpoint. inputs: the files that it is made from."""
+    model, method, origin, pairs, params, seed, kept, inputs, sharding, config_hash
+) -> dict[str, Any]:
+    """Train a model. Returns the values of train.json (a TrainRecord without its names). kept: the
+    training's Checkpoint, entered. inputs: the files that it is made from."""
     stamp = provenance.stamp()  # first, so that a failure comes before the training
     length, positions = params["training"]["max_length"], model.config.max_position_embeddings
     if length > positions:
@@ -175,10 +180,13 @@ def _fit_recorded(
             shape = replace(shape, num_experts_per_tok=1)
     model = devices.to_device(model, sharded=sharding == "fsdp")
     # the rows in their order: a training never goes on over others
-    key = (config_hash, rows.digest, provenance.fingerprint(inputs))
-    kept = Checkpoint(checkpoint, " ".join(key))
+    made_from = parallel.from_first(lambda: checksums.together(inputs))
+    kept.key = f"{config_hash} {rows.digest} {made_from}"
     before = provenance.hash_tensors(parameters.frozen(model))
-    run = loop.fit(model, rows, training, seed, tokenizer.pad_token_id, kept, sharding)
+    try:
+        run = loop.fit(model, rows, training, seed, tokenizer.pad_token_id, kept, sharding)
+    except loop.DamagedModel as error:
+        raise loop.DamagedModel(f"{origin}: {error}; make it again, or fetch it again") from error
     after = provenance.hash_tensors(parameters.frozen(model))
     if before != after:
         raise RuntimeError(f"a frozen parameter changed during training: {before} became {after}")
@@ -193,7 +201,16 @@ def _fit_recorded(
         "config_hash": config_hash,
         **stamp,
     }
-    return found, kept
+    return found
+
+
+def _write(
+    record: records.TrainRecord | records.DenseTrainRecord, kept: Checkpoint, file: Path, log: Path
+) -> None:
+    """Write a training's log and, last of all, its record. The two must agree."""
+    write_atomic(log, "".join(kept.lines))
+    records.training_log(log, record)
+    records.write(file, record)
 
 
 def _flops(shape: Shape, method: Method, run: records.Run, epochs: int) -> float:
@@ -237,20 +254,18 @@ def _store_dense(
     record: records.DenseTrainRecord,
     kept: Checkpoint,
     out: Path,
-) -> str:
-    if record.sharding == "fsdp":
-        model = store.unsharded(model, lambda: methods.apply(load.checkpoint(origin), method))
-    if parallel.rank() == 0:
-        out.mkdir(parents=True, exist_ok=True)
-        # Only merges read an expert. Its dtype is float32 or theirs (Plan.params.expert_dtype), so
-        # a merge's weights are the same whether they are rounded here or there.
-        dtype = getattr(torch, params.get("dtype", "float32"))
-        store.checkpoint(methods.merge_and_unload(model).to(dtype), out)
-        load.save_tokenizer(origin, out)
-        write_atomic(out / "log.jsonl", kept.log.read_bytes())
-        records.write(out / "train.json", record)
-        kept.remove()
-    return _summary(record)
+) -> None:
+    with kept.protected():
+        if record.sharding == "fsdp":
+            model = store.unsharded(model, lambda: methods.apply(load.checkpoint(origin), method))
+        if parallel.rank() == 0:
+            out.mkdir(parents=True, exist_ok=True)
+            # Only merges read an expert. Its dtype is float32 or theirs (Plan.params.expert_dtype),
+            # so a merge's weights are the same whether they are rounded here or there.
+            dtype = getattr(torch, params.get("dtype", "float32"))
+            store.checkpoint(methods.merge_and_unload(model).to(dtype), out)
+            load.save_tokenizer(origin, out)
+            _write(record, kept, out / "train.json", out / "log.jsonl")
 
 
 def _summary(record: records.TrainRecord | records.DenseTrainRecord) -> str:

@@ -1,139 +1,236 @@
 """Checkpoints of an unfinished training: all that it needs to go on as if it had never stopped.
 
-A checkpoint holds the trained parameters, their Adam moments, and how far the training is. Frozen
-parameters are read from the merge again. The checkpoint lies in a folder that Snakemake does not
-know of, because Snakemake deletes the outputs of a failed job. torch.distributed.checkpoint writes
-it, so that a training may go on with another number of GPUs.
+A checkpoint is a folder with the newest two states of the training (mofe/training/saved.py): the
+trained parameters, their Adam moments, and how far the training is. Frozen parameters are read from
+the merge again. Snakemake does not know of the folder, because it deletes the outputs of a failed
+job. torch.distributed.checkpoint writes the tensors, so that a training may go on with another
+number of GPUs.
+
+After the last step the parameters alone are saved, so that a training that is stopped before its
+result is on disk goes on from there.
 """
 
 import contextlib
-import json
+import errno
+import os
 import shutil
-import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
 
-from mofe import provenance, records
+from mofe import checksums, provenance, records, units
 from mofe.files import write_atomic
-from mofe.training import parallel
+from mofe.training import limit, parallel, saved
+from mofe.training.lock import Lock
+from mofe.training.saved import Damaged, Progress, State
+from mofe.training.signals import Signals
 
 # Saving takes at most this share of the time, and this many seconds pass between two saves.
 SHARE_OF_TIME = 0.02
 SECONDS_BETWEEN = 30.0
 
 
-class Interrupted(Exception):
-    """Training stopped on a signal, after saving its checkpoint."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a training is: optimiser steps, tokens and answer tokens seen, and seconds by its own
-    clock. device_seconds: the seconds of all processes together. cpu_seconds: the processor seconds
-    of all processes. resumed: how often it went on from a checkpoint."""
-
-    step: int = 0
-    tokens: int = 0
-    answer_tokens: int = 0
-    seconds: float = 0.0
-    device_seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    resumed: int = 0
+class TakenOver(RuntimeError):
+    """Another process trains in this checkpoint's folder now."""
 
 
 class Checkpoint:
-    """The newest state of one training in `folder`, which belongs to it alone.
+    """The newest states of one training in `folder`, which belongs to it alone.
 
-    key: identifies the training (its parameters, its rows and inputs). A checkpoint with another
-    key belongs to another training: it is removed, never continued.
+    It is a context manager, entered before anything is computed and left when the result is on
+    disk: until then no other process trains in the folder, and a signal raises Interrupted: at
+    once, or after what must not be cut off (`protected`).
 
-    It also knows by which calls, revisions and machines the training was computed (`segments`).
+    key: identifies the training (its parameters, its rows and inputs); it may be set until
+    `restore` is called. States with another key belong to another training: they are removed, never
+    continued. It also knows the lines of the loss log, and by which calls, revisions and machines
+    the training was computed (`segments`).
     """
 
-    def __init__(self, folder: Path, key: str):
+    def __init__(self, folder: Path, key: str = ""):
         self.folder, self.key = folder, key
+        self.lines: list[str] = []  # of the loss log, one records.LossStep each
+        self._progress = self._began = Progress()  # now, and where this segment began
+        self._steps, self._rows = 0, 1
+        self._earlier: list[records.Segment] = []
         self._saved_at, self._took = time.monotonic(), 0.0
-        self._step: int | None = None
-        self._earlier: list[dict[str, Any]] = []  # segments before this call's
-        self._restored = Progress()
+        self._saved: int | None = None  # the step of the newest state
 
-    def segments(self, progress: Progress) -> list[dict[str, Any]]:
-        """The parts that the training was computed in so far (records.Segment), this call's
-        last."""
-        own = {
-            "first_step": self._restored.step + 1,
-            "last_step": progress.step,
-            "device_seconds": progress.device_seconds - self._restored.device_seconds,
-            "processes": parallel.processes(),
-            **provenance.stamp(),
-        }
-        # a call that was interrupted before its first step computed nothing
-        return self._earlier + ([own] if progress.step > self._restored.step else [])
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as entered:
+            self.signals = entered.enter_context(Signals(self._where))
+            self._lock = None
+            if parallel.rank() == 0:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._lock = entered.enter_context(Lock(self.folder))
+            self._exit = entered.pop_all()
+        return self
+
+    def __exit__(self, *exc) -> None:
+        with self.protected():
+            self._exit.close()
+
+    def protected(self) -> contextlib.AbstractContextManager[None]:
+        """What is done in this context is not cut off by a signal."""
+        return self.signals.noted()
 
     @property
     def log(self) -> Path:
-        """The loss log of the unfinished training, one records.LossStep per line."""
+        """The loss log of the running training, for people: one records.LossStep per line. What is
+        stored in the end is `lines`."""
         return self.folder / "log.jsonl"
 
+    @property
+    def last_line(self) -> records.LossStep:
+        """The newest step of the loss log."""
+        return records.LossStep.model_validate_json(self.lines[-1])
+
     @contextlib.contextmanager
-    def lines(self) -> Iterator[Callable[[records.LossStep], None]]:
-        """A function that appends a step to the log. Only the first process writes."""
-        if parallel.rank() != 0:
-            yield lambda step: None
-            return
-        with open(self.log, "a") as log:
+    def logging(self) -> Iterator[Callable[[records.LossStep], None]]:
+        """A function that appends a step to the log."""
+        with open(self.log if parallel.rank() == 0 else os.devnull, "a") as log:
 
             def append(step: records.LossStep) -> None:
-                log.write(records.line(step))
+                self.lines.append(records.line(step))
+                log.write(self.lines[-1])
                 log.flush()
 
             yield append
 
-    def restore(
-        self, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
-    ) -> Progress:
-        """Load the saved state into parameters and optimiser; without one, return Progress().
+    # ------------------------------------------------------------------------------- going on
 
-        The log is cut back to the steps that the state has. Raises OSError for a damaged
-        checkpoint: a training never goes on from an incomplete state.
+    def restore(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+        steps: int,
+    ) -> Progress:
+        """Load the newest whole state into parameters and optimiser, and return how far it is.
+
+        steps: of the whole training. Without a state, it starts at step 0. A state that is damaged
+        is named and removed, and the one before it is taken. Raises OSError where a whole state
+        cannot be read.
         """
-        # only one process looks: a shared disk could show each of them other folders
-        saved = parallel.from_first(self._usable)
-        if saved is None:
-            parallel.barrier()
-            if parallel.rank() == 0:
-                shutil.rmtree(self.folder, ignore_errors=True)
-                self.folder.mkdir(parents=True)
-            parallel.barrier()
-            return Progress()
-        for parameter in parameters.values():
-            optimizer.state[parameter] = {
-                # fused AdamW counts its steps where the parameter is
-                "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-                "exp_avg": torch.zeros_like(parameter),
-                "exp_avg_sq": torch.zeros_like(parameter),
-            }
-        with _dcp(f"{saved}: cannot be read; remove {self.folder} to train from the start"):
-            dcp.load(_state(parameters, optimizer), checkpoint_id=saved, no_dist=_alone())
-        progress = json.loads((saved / "progress.json").read_text())
-        del progress["key"]
-        self._earlier = progress.pop("segments")
-        progress = self._restored = Progress(**progress)
-        self._step = progress.step
+        self._steps = steps
+        found = self._newest_whole()
+        if found is None or not found[1].last:
+            _add_moments(parameters, optimizer)
+        if found is None:
+            self._clear()
+            self._saved_at = time.monotonic()
+            return self._progress
+        folder, state, self.lines = found
+        with _dcp(f"{folder}: cannot be read; remove {self.folder} to train from the start"):
+            dcp.load(
+                _state(parameters, None if state.last else optimizer),
+                checkpoint_id=folder,
+                no_dist=_alone(),
+            )
+        self._earlier, self._saved = list(state.segments), state.progress.step
         if parallel.rank() == 0:
-            lines = self.log.read_text().splitlines(keepends=True)[: progress.step]
-            write_atomic(self.log, "".join(lines))
-        print(f"going on after step {progress.step}", flush=True)
-        return replace(progress, resumed=progress.resumed + 1)
+            write_atomic(self.log, "".join(self.lines))
+        print(f"going on after step {state.progress.step}", flush=True)
+        self._progress = self._began = state.progress.model_copy(
+            update={"resumed": state.progress.resumed + 1}
+        )
+        self._saved_at = time.monotonic()
+        return self._progress
+
+    def _newest_whole(self) -> tuple[Path, State, list[str]] | None:
+        """The newest state that is whole, if it belongs to this training."""
+        # only one process looks: a shared disk could show each of them other folders
+        for folder in parallel.from_first(lambda: saved.newest_first(self.folder)):
+            state, lines, fault = parallel.from_first(lambda folder=folder: _inspected(folder))
+            if not fault and state.key != self.key:
+                if parallel.rank() == 0:
+                    print(f"{folder}: is of a training with other inputs or parameters")
+                return None
+            fault = fault or next(filter(None, parallel.gathered(_share(folder, state))), None)
+            if not fault:
+                return folder, state, lines
+            if parallel.rank() == 0:
+                print(f"{folder}: is damaged ({fault}); it is removed, {self._instead(folder)}")
+                saved.remove(folder)
+        return None
+
+    def _instead(self, damaged: Path) -> str:
+        others = [f for f in saved.newest_first(self.folder) if f != damaged]
+        if others:
+            return f"and {others[0].name} is taken instead"
+        return "and the training starts from the beginning"
+
+    def _clear(self) -> None:
+        """Remove all states: the training starts from the beginning."""
+        parallel.barrier()
+        if parallel.rank() == 0:
+            for folder in saved.newest_first(self.folder):
+                saved.remove(folder)
+            saved.sweep(self.folder)
+            write_atomic(self.log, "")
+        parallel.barrier()
+
+    # -------------------------------------------------------------------------- how far it is
+
+    def segments(self) -> list[records.Segment]:
+        """The parts that the training was computed in so far, the running one last."""
+        now, began = self._progress, self._began
+        if now.step == began.step:  # a call that was interrupted before its first step, for example
+            return self._earlier
+        own = records.Segment(
+            first_step=began.step + 1,
+            last_step=now.step,
+            device_seconds=now.device_seconds - began.device_seconds,
+            processes=parallel.processes(),
+            micro_batch=self._rows,
+            **provenance.stamp(),
+        )
+        return [*self._earlier, own]
+
+    def reached(self, progress: Progress) -> None:
+        """Note how far the training is."""
+        self._progress = progress
+
+    def rows_at_once(self, wanted: int) -> int:
+        """How many rows a process is to compute at once: as wanted, or fewer where memory did not
+        suffice for more."""
+        noted = parallel.from_first(lambda: limit.read(self.folder, self.key))
+        self._rows = min(wanted, noted or wanted)
+        return self._rows
+
+    def halve(self) -> int:
+        """Note that memory does not suffice for the rows at once, and return half of them. What
+        follows is a new segment."""
+        limit.note(self.folder, self._rows // 2, self.key)
+        self._earlier, self._began = self.segments(), self._progress
+        return self.rows_at_once(self._rows)
+
+    def stop_if_asked(self, save: Callable[[], None]) -> None:
+        """All processes call this where they could stop: after a signal to one of them, save and
+        raise Interrupted. Raises TakenOver where another process trains here now."""
+        lost = self._lock is not None and self._lock.lost
+        if parallel.any_of(self.signals.asked is not None or lost):
+            self._keep_out()
+            save()
+            self.signals.asked = self.signals.asked or "a signal to another process"
+            self.signals.answer()
+
+    def _where(self) -> str:
+        """Where a training is when a signal stops it."""
+        if not self._steps:
+            return "before it began to train; it goes on where it was when it is run again"
+        return (
+            f"after step {self._progress.step} of {self._steps}; it goes on from there when it is "
+            "run again"
+        )
+
+    # --------------------------------------------------------------------------------- saving
 
     def due(self) -> bool:
         """Whether so much time has passed since the last save that another one is cheap."""
@@ -141,65 +238,123 @@ class Checkpoint:
         return time.monotonic() - self._saved_at >= wait
 
     def save(
-        self,
-        parameters: Mapping[str, nn.Parameter],
-        optimizer: torch.optim.Optimizer,
-        progress: Progress,
+        self, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
     ) -> None:
-        """Store the state after `progress.step` steps, then remove the previous one.
+        """Store the state that the training has reached. It and the one before it are kept.
 
         All processes must call this. Parameters and moments change only in an optimiser step, so
         the state may be saved at any time before the next one. Before the first step there is
-        nothing to save.
+        nothing to save. After the last one, parameters are saved without moments. Raises OSError,
+        which says what is kept, where the disk is full.
         """
-        if progress.step in (0, self._step):
+        progress = self._progress
+        if progress.step in (0, self._saved):
             return
-        started = time.monotonic()
+        started, last = time.monotonic(), progress.step == self._steps
+        self._keep_out()
         partial = self.folder / f"partial-{progress.step}"
         if parallel.rank() == 0:
-            shutil.rmtree(partial, ignore_errors=True)
+            for folder in saved.newest_first(self.folder)[1:]:
+                saved.remove(folder)
+            saved.sweep(self.folder)
         parallel.barrier()
-        with _dcp(f"{partial}: cannot be written"):
-            dcp.save(_state(parameters, optimizer), checkpoint_id=partial, no_dist=_alone())
+        tensors = _state(parameters, None if last else optimizer)
+        with self._cleared(partial, sum(t.numel() * t.element_size() for t in tensors.values())):
+            with _dcp(f"{partial}: cannot be written"):
+                dcp.save(tensors, checkpoint_id=partial, no_dist=_alone())
+            parallel.barrier()
+            sums = parallel.gathered(_checksums(partial))
+            if parallel.rank() == 0:
+                state = State(
+                    key=self.key,
+                    progress=progress,
+                    last=last,
+                    segments=tuple(self.segments()),
+                    files={name: checksum for part in sums for name, checksum in part.items()},
+                )
+                self._keep_out()
+                saved.seal(partial, state, self.lines)
         parallel.barrier()
-        if parallel.rank() == 0:
-            record = {**asdict(progress), "key": self.key, "segments": self.segments(progress)}
-            write_atomic(partial / "progress.json", json.dumps(record))
-            earlier = list(self.folder.glob("step-*"))
-            partial.rename(self.folder / f"step-{progress.step}")
-            for folder in earlier:
-                shutil.rmtree(folder)
-        parallel.barrier()
-        self._step, self._saved_at = progress.step, time.monotonic()
+        self._saved, self._saved_at = progress.step, time.monotonic()
         self._took = self._saved_at - started
 
-    def remove(self) -> None:
-        """Delete all of it: the training is done."""
-        if parallel.rank() == 0:
-            shutil.rmtree(self.folder)
-
-    def _usable(self) -> Path | None:
-        """The newest complete state, if it belongs to this training. Incomplete ones are
-        removed."""
-        for cut_off in self.folder.glob("partial-*"):
-            shutil.rmtree(cut_off)
-        complete = sorted(self.folder.glob("step-*"), key=lambda p: int(p.name.split("-")[1]))
-        if not complete:
-            return None
-        if json.loads((complete[-1] / "progress.json").read_text())["key"] != self.key:
-            print(
-                f"{complete[-1]}: is of a training with other inputs or parameters; starting anew"
+    def _keep_out(self) -> None:
+        """Raises TakenOver where another process trains here now: it must find what it saved."""
+        if self._lock is not None and not self._lock.held():
+            raise TakenOver(
+                f"{self.folder}: another process took this training over, because this one showed "
+                f"no sign of life; this one stops after step {self._progress.step}"
             )
-            return None
-        return complete[-1]
+
+    @contextlib.contextmanager
+    def _cleared(self, partial: Path, needed: int) -> Iterator[None]:
+        """Remove a state that could not be saved, and say so where the disk is full. needed: bytes
+        of its tensors."""
+        try:
+            yield
+        except OSError as error:
+            full, free = _full(error), shutil.disk_usage(self.folder).free
+            if parallel.rank() == 0:
+                shutil.rmtree(partial, ignore_errors=True)
+            if not full:
+                raise
+            kept = f"the state after step {self._saved} is kept" if self._saved else "none is kept"
+            raise OSError(
+                full,
+                f"the disk is full: the state after step {self._progress.step} needs "
+                f"{units.size(needed)} and {units.size(free)} are free; {kept}; make room and run "
+                "the same command again",
+                str(partial),
+            ) from error
+
+
+def _inspected(folder: Path) -> tuple[State | None, list[str], str]:
+    """What a state says, the lines of its log, and what is wrong with it, if anything."""
+    try:
+        return (*saved.read(folder), "")
+    except Damaged as error:
+        return None, [], str(error)
+
+
+def _share(folder: Path, state: State | None) -> str:
+    """What is wrong with those of a state's files that this process checks, if anything."""
+    mine = sorted(state.files.items())[parallel.rank() :: parallel.processes()] if state else ()
+    try:
+        saved.check(folder, dict(mine))
+    except Damaged as error:
+        return str(error)
+    return ""
+
+
+def _checksums(partial: Path) -> dict[str, str]:
+    """The checksums of the files that this process wrote."""
+    rank = parallel.rank()
+    return {
+        file.name: checksums.of(file)
+        for file in partial.iterdir()
+        if file.name.startswith(f"__{rank}_") or (rank == 0 and file.name == ".metadata")
+    }
+
+
+def _add_moments(parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+    """Give AdamW the state that it would have before its first step, so that no step needs memory
+    of its own."""
+    for parameter in parameters.values():
+        optimizer.state[parameter] = {
+            # fused AdamW counts its steps where the parameter is
+            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
 
 
 def _state(
-    parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+    parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer | None
 ) -> dict[str, torch.Tensor]:
-    """Parameters and moments by name: full tensors, or this process's shards (DTensor)."""
+    """Parameters, and moments if there is an optimiser, by name: full tensors, or this process's
+    shards (DTensor)."""
     state = {f"parameter/{name}": p.data for name, p in parameters.items()}
-    for name, parameter in parameters.items():
+    for name, parameter in parameters.items() if optimizer else ():
         state |= {f"{key}/{name}": value for key, value in optimizer.state[parameter].items()}
     return state
 
@@ -215,24 +370,19 @@ def _dcp(failure: str) -> Iterator[None]:
         with warnings.catch_warnings(action="ignore", category=UserWarning):
             yield
     except CheckpointException as error:
-        causes = "; ".join(str(reason[0]) for reason in error.failures.values())
-        raise OSError(f"{failure} ({causes})") from error
+        reasons = [reason[0] for reason in error.failures.values()]
+        causes = "; ".join(map(str, reasons))
+        number = next(filter(None, map(_full, reasons)), errno.EIO)
+        raise OSError(number, f"{failure} ({causes})") from error
 
 
-class Signals:
-    """A context manager that notes SIGTERM and SIGUSR1 instead of dying of them. By these, Slurm
-    announces a time limit or a preemption. `asked` is the signal's name, or None."""
-
-    NOTED = (signal.SIGTERM, signal.SIGUSR1)
-
-    def __enter__(self) -> Self:
-        self.asked: str | None = None
-        self._before = {number: signal.signal(number, self._note) for number in self.NOTED}
-        return self
-
-    def __exit__(self, *exc) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame) -> None:
-        self.asked = signal.Signals(number).name
+def _full(error: BaseException) -> int:
+    """The number of the error by which the system says that a disk or a quota is full; 0 where it
+    does not."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return error.errno
+        if os.strerror(errno.ENOSPC) in str(error):
+            return errno.ENOSPC
+        error = error.__cause__ or error.__context__
+    return 0

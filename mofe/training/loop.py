@@ -5,11 +5,11 @@ AdamW with linear decay minimises the mean loss over the answer tokens of the gl
 when it resumes, and ends with exit code 0 when the loss is not a number.
 """
 
+import gc
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,16 @@ from mofe import records
 from mofe.layers import parameters, positions, vocabulary
 from mofe.study.hardware import Sharding
 from mofe.training import parallel, tokens
-from mofe.training.checkpoint import Checkpoint, Interrupted, Signals
+from mofe.training.checkpoint import Checkpoint
+from mofe.training.saved import Progress
+
+
+class OutOfMemory(RuntimeError):
+    """Memory does not suffice for a training's rows at once."""
+
+
+class DamagedModel(FloatingPointError):
+    """A model has values that are not finite before it is trained."""
 
 
 class AnswerLoss(nn.Module):
@@ -93,11 +102,14 @@ def fit(
     """Train the parameters that require gradients, in place, in all processes of this job.
 
     training: the resolved `training` keys, with micro_batch a number. checkpoint: the state to go
-    on from; the loop saves to it from time to time, and on SIGTERM or SIGUSR1. Its log gets one
-    LossStep per optimiser step. sharding: how several processes share the work. It changes neither
-    the rows of a step nor the loss. Returns what it measured (seconds by its own clock) and
-    counted. Raises FloatingPointError where the loss or the gradient's norm is not finite,
-    ValueError where warm-up takes every step, Interrupted after a signal.
+    on from, entered; the loop saves to it from time to time, on a signal, and after the last step.
+    Its log gets one LossStep per optimiser step. sharding: how several processes share the work. It
+    changes neither the rows of a step nor the loss. Where memory does not suffice, the step is
+    computed again with half the rows at once, which changes neither.
+
+    Returns what it measured (seconds by its own clock) and counted. Raises FloatingPointError where
+    the loss or the gradient's norm is not finite, ValueError where warm-up takes every step,
+    OutOfMemory where one row at once is too much, Interrupted after a signal.
     """
     accelerator = parallel.accelerator()
     steps = tokens.count_steps(len(rows), training["epochs"], training["global_batch"])
@@ -107,53 +119,73 @@ def fit(
     objective.train()
     trained = parameters.trained(model)
     optimizer = torch.optim.AdamW(_decay_groups(trained, training["weight_decay"]), fused=True)
-    schedule = tokens.schedule(
-        rows.lengths,
-        seed,
-        training["epochs"],
-        training["global_batch"],
-        most_tokens=training["micro_batch"] * training["max_length"],
-        processes=parallel.processes(),
-        starting=tokens.STARTING[accelerator.device.type],
-    )
     answers, lengths = rows.answers, rows.lengths
-    progress = checkpoint.restore(trained, optimizer)
-    restored, started, loss = progress, time.perf_counter(), float("nan")
-    computed = time.process_time()
 
+    def schedule(done: int, rows_at_once: int) -> Iterator[list[list[int]]]:
+        """The micro-batches of each step after `done`."""
+        every = tokens.schedule(
+            lengths,
+            seed,
+            training["epochs"],
+            training["global_batch"],
+            most_tokens=rows_at_once * training["max_length"],
+            processes=parallel.processes(),
+            starting=tokens.STARTING[accelerator.device.type],
+        )
+        return islice(every, done, None)
+
+    def gradients(step: list[list[int]], number: int) -> tuple[float, float, float]:
+        """The gradients of an optimiser step. Returns loss, auxiliary loss and gradient's norm."""
+        answer_tokens = sum(answers[i] for batch in step for i in batch)
+        # what a step draws (dropout) depends only on the step's number, also after a restart
+        torch.manual_seed(_step_seed(seed, number))
+        total = torch.zeros(2, device=accelerator.device)  # of the answers, and the router's
+        mine = parallel.assign(step, parallel.processes(), parallel.rank())
+        for turn, (batch, counts) in enumerate(mine, 1):
+            inputs = tokens.collate(rows, batch, pad, counts)
+            with parallel.no_sync(objective, accelerator, last=turn == len(mine)):
+                with accelerator.autocast():
+                    part = objective(**{k: v.to(total.device) for k, v in inputs.items()})
+                # gradients are averaged over the processes, but should be summed
+                accelerator.backward(part * parallel.processes() / answer_tokens)
+            total += torch.stack([part.detach() - losses.auxiliary, losses.auxiliary])
+            del part  # and its graph, which holds the weights' bfloat16 copies
+            checkpoint.stop_if_asked(save)
+        loss, auxiliary = (accelerator.reduce(total) / answer_tokens).tolist()
+        norm = torch.nn.utils.clip_grad_norm_(trained.values(), training["max_grad_norm"])
+        return loss, auxiliary, parallel.full_tensor(norm).item()
+
+    def save() -> None:
+        checkpoint.save(trained, optimizer)
+
+    progress = checkpoint.restore(trained, optimizer, steps)
+    micro_batch = checkpoint.rows_at_once(training["micro_batch"])
+    restored, started = progress, time.perf_counter()
+    computed = time.process_time()
     alone = parallel.processes() == 1 and accelerator.device.type == "cpu"
     with (
-        Signals() as signals,
-        checkpoint.lines() as log,
+        checkpoint.protected(),
+        checkpoint.logging() as log,
         vocabulary.summed_in_place(model) if alone else nullcontext(),
     ):
-        for step in islice(schedule, progress.step, None):
-            number = progress.step + 1
-            indices = [index for batch in step for index in batch]
-            answer_tokens = sum(answers[i] for i in indices)
-            # what a step draws (dropout) depends only on the step's number, also after a restart
-            torch.manual_seed(_step_seed(seed, number))
-            total = torch.zeros(2, device=accelerator.device)  # of the answers, and the router's
-            mine = parallel.assign(step, parallel.processes(), parallel.rank())
-            for turn, (batch, counts) in enumerate(mine, 1):
-                inputs = tokens.collate(rows, batch, pad, counts)
-                with parallel.no_sync(objective, accelerator, last=turn == len(mine)):
-                    with accelerator.autocast():
-                        part = objective(**{k: v.to(total.device) for k, v in inputs.items()})
-                    # gradients are averaged over the processes, but should be summed
-                    accelerator.backward(part * parallel.processes() / answer_tokens)
-                total += torch.stack([part.detach() - losses.auxiliary, losses.auxiliary])
-                del part  # and its graph, which holds the weights' bfloat16 copies
-                if parallel.any_of(signals.asked is not None):
-                    checkpoint.save(trained, optimizer, progress)
-                    raise Interrupted(
-                        f"stopped by {signals.asked or 'a signal to another process'} after step "
-                        f"{progress.step} of {steps}; it goes on from there when it is run again"
-                    )
-            loss, auxiliary = (accelerator.reduce(total) / answer_tokens).tolist()
-            norm = torch.nn.utils.clip_grad_norm_(trained.values(), training["max_grad_norm"])
-            norm = parallel.full_tensor(norm).item()
+        upcoming = schedule(progress.step, micro_batch)
+        while progress.step < steps:
+            number, step = progress.step + 1, next(upcoming)
+            try:
+                loss, auxiliary, norm = gradients(step, number)
+                fits = True
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                # what the error holds is freed only behind this block
+                fits, lacked = False, str(error).splitlines()[0]
+            if not fits:
+                _free(model, optimizer)
+                micro_batch = _fewer(checkpoint, micro_batch, save, lacked)
+                upcoming = schedule(progress.step, micro_batch)
+                continue
             if not all(map(math.isfinite, (loss, auxiliary, norm))):
+                _refuse_damaged(model)
                 raise FloatingPointError(
                     f"training.learning_rate: at step {number} the loss is {loss + auxiliary} and "
                     f"the gradient's norm {norm:g} with {training['learning_rate']}; lower it"
@@ -163,17 +195,20 @@ def fit(
             optimizer.step()
             parameters.stepped(model)
             optimizer.zero_grad(set_to_none=True)
+            indices = [index for batch in step for index in batch]
             passed = time.perf_counter() - started
             computing = parallel.summed(time.process_time() - computed)
-            progress = replace(
-                progress,
+            progress = Progress(
                 step=number,
                 tokens=progress.tokens + sum(lengths[i] for i in indices),
-                answer_tokens=progress.answer_tokens + answer_tokens,
+                answer_tokens=progress.answer_tokens + sum(answers[i] for i in indices),
                 seconds=restored.seconds + passed,
                 device_seconds=restored.device_seconds + passed * parallel.processes(),
                 cpu_seconds=restored.cpu_seconds + computing,
+                peak_memory_bytes=max(progress.peak_memory_bytes, _peak_memory()),
+                resumed=progress.resumed,
             )
+            checkpoint.reached(progress)
             log(
                 records.LossStep(
                     step=number,
@@ -187,8 +222,9 @@ def fit(
             left = progress.seconds / number * (steps - number)
             shown = f"{loss:.4f}" + (f" + {auxiliary:.4f} auxiliary" if auxiliary else "")
             print(f"step {number}/{steps}  loss {shown}  {left:.0f} s left", flush=True)
-            if number < steps and parallel.any_of(checkpoint.due()):
-                checkpoint.save(trained, optimizer, progress)
+            if parallel.any_of(checkpoint.due()) or number == steps:
+                save()
+        checkpoint.stop_if_asked(save)
     return records.Run(
         seconds=progress.seconds,
         device_seconds=progress.device_seconds,
@@ -198,15 +234,66 @@ def fit(
         dropped_rows=rows.dropped,
         tokens=progress.tokens,
         answer_tokens=progress.answer_tokens,
-        final_loss=loss,
-        final_auxiliary_loss=auxiliary,
-        segments=checkpoint.segments(progress),
+        final_loss=checkpoint.last_line.loss,
+        final_auxiliary_loss=checkpoint.last_line.auxiliary_loss,
+        segments=checkpoint.segments(),
         resumed=progress.resumed,
         processes=parallel.processes(),
         sharding=sharding,
-        micro_batch=training["micro_batch"],
-        peak_memory_bytes=_peak_memory(),
+        micro_batch=micro_batch,
+        peak_memory_bytes=progress.peak_memory_bytes,
     )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory did not suffice: a GPU's, or the machine's."""
+    # torch has no class for its CPU allocator's error
+    words = ("can't allocate memory", "Cannot allocate memory")
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or any(word in str(error) for word in words)
+
+
+def _free(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Drop what a step that failed left: gradients, and what modules computed from parameters."""
+    optimizer.zero_grad(set_to_none=True)
+    parameters.stepped(model)
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _fewer(checkpoint: Checkpoint, rows: int, save: Callable[[], None], lacked: str) -> int:
+    """Half the rows at once, after memory did not suffice for these. lacked: torch's words.
+
+    Raises OutOfMemory where there is no half, and in several processes, which wait for each other
+    in the middle of the step and must be started again (mofe/jobs/launch.py).
+    """
+    if rows == 1:
+        raise OutOfMemory(
+            f"training.max_length: memory does not suffice for one row at once ({lacked}); lower "
+            "it, or give the job more memory or more GPUs (docs/slurm.md)"
+        )
+    told = f"memory does not suffice for {rows} rows at once ({lacked}); going on with {rows // 2}"
+    if parallel.processes() > 1:
+        checkpoint.halve()
+        raise OutOfMemory(told)
+    print(told, flush=True)
+    save()
+    return checkpoint.halve()
+
+
+def _refuse_damaged(model: nn.Module) -> None:
+    """Raises FloatingPointError where a parameter is not finite. A step changes parameters only
+    after a finite loss with finite gradients, so it was not when the training began."""
+    for name, parameter in model.named_parameters():
+        state = getattr(parameter, "quant_state", None)
+        part = parameter if state is None else state.absmax
+        part = part.to_local() if hasattr(part, "to_local") else part
+        if part.is_floating_point() and not part.isfinite().all():
+            raise DamagedModel(
+                f"{name} has values that are not finite (NaN or infinite), and had them when the "
+                "training began"
+            )
 
 
 def _decay(training: Mapping[str, Any], steps: int) -> Callable[[int], float]:

@@ -145,6 +145,14 @@ def from_first(decide: Callable[[], T]) -> T:
     return answer[0]
 
 
+def gathered(part: T) -> list[T]:
+    """Every process's part, in the order of their numbers, in all of them."""
+    parts = [part] * processes()
+    if processes() > 1:
+        dist.all_gather_object(parts, part, group=_control())
+    return parts
+
+
 def barrier() -> None:
     """Wait for all processes."""
     if processes() > 1:

@@ -1,0 +1,248 @@
+"""A lock on a training's checkpoint, so that two processes never write the same one.
+
+The lock is a file that says who holds it, and whose time of change moves on while its holder lives.
+No two machines' clocks are compared: who waits watches whether that time changes. A lock whose
+holder is gone is taken over by creating the next one (`lock.2.json` after `lock.json`), which only
+one process can do, and which tells the former holder, should it live after all, that it lost it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import re
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+from mofe import files, records
+
+BEAT = 20.0  # seconds between two signs of life
+PATIENCE = 3 * BEAT  # seconds without one after which a holder counts as gone
+
+_NAME = re.compile(r"lock(?:\.(\d+))?\.json")
+
+Standing = Literal["live", "stale", "unknown"]
+
+
+class Locked(RuntimeError):
+    """Another process that lives holds the lock."""
+
+
+class Owner(records.Record):
+    """The process that holds a lock."""
+
+    host: str
+    pid: int
+    started: int  # clock ticks from the machine's start to the process's
+    boot: str  # the machine's start, by the kernel's random id
+    namespace: str  # the process ids are of
+    slurm_job: str | None = None
+    restarts: int = 0  # how often Slurm has put the job back into its queue
+
+    def __str__(self) -> str:
+        job = f", Slurm job {self.slurm_job}" if self.slurm_job else ""
+        return f"process {self.pid} on {self.host}{job}"
+
+    @property
+    def stop(self) -> str:
+        """The command that stops it."""
+        return f"scancel {self.slurm_job}" if self.slurm_job else f"kill {self.pid}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A lock that is there. owner: None where the file cannot be read. standing: `unknown` where
+    only watching it could tell."""
+
+    file: Path
+    owner: Owner | None
+    standing: Standing
+
+
+def read(folder: Path) -> Found | None:
+    """The lock on a checkpoint's folder, or None. It only looks, and does not wait."""
+    there = _generations(folder)
+    if not there:
+        return None
+    file = folder / _name(there[-1])
+    owner = _owner(file)
+    return Found(file, owner, standing(owner, _me()))
+
+
+def standing(owner: Owner | None, here: Owner) -> Standing:
+    """Whether a lock's holder lives, as far as the process `here` can tell at once."""
+    if owner is None:
+        return "unknown"
+    if owner.slurm_job and owner.slurm_job == here.slurm_job and owner.restarts < here.restarts:
+        return "stale"  # Slurm has ended a job before it starts it again
+    if (owner.boot, owner.namespace) == (here.boot, here.namespace):
+        return "live" if _started(owner.pid) == owner.started else "stale"
+    return "unknown"
+
+
+class Lock:
+    """The lock on `folder`, held while its context lasts.
+
+    Raises Locked, one sentence that names the holder, where another process holds it and lives.
+    Where that cannot be known at once, entering takes up to PATIENCE seconds.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.lost = False  # whether another process was seen to have taken it
+        self._open: int | None = None
+        self._ended = threading.Event()
+        self._beating = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> Self:
+        try:
+            while not self._taken():
+                time.sleep(random.uniform(0, 0.1))  # two that met do not meet again
+        except BaseException:  # a full disk, or a signal: nobody holds it
+            self._release()
+            raise
+        self._beating.start()
+        return self
+
+    def __exit__(self, *exc) -> None:
+        self._ended.set()
+        self._beating.join()
+        self._release()
+
+    def _release(self) -> None:
+        if self._open is not None:
+            if self.held():
+                self._file.unlink()
+            os.close(self._open)
+            self._open = None
+
+    def held(self) -> bool:
+        """Whether the lock is still this process's."""
+        try:
+            there = os.stat(self._file)
+        except FileNotFoundError:
+            self.lost = True
+            return False
+        ours = os.path.samestat(there, os.fstat(self._open))
+        self.lost = not ours or _generations(self.folder)[-1] != self._generation
+        return not self.lost
+
+    def _taken(self) -> bool:
+        """Whether the lock could be taken. False means to look again."""
+        there = _generations(self.folder)
+        before = there[-1] if there else 0
+        if before and not self._is_free(self.folder / _name(before)):
+            return False
+        self._generation = before + 1
+        self._file = self.folder / _name(self._generation)
+        try:
+            self._open = os.open(self._file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        except FileExistsError:
+            return False  # another process was faster
+        os.write(self._open, (json.dumps(_me().model_dump()) + "\n").encode())
+        os.fsync(self._open)
+        if set(_generations(self.folder)) - {*there, self._generation}:
+            self._file.unlink()
+            self._release()
+            return False
+        for former in there:
+            (self.folder / _name(former)).unlink(missing_ok=True)
+        files.sync(self.folder)
+        return True
+
+    def _is_free(self, file: Path) -> bool:
+        """Whether this lock's holder is gone, after watching it where nothing else tells. False
+        where the lock itself has changed. Raises Locked where the holder lives."""
+        owner = _owner(file)
+        known = standing(owner, _me())
+        if known == "unknown":
+            watched = _watch(file, PATIENCE)
+            if watched == "changed":
+                return False
+            known, owner = watched, _owner(file) or owner
+        if known == "live":
+            who = owner or "another process"
+            how = f", or stop it ({owner.stop})" if owner else ""
+            raise Locked(
+                f"{self.folder}: this training is already being computed by {who}, which is alive; "
+                f"wait for it{how}, and run the same command again"
+            )
+        print(f"{file}: its holder ({owner or 'unknown'}) is gone; going on in its place")
+        return True
+
+    def _beat(self) -> None:
+        while not self._ended.wait(BEAT) and self.held():
+            # who sees no sign of life takes over, and `held` tells that: no error is lost
+            with contextlib.suppress(OSError):
+                os.utime(self._open)
+
+
+def _watch(file: Path, seconds: float) -> Literal["live", "stale", "changed"]:
+    """Watch a lock's file until it shows a sign of life, for so many seconds at most. "changed"
+    where it was released, or could not be read before and can be now."""
+    began, unread, before = time.monotonic(), _owner(file) is None, _beats(file)
+    while time.monotonic() - began < seconds:
+        time.sleep(seconds / 200)
+        if (now := _beats(file)) is None or (unread and _owner(file) is not None):
+            return "changed"
+        if now != before:
+            return "live"
+    return "stale"
+
+
+def _beats(file: Path) -> int | None:
+    """The time of a lock's last sign of life, by its file system's clock; None where it is gone."""
+    try:
+        with open(file, "rb") as opened:  # opening makes NFS ask the server
+            return os.fstat(opened.fileno()).st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
+def _owner(file: Path) -> Owner | None:
+    """A lock's holder; None where the file is gone, or was not written to its end."""
+    try:
+        return records.read(file, Owner)
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _name(generation: int) -> str:
+    return "lock.json" if generation == 1 else f"lock.{generation}.json"
+
+
+def _generations(folder: Path) -> list[int]:
+    """The numbers of the locks in a folder, in order. More than one is there only for moments."""
+    if not folder.is_dir():
+        return []
+    found = map(_NAME.fullmatch, os.listdir(folder))
+    return sorted(int(match[1] or 1) for match in found if match)
+
+
+def _me() -> Owner:
+    """This process."""
+    return Owner(
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        started=_started(os.getpid()) or 0,
+        boot=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        namespace=os.readlink("/proc/self/ns/pid"),
+        slurm_job=os.environ.get("SLURM_JOB_ID"),
+        restarts=int(os.environ.get("SLURM_RESTART_COUNT", "0")),
+    )
+
+
+def _started(pid: int) -> int | None:
+    """When a process was started, in clock ticks from the machine's start; None where there is none
+    that runs."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if status[0] in "ZX" else int(status[19])
