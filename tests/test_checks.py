@@ -115,7 +115,7 @@ def test_paper_scale_on_a_machine_without_a_gpu(costs):
     (told,) = checks.no_gpu(costs, jobs, lambda: False)
     variants = (costs.plan.variants[job.wildcards["variant"]] for job in jobs)
     hours = sum(costs.train(variant).gpu_hours for variant in variants)
-    assert told.startswith("2 trainings of the study 'paper' need a GPU, and this machine has none")
+    assert told.startswith("2 trainings and evaluations of the study 'paper' need a GPU, and this")
     assert f"they take about {hours:.1f} GPU-hours (a100-80gb)" in told and "add -n" in told
     assert checks.no_gpu(costs, jobs, lambda: True) == []
 
@@ -123,9 +123,12 @@ def test_paper_scale_on_a_machine_without_a_gpu(costs):
 def test_whether_there_is_a_gpu_is_asked_only_where_it_matters(costs):
     """The question imports torch."""
     on_a_cluster = [Waiting("train", SMALL)]
-    evaluation = Waiting("evaluate", {**SMALL, "task": "medmcqa"}, local=True)
+    evaluation = {"rule": "evaluate", "wildcards": {**SMALL, "task": "medmcqa"}, "local": True}
+    without = Waiting(**evaluation, resources={"gpu": 0})
+    table = Waiting("table", {"number": "1"}, {"gpu": 0}, local=True)
     assert checks.no_gpu(costs, on_a_cluster, never) == []
-    assert checks.no_gpu(costs, [evaluation], never) == []
+    assert checks.no_gpu(costs, [without, table], never) == []
+    assert len(checks.no_gpu(costs, [Waiting(**evaluation)], lambda: False)) == 1
     mini = Costs(Plan(read_study(CONFIG, MINI)))
     assert checks.no_gpu(mini, [Waiting("train", SMALL, local=True)], never) == []
 

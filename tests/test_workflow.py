@@ -152,7 +152,7 @@ def test_paper_scale_without_a_gpu_stops_before_it_starts(tmp_path):
         check=False,
     )
     assert done.returncode != 0
-    assert "need a GPU, and this machine has none" in done.stderr
+    assert "need a GPU, and this machine has none that torch can use" in done.stderr
     assert not list(tmp_path.iterdir())
 
 

@@ -15,6 +15,7 @@ from mofe.estimate.schedule import TRAININGS, estimate
 from mofe.study.checks.training import set_by, too_long
 from mofe.study.plan import Plan, Repository
 from mofe.study.variants import Stage
+from mofe.study.words import NO_LATEX
 
 FILLED_IN = ("slurm_account", "slurm_partition", "constraint")  # the user's lines of profiles/slurm
 
@@ -45,16 +46,30 @@ def before_the_run(
 ) -> list[str]:
     """Every reason not to start these jobs. has_gpu, has_program (by its name): of this machine;
     asked only if it matters."""
-    return [
-        *unfilled_profile(waiting),
-        *too_long_rows(costs, waiting),
-        *tied_heads(costs, waiting),
-        *misfits(costs, waiting),
-        *incomplete_mirror(plan, waiting, is_folder),
-        *no_gpu(costs, waiting, has_gpu),
-        *too_few_held_out(costs, waiting),
-        *no_latex(waiting, has_program),
-    ]
+    found = by_check(plan, costs, waiting, is_folder, has_gpu, has_program)
+    return [sentence for sentences in found.values() for sentence in sentences]
+
+
+def by_check(
+    plan: Plan,
+    costs: Costs,
+    waiting: Sequence[Waiting],
+    is_folder: IsFolder,
+    has_gpu: Callable[[], bool],
+    has_program: Callable[[str], object],
+) -> dict[str, list[str]]:
+    """What each check of `before_the_run` says. They spare a user the wait; only the submitting
+    process makes them, so a job refuses the same itself (tests/test_promises.py shows it)."""
+    return {
+        "unfilled_profile": unfilled_profile(waiting),
+        "too_long_rows": too_long_rows(costs, waiting),
+        "tied_heads": tied_heads(costs, waiting),
+        "misfits": misfits(costs, waiting),
+        "incomplete_mirror": incomplete_mirror(plan, waiting, is_folder),
+        "no_gpu": no_gpu(costs, waiting, has_gpu),
+        "too_few_held_out": too_few_held_out(costs, waiting),
+        "no_latex": no_latex(waiting, has_program),
+    }
 
 
 def missing_folders(plan: Plan, is_folder: IsFolder) -> list[str]:
@@ -178,17 +193,19 @@ def incomplete_mirror(plan: Plan, waiting: Iterable[Waiting], is_folder: IsFolde
 
 
 def no_gpu(costs: Costs, waiting: Iterable[Waiting], has_gpu: Callable[[], bool]) -> list[str]:
-    """Trainings at paper scale that would run on this machine, where it has no GPU."""
+    """Trainings and evaluations of a study for GPUs that would run on this machine, where torch
+    can use none."""
     study = costs.study
-    trainings = [job for job in waiting if job.local and job.rule in TRAININGS]
-    if study.device != "cuda" or not trainings or has_gpu():
+    local = [job for job in waiting if job.local and job.rule in TRAININGS | {"evaluate"}]
+    needing = [job for job in local if job.resources.get("gpu", 1)]
+    if study.device != "cuda" or not needing or has_gpu():
         return []
-    hours = sum(_estimate(costs, job).gpu_hours for job in trainings)
+    hours = sum(_estimate(costs, job).gpu_hours for job in needing)
     told = (
-        f"{len(trainings)} trainings of the study '{study.study}' need a GPU, and this machine has "
-        f"none: they take about {hours:.1f} GPU-hours ({study.hardware.gpu}). On a cluster: "
-        "snakemake --profile profiles/slurm. The miniature on this machine: snakemake --profile "
-        "profiles/mini. To see what would run: add -n."
+        f"{len(needing)} trainings and evaluations of the study '{study.study}' need a GPU, and "
+        f"this machine has none that torch can use: they take about {hours:.1f} GPU-hours "
+        f"({study.hardware.gpu}). On a cluster: snakemake --profile profiles/slurm. The miniature "
+        "on this machine: snakemake --profile profiles/mini. To see what would run: add -n."
     )
     return [told]
 
@@ -216,8 +233,7 @@ def no_latex(waiting: Iterable[Waiting], has_program: Callable[[str], object]) -
     """The document of all tables, where pdflatex is missing."""
     if not any(job.rule == "pdf" for job in waiting) or has_program("pdflatex"):
         return []
-    how = "install it (Debian: texlive-latex-recommended), or take the tables' .tex files"
-    return [f"tables.pdf: there is no program pdflatex on this machine; {how}"]
+    return [NO_LATEX]
 
 
 def downloads(plan: Plan, waiting: Iterable[Waiting]) -> list[Repository]:

@@ -12,13 +12,12 @@ import os
 import shutil
 import sys
 import time
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mofe import sums
-from mofe.jobs import launch, made, warm
+from mofe.jobs import gpus, launch, made, outcome, warm
 from mofe.study import hardware
 
 # Jobs read folders, never the hub: a node without internet would wait for time-outs, and a branch
@@ -36,6 +35,7 @@ class Job:
     with the hashes that they should have (mofe.jobs.made.Input). outputs: the files and folders
     that it makes, whose checksums are written when it is done (mofe.sums). scratch: a folder that
     the call keeps its unfinished work in, which is removed once all that the job makes is on disk.
+    gpus: how many it needs on its machine.
     """
 
     function: str
@@ -47,6 +47,7 @@ class Job:
     read: Sequence[Mapping[str, Any]] = ()
     outputs: Sequence[str] = ()
     scratch: str | None = None
+    gpus: int = 0
     asked: float = field(default_factory=lambda: time.time() - process_age())
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
     folder: str = field(default_factory=os.getcwd)
@@ -109,14 +110,19 @@ def run(
         scratch=str(scratch) if scratch else None,
     )
     given = snakemake.resources.get
+    if snakemake.config["device"] == "cuda":
+        job = replace(job, gpus=given("gpu", 0) // given("nodes", 1))
     processes, nodes = (given("gpu", 1), given("nodes", 1)) if several else (1, 1)
     if processes > 1:
         # checked here, so that no process reads what is damaged while the first one still looks
-        if code := _reported(job, lambda: begin(job)):
+        if code := outcome.reported(job.label, job.log, lambda: begin(job)):
             sys.exit(code)
         sys.exit(launch.start(replace(job, read=()), processes, nodes))
-    socket = os.environ.get(warm.VARIABLE)
-    sys.exit(warm.call(socket, job) if socket and not light else execute(job))
+    if (parent := os.environ.get(warm.VARIABLE)) and not light:
+        code = warm.call(parent, job)
+        if code is not None:
+            sys.exit(code)
+    sys.exit(execute(job))
 
 
 def sharding(snakemake) -> str:
@@ -142,38 +148,23 @@ def execute(job: Job) -> int:
     What the call prints goes to the job's log. The line that it returns, or an error's sentence,
     goes to the terminal. The log ends with an error's traceback, or with a JSON line: the seconds
     that it took to start (processes and imports) and to compute (benchmarks/study.py adds them up),
-    and the hash of what it was made from (mofe/jobs/made.py). An input that is damaged or was made
-    with other settings is refused. Last of all the checksums of what was made are written.
+    and the hash of what it was made from (mofe/jobs/made.py). Refused are a machine without the
+    GPUs that the job needs, and an input that is damaged or was made with other settings. Last of
+    all the checksums of what was made are written.
     """
     line = None
 
     def call() -> None:
         nonlocal line
+        if job.gpus:
+            gpus.refuse(job.gpus)
         begin(job)
         line = _call(job)
 
-    code = _reported(job, call)
+    code = outcome.reported(job.label, job.log, call)
     if not code:
-        print(f"{job.label}: {line or 'written'}", file=sys.__stderr__, flush=True)
+        outcome.say(f"{job.label}: {line or 'written'}")
     return code
-
-
-def _reported(job: Job, act: Callable[[], None]) -> int:
-    """Act with the job's log. Returns 0, or 1 after an error, which is told."""
-    with contextlib.ExitStack() as stack:
-        if job.log:
-            os.makedirs(os.path.dirname(job.log) or ".", exist_ok=True)
-            log = stack.enter_context(open(job.log, "w"))
-            stack.enter_context(contextlib.redirect_stdout(log))
-            stack.enter_context(contextlib.redirect_stderr(log))
-        try:
-            act()
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - the job fails, whatever it is
-            traceback.print_exc()
-            see = f" (see {job.log})" if job.log else ""
-            print(f"{job.label}: {type(error).__name__}: {error}{see}", file=sys.__stderr__)
-            return 1
-    return 0
 
 
 def _call(job: Job) -> str | None:

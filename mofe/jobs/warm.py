@@ -3,12 +3,14 @@
 Importing torch, transformers, peft and lm-eval takes longer than most jobs of the mini study. So a
 workflow that runs its jobs on this machine starts one process that imports them once. Scripts send
 it their job through a socket, and it makes a fork for each. It ends with the workflow. Without a
-warm parent, as on a cluster's nodes, a script does its work itself.
+warm parent, as on a cluster's nodes or where it died, a script does its work itself.
 """
 
+import atexit
 import os
 import pickle
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -16,9 +18,20 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-VARIABLE = "MOFE_WARM_PARENT"  # the environment variable that holds the socket's path
+from mofe.jobs import stops
+
+VARIABLE = "MOFE_WARM_PARENT"  # the environment variable that holds the folder of the socket
+PATIENCE = 300.0  # seconds for which a job waits for the parent's imports
+BACKLOG = 1024  # jobs that wait for them
+PATIENCE_AGAIN = 10.0  # for which it waits once a job of the run had to wait in vain
+TOLD = "told"  # the file that is there after that
+WORDS = "words"  # the file of what the parent prints
+ALONE = "no warm parent: each job imports by itself what it needs, which takes longer"
+_READY, _GO = b"r", b"g"  # what a fork and its script tell each other, besides signals
 PRELOAD = [
     "peft",
     "bitsandbytes",
@@ -41,28 +54,92 @@ KEEP_MEMORY = {
 }
 
 
-def start() -> subprocess.Popen:
-    """Start the warm parent, and put its socket's path into this process's environment.
+def start(preload: Sequence[str] = PRELOAD) -> subprocess.Popen | None:
+    """Start the warm parent, and put the folder of its socket into this process's environment.
 
-    It serves until its standard input closes, which happens when this process ends.
+    preload: the modules that it imports. It serves until its standard input closes, which happens
+    when this process ends. Where it cannot be started, one line says so, and jobs do their work
+    themselves.
     """
-    path = Path(tempfile.mkdtemp(prefix="mofe-")) / "socket"
-    server = subprocess.Popen(
-        [sys.executable, "-m", "mofe.jobs.warm", str(path)], stdin=subprocess.PIPE
-    )
-    os.environ[VARIABLE] = str(path)
+    try:
+        folder = tempfile.mkdtemp(prefix="mofe-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        with (
+            socket.socket(socket.AF_UNIX) as listener,
+            open(Path(folder, WORDS), "w") as words,
+        ):
+            with _address(folder) as address:
+                listener.bind(address)
+            listener.listen(BACKLOG)
+            server = subprocess.Popen(
+                [sys.executable, "-m", "mofe.jobs.warm", folder, str(listener.fileno()), *preload],
+                pass_fds=[listener.fileno()],
+                stdin=subprocess.PIPE,
+                stdout=words,
+                stderr=words,
+            )
+    except OSError as error:
+        print(f"{ALONE} (it cannot be started: {error})", file=sys.stderr, flush=True)
+        return None
+    os.environ[VARIABLE] = folder
     return server
 
 
-def call(path: str, job) -> int:
-    """Have the warm parent at `path` run a job, and return its exit code. The job prints to this
-    process's stdout and stderr. Raises ConnectionError where the parent is gone."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        _connect(connection, path)
-        data = pickle.dumps(job)
-        streams = [sys.__stdout__.fileno(), sys.__stderr__.fileno()]
-        socket.send_fds(connection, [struct.pack("!Q", len(data))], streams)
-        connection.sendall(data)
+@contextmanager
+def _address(folder: str) -> Iterator[str]:
+    """A path of the socket that is short enough for one, however long the folder's is."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{descriptor}/socket"
+    finally:
+        os.close(descriptor)
+
+
+# ------------------------------------------------------------------------- in a job's script
+
+
+def call(folder: str, job, patience: float = PATIENCE) -> int | None:
+    """Have the warm parent whose socket is in `folder` run a job, and return its exit code. The job
+    prints to this process's stdout and stderr, and a signal to this process is passed on to it.
+
+    None: the job has certainly not begun, and its script has to run it. That is so where no fork of
+    the parent is ready within `patience` seconds; then the first job of a run says why. A fork that
+    is ready waits for this process's word before it begins.
+    """
+    if Path(folder, TOLD).exists():
+        patience = min(patience, PATIENCE_AGAIN)
+    with socket.socket(socket.AF_UNIX) as connection, stops.heeded():
+        try:
+            _wait_until_ready(folder, job, connection, patience)
+            with _passed_on(connection):
+                return _answer(connection, job)
+        except OSError as error:
+            _tell(folder, error)
+            return None
+        except stops.Stopped as error:
+            print(f"{job.label}: stopped by {error} before it began", file=sys.stderr)
+            return 1
+
+
+def _wait_until_ready(folder: str, job, connection: socket.socket, patience: float) -> None:
+    """Hand a job over, until a fork is ready for it. Raises OSError where none is."""
+    connection.settimeout(patience)
+    with _address(folder) as address:
+        connection.connect(address)
+    data = pickle.dumps(job)
+    streams = [sys.__stdout__.fileno(), sys.__stderr__.fileno()]
+    socket.send_fds(connection, [struct.pack("!Q", len(data))], streams)
+    connection.sendall(data)
+    if not connection.recv(1):
+        raise ConnectionError("it does not answer")
+    connection.settimeout(None)
+
+
+def _answer(connection: socket.socket, job) -> int:
+    """Let a fork that is ready begin, and wait for its exit code."""
+    answer = b""
+    with suppress(ConnectionError):
+        connection.sendall(_GO)
         answer = connection.recv(1)
     if not answer:
         print(f"{job.label}: its process died (out of memory?)", file=sys.stderr)
@@ -70,57 +147,97 @@ def call(path: str, job) -> int:
     return answer[0]
 
 
-def _connect(connection: socket.socket, path: str) -> None:
-    # The parent binds its socket before it imports anything, so this waits only for Python to
-    # start.
-    for _ in range(600):
-        if os.path.exists(path):
-            connection.connect(path)
-            return
-        select.select([], [], [], 0.1)
-    raise ConnectionError(f"no warm parent at {path}")
+@contextmanager
+def _passed_on(connection: socket.socket) -> Iterator[None]:
+    """Signals that ask this process to stop are passed on to the fork, which no terminal reaches.
+    Meanwhile this process waits until the fork has left everything in order."""
+
+    def pass_on(number: int, frame) -> None:
+        with suppress(ConnectionError):  # it is gone, which the answer tells
+            connection.send(bytes([number]))
+
+    before = {n: signal.getsignal(n) for n in stops.NUMBERS}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, pass_on)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
-def serve(path: str) -> None:
-    """Import what jobs need, then fork for every job until standard input closes."""
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(path + ".new")
-    listener.listen(64)
-    os.rename(path + ".new", path)
+def _tell(folder: str, error: OSError) -> None:
+    """Say once in a run why there is no warm parent, with its own last words if it had any."""
+    try:
+        os.close(os.open(Path(folder, TOLD), os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        said = Path(folder, WORDS).read_text(errors="replace").strip().splitlines()
+    except FileExistsError:
+        return
+    except OSError:  # the folder is gone too, or its disk is full
+        said = []
+    last = f"; its last words: {said[-1]}" if said else ""
+    print(f"{ALONE} ({error}{last})", file=sys.stderr, flush=True)
+
+
+# --------------------------------------------------------------------------- in the parent
+
+
+def serve(folder: str, listening: int, preload: Sequence[str]) -> None:
+    """Import what jobs need, then fork for every job until standard input closes. listening: the
+    descriptor of the socket, which takes jobs from before this process was started."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the workflow tells its jobs to stop
-    _preload()
+    listener = socket.socket(fileno=listening)
+    listener.settimeout(None)
+    _preload(preload)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks report through their connection
     while True:
         ready, _, _ = select.select([listener, sys.stdin], [], [])
         if sys.stdin in ready:
             break
         connection, _ = listener.accept()
-        if os.fork() == 0:
+        with connection:
+            _fork(listener, connection)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _fork(listener: socket.socket, connection: socket.socket) -> None:
+    """Fork for a job. Where there is no memory for it, the job's script sees the connection close,
+    and does the work itself."""
+    try:
+        child = os.fork()
+    except OSError as error:
+        print(f"cannot fork: {error}", file=sys.stderr, flush=True)
+        return
+    if child == 0:
+        code = 1
+        try:
             listener.close()
-            code = 1
-            try:
-                code = _work(connection)
-            finally:
-                os._exit(code)
-        connection.close()
-    os.unlink(path)
-    os.rmdir(os.path.dirname(path))
+            code = _work(connection)
+        finally:
+            os._exit(code)
 
 
-def _preload() -> None:
+def _preload(modules: Sequence[str]) -> None:
     import importlib
     import logging
 
-    for name in PRELOAD:
+    for name in modules:
         importlib.import_module(name)
     logging.getLogger().handlers.clear()  # handlers would hold on to this process's stderr
 
 
+# ------------------------------------------------------------------------------- in a fork
+
+
 def _work(connection: socket.socket) -> int:
-    """In a fork: receive a job, run it with the caller's streams, and report its exit code."""
+    """Receive a job, run it with the caller's streams, and report its exit code."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.setsid()  # a terminal's Ctrl-C comes through the script that asked, once
     header, streams, _, _ = socket.recv_fds(connection, 8, 2)
+    if len(header) < 8:
+        return 1  # the script that asked is gone
     (length,) = struct.unpack("!Q", header)
     data = b""
     while len(data) < length:
@@ -134,11 +251,15 @@ def _work(connection: socket.socket) -> int:
     os.chdir(job.folder)
     os.environ.clear()
     os.environ.update(job.environment)
-    threading.Thread(target=_die_with, args=(connection,), daemon=True).start()
+    connection.sendall(_READY)
+    if connection.recv(1) != _GO:
+        return 1  # the script has lost patience, and runs the job
+    threading.Thread(target=_obey, args=(connection,), daemon=True).start()
     code = _execute(job)
     sys.stdout.flush()
     sys.stderr.flush()
-    connection.send(bytes([code]))
+    with suppress(ConnectionError):  # the script is gone
+        connection.sendall(bytes([code]))
     return code
 
 
@@ -148,11 +269,12 @@ def _execute(job) -> int:
     return execute(job)
 
 
-def _die_with(connection: socket.socket) -> None:
-    """End this fork when the script that asked for it is gone."""
-    if not connection.recv(1):
-        os.kill(os.getpid(), signal.SIGTERM)
+def _obey(connection: socket.socket) -> None:
+    """Send this fork the signals that its script passes on, and SIGTERM when that is gone."""
+    while passed_on := connection.recv(1):
+        os.kill(os.getpid(), passed_on[0])
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(sys.argv[1], int(sys.argv[2]), sys.argv[3:])

@@ -12,6 +12,7 @@ from pathlib import Path
 from mofe.files import write_atomic
 from mofe.report.tables import escape
 from mofe.study.setting import Setting
+from mofe.study.words import NO_LATEX
 from mofe.templates import render
 
 _TEMPLATE = Path(__file__).with_name("document.tex.jinja")
@@ -27,8 +28,11 @@ def write(
     """Write the PDF. Equal inputs give equal bytes.
 
     tables: (`.tex` file, number in the study) of each table. figures: (PDF file, caption) of each
-    figure. Raises RuntimeError with LaTeX's words where it fails; `out` is then left as it was.
+    figure. Raises RuntimeError with LaTeX's words where it fails, and FileNotFoundError where there
+    is no pdflatex; `out` is then left as it was.
     """
+    if not shutil.which("pdflatex"):
+        raise FileNotFoundError(NO_LATEX)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         inputs = [

@@ -6,6 +6,12 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+# told before a run (mofe/jobs/checks.py), and by the job
+NO_LATEX = (
+    "tables.pdf: there is no program pdflatex on this machine; install it (Debian: "
+    "texlive-latex-recommended), or take the tables' .tex files"
+)
+
 
 def shown(value: Any) -> str:
     """A value in a sentence. Of a mapping or a list it says how large it is."""
