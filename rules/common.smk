@@ -23,6 +23,7 @@ from mofe.jobs import (
     made,
     params,
     resources,
+    shown,
     warm,
 )
 from mofe.study.given import Given
@@ -134,6 +135,7 @@ def waiting():
             dict(j.wildcards.items()),
             dict(j.resources.items()),
             workflow.is_local(j.rule),
+            tuple(map(str, j.output)),
         )
         for j in workflow.dag.needrun_jobs()
     ]
@@ -153,6 +155,8 @@ onstart:
     refuse(checks.before_the_run(PLAN, COSTS, will_run, *known))
     refuse(downloads.state(STUDY.hub, checks.downloads(PLAN, will_run)))
     CONTENTS.remember()
+    if not workflow.touch:
+        shown.remove(shown.outdated(GRAPH, will_run))
     # A fork cannot use a GPU that its parent has initialised, nor another environment's Python.
     if (
         workflow.local_exec

@@ -56,7 +56,7 @@ class Run:
         self.count = 0
         (folder / "calls.py").write_text(CALLS)
         monkeypatch.setenv("PYTHONPATH", f"{folder}:{Path.cwd()}")
-        monkeypatch.delenv(warm.VARIABLE, raising=False)
+        monkeypatch.setenv(warm.VARIABLE, "")  # so that it is gone again after the test
         monkeypatch.setenv("TMPDIR", str(folder))
         monkeypatch.setattr("tempfile.tempdir", None)
 

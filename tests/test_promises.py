@@ -132,7 +132,8 @@ def test_a_job_of_a_study_for_gpus_refuses_a_machine_without(device, gpu, tmp_pa
     )
     refused = device == "cuda" and gpu > 0
     assert (done.returncode, made.exists()) == (int(refused), not refused)
-    (line,) = done.stderr.splitlines()
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    line = done.stderr
     if refused:
         assert line.startswith("train x: NoGpu: this job needs 1 GPU(s), and torch can use 0 on ")
         assert "Found no NVIDIA driver" in line or "CUDA" in line

@@ -27,13 +27,14 @@ class Waiting:
     """A job that will run.
 
     resources: what Snakemake gives it (`gpu` counts the GPUs of all its nodes). local: it runs on
-    this machine, also where an executor runs the others.
+    this machine, also where an executor runs the others. outputs: the files that it makes.
     """
 
     rule: str
     wildcards: Mapping[str, str] = field(default_factory=dict)
     resources: Mapping[str, Any] = field(default_factory=dict)
     local: bool = False
+    outputs: tuple[str, ...] = ()
 
 
 def before_the_run(

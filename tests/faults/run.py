@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tests.faults import artefacts, process, training
+from tests.faults import artefacts, jobs, process, training
 from tests.faults.fault import Ending, Fault, Outcome
 from tests.faults.study import Study, sums
 
-FAMILIES = {"training": training, "checkpoints": training, "artefacts": artefacts}
+FAMILIES = {"training": training, "checkpoints": training, "artefacts": artefacts, "jobs": jobs}
 
 
 def drawn(seed: int, study: Study) -> list[Fault]:
@@ -48,6 +48,6 @@ def tried(
     global _study
     process.warm()
     _study = study
-    _ = study.jobs, study.on_demand
+    _ = study.jobs, study.on_demand, study.for_gpus
     with multiprocessing.get_context("fork").Pool(workers, _begin, (folder,)) as pool:
         yield from pool.imap_unordered(_try, faults)

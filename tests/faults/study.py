@@ -75,6 +75,11 @@ class Study:
         """The jobs that `all` does not need."""
         return listed(self.folder, targets=("verify",))
 
+    @cached_property
+    def for_gpus(self) -> dict[str, Job]:
+        """The jobs of the same study for GPUs."""
+        return {job.name: job for job in listed(self.folder, "device=cuda") if job.outputs}
+
     def making(self, file: str) -> Job:
         """The job that has this output."""
         return next(job for job in self.jobs.values() if file in job.outputs)
@@ -87,14 +92,14 @@ class Study:
         """The files that a job made, relative to the study's folder."""
         return [f.relative_to(self.folder) for o in job.outputs for f in files(self.folder / o)]
 
-    def copy(self, folder: Path, without: Job | None = None) -> Path:
+    def copy(self, folder: Path, without: Job | None = None, copy=os.link) -> Path:
         """A copy of the study, `without` what a job made. Files are linked, except logs, which are
         written in place: whoever damages a file must `own` it first."""
         lay_out(folder)
         shutil.copytree(
             self.folder / RESULTS,
             folder / RESULTS,
-            copy_function=os.link,
+            copy_function=copy,
             ignore=lambda at, names: {"logs"} if Path(at) == self.folder / RESULTS else set(),
         )
         shutil.copytree(self.folder / RESULTS / "logs", folder / RESULTS / "logs")

@@ -1,8 +1,10 @@
 """Faults of trainings: stopped at any moment by anything, and run again."""
 
 import contextlib
+import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import time
@@ -136,10 +138,15 @@ class Room:
         """The folders and files that the training writes."""
         return [self.home, self.checkpoint, self.folder / f"{self.job.outputs[0]}.sums"]
 
-    def watch(self, at: int = 0, act: Callable[[Watch, Event], None] | None = None) -> Watch:
+    def watch(
+        self,
+        at: int = 0,
+        act: Callable[[Watch, Event], None] | None = None,
+        shadows: Path | None = None,
+    ) -> Watch:
         self.number += 1
-        shadows = self.at / f"shadows{self.number}"
-        shadows.mkdir()
+        if shadows:
+            shadows.mkdir()
         report = self.at / f"report{self.number}"
         below = tuple(os.path.abspath(path) for path in self.below)
         return Watch(below, report, at, act, shadows=shadows)
@@ -216,20 +223,31 @@ def _interrupted(fault: Fault, study: Study, at: Path) -> Outcome:
     event = events[int(fault.moment * len(events))]
     with room(study, at, fault.target) as here:
         started = time.time_ns()
-        watch = here.watch(event.number, ACTS[fault.kind])
+        shadows = at / "replaced" if fault.kind == "power cut" else None
+        watch = here.watch(event.number, ACTS[fault.kind], shadows)
         first = run(here.job, here.folder, watch, often if saving else lambda _: None)
         if not first.reached:
             raise NotReached(f"{fault.name}: event {event} was not reached: {first.end}")
         lost = ""
         if fault.kind == "power cut":
             lost = "; ".join(damage.cut_power(here.below, first.seen, started, fault.seed))
-        return _judged(fault, here, first, _due(fault.kind, event), lost)
+        done = event.number > _finished(trace(study, at, fault.target, saving))
+        return _judged(fault, here, first, _due(fault.kind, event, done), lost)
 
 
-def _due(kind: str, event: Event) -> int:
-    """How many steps must not be computed again."""
-    after = event.steps == STEPS and not event.phase.startswith(("checkpoint", "computed"))
-    if kind in SIGNALS or after:
+def _finished(events: tuple[Event, ...]) -> int:
+    """The number of the event by which all results and their checksums are on disk. What follows is
+    the removal of the checkpoint."""
+    return max(e.number for e in events if e.phase.startswith("result "))
+
+
+def _due(kind: str, event: Event, done: bool) -> int:
+    """How many steps must not be computed again. done: whether all results are on disk."""
+    if kind in SIGNALS:
+        return event.steps
+    if done:  # Snakemake removes the results of a job that is killed after its last act
+        return 0
+    if event.steps == STEPS and not event.phase.startswith(("checkpoint", "computed")):
         return event.steps
     return max(0, event.steps - 1)  # the state of the last step may not be whole yet
 
@@ -246,7 +264,8 @@ def _judged(fault: Fault, here: Room, first: Ended, due: int, lost: str = "") ->
         return outcome(Ending.DEAD_END, "the first run hung")
     if first.code < 0 and fault.kind in SIGNALS:
         return outcome(Ending.UNNAMED, "it died of the signal without a word")
-    if first.code > 0 and fault.kind in (*FULL, "small disk") and "disk is full" not in first.text:
+    full = fault.kind in (*FULL, "small disk")
+    if first.code > 0 and full and not re.search("disk is full|quota is used up", first.text):
         return outcome(Ending.UNNAMED, "a full disk is not called so")
     if first.code != 0:
         again = here.again()
@@ -330,15 +349,17 @@ def _out_of_memory(fault: Fault, study: Study, at: Path) -> Outcome:
         first = run(here.job, here.folder, here.watch(), exhaust)
         if not first.reached and first.code == 0:
             raise NotReached(fault.name)
-        if where != "always" and first.code != 0:
+        # fewer rows need no less memory in the optimiser
+        halves = where in ("forward", "backward")
+        if halves and first.code != 0:
             return Outcome(fault, Ending.LOST, f"it did not go on with half the rows: {first.end}")
         if where == "always" and (first.code != 1 or "micro_batch" not in first.text):
             return Outcome(fault, Ending.UNNAMED, f"no remedy is told ({first.code}): {first.end}")
         judged = _judged(fault, here, first, 0)
-        if judged.ending is Ending.KEPT and where != "always":
-            told = here.record.read_text()
-            if told.count('"micro_batch"') < 2:
-                return Outcome(fault, Ending.SILENT, f"the record tells no other rows: {told}")
+        if judged.ending is Ending.KEPT and halves:
+            rows = {s["micro_batch"] for s in json.loads(here.record.read_text())["segments"]}
+            if len(rows) < 2 and number > 1:
+                return Outcome(fault, Ending.SILENT, f"the record tells no other rows: {rows}")
         return judged
 
 
@@ -391,7 +412,7 @@ def _damaged(fault: Fault, study: Study, at: Path) -> Outcome:
         if STEPS - again.steps < due:
             return Outcome(fault, Ending.LOST, f"{due} steps were whole: {seen}")
         shown = again.text + (here.folder / here.job.log).read_text()
-        if hit is not None and hit is not Ellipsis and f"step-{hit}" not in shown:
+        if hit == max(states) and f"step-{hit}" not in shown:
             return Outcome(fault, Ending.UNNAMED, f"step-{hit} is not named: {seen}")
         return Outcome(fault, Ending.KEPT, seen)
 
