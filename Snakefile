@@ -21,6 +21,7 @@ include: "rules/report.smk"
 include: "rules/claims.smk"
 include: "rules/plan.smk"
 include: "rules/verify.smk"
+include: "rules/partial.smk"
 include: "rules/export.smk"
 
 

@@ -54,7 +54,7 @@ def prepare(size: str, folder: Path) -> dict:
         torch.manual_seed(seed)
         LlamaForCausalLM(LlamaConfig(**sizes)).bfloat16().save_pretrained(folder / name)
         load.tokenizer(TOKENIZER).save_pretrained(folder / name)
-    params = Plan(study).params.merge("general_2general-2medical")
+    params = Plan(study).params.merge("general_2general-2medical", study.seeds[0])
     places = {old: str(folder / name) for old, name in params["names"].items()}
     params["base"] = places[params["base"]]
     params["slots"] = [{**slot, "model": places[slot["model"]]} for slot in params["slots"]]

@@ -36,20 +36,29 @@ def of_bytes(content: bytes) -> str:
 def known(file: str | os.PathLike) -> str:
     """As `of`, but a file that this process has hashed and that has not been touched since, by its
     times of change too, is not read again."""
+    identity = _identity(file)
+    if identity not in _known:
+        _known[identity] = of(file)
+    return _known[identity]
+
+
+def remember(file: str | os.PathLike, checksum: str) -> None:
+    """Have `known` answer this for a file, as long as it is not touched."""
+    _known[_identity(file)] = checksum
+
+
+def _identity(file: str | os.PathLike) -> tuple[int, ...]:
     state = os.stat(file)
-    identity = (
+    return (
         state.st_dev,
         state.st_ino,
         state.st_size,
         state.st_mtime_ns,
         state.st_ctime_ns,
     )
-    if identity not in _known:
-        _known[identity] = of(file)
-    return _known[identity]
 
 
 def together(files: Iterable[str | os.PathLike]) -> str:
     """One checksum of several files' names and contents, wherever and whenever they were made."""
-    lines = sorted(f"{os.path.basename(file)} {of(file)}\n" for file in files)
-    return xxhash.xxh3_128_hexdigest("".join(lines).encode())
+    lines = sorted(f"{os.path.basename(file)} {known(file)}\n" for file in files)
+    return of_bytes("".join(lines).encode())

@@ -16,6 +16,7 @@ from mofe import checksums, files
 
 ENDING = ".sums"
 _LAST = "# these lines: "
+_SNAKEMAKES = ".snakemake_timestamp"  # which Snakemake puts into a folder after the job
 _DIGITS = frozenset("0123456789abcdef")
 
 
@@ -130,7 +131,12 @@ def files_of(outputs: Iterable[str | os.PathLike]) -> list[str]:
     for output in map(os.fspath, outputs):
         if os.path.isdir(output):
             inside = os.walk(output, followlinks=True)
-            found += sorted(os.path.join(top, name) for top, _, names in inside for name in names)
+            found += sorted(
+                os.path.join(top, name)
+                for top, _, names in inside
+                for name in names
+                if name != _SNAKEMAKES
+            )
         else:
             found.append(output)
     return found

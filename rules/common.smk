@@ -163,6 +163,6 @@ onstart:
         and STUDY.device == "cpu"
         and not workflow.deployment_settings.deployment_method
         and {j.rule for j in will_run}
-        - {"prefetch", "fetch_repository", "pdf", "verify", "sums"}
+        - {"prefetch", "fetch_repository", "pdf", "verify", "sums", "partial", "check"}
     ):
         WARM_PARENT = warm.start()

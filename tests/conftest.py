@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from hypothesis import HealthCheck, settings
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -158,3 +160,61 @@ def snakemake(
 def overrides(**values) -> list[str]:
     """--config arguments."""
     return ["--config", *(f"{key}={json.dumps(value)}" for key, value in values.items())]
+
+
+# One row, from nothing to its table.
+OWN = {
+    "study": "own",
+    "training": {"fold_duplicates": False},
+    "tables": {
+        **dict.fromkeys([*range(1, 8), "C1", "C2", "C3", "C4", "C5"]),
+        "own": {
+            "caption": "One row.",
+            "labels": ["Model"],
+            "columns": {"Score": "medmcqa", "GPU time": "time", "Time": "wall_time"},
+            "rows": {"Tuned": {"mixture": "small", "train": {"medmcqa": "lora"}}},
+        },
+    },
+}
+
+
+class Copies:
+    """A study of one row (OWN) in copies without Snakemake's notes, which it keeps by address."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    @property
+    def files(self) -> list[Path]:
+        """The study's configuration."""
+        return [CONFIG, MINI, REDUCED, self.folder / "own.yaml", self.folder / "overlay.yaml"]
+
+    def call(
+        self,
+        results: Path,
+        *arguments: str,
+        overlay: dict | None = None,
+        target: str = "{results}/tableown.csv",
+        code=0,
+    ) -> str:
+        """What the call prints: of a dry run to stdout, else to stderr."""
+        self.files[-1].write_text(yaml.safe_dump(overlay or {}, sort_keys=False))
+        study = ["--configfile", *map(str, self.files), "--config", f"results={results}"]
+        target = ["--", target.format(results=results)]
+        quiet = ["--cores", "2", "--quiet", "rules"]
+        done = snakemake(*quiet, *study, *arguments, *target, check=False)
+        told = done.stdout + done.stderr
+        assert done.returncode == code, told[-4000:]
+        return told
+
+    def copy(self, name: str) -> Path:
+        shutil.copytree(self.folder / "results", self.folder / name)
+        return self.folder / name
+
+
+@pytest.fixture(scope="session")
+def copies(tmp_path_factory) -> Copies:
+    study = Copies(tmp_path_factory.mktemp("copies"))
+    (study.folder / "own.yaml").write_text(yaml.safe_dump(OWN, sort_keys=False))
+    study.call(study.folder / "results")
+    return study

@@ -50,7 +50,14 @@ def planned(tmp_path_factory) -> dict[str, list[dict]]:
     found = {}
     for name, files in STUDIES.items():
         folder = tmp_path_factory.mktemp("planned")
-        targets = ["all", "prefetch", "plan", *(f"{folder}/{t}" for t in (*ON_DEMAND, PUSHED))]
+        targets = [
+            "all",
+            "prefetch",
+            "plan",
+            "verify",
+            "sums",
+            *(f"{folder}/{t}" for t in (*ON_DEMAND, PUSHED)),
+        ]
         command = [sys.executable, ROOT / "tests" / "planned.py", folder, *files, "--", *targets]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
@@ -58,6 +65,16 @@ def planned(tmp_path_factory) -> dict[str, list[dict]]:
         found[name] = [json.loads(line) for line in lines if line.startswith("{")]
         found[name][0]["folder"] = str(folder)
     return found
+
+
+def test_what_a_job_makes_is_what_the_graph_says_in_its_order(planned):
+    """By its first output a job's checksums are found."""
+    for name, (top, *jobs) in planned.items():
+        places = {"results": top["folder"], "hub": f"{top['folder']}/hub"}
+        changes = {**places, "export": {"push": "a/b"}}
+        makers = identities(*STUDIES[name], **changes).makers
+        made = [tuple(job["outputs"]) for job in jobs if job["outputs"]]
+        assert len(made) > 50 and all(makers[outputs[0]].outputs == outputs for outputs in made)
 
 
 def test_every_parameter_of_every_rule_is_plain_data(planned):
@@ -74,7 +91,7 @@ def test_every_rule_is_given_what_one_place_says(planned):
         plan = Plan(read_study(*files, **places, export={"push": "a/b"}))
         told = given_of(plan, config={})
         for job in jobs:
-            if job["rule"] not in ("all", "plan"):
+            if job["rule"] not in ("all", "plan", "verify", "sums"):
                 values = told.of(job["rule"], job["wildcards"])
                 assert job["params"] == sorted([*values, "config_hash", "contents", "read"]), job[
                     "rule"

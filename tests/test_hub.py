@@ -12,15 +12,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from conftest import CONFIG, snakemake
 from datasets import Dataset
 from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save
 
 from mofe import tasks
-from mofe.data import hub, sampling, schema, sources, weights
+from mofe.data import hub, mirror, sampling, schema, sources, weights
 from mofe.models import files as model_files
 from mofe.models import load
 from mofe.models.files import IncompatibleModels
@@ -139,6 +141,7 @@ def test_a_damaged_file_is_fetched_again(online, tmp_path):
 def test_of_a_model_only_what_is_safe_is_fetched(online, tmp_path):
     files = ["model.safetensors", "config.json", "tokenizer.model", "model.bin", "code.py"]
     content = {name: name.encode() for name in [*files, "onnx/config.json"]}
+    content["model.safetensors"] = tensors = save({"a": torch.ones(2)})
     online.publish("model", "org/name", REVISION, content)
     model = wanted(kind="model", revision=REVISION, files=MODEL_FILES)
     hub.fetch(model, tmp_path / "org" / "name.json")
@@ -147,12 +150,37 @@ def test_of_a_model_only_what_is_safe_is_fetched(online, tmp_path):
     out = tmp_path / "linked"
     params = {"hub": "org/name", "revision": REVISION, "mirror": str(tmp_path)}
     model_files.link(params, out)
-    assert (out / "model.safetensors").read_bytes() == b"model.safetensors"
+    assert (out / "model.safetensors").read_bytes() == tensors
+    content["model.safetensors"] = save({"a": torch.tensor([1.0, float("nan")])})
+    online.publish("model", "org/diverged", REVISION, content)
+    hub.fetch(model | {"repo": "org/diverged"}, tmp_path / "org" / "diverged.json")
+    told = "org/diverged: .*diverged/model.safetensors: 1 of the 2 numbers in a are NaN"
+    with pytest.raises(IncompatibleModels, match=told):
+        model_files.link(params | {"hub": "org/diverged"}, tmp_path / "refused")
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_a_fetched_file_that_is_damaged_is_named_and_not_read(online, tmp_path, damage):
+    online.publish("dataset", "org/name", "main", {"data/a.csv": b"n\n1\n", "data/b.csv": b"n\n"})
+    manifest = tmp_path / "org" / "name.json"
+    hub.fetch(wanted(files=["data/*"]), manifest)
+    file = tmp_path / "org/name/data/a.csv"
+    assert set(mirror.files(file.parents[1])) == {"data/a.csv", "data/b.csv"}
+    content, state = file.read_bytes(), file.stat()
+    file.unlink()
+    if damage != "remove":
+        file.write_bytes(content[:-1] if damage == "cut" else content.replace(b"1", b"2"))
+        os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
+    with pytest.raises((FileNotFoundError, ValueError), match=f"^{file} .*put the file back"):
+        mirror.files(file.parents[1])
+    assert set(mirror.files(file.parents[1], ["*b.csv"])) == {"data/b.csv"}, "of what is read"
+    hub.fetch(wanted(files=["data/*"]), manifest)
+    assert mirror.files(file.parents[1])["data/a.csv"].read_bytes() == content
 
 
 def test_only_the_checkpoints_weights_are_fetched_and_linked(online, tmp_path):
     index = json.dumps({"weight_map": {"a": "model-1.safetensors"}}).encode()
-    content = {name: name.encode() for name in ("model-1.safetensors", "old.safetensors")}
+    content = {"model-1.safetensors": save({"a": torch.ones(2)}), "old.safetensors": b"old"}
     content |= {weights.INDEX: index, "config.json": b"{}", "chat_template.jinja": b"x"}
     content |= {"merges.txt": b"m", "vocab.json": b"{}", "run.py": b"", "model.bin": b""}
     online.publish("model", "org/name", "main", content)

@@ -4,6 +4,7 @@ for bit, with no state lost that was saved, and nothing damaged used."""
 import errno
 import itertools
 import json
+import math
 import os
 import random
 import shutil
@@ -13,13 +14,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import TRAINING
+from safetensors.torch import load_file, save_file
 from test_models import SETTINGS
 
 from mofe import checksums, provenance, records
 from mofe.jobs.job import Job, execute
 from mofe.models import store
-from mofe.training import checkpoint, loop
+from mofe.stages import train
+from mofe.training import checkpoint, lock, loop, saved
 from mofe.training.checkpoint import Checkpoint
 
 METHODS = ("full", "mofe", "freeze2", "lora", "qlora", "dora")
@@ -98,7 +102,7 @@ def watched(asked: Job, moment: int, act: Callable[[str], None], report: Path) -
 
     def passing(name: str, real: Callable) -> Callable:
         def passed(*args, **kwargs):
-            if (now := next(counted)) == moment:
+            if next(counted) == moment:
                 told()
                 act(name)
             if name == "fsync":
@@ -189,6 +193,8 @@ def test_a_training_stopped_at_any_moment_goes_on(tiny, data, tmp_path, whole, m
         code = in_a_fork(lambda: watched(asked, moment, act, out / "report"))  # noqa: B023
         told = f"moment {moment}, {number.name}, code {code}: {(out / 'log').read_text()[-3000:]}"
         assert code == -signal.SIGKILL if kind in (KILLED, CUT) else code in (0, 1), told
+        # once the record is there, what was saved is being removed
+        done = (out / "train.json").exists()
         steps = [int(f.name[5:]) for f in (out / "checkpoint").glob("step-*")]
         if code == 0:
             assert kind in (SIGNALLED, FULL)
@@ -198,10 +204,358 @@ def test_a_training_stopped_at_any_moment_goes_on(tiny, data, tmp_path, whole, m
                 lose_unsynced(out, out / "report", rng)
             assert in_a_fork(lambda: execute(asked)) == 0, told  # noqa: B023
             record = json.loads((out / "train.json").read_text())
-            if steps and kind != CUT:
+            if steps and kind != CUT and not done:
                 text = (out / "log").read_text()
                 assert f"going on after step {max(steps)}\n" in text, told + text
                 assert record["resumed"] == 1
         same(out, expected)
         assert not (out / "checkpoint").exists()
         shutil.rmtree(out)
+
+
+# ------------------------------------------------------------------------ what was saved is damaged
+
+
+@pytest.fixture(scope="module")
+def cut(tiny, data, tmp_path_factory) -> Path:
+    """A training that was killed in its fifth step, with the states after steps 3 and 4."""
+    out = tmp_path_factory.mktemp("cut") / "run"
+    out.mkdir()
+    asked = job(tiny, data, out, "mofe")
+
+    def killed() -> int:
+        Checkpoint.due = lambda self: True
+        reached = Checkpoint.reached
+
+        def kill(self, progress):
+            if progress.step == 5:
+                os.kill(os.getpid(), signal.SIGKILL)
+            reached(self, progress)
+
+        Checkpoint.reached = kill
+        return execute(asked)
+
+    assert in_a_fork(killed) == -signal.SIGKILL
+    assert {f.name for f in saved.newest_first(out / "checkpoint")} == {"step-3", "step-4"}
+    return out
+
+
+def going_on(tiny, data, out: Path, expected: Path) -> str:
+    """Run a training again, and return its log."""
+    assert in_a_fork(lambda: execute(job(tiny, data, out, "mofe"))) == 0, (out / "log").read_text()
+    same(out, expected)
+    return (out / "log").read_text()
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content)
+
+
+def zero_half(file: Path) -> None:
+    size = file.stat().st_size
+    os.truncate(file, size // 2)
+    os.truncate(file, size)
+
+
+def other_key(file: Path) -> None:
+    """A field that no version knows, or nonsense at the end."""
+    text = file.read_bytes().rstrip()
+    file.write_bytes(text[:-1] + b', "more": 1}' if text.endswith(b"}") else text + b"\0\0")
+
+
+DAMAGES = (flip, zero_half, other_key, Path.unlink, lambda file: os.truncate(file, 0))
+
+
+@pytest.mark.parametrize("name", [".metadata", "__0_0.distcp", "log.jsonl", "progress.json"])
+def test_a_damaged_state_is_named_and_the_one_before_it_is_taken(
+    tiny, data, tmp_path, cut, whole, name
+):
+    for number, damage in enumerate(DAMAGES):
+        out = tmp_path / str(number)
+        shutil.copytree(cut, out)
+        damage(out / "checkpoint/step-4" / name)
+        told = going_on(tiny, data, out, whole["mofe"][0])
+        assert f"step-4: is damaged ({name}" in told and "step-3 is taken instead" in told, told
+        assert "going on after step 3\n" in told
+
+
+def test_without_a_whole_state_a_training_starts_from_the_beginning(
+    tiny, data, tmp_path, cut, whole
+):
+    out = shutil.copytree(cut, tmp_path / "run")
+    for step in (3, 4):
+        shutil.rmtree(out / f"checkpoint/step-{step}")
+        (out / f"checkpoint/step-{step}").mkdir()
+    told = going_on(tiny, data, out, whole["mofe"][0])
+    assert told.count("is damaged (progress.json is missing)") == 2
+    assert told.count("starts from the beginning") == 1 and "going on after" not in told
+
+
+def test_what_is_no_state_of_a_training_is_left_alone(tiny, data, tmp_path, cut, whole):
+    out = shutil.copytree(cut, tmp_path / "run")
+    folder = out / "checkpoint"
+    for mine in ("step-5.bak", "step-x", "notes"):
+        shutil.copytree(folder / "step-4", folder / mine)
+    (folder / "removed-0").mkdir()  # of a removal that was cut off
+    asked = job(tiny, data, out, "mofe")
+    train.train_variant(**asked.arguments)
+    assert "notes" in os.listdir(folder) and "removed-0" not in os.listdir(folder)
+    assert (folder / "step-5.bak" / "progress.json").exists() and (folder / "step-x").exists()
+    same(out, whole["mofe"][0])
+
+
+def test_a_state_of_another_step_under_this_name_is_damaged(tiny, data, tmp_path, cut, whole):
+    out = shutil.copytree(cut, tmp_path / "run")
+    (out / "checkpoint/step-4").rename(out / "checkpoint/step-5")
+    assert "step-5: is damaged" in going_on(tiny, data, out, whole["mofe"][0])
+
+
+# ------------------------------------------------------------------------------- a full disk
+
+
+def test_a_full_disk_is_called_so_and_what_was_saved_is_kept(tiny, data, tmp_path, cut, whole):
+    """On a disk that really is full."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() or os.system(f"mount -t tmpfs -o size=24m tmpfs {disk} 2>/dev/null"):
+        pytest.skip("only root can mount a small disk")
+    try:
+        out = shutil.copytree(cut, disk / "run")
+        shutil.rmtree(out / "checkpoint/step-3")
+        left = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+        state = saved.size(out / "checkpoint/step-4")
+        filler = disk / "filler"
+        filler.write_bytes(bytes(left - state // 6))
+        asked = job(tiny, data, out, "mofe")
+        assert in_a_fork(lambda: execute(asked)) == 1
+        told = (out / "log").read_text()
+        assert "the disk is full: the state after step 6 needs" in told, told
+        assert "the state after step 4 is kept; make room" in told
+        assert not list((out / "checkpoint").glob("partial-*"))
+        filler.unlink()
+        assert "going on after step 4\n" in going_on(tiny, data, out, whole["mofe"][0])
+    finally:
+        os.system(f"umount -l {disk}")
+
+
+# -------------------------------------------------------------------------- two on one folder
+
+
+def held(folder: Path, ready: int, beating: bool) -> None:
+    """In a process of its own: hold the lock until it is killed."""
+    lock.BEAT = 0.05 if beating else 3600
+    with lock.Lock(folder):
+        os.write(ready, b".")
+        signal.pause()
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Starts processes that hold the lock of a folder, and ends them."""
+    started = []
+
+    def start(folder: Path = tmp_path, beating: bool = True) -> int:
+        reader, writer = os.pipe()
+        if (child := os.fork()) == 0:
+            try:
+                held(folder, writer, beating)
+            finally:
+                os._exit(1)
+        started.append(child)
+        assert os.read(reader, 1) == b"."
+        return child
+
+    yield start
+    for child in started:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def elsewhere(folder: Path, **changes) -> None:
+    """Have the lock say that its holder is on another machine, without changing its beats."""
+    file = lock.read(folder).file
+    owner = json.loads(file.read_text()) | {"host": "node7", "boot": "other"} | changes
+    with open(file, "r+") as opened:
+        opened.truncate()
+        opened.write(json.dumps(owner))
+
+
+def test_a_training_that_another_process_computes_is_refused_by_name(tiny, data, tmp_path, holder):
+    asked = job(tiny, data, tmp_path, "mofe")
+    (tmp_path / "checkpoint").mkdir()
+    child = holder(tmp_path / "checkpoint")
+    with pytest.raises(lock.Locked, match=rf"by process {child} on .*or stop it \(kill {child}\)"):
+        train.train_variant(**asked.arguments)
+    assert lock.read(tmp_path / "checkpoint").standing == "live"
+    assert not list((tmp_path / "checkpoint").glob("step-*"))
+
+
+def test_a_holder_on_another_machine_is_known_by_its_beats(tmp_path, holder, monkeypatch):
+    holder()
+    elsewhere(tmp_path, slurm_job="17")
+    assert lock.read(tmp_path).standing == "unknown"
+    monkeypatch.setattr(lock, "PATIENCE", 2.0)
+    with pytest.raises(lock.Locked, match=r"on node7, Slurm job 17, .* \(scancel 17\)"):
+        lock.Lock(tmp_path).__enter__()
+
+
+def test_a_holder_that_shows_no_life_is_replaced_and_notices_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "PATIENCE", 0.3)
+    with lock.Lock(tmp_path) as first:
+        elsewhere(tmp_path)
+        with lock.Lock(tmp_path) as second:
+            assert second.held() and not first.held() and first.lost
+            assert lock.read(tmp_path).owner.pid == os.getpid()
+    assert lock.read(tmp_path) is None, "and it is gone when its holder is"
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"host": 3}'])
+def test_a_lock_that_cannot_be_read_is_watched_like_any_other(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(lock, "PATIENCE", 0.3)
+    (tmp_path / "lock.json").write_text(content)
+    with lock.Lock(tmp_path) as taken:
+        assert taken.held()
+
+
+def test_a_dead_process_or_a_requeued_job_is_replaced_at_once(tmp_path, holder, monkeypatch):
+    monkeypatch.setattr(lock, "PATIENCE", 3600.0)  # watching would hang
+    child = holder()
+    os.kill(child, signal.SIGKILL)
+    while lock.read(tmp_path).standing == "live":
+        pass
+    with lock.Lock(tmp_path):
+        elsewhere(tmp_path, slurm_job="17", restarts=0)
+        monkeypatch.setenv("SLURM_JOB_ID", "17")
+        monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+        with lock.Lock(tmp_path) as taken:
+            assert taken.held()
+
+
+def test_of_many_that_find_a_stale_lock_one_gets_it(tmp_path):
+    for _ in range(20):
+        (tmp_path / "lock.json").write_text(
+            json.dumps(lock._me().model_dump() | {"pid": 4194303, "started": 1})
+        )
+        reader, writer = os.pipe()
+        children = []
+        for _ in range(6):
+            if (child := os.fork()) == 0:
+                code = 1
+                try:
+                    with lock.Lock(tmp_path):
+                        os.write(writer, b"+")
+                        signal.sigtimedwait([], 0.02)
+                        os.write(writer, b"-")
+                    code = 0
+                except lock.Locked:
+                    code = 2
+                finally:
+                    os._exit(code)
+            children.append(child)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        os.close(writer)
+        told = os.read(reader, 99)
+        os.close(reader)
+        assert set(codes) <= {0, 2} and 0 in codes
+        assert told == b"+-" * codes.count(0), "never two at once"
+
+
+def test_a_training_that_was_taken_over_stops_without_writing(tiny, data, tmp_path, monkeypatch):
+    asked = job(tiny, data, tmp_path, "mofe")
+    forward = loop.AnswerLoss.forward
+
+    def taken(self, *args, **kwargs):
+        (tmp_path / "checkpoint/lock.2.json").write_text("{}")
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(loop.AnswerLoss, "forward", taken)
+    monkeypatch.setattr(lock, "BEAT", 0.01)
+    with pytest.raises(checkpoint.TakenOver, match="another process took this training over"):
+        train.train_variant(**asked.arguments)
+    assert (
+        not list((tmp_path / "checkpoint").glob("step-*"))
+        and not (tmp_path / "train.json").exists()
+    )
+
+
+# --------------------------------------------------------------------------- memory, and NaN
+
+
+def lacking(rows: int, monkeypatch) -> None:
+    """Have memory suffice for fewer rows of 64 tokens than this at once."""
+    forward = loop.AnswerLoss.forward
+
+    def failing(self, input_ids, *args, **kwargs):
+        if input_ids.numel() > (rows - 1) * 64:
+            torch.empty(1 << 50)  # torch's own error
+        return forward(self, input_ids, *args, **kwargs)
+
+    monkeypatch.setattr(loop.AnswerLoss, "forward", failing)
+
+
+def test_out_of_memory_goes_on_with_half_the_rows(tiny, data, tmp_path, monkeypatch, capsys):
+    wanted = {"max_length": 32, "learning_rate": 1e-3, "global_batch": 20, "epochs": 3}
+    asked = job(tiny, data, tmp_path, "mofe", **wanted)
+    plain = job(tiny, data, tmp_path / "plain", "mofe", **wanted)
+    train.train_variant(**plain.arguments)
+    lacking(4, monkeypatch)
+    train.train_variant(**asked.arguments)
+    told = capsys.readouterr().out
+    assert "memory does not suffice for 8 rows at once" in told and "can't allocate memory" in told
+    record = json.loads((tmp_path / "train.json").read_text())
+    assert record["micro_batch"] == 4 and record["resumed"] == 0
+    assert [part["micro_batch"] for part in record["segments"]] == [4]
+    losses = [
+        [json.loads(line)["loss"] for line in (out / "log.jsonl").read_text().splitlines()]
+        for out in (tmp_path, tmp_path / "plain")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3), "the global batch is unchanged"
+
+
+def test_out_of_memory_in_the_middle_is_a_segment_and_is_remembered(
+    tiny, data, tmp_path, monkeypatch
+):
+    asked = job(tiny, data, tmp_path, "mofe")
+    reached = Checkpoint.reached
+
+    def shrink(self, progress):
+        reached(self, progress)
+        if progress.step == 3:
+            lacking(2, monkeypatch)
+
+    monkeypatch.setattr(Checkpoint, "reached", shrink)
+    train.train_variant(**asked.arguments)
+    record = json.loads((tmp_path / "train.json").read_text())
+    parts = [(p["first_step"], p["last_step"], p["micro_batch"]) for p in record["segments"]]
+    assert parts == [(1, 3, 8), (4, 6, 1)] and record["steps"] == 6
+    train.train_variant(**asked.arguments)  # goes on after the last step, as after a stop
+    again = json.loads((tmp_path / "train.json").read_text())
+    assert (again["micro_batch"], again["segments"]) == (1, record["segments"])
+
+
+def test_where_one_row_is_too_much_the_remedy_is_told(tiny, data, tmp_path, monkeypatch):
+    lacking(0, monkeypatch)
+    with pytest.raises(loop.OutOfMemory, match=r"one row at once .*give the job more memory"):
+        train.train_variant(**job(tiny, data, tmp_path, "mofe").arguments)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_model_with_nan_is_named_not_the_learning_rate(tiny, data, tmp_path, value):
+    folder = shutil.copytree(tiny / "a", tmp_path / "broken")
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][3, 3] = value
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(
+        loop.DamagedModel, match=r"broken: model\.layers\.1\.mlp\.up_proj\.weight has"
+    ):
+        train.train_dense(
+            origin=str(folder),
+            data=[data],
+            params={"recipe": "full", "method": "full", "training": TRAINING},
+            name="x",
+            seed=0,
+            out=tmp_path / "x",
+            checkpoint=tmp_path / ".x",
+        )

@@ -3,30 +3,13 @@
 import json
 import re
 import shutil
-from pathlib import Path
 
 import pytest
-import yaml
-from conftest import CONFIG, MINI, REDUCED, snakemake
 
 from mofe import records
 from mofe.jobs import job, made
 from mofe.records import EvalRecord, TrainRecord
 
-# One row, from nothing to its table.
-OWN = {
-    "study": "own",
-    "training": {"fold_duplicates": False},
-    "tables": {
-        **dict.fromkeys([*range(1, 8), "C1", "C2", "C3", "C4", "C5"]),
-        "own": {
-            "caption": "One row.",
-            "labels": ["Model"],
-            "columns": {"Score": "medmcqa", "GPU time": "time", "Time": "wall_time"},
-            "rows": {"Tuned": {"mixture": "small", "train": {"medmcqa": "lora"}}},
-        },
-    },
-}
 STALE = "made with other settings than the configuration has now"
 TRAINED = "variants/tinyllama_2tinyllama/medmcqa_lora/s0/train.json"
 EVALUATED = "evals/tinyllama_2tinyllama/medmcqa_lora/s0/medmcqa.json"
@@ -42,38 +25,6 @@ CHANGES = {
     ),
     "a caption": ({"tables": {"own": {"caption": "Another."}}}, "tableown.tex"),
 }
-
-
-class Copies:
-    """A study of one row in copies without Snakemake's notes, which it keeps by address."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    def call(self, results: Path, *arguments: str, overlay: dict | None = None, code=0) -> str:
-        """What the call prints: of a dry run to stdout, else to stderr."""
-        file = self.folder / "overlay.yaml"
-        file.write_text(yaml.safe_dump(overlay or {}, sort_keys=False))
-        files = [str(f) for f in (CONFIG, MINI, REDUCED, self.folder / "own.yaml", file)]
-        study = ["--configfile", *files, "--config", f"results={results}"]
-        target = ["--", f"{results}/tableown.csv"]
-        quiet = ["--cores", "2", "--quiet", "rules"]
-        done = snakemake(*quiet, *study, *arguments, *target, check=False)
-        told = done.stdout + done.stderr
-        assert done.returncode == code, told[-4000:]
-        return told
-
-    def copy(self, name: str) -> Path:
-        shutil.copytree(self.folder / "results", self.folder / name)
-        return self.folder / name
-
-
-@pytest.fixture(scope="module")
-def copies(tmp_path_factory) -> Copies:
-    study = Copies(tmp_path_factory.mktemp("copies"))
-    (study.folder / "own.yaml").write_text(yaml.safe_dump(OWN, sort_keys=False))
-    study.call(study.folder / "results")
-    return study
 
 
 def test_a_copy_without_notes_is_done_and_says_what_another_key_makes_stale(copies):

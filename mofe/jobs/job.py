@@ -183,7 +183,7 @@ def _call(job: Job) -> str | None:
         sums.write(job.outputs)
     seconds = {"starting": started - job.asked, "computing": time.time() - started}
     noted = {"config_hash": job.config_hash} if job.config_hash else {}
-    print(json.dumps({"job": job.label, **noted, "seconds": seconds}))
+    print(json.dumps({"job": job.label, **noted, "seconds": seconds}), flush=True)
     if job.scratch and _is_first():
         shutil.rmtree(job.scratch)
     return line

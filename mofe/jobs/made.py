@@ -46,8 +46,8 @@ class Input:
 
     file: its address. notes: where its hash is noted (records first, then the log of its maker).
     config_hash: the hash that it should have. sums: the file of its checksums; None where it is not
-    checked. checked: what the job reads of it: the file, and what is read beside it. command: what
-    makes it again, to be copied; take: what takes it as it is, where it has no checksums.
+    checked. checked: what the job reads of it: the file, and what is read beside it. again: what is
+    made again where it is damaged. command: the study's call of Snakemake, to which this is added.
     if_there: the job can do without it.
     """
 

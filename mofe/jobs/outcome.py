@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 
 from mofe.jobs import disk, stops
+from mofe.training.signals import Interrupted
+
+_FAILED = "failed: "  # begins the last line of the log of a job that failed
 
 
 def reported(label: str, log: str | None, act: Callable[[], None]) -> int:
@@ -33,18 +36,35 @@ def say(line: str) -> None:
 
 def sentence(error: BaseException, log: str | None) -> str:
     """What an error tells the user. log: the file that has its traceback."""
+    told = _words(error, log)
+    return f"{told} (see {log})" if log and _has_traceback(error) else told
+
+
+def failed(log: str) -> str | None:
+    """What the job of a log failed by, which is its last line; None where it did not fail, or ended
+    without a word."""
+    with open(log, errors="replace") as file:
+        *_, last = ["", *file.read().splitlines()]
+    return last.removeprefix(_FAILED) if last.startswith(_FAILED) else None
+
+
+def _words(error: BaseException, log: str | None) -> str:
     if isinstance(error, stops.Stopped):
         return f"stopped by {error}; the same command makes it"
-    if full := disk.told(error, [os.path.dirname(log) or "."] if log else ()):
-        return full
-    see = f" (see {log})" if log else ""
-    return ": ".join(filter(None, (type(error).__name__, str(error)))) + see
+    full = disk.told(error, [os.path.dirname(log) or "."] if log else ())
+    return full or ": ".join(filter(None, (type(error).__name__, str(error))))
+
+
+def _has_traceback(error: BaseException) -> bool:
+    """Whether a log shows where an error was raised: of a signal and of a full disk that says
+    nothing."""
+    return not isinstance(error, stops.Stopped | Interrupted) and not disk.told(error)
 
 
 @contextmanager
 def _logged(log: str | None) -> Iterator[None]:
-    """What is printed meanwhile goes to the log, and so does an error's traceback. Raises OSError
-    where the log itself cannot be written."""
+    """What is printed meanwhile goes to the log, and so does an error, with its traceback. Raises
+    OSError where the log itself cannot be written."""
     if log is None:
         yield
         return
@@ -57,10 +77,9 @@ def _logged(log: str | None) -> Iterator[None]:
     except BaseException as error:
         # a log on a full disk must not hide the error that it was to tell
         with suppress(OSError):
-            if isinstance(error, stops.Stopped):
-                file.write(f"stopped by {error}\n")
-            else:
+            if _has_traceback(error):
                 traceback.print_exc(file=file)
+            file.write(f"{_FAILED}{' '.join(_words(error, log).split())}\n")
         with suppress(OSError):
             file.close()
         raise

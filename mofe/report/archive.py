@@ -43,6 +43,7 @@ KINDS = (
     ("*.tex", "application/x-tex", "Table in LaTeX"),
     ("figures/*.pdf", "application/pdf", "Figure"),
     ("figures/*.png", "image/png", "Figure"),
+    ("*.sums", "text/plain", "Checksums (XXH3-128) of what one job made"),
     ("report.html", "text/html", "The report"),
     (LOCK, "text/plain", "Packages with versions and hashes"),
     (CONFIG, "application/yaml", "The study's configuration, merged"),

@@ -13,7 +13,8 @@ from __future__ import annotations
 import itertools
 import os
 import textwrap
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -34,6 +35,18 @@ BESIDE = "Not in the paper"  # heads the columns that only we have
 IN_NOISE = "\N{DAGGER}"  # marks the paper's values inside its own noise of its best
 
 _TEMPLATE = Path(__file__).with_name("table.tex.jinja")
+
+
+@dataclass(frozen=True)
+class Absent:
+    """Cells of a table that cannot be shown: their texts by (row from 1, heading), and the
+    sentences that say why (mofe/report/partial.py)."""
+
+    texts: Mapping[tuple[int, str], str] = field(default_factory=dict)
+    why: str = ""
+
+
+NONE_ABSENT = Absent()
 
 
 def write(
@@ -94,24 +107,40 @@ def is_published(frame: pd.DataFrame, shown: str) -> bool:
     return bool(frame.loc[frame["column"] == shown, "paper"].notna().any())
 
 
-def entries(table: Table, frame: pd.DataFrame, setting: Setting) -> list[list[Entry]]:
+def entries(
+    table: Table, frame: pd.DataFrame, setting: Setting, absent: Absent = NONE_ABSENT
+) -> list[list[Entry]]:
     """The cells of the paper's columns row by row, in the order of `columns`."""
-    return _entries(table, frame, list(zip(table.columns, columns(table, setting), strict=True)))
+    pairs = list(zip(table.columns, columns(table, setting), strict=True))
+    return _entries(table, frame, pairs, absent)
 
 
-def entries_beside(table: Table, frame: pd.DataFrame) -> list[list[Entry]]:
+def entries_beside(
+    table: Table, frame: pd.DataFrame, absent: Absent = NONE_ABSENT
+) -> list[list[Entry]]:
     """The cells of the columns that the paper's table lacks, row by row."""
-    return _entries(table, frame, list(zip(table.beside, table.beside, strict=True)))
+    return _entries(table, frame, list(zip(table.beside, table.beside, strict=True)), absent)
 
 
-def _entries(table: Table, frame: pd.DataFrame, pairs: list[tuple[str, str]]) -> list[list[Entry]]:
+def _entries(
+    table: Table, frame: pd.DataFrame, pairs: list[tuple[str, str]], absent: Absent
+) -> list[list[Entry]]:
     """The cells of some columns, row by row. pairs: (heading, heading as shown) of each column."""
+
+    def shown(number: int, column: str, found: Entry) -> Entry:
+        text = absent.texts.get((number, column))
+        return found if text is None else replace(found, ours=text, sd="", unit="")
+
     kinds = kind_by_column(table)
     lines = {(line.row, line.column): line for line in frame.itertuples(index=False)}
     return [
         [
-            entry(lines.get((number, shown)), kinds[column], table.number, frames.label(row))
-            for column, shown in pairs
+            shown(
+                number,
+                column,
+                entry(lines.get((number, heading)), kinds[column], table.number, frames.label(row)),
+            )
+            for column, heading in pairs
         ]
         for number, row in enumerate(table.rows, start=1)
     ]
@@ -280,7 +309,7 @@ def escape(text: str) -> str:
     return text.translate(_LATEX)
 
 
-def latex(table: Table, frame: pd.DataFrame, setting: Setting) -> str:
+def latex(table: Table, frame: pd.DataFrame, setting: Setting, absent: Absent = NONE_ABSENT) -> str:
     """A table float within a page's width. It needs the booktabs package and nothing else.
 
     Our value and the paper's have a LaTeX column each under their common heading, so that digits
@@ -288,14 +317,14 @@ def latex(table: Table, frame: pd.DataFrame, setting: Setting) -> str:
     """
     columns = _latex_columns(table, frame, setting)
     values = columns[len(table.label_headings) :]
-    rows = entries(table, frame, setting)
+    rows = entries(table, frame, setting, absent)
     label_width, column_gap = _FEW_COLUMNS if len(table.columns) <= 2 else _MANY_COLUMNS
     labels = [[_lines(text, label_width) for text in texts] for texts in shown_labels(table)]
     return render(
         _TEMPLATE,
         filters={"tex": escape},
         table=table,
-        note=note(table, frame, setting),
+        note=" ".join(filter(None, (note(table, frame, setting), absent.why))),
         column_gap=column_gap,
         columns=columns,
         groups=_latex_groups(columns),
@@ -352,7 +381,9 @@ def _lines(text: str, width: int) -> list[str]:
 # --- Markdown ---------------------------------------------------------------------------------
 
 
-def markdown(table: Table, frame: pd.DataFrame, setting: Setting) -> str:
+def markdown(
+    table: Table, frame: pd.DataFrame, setting: Setting, absent: Absent = NONE_ABSENT
+) -> str:
     """The table in GitHub's Markdown, with a group in front of its heading: "Model: General"."""
     pairs = [*headings(table, setting), *((BESIDE, text) for text in table.beside)]
     heads = [plain(f"{group}: {text}" if group else text) for group, text in pairs]
@@ -361,15 +392,16 @@ def markdown(table: Table, frame: pd.DataFrame, setting: Setting) -> str:
         [plain(text) for text in (*labels, *map(_markdown_entry, (*row, *beside)))]
         for labels, row, beside in zip(
             shown_labels(table),
-            entries(table, frame, setting),
-            entries_beside(table, frame),
+            entries(table, frame, setting, absent),
+            entries_beside(table, frame, absent),
             strict=True,
         )
     ]
     align = "l" * count + "r" * (len(heads) - count)
     title = f"**Table {table.number}.** {plain(table.caption)}"
     body = markdown_table(heads, rows, align, padded=False)
-    return f"{title}\n\n{body}\n\n{plain(note(table, frame, setting))}\n"
+    notes = filter(None, (note(table, frame, setting), absent.why))
+    return "\n\n".join((title, body, *map(plain, notes))) + "\n"
 
 
 def _markdown_entry(entry: Entry) -> str:

@@ -18,6 +18,7 @@ from mofe.study.graph import ALL, Graph, Node
 from mofe.study.identity import Identities
 from mofe.study.load import load_study
 from mofe.study.plan import Plan
+from mofe.training import saved
 
 SHOWN = 20  # damaged files that are told in the terminal; the log has all
 SECONDS = 10.0  # between two lines that say how far it is
@@ -146,15 +147,17 @@ def _fetched(plan: Plan, identities: Identities, found: Found) -> int:
 
 
 def _checkpoints(plan: Plan, found: Found) -> int:
-    """Compare the checkpoints of unfinished trainings with the checksums in them. A damaged one is
-    no loss: its training takes the one before, or starts over."""
-    checked = 0
-    for file in sorted(Path(plan.root).glob(f"**/*checkpoint/step-*/{sums.ENDING}")):
-        checked += 1
-        for fault in sums.faults(sums.read(file)):
-            found.damaged.append(str(file.parent))
-            found.told.append(f"{fault}; its training will not go on from it")
-    return checked
+    """Compare the saved states of unfinished trainings with the checksums in them. Returns their
+    number. A damaged one is no loss: its training takes the one before, or starts over."""
+    folders = {file.parent for file in Path(plan.root).glob("**/*checkpoint/step-*")}
+    states = [state for folder in sorted(folders) for state in saved.newest_first(folder)]
+    for folder in states:
+        try:
+            saved.check(folder, saved.read(folder)[0].files)
+        except (saved.Damaged, OSError) as error:
+            found.damaged.append(str(folder))
+            found.told.append(f"{folder}: {error}; its training will not go on from it")
+    return len(states)
 
 
 def _size(job: Node) -> int:

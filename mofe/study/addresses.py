@@ -120,6 +120,15 @@ class Addresses:
     def table(self, number: int | str, kind: str) -> str:
         return f"{self.root}/table{number}.{kind}"
 
+    def partial(self, name: str) -> str:
+        """A file of the tables of what there is."""
+        return f"{self.root}/partial/{name}"
+
+    @property
+    def check(self) -> str:
+        """What the rule `check` found, as JSON."""
+        return f"{self.root}/check.json"
+
     def figure(self, name: str, kind: str) -> str:
         return f"{self.root}/figures/{name}.{kind}"
 
