@@ -41,7 +41,9 @@ def main() -> int:
                 if asked.verbose:
                     print(found.told, flush=True)
             if number % 100 == 0:
-                print(f"{number} of {len(faults)} in {time.monotonic() - started:.0f} s", flush=True)
+                print(
+                    f"{number} of {len(faults)} in {time.monotonic() - started:.0f} s", flush=True
+                )
         if sums(study.folder) != before:
             raise RuntimeError("a fault reached the study that is compared with")
     print({ending.value: n for ending, n in counts.items()}, f"campaign failed: {broken}")

@@ -1,5 +1,6 @@
 """Faults of artefacts: a file of a finished study is damaged, and each job that reads it is run."""
 
+import os
 import random
 import re
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 from tests.faults import damage, judge
 from tests.faults.fault import Ending, Fault, NotReached, Outcome
 from tests.faults.process import run
-from tests.faults.study import RESULTS, Job, Study, files, own
+from tests.faults.study import RESULTS, Job, Study, files
 from tests.faults.watch import Watch
 
 READ = "A damaged artefact is named by whoever reads it"
@@ -20,22 +21,23 @@ VERIFIED = "`verify` finds each damaged file"
 SWAPPED = "another's content"
 KINDS = (*damage.CONTENT, "deleted", SWAPPED)
 BETWEEN = " read by "  # a target: the file, and the reader's first output
-VERIFIED_AT_ONCE = 16
+PER_READER, PER_FILE = 3, 2  # kinds of damage
 
 
 def faults(seed: int, study: Study) -> list[Fault]:
-    """The faults of artefacts that a seed draws: each kind of damage of each kind of file by each
-    kind of reader, and for each kind of file a command and a verification."""
+    """The faults of artefacts that a seed draws: some kinds of damage of each kind of file by each
+    kind of reader, some of each kind of file for `verify`, and for each maker a command."""
     rng = random.Random(f"artefacts {seed}")
     found, remade, kinds = [], [], defaultdict(list)
     for (maker, suffix, _), pairs in _pairs(study).items():
         kinds[maker, suffix] += [file for file, _ in pairs]
-        for kind in KINDS:
+        for kind in rng.sample(KINDS, PER_READER):
             file, reader = rng.choice(pairs)
             target = f"{file}{BETWEEN}{reader}"
             found.append(_fault(rng, READ, kind, target))
     for files_of_kind in kinds.values():
-        found += [_fault(rng, VERIFIED, kind, rng.choice(files_of_kind)) for kind in KINDS]
+        for kind in rng.sample(KINDS, PER_FILE):
+            found.append(_fault(rng, VERIFIED, kind, rng.choice(files_of_kind)))
     makers = {maker for maker, _ in kinds}
     for maker in sorted(makers):
         pairs = [p for (m, s, _), ps in _pairs(study).items() if m == maker for p in ps]
@@ -99,8 +101,6 @@ def _harm(fault: Fault, study: Study, folder: Path, file: Path) -> None:
         (folder / file).unlink()
         shutil.copyfile(study.folder / rng.choice(others), folder / file)
         if keep_time:
-            import os
-
             os.utime(folder / file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     elif not damage.change(folder / file, fault.kind, fault.seed, keep_time):
         damage.change(folder / file, "bytes added", fault.seed, keep_time)

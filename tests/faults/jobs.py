@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.faults import damage, judge
 from tests.faults.fault import Ending, Fault, NotReached, Outcome
 from tests.faults.process import Ended, run
-from tests.faults.study import RESULTS, Job, Study, files, forget
+from tests.faults.study import Job, Study, forget
 from tests.faults.watch import ACTS, Event, Watch
 
 STOPPED = "A stopped job leaves nothing half-written, and its command makes it"
@@ -43,7 +43,9 @@ def faults(seed: int, study: Study) -> list[Fault]:
                 full = kind in ("ENOSPC", "EDQUOT", "small disk")
                 draw(FULL if full else STOPPED, kind, rng.choice(jobs))
     for rule in FOR_GPUS:
-        for name in rng.sample(jobs := sorted(job.name for job in study.named(rule)), min(2, len(jobs))):
+        for name in rng.sample(
+            jobs := sorted(job.name for job in study.named(rule)), min(2, len(jobs))
+        ):
             draw(NO_GPU, "no GPU", name)
     return found
 
@@ -114,9 +116,7 @@ def _stopped(fault: Fault, study: Study, at: Path) -> Outcome:
     return _judged(fault, study, folder, job, first, f"{event}; {lost}")
 
 
-def _judged(
-    fault: Fault, study: Study, folder: Path, job: Job, first: Ended, told: str
-) -> Outcome:
+def _judged(fault: Fault, study: Study, folder: Path, job: Job, first: Ended, told: str) -> Outcome:
     """Whether the fault was told, nothing is half-written, and the same command makes it all."""
 
     def outcome(ending: Ending, why: str) -> Outcome:

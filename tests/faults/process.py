@@ -82,7 +82,9 @@ class Running:
         os.dup2(text, 2)
         os.chdir(folder)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+            signal.signal(
+                number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            )
         self.watch.install()
         prepare(self.watch)
         code = 0

@@ -1,18 +1,12 @@
 """Run a campaign: every fault in a process of a pool, and a report of what became of them."""
 
-import argparse
-import itertools
 import multiprocessing
-import sys
-import tempfile
-import time
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tests.faults import artefacts, jobs, process, training
-from tests.faults.fault import Ending, Fault, Outcome
-from tests.faults.study import Study, sums
+from tests.faults.fault import Fault, Outcome
+from tests.faults.study import Study
 
 FAMILIES = {"training": training, "checkpoints": training, "artefacts": artefacts, "jobs": jobs}
 

@@ -16,7 +16,17 @@ ROOT = Path(__file__).parents[2]
 CONFIGS = ("config.yaml", "profiles/mini/study.yaml", "tests/faults/study.yaml")
 RESULTS = "results/faults"
 # What a checkout has that a run reads; a copy of the study links them.
-LINKED = ("Snakefile", "config.yaml", "docs", "envs", "mofe", "profiles", "rules", "scripts", "tests")
+LINKED = (
+    "Snakefile",
+    "config.yaml",
+    "docs",
+    "envs",
+    "mofe",
+    "profiles",
+    "rules",
+    "scripts",
+    "tests",
+)
 LINKED += ("requirements.lock",)
 
 

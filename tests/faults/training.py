@@ -77,7 +77,9 @@ def faults(seed: int, study: Study) -> list[Fault]:
     rng = random.Random(f"training {seed}")
 
     def drawn(family, promise, kind, target, phase="") -> Fault:
-        return Fault(family, PROMISE[promise], kind, target, phase, rng.random(), rng.getrandbits(30))
+        return Fault(
+            family, PROMISE[promise], kind, target, phase, rng.random(), rng.getrandbits(30)
+        )
 
     found = [
         drawn("training", kind, kind, target, phase)
@@ -86,7 +88,7 @@ def faults(seed: int, study: Study) -> list[Fault]:
         for phase in PHASES
     ]
     for target in TARGETS:
-        found += [drawn("training", "small disk", "small disk", target) for _ in range(8)]
+        found += [drawn("training", "small disk", "small disk", target) for _ in range(5)]
         found += [
             drawn("training", "out of memory", f"out of memory: {where}", target)
             for where in OUT_OF_MEMORY
@@ -216,7 +218,10 @@ def try_fault(fault: Fault, study: Study, at: Path) -> Outcome:
 
 def _interrupted(fault: Fault, study: Study, at: Path) -> Outcome:
     # a signal must save by itself
-    saving = fault.kind not in SIGNALS or fault.phase in ("checkpoint renamed", "checkpoint removed")
+    saving = fault.kind not in SIGNALS or fault.phase in (
+        "checkpoint renamed",
+        "checkpoint removed",
+    )
     events = [e for e in trace(study, at, fault.target, saving) if e.phase == fault.phase]
     if not events:
         raise NotReached(f"{fault.name}: there is no such moment")
@@ -320,6 +325,7 @@ def _out_of_memory(fault: Fault, study: Study, at: Path) -> Outcome:
 
     def exhaust(watch: Watch) -> None:
         import torch
+
         from mofe.training import loop
 
         calls = {"number": 0}
@@ -353,7 +359,7 @@ def _out_of_memory(fault: Fault, study: Study, at: Path) -> Outcome:
         halves = where in ("forward", "backward")
         if halves and first.code != 0:
             return Outcome(fault, Ending.LOST, f"it did not go on with half the rows: {first.end}")
-        if where == "always" and (first.code != 1 or "micro_batch" not in first.text):
+        if where == "always" and (first.code != 1 or "lower it" not in first.text):
             return Outcome(fault, Ending.UNNAMED, f"no remedy is told ({first.code}): {first.end}")
         judged = _judged(fault, here, first, 0)
         if judged.ending is Ending.KEPT and halves:
@@ -387,7 +393,9 @@ def _damaged(fault: Fault, study: Study, at: Path) -> Outcome:
         _stopped(here, study, at, fault.target, 3 if fault.moment < 0.5 else STEPS)
         states = _states(here)
         if fault.kind in (*damage.CONTENT, "deleted"):
-            files = sorted(f for f in here.checkpoint.rglob("*") if f.is_file() and f.stat().st_size)
+            files = sorted(
+                f for f in here.checkpoint.rglob("*") if f.is_file() and f.stat().st_size
+            )
             file = rng.choice(files)
             hit = next((n for n, path in states.items() if path in file.parents), None)
             if fault.kind == "deleted":
@@ -440,7 +448,9 @@ def _stray(kind: str, here: Room, states: dict[int, Path], rng: random.Random):
             file.write_text('{"unknown": 1, ' + file.read_text().lstrip()[1:])
             return newest
         case "foreign checkpoint":
-            other = next(t for t in TARGETS if not here.job.outputs[0].startswith(f"{RESULTS}/{TARGETS[t]}"))
+            other = next(
+                t for t in TARGETS if not here.job.outputs[0].startswith(f"{RESULTS}/{TARGETS[t]}")
+            )
             with room(here.study, here.at / "other", other) as there:
                 _stopped(there, here.study, here.at / "trace", other, 3)
                 shutil.rmtree(folder)

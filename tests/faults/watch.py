@@ -61,6 +61,8 @@ class Watch:
     def install(self) -> None:
         """Watch this process from now on; there is no way back."""
         import torch
+        from transformers import PreTrainedModel
+
         from mofe import provenance
         from mofe.models import store
 
@@ -69,7 +71,8 @@ class Watch:
             self._before(os, name, self._syncs)
         self._after(torch.optim.AdamW, "step", self._stepped)
         self._before(provenance, "hash_tensors", lambda *_, **__: self._happens("hashed", ""))
-        self._before(store, "save_file", lambda *_, **__: self._happens("stored", ""))
+        for owner, name in ((store, "save_file"), (PreTrainedModel, "save_pretrained")):
+            self._before(owner, name, lambda *_, **__: self._happens("stored", ""))
 
     def written(self) -> None:
         """Write the report."""
