@@ -126,17 +126,17 @@ def _judged(fault: Fault, study: Study, folder: Path, job: Job, first: Ended, to
         return outcome(Ending.TRACEBACK, "a traceback")
     if first.code is None:
         return outcome(Ending.DEAD_END, "it hung")
-    if fault.promise == FULL and first.code > 0:
-        if not re.search("disk is full|quota is used up", first.text):
-            return outcome(Ending.UNNAMED, "a full disk is not called so")
+    called = re.search("disk is full|quota is used up", first.text)
+    if fault.promise == FULL and first.code > 0 and not called:
+        return outcome(Ending.UNNAMED, "a full disk is not called so")
     if fault.kind in SIGNALS and (first.code < 0 or not first.text.strip()):
         return outcome(Ending.UNNAMED, "it died of the signal without a word")
-    # a file under its own name with its checksums beside it counts as made, whatever came after
+    # checksums beside a file say that it is whole, whatever came after
     note = folder / f"{job.outputs[0]}.sums"
     if note.exists() and first.code != 0:
-        if _torn(note) or judge.differs(study, folder, job):
-            if fault.kind != "power cut":
-                return outcome(Ending.SILENT, f"{note} vouches for what is not whole")
+        torn = _torn(note)
+        if (torn and fault.kind != "power cut") or (not torn and judge.differs(study, folder, job)):
+            return outcome(Ending.SILENT, f"{note} vouches for what is not whole")
     if first.code != 0:
         forget(folder, job)
         again = run(job, folder, Watch((), folder.parent / "again"))

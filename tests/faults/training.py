@@ -420,7 +420,8 @@ def _damaged(fault: Fault, study: Study, at: Path) -> Outcome:
         if STEPS - again.steps < due:
             return Outcome(fault, Ending.LOST, f"{due} steps were whole: {seen}")
         shown = again.text + (here.folder / here.job.log).read_text()
-        if hit == max(states) and f"step-{hit}" not in shown:
+        unused = STEPS - again.steps < max(states)
+        if hit == max(states) and unused and f"step-{hit}" not in shown:
             return Outcome(fault, Ending.UNNAMED, f"step-{hit} is not named: {seen}")
         return Outcome(fault, Ending.KEPT, seen)
 
