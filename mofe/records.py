@@ -1104,6 +1104,67 @@ class PlanRecord(Record):
     )
 
 
+# ----------------------------------------------------------------------- what a machine can run
+
+Verdict = Literal["ok", "warning", "fault"]
+
+
+class Finding(Record):
+    """What the check found of one thing."""
+
+    of: Literal["here", "node"] = Field(
+        description="The machine that was looked at: `here`, where the workflow is called, or the "
+        "`node` that a job runs on."
+    )
+    subject: str = Field(description="What was looked at.")
+    verdict: Verdict = Field(
+        description="`fault`: the study cannot run. `warning`: it can, but may not do what is "
+        "expected."
+    )
+    told: str = Field(description="What was found, in a sentence.")
+    remedy: str = Field(default="", description="What to do about it; empty where all is well.")
+
+
+class GpuFact(Record):
+    """A GPU."""
+
+    name: str = Field(description="As CUDA calls it.")
+    memory: Count = Field(description="Its memory, in bytes.")
+
+
+class NodeFacts(Record):
+    """What a machine is found to have, by a job that runs there. A probe's text is empty where it
+    worked, and null where it was not tried."""
+
+    host: str = Field(description="The machine's name.")
+    python: str = Field(description="The version of Python.")
+    other_versions: dict[str, str] = Field(
+        description="Installed packages whose version is not that of requirements.lock, with what "
+        "is wrong."
+    )
+    torch: str = Field(description="The version of torch.")
+    torch_cuda: str | None = Field(description="The CUDA that torch was built for.")
+    driver: str | None = Field(description="The version of NVIDIA's driver; null for none.")
+    gpus: Annotated[tuple[GpuFact, ...], Field(strict=False)] = Field(
+        description="The GPUs that torch can use."
+    )
+    gpus_why: str = Field(description="Why torch can use no more, in its own words.")
+    compiler: str | None = Field(description="The C compiler that Triton would take.")
+    triton: str | None = Field(description="What a kernel of the expert layer failed by.")
+    nf4: str | None = Field(description="What a layer with 4-bit weights failed by.")
+    memory: Count = Field(description="Main memory, in bytes.")
+
+
+class CheckRecord(Record):
+    """Whether a machine can run a study."""
+
+    study: str = Field(description="The study's name.")
+    findings: tuple[Finding, ...] = Field(strict=False, description="What was found.")
+    nodes: tuple[NodeFacts, ...] = Field(
+        strict=False, description="The machines that jobs looked at."
+    )
+
+
 # Every kind of record that is a file, or a line of one, by the name of its schema in docs/schemas.
 KINDS: dict[str, type[Record]] = {
     "train": TrainRecord,
@@ -1121,4 +1182,5 @@ KINDS: dict[str, type[Record]] = {
     "claim": ClaimRecord,
     "claims": ClaimsRecord,
     "plan": PlanRecord,
+    "check": CheckRecord,
 }

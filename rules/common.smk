@@ -141,6 +141,19 @@ def waiting():
     ]
 
 
+# Rules whose jobs import little, or what the warm parent must not.
+COLD = {
+    "prefetch",
+    "fetch_repository",
+    "pdf",
+    "claims_paper",
+    "verify",
+    "sums",
+    "partial",
+}
+COLD |= {"check", "check_here", "check_node"}
+
+
 def has_gpu():
     import torch
 
@@ -162,7 +175,6 @@ onstart:
         workflow.local_exec
         and STUDY.device == "cpu"
         and not workflow.deployment_settings.deployment_method
-        and {j.rule for j in will_run}
-        - {"prefetch", "fetch_repository", "pdf", "verify", "sums", "partial", "check"}
+        and {j.rule for j in will_run} - COLD
     ):
         WARM_PARENT = warm.start()

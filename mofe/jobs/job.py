@@ -89,13 +89,15 @@ def run(
     several: bool = False,
     light: bool = False,
     scratch: str | os.PathLike | None = None,
+    needs_gpus: bool = True,
     **arguments: Any,
 ) -> None:
     """Make the call for a Snakemake job, here or in the warm parent, and exit with its code.
 
     several: make the call in one process per GPU that the job was given (resource `gpu` is their
     total number, on `nodes` machines). light: the call imports little, so it is made here, without
-    waiting for a warm parent that may still be importing. scratch: as in Job.
+    waiting for a warm parent that may still be importing. scratch: as in Job. needs_gpus: the call
+    cannot do without the GPUs that the job was given.
     """
     names = "/".join(snakemake.wildcards)
     job = Job(
@@ -110,7 +112,7 @@ def run(
         scratch=str(scratch) if scratch else None,
     )
     given = snakemake.resources.get
-    if snakemake.config["device"] == "cuda":
+    if needs_gpus and snakemake.config["device"] == "cuda":
         job = replace(job, gpus=given("gpu", 0) // given("nodes", 1))
     processes, nodes = (given("gpu", 1), given("nodes", 1)) if several else (1, 1)
     if processes > 1:
@@ -122,7 +124,15 @@ def run(
         code = warm.call(parent, job)
         if code is not None:
             sys.exit(code)
-    sys.exit(execute(job))
+    _leave(execute(job))
+
+
+def _leave(code: int) -> None:
+    """End this process as a fork of the warm parent ends. Without the interpreter's clearing up,
+    in which libraries print what they still hold."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def sharding(snakemake) -> str:

@@ -1,0 +1,15 @@
+"""What the machine has that jobs run on (rules/check.smk)."""
+
+from pathlib import Path
+
+from mofe.jobs.job import run
+
+run(
+    "mofe.stages.check:look_at_node",
+    snakemake,
+    light=True,
+    needs_gpus=False,
+    config=snakemake.config,
+    lock=snakemake.params.lock,
+    out=Path(snakemake.output[0]),
+)
