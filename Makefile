@@ -108,11 +108,11 @@ latex:
 
 # The workflow is tested on a Slurm of its own, which root can start. Elsewhere those tests are skipped.
 slurm:
-	@command -v slurmctld >/dev/null || { \
+	@command -v slurmctld >/dev/null && command -v slurmdbd >/dev/null && command -v mariadbd >/dev/null || { \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get update -q && apt-get install -qy --no-install-recommends slurm-wlm; \
+	    apt-get update -q && apt-get install -qy --no-install-recommends slurm-wlm slurmdbd mariadb-server-core mariadb-client-core; \
 	  else \
-	    echo "slurmctld is missing, so profiles/slurm is not tested: install slurm-wlm"; \
+	    echo "Slurm is missing, so profiles/slurm is not tested: install slurm-wlm slurmdbd mariadb-server-core mariadb-client-core"; \
 	  fi; }
 
 lock: .venv/ready

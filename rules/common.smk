@@ -23,7 +23,9 @@ from mofe.jobs import (
     made,
     params,
     resources,
+    retries,
     shown,
+    slurm,
     warm,
 )
 from mofe.study.given import Given
@@ -78,8 +80,13 @@ COSTS = Costs(PLAN)
 
 # A rule's `threads` and `resources`, by its name.
 cpus = partial(resources.cpus, COSTS)
-asks = partial(resources.asks, COSTS)
+ENDS = retries.Ends()
+asks = partial(resources.asks, COSTS, ENDS)
 spread = partial(resources.spread, COSTS, jobs=GRAPH.jobs)
+
+
+if workflow.is_main_process:  # a job has no jobs of its own
+    slurm.use(ENDS, PLAN.root)
 
 
 def names(planned):

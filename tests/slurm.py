@@ -1,12 +1,14 @@
 """A Slurm of one's own on this machine, to see profiles/slurm at work.
 
-    python -m tests.slurm up      start it, and print how to use it
-    python -m tests.slurm down    cancel its jobs and stop it
+    python -m tests.slurm up [--accounting]    start it, and print how to use it
+    python -m tests.slurm down                 cancel its jobs and stop it
 
-Real daemons (munged, slurmctld, slurmd) on loopback, without systemd, accounting or anything under
-/etc: two CPU nodes in the partition `cpu`, and in the partition `gpu` two nodes with the feature
-a100_80g that say they have three A100s each. They have none, and all nodes are this machine, whatever
-CPUs and memory they claim. Needs Debian's package slurm-wlm.
+Real daemons (munged, slurmctld, slurmd) on loopback, without systemd or anything under /etc: two CPU
+nodes in the partition `cpu`, and in the partition `gpu` two nodes with the feature a100_80g that say
+they have three A100s each. They have none, and all nodes are this machine, whatever CPUs and memory
+they claim. Jobs in the partition `urgent` take the GPU nodes from those in `gpu`, which go back to the
+queue. Needs Debian's package slurm-wlm. With accounting there are slurmdbd and MariaDB, one account,
+`lab`, and no job without an account; that needs slurmdbd, mariadb-server-core and mariadb-client-core.
 """
 
 import contextlib
@@ -19,11 +21,15 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 CPU_NODES, GPU_NODES, GPUS = ("cpu01", "cpu02"), ("gpu01", "gpu02"), 3
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "srun")
+ACCOUNTING = ("slurmdbd", "mariadbd", "mariadb-install-db", "sacctmgr", "sacct")
+PACKAGES = "slurm-wlm slurmdbd mariadb-server-core mariadb-client-core"
+ACCOUNT = "lab"
 SBIN = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
 SLURM_CONF = """\
@@ -33,7 +39,8 @@ SlurmctldPort={ports[0]}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+# a job that goes back to the queue waits there until its credentials have expired: 120 s, if unset
+AuthInfo=socket={folder}/munge.socket,cred_expire=20
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool/%n
@@ -58,9 +65,11 @@ SlurmdParameters=config_overrides
 SchedulerType=sched/backfill
 SchedulerParameters=bf_interval=2,sched_interval=2,sched_min_interval=0,batch_sched_delay=0
 JobRequeue=1
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 ReturnToService=2
-# finished jobs stay in `scontrol show job`: they are the records that tests read
-MinJobAge=7200
+# finished jobs stay in `scontrol show job` as long: they are the records that tests read
+MinJobAge={min_job_age}
 SlurmctldTimeout=10
 # a slow machine's daemons are not lost ones
 SlurmdTimeout=300
@@ -70,7 +79,41 @@ MessageTimeout=60
 KillWait=30
 {nodes}
 PartitionName=cpu Nodes={cpu} MaxTime=1-0
-PartitionName=gpu Nodes={gpu} MaxTime=7-0
+PartitionName=gpu Nodes={gpu} MaxTime=7-0 PriorityTier=1
+PartitionName=urgent Nodes={gpu} MaxTime=7-0 PriorityTier=10
+{accounting}
+"""
+ACCOUNTING_CONF = """\
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=localhost
+AccountingStoragePort={port}
+AccountingStoragePass={folder}/munge.socket
+AccountingStorageEnforce=associations
+AccountingStorageTRES=gres/gpu,gres/gpu:a100
+"""
+SLURMDBD_CONF = """\
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+DbdHost=localhost
+DbdAddr=127.0.0.1
+DbdPort={ports[0]}
+SlurmUser={user}
+CommunicationParameters=NoInAddrAny
+PidFile={folder}/run/slurmdbd.own
+LogFile={folder}/log/slurmdbd.log
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={ports[1]}
+StorageUser=slurm
+StoragePass=slurm
+StorageLoc=slurm
+"""
+DATABASE = """\
+create database slurm;
+create user 'slurm'@'localhost' identified by 'slurm';
+create user 'slurm'@'127.0.0.1' identified by 'slurm';
+grant all on slurm.* to 'slurm'@'localhost';
+grant all on slurm.* to 'slurm'@'127.0.0.1';
 """
 
 
@@ -79,6 +122,8 @@ class Slurm:
     """A private Slurm, with everything it writes in `folder` (a short path: it holds sockets)."""
 
     folder: Path
+    accounting: bool = False
+    min_job_age: int = 7200  # seconds
 
     @property
     def environment(self) -> dict[str, str]:
@@ -97,10 +142,13 @@ class Slurm:
             self._configure()
             self._spawn("munged", *self._munged())
             self._wait("munge", "-n", "--socket", str(self.folder / "munge.socket"))
+            if self.accounting:
+                self._start_accounting()
             self.start_controller()
-            for node in CPU_NODES + GPU_NODES:
-                self._spawn(node, "slurmd", "-D", "-N", node)
-            self._wait("sh", "-c", f"test $(sinfo -hN -o %T | grep -c idle) = {len(self.nodes)}")
+            for node in self.nodes:
+                self.start_node(node)
+            idle = "sinfo -hN -o '%N %T' | sort -u | grep -c idle"  # once per partition
+            self._wait("sh", "-c", f"test $({idle}) = {len(self.nodes)}")
         except BaseException:
             self.stop()
             raise
@@ -116,6 +164,19 @@ class Slurm:
     def stop_controller(self) -> None:
         self._end("slurmctld")
 
+    def start_node(self, node: str) -> None:
+        self._spawn(node, "slurmd", "-D", "-N", node)
+
+    def kill_node(self, node: str) -> None:
+        """Lose a node's power: all its processes are gone at once. The controller is told what it
+        would find out after SlurmdTimeout."""
+        marks = f"SLURMD_NODENAME={node}".encode(), f"MOFE_SLURM_NODE={node}".encode()
+        for pid, environment in _environments():
+            if str(self.folder).encode() in environment and any(m in environment for m in marks):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        self.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=power")
+
     def stop(self) -> None:
         """Cancel its jobs and end all its processes, also those of a start that failed."""
         if self._pid("slurmctld"):
@@ -123,7 +184,7 @@ class Slurm:
             deadline = time.monotonic() + 10
             while self._try("squeue", "-h").strip() and time.monotonic() < deadline:
                 time.sleep(0.2)
-        for name in (*self.nodes, "slurmctld", "munged"):
+        for name in (*self.nodes, "slurmctld", "slurmdbd", "mariadbd", "munged"):
             self._end(name)
         for pid in self._left():  # steps outlive their slurmd
             with contextlib.suppress(ProcessLookupError):
@@ -150,7 +211,7 @@ class Slurm:
     def _configure(self) -> None:
         for name in ("bin", "dev", "log", "run", "state", *(f"spool/{n}" for n in self.nodes)):
             (self.folder / name).mkdir(parents=True, mode=0o755)
-        ports = _free_ports(1 + len(self.nodes))
+        ports = _free_ports(1 + len(self.nodes) + 2)
         sizes = {
             **dict.fromkeys(CPU_NODES, "CPUs=16 RealMemory=64000"),
             **dict.fromkeys(
@@ -160,17 +221,27 @@ class Slurm:
         host = socket.gethostname().partition(".")[0]
         nodes = [
             f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} {sizes[node]}"
-            for node, port in zip(self.nodes, ports[1:], strict=True)
+            for node, port in zip(self.nodes, ports[1:-2], strict=True)
         ]
+        accounting = {"folder": self.folder, "user": getpass.getuser(), "ports": ports[-2:]}
         text = SLURM_CONF.format(
             host=host,
             user=getpass.getuser(),
             folder=self.folder,
+            min_job_age=self.min_job_age,
             ports=ports,
             nodes="\n".join(nodes),
             cpu=",".join(CPU_NODES),
             gpu=",".join(GPU_NODES),
+            accounting=ACCOUNTING_CONF.format(folder=self.folder, port=ports[-2])
+            if self.accounting
+            else "",
         )
+        if self.accounting:
+            file = self.folder / "slurmdbd.conf"
+            file.touch(0o600)
+            file.write_text(SLURMDBD_CONF.format(**accounting))
+            (self.folder / "database-port").write_text(str(ports[-1]))
         (self.folder / "slurm.conf").write_text(text)
         (self.folder / "cgroup.conf").write_text("CgroupAutomount=no\n")
         # with devices of a count only, Slurm calls the node invalid
@@ -191,6 +262,35 @@ class Slurm:
         srun.write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {real} "$@"\n')
         srun.chmod(0o755)
 
+    def _start_accounting(self) -> None:
+        """MariaDB, slurmdbd, and an account for this user."""
+        data, socket_file = self.folder / "database", self.folder / "database.socket"
+        user = f"--user={getpass.getuser()}"
+        install = ["mariadb-install-db", "--no-defaults", user, f"--datadir={data}"]
+        self.run(*install, "--auth-root-authentication-method=normal", "--skip-test-db")
+        self._spawn(
+            "mariadbd",
+            *["mariadbd", "--no-defaults", user, f"--datadir={data}", f"--socket={socket_file}"],
+            f"--port={(self.folder / 'database-port').read_text()}",
+            *["--bind-address=127.0.0.1", "--innodb-buffer-pool-size=64M"],
+            *["--innodb-log-file-size=32M", f"--pid-file={self.folder}/run/mariadbd.own"],
+        )
+        client = ["mariadb", "--no-defaults", "--user=root", f"--socket={socket_file}", "-e"]
+        self._wait(*client, "select 1")
+        self.run(*client, DATABASE)
+        self.start_database()
+        manage = ["sacctmgr", "--immediate", "--quiet", "add"]
+        self.run(*manage, "cluster", "mofe")
+        self.run(*manage, "account", ACCOUNT, "Cluster=mofe")
+        self.run(*manage, "user", getpass.getuser(), f"Account={ACCOUNT}", "Cluster=mofe")
+
+    def start_database(self) -> None:
+        self._spawn("slurmdbd", "slurmdbd", "-D")
+        self._wait("sacctmgr", "--noheader", "show", "cluster")
+
+    def stop_database(self) -> None:
+        self._end("slurmdbd")
+
     def _munged(self) -> list[str]:
         options = {
             "key-file": "munge.key",
@@ -206,7 +306,11 @@ class Slurm:
         with open(self.folder / f"log/{name}.out", "a") as log:
             process = subprocess.Popen(
                 command,
-                env={**self.environment, "MOFE_SLURM": str(self.folder)},
+                env={
+                    **self.environment,
+                    "MOFE_SLURM": str(self.folder),
+                    "MOFE_SLURM_NODE": name,
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -223,12 +327,7 @@ class Slurm:
     def _left(self) -> list[int]:
         """This cluster's daemons and their children, by the mark in their environment."""
         mark = f"MOFE_SLURM={self.folder}".encode()
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if mark in (process / "environ").read_bytes().split(b"\0"):
-                    found.append(int(process.name))
-        return found
+        return [pid for pid, environment in _environments() if mark in environment.split(b"\0")]
 
     def _end(self, name: str) -> None:
         pid = self._pid(name)
@@ -260,9 +359,17 @@ class Slurm:
         return ""
 
 
-def missing() -> list[str]:
+def missing(accounting: bool = False) -> list[str]:
     """The programs that are needed and not installed."""
-    return [program for program in PROGRAMS if shutil.which(program, path=SBIN) is None]
+    needed = PROGRAMS + ACCOUNTING * accounting
+    return [program for program in needed if shutil.which(program, path=SBIN) is None]
+
+
+def _environments() -> Iterator[tuple[int, bytes]]:
+    """This machine's processes, and the variables that each was started with."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            yield int(process.name), (process / "environ").read_bytes()
 
 
 def _free_ports(count: int) -> list[int]:
@@ -274,10 +381,10 @@ def _free_ports(count: int) -> list[int]:
 
 
 def main(arguments: list[str]) -> int | str:
-    slurm = Slurm(Path(f"/tmp/mofe-slurm-{os.getuid()}"))
-    if arguments == ["up"]:
-        if missing():
-            return f"{', '.join(missing())} not found: as root, apt-get install slurm-wlm"
+    slurm = Slurm(Path(f"/tmp/mofe-slurm-{os.getuid()}"), "--accounting" in arguments)
+    if arguments in (["up"], ["up", "--accounting"]):
+        if lacking := missing(slurm.accounting):
+            return f"{', '.join(lacking)} not found: as root, apt-get install {PACKAGES}"
         slurm.start()
         print(slurm.run("sinfo", "-N", "-o", "%N %P %t %c %m %G"))
         print(f"To use it in a shell:\n  export SLURM_CONF={slurm.folder}/slurm.conf")

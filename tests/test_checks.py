@@ -9,6 +9,7 @@ from test_cost import LONG
 from mofe.estimate.cost import Costs
 from mofe.jobs import checks, downloads, resources
 from mofe.jobs.checks import Waiting
+from mofe.jobs.retries import Cause, Ends
 from mofe.report.figures import inputs
 from mofe.study.graph import Graph
 from mofe.study.load import read_study
@@ -172,23 +173,28 @@ def test_a_hub_that_tells_nothing_ends_the_run(paper_plan, tmp_path, monkeypatch
 
 def test_a_job_asks_for_what_its_estimate_says(costs):
     needs = costs.train(costs.plan.variants[LARGE["variant"]]).needs
-    asked = resources.asks(costs, "train")
+    asked = resources.asks(costs, Ends(), "train")
     assert resources.cpus(costs, "train")(LARGE) == needs.cpus
     assert asked["gpu"](LARGE) == 2 and asked["nodes"](LARGE) == 1
     assert asked["sharding"](LARGE) == "fsdp"
 
 
-@pytest.mark.parametrize("what", ["mem_mb", "runtime"])
-def test_another_attempt_asks_for_more_memory_and_time(costs, what):
-    ask = resources.asks(costs, "train")[what]
-    once = ask(SMALL, attempt=1)
-    assert once == getattr(costs.train(costs.plan.variants[SMALL["variant"]]).needs, what)
-    assert ask(SMALL, attempt=3) == 3 * once
+@pytest.mark.parametrize("what, cause", [("mem_mb", Cause.MEMORY), ("runtime", Cause.TIME)])
+def test_another_attempt_asks_for_more_of_what_it_ran_out_of(costs, what, cause):
+    ends = Ends()
+    asked = resources.asks(costs, ends, "train")
+    before = {name: asked[name](SMALL) for name in ("mem_mb", "runtime")}
+    assert before[what] == getattr(costs.train(costs.plan.variants[SMALL["variant"]]).needs, what)
+    for end in (cause, Cause.LOST, Cause.FAILED, cause):
+        ends.note("train", SMALL, end)
+    after = {name: asked[name](SMALL) for name in before}
+    assert after == {**before, what: 3 * before[what]}
+    assert resources.asks(costs, Ends(), "train")["mem_mb"](LARGE) == asked["mem_mb"](LARGE)
 
 
 def test_a_rule_without_wildcards_asks_for_little(costs):
     assert resources.cpus(costs, "report")({}) == 1
-    assert resources.asks(costs, "report")["gpu"]({}) == 0
+    assert resources.asks(costs, Ends(), "report")["gpu"]({}) == 0
 
 
 def test_a_training_on_several_nodes_starts_its_own_processes(paper_plan, costs):

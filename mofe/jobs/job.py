@@ -7,7 +7,6 @@ warm parent (mofe/jobs/warm.py) costs no more than starting Python.
 import contextlib
 import gc
 import importlib
-import json
 import os
 import shutil
 import sys
@@ -17,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mofe import sums
-from mofe.jobs import gpus, launch, made, outcome, warm
+from mofe.jobs import ending, gpus, launch, made, outcome, stops, warm
 from mofe.study import hardware
 
 # Jobs read folders, never the hub: a node without internet would wait for time-outs, and a branch
@@ -189,14 +188,24 @@ def _call(job: Job) -> str | None:
         torch.set_num_threads(job.threads)
     started = time.time()
     line = call(**job.arguments)
-    if job.outputs and _is_first():
-        sums.write(job.outputs)
-    seconds = {"starting": started - job.asked, "computing": time.time() - started}
-    noted = {"config_hash": job.config_hash} if job.config_hash else {}
-    print(json.dumps({"job": job.label, **noted, "seconds": seconds}), flush=True)
-    if job.scratch and _is_first():
-        shutil.rmtree(job.scratch)
+    # The call is not undone by a signal that comes now: what is left takes a moment.
+    with stops.passed_over():
+        if job.outputs and _is_first():
+            sums.write(job.outputs)
+        seconds = {"starting": started - job.asked, "computing": time.time() - started}
+        noted = {"config_hash": job.config_hash} if job.config_hash else {}
+        print(ending.finished(job.label, **noted, seconds=seconds), flush=True)
+        if job.scratch and _is_first():
+            _discard(job.scratch)
     return line
+
+
+def _discard(folder: str) -> None:
+    """Remove a folder. If that is cut off, no half of it is taken for the whole."""
+    aside = f"{folder}.removed"
+    shutil.rmtree(aside, ignore_errors=True)
+    os.rename(folder, aside)
+    shutil.rmtree(aside)
 
 
 def _is_first() -> bool:

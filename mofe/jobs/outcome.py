@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 
-from mofe.jobs import disk, stops
+from mofe.jobs import disk, ending, stops
 from mofe.training.signals import Interrupted
 
 _FAILED = "failed: "  # begins the last line of the log of a job that failed
@@ -79,6 +79,7 @@ def _logged(log: str | None) -> Iterator[None]:
         with suppress(OSError):
             if _has_traceback(error):
                 traceback.print_exc(file=file)
+            file.write(ending.failed(error))
             file.write(f"{_FAILED}{' '.join(_words(error, log).split())}\n")
         with suppress(OSError):
             file.close()

@@ -5,6 +5,7 @@ from typing import Any
 
 from mofe.estimate.cost import Costs, Needs
 from mofe.estimate.schedule import estimate
+from mofe.jobs.retries import Ends, Verdict, decide
 from mofe.study.graph import Node
 from mofe.study.values import ConfigError
 
@@ -20,16 +21,20 @@ def cpus(costs: Costs, rule: str) -> Callable[[Mapping[str, str]], int]:
     return lambda wildcards: of(wildcards).cpus
 
 
-def asks(costs: Costs, rule: str) -> dict[str, Callable[..., Any]]:
-    """A rule's `resources`. A job that ran out of memory or time is tried again with more of both:
-    memory in MB, time in minutes."""
+def asks(costs: Costs, ends: Ends, rule: str) -> dict[str, Callable[..., Any]]:
+    """A rule's `resources`. Memory (MB) grows where earlier attempts ran out of it, and so does
+    time (minutes)."""
     of = needs(costs, rule)
+
+    def grown(wildcards: Mapping[str, str]) -> Verdict:
+        return decide(ends.of(rule, wildcards), 0)
+
     return {
         # of the whole job, as Slurm counts them
         "gpu": lambda wildcards: of(wildcards).gpus * of(wildcards).nodes,
         "nodes": lambda wildcards: of(wildcards).nodes,
-        "mem_mb": lambda wildcards, attempt: of(wildcards).mem_mb * attempt,
-        "runtime": lambda wildcards, attempt: of(wildcards).runtime * attempt,
+        "mem_mb": lambda wildcards: of(wildcards).mem_mb * grown(wildcards).memory,
+        "runtime": lambda wildcards: of(wildcards).runtime * grown(wildcards).time,
         "sharding": lambda wildcards: of(wildcards).sharding,
     }
 

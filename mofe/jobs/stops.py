@@ -32,3 +32,14 @@ def heeded() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)
+
+
+@contextmanager
+def passed_over() -> Iterator[None]:
+    """Signals that come meanwhile are ignored: what is done must not be cut off."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in NUMBERS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)

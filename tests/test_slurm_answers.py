@@ -1,0 +1,178 @@
+"""What Slurm's words mean, what follows a job's ends, and what our executor takes from the plugin.
+No Slurm is needed."""
+
+import inspect
+import json
+
+import pytest
+import snakemake_executor_plugin_slurm as plugin
+from snakemake.scheduling.job_scheduler import JobScheduler
+from snakemake_executor_plugin_slurm import utils
+
+from mofe.jobs import ending, retries, slurm_answers
+from mofe.jobs.retries import Cause, decide
+from mofe.jobs.slurm_answers import Answer, Entry
+
+MEMORY, TIME, LOST, FAILED, REFUSED = (
+    Cause.MEMORY,
+    Cause.TIME,
+    Cause.LOST,
+    Cause.FAILED,
+    Cause.REFUSED,
+)
+
+
+@pytest.mark.parametrize(
+    "ends, again, memory, time",
+    [
+        ([], False, 1, 1),
+        ([MEMORY], True, 2, 1),
+        ([MEMORY, MEMORY], True, 3, 1),
+        ([TIME], True, 1, 2),
+        ([TIME, MEMORY, FAILED], True, 2, 2),
+        ([FAILED] * 3, True, 1, 1),
+        ([FAILED] * 4, False, 1, 1),
+        ([LOST] * 20, True, 1, 1),
+        ([LOST] * 21, False, 1, 1),
+        ([LOST] * 15 + [TIME] * 3, True, 1, 4),
+        ([LOST] * 15 + [TIME] * 4, False, 1, 5),
+        ([REFUSED], False, 1, 1),
+        ([MEMORY, REFUSED], False, 2, 1),
+    ],
+)
+def test_memory_follows_memory_and_time_follows_time(ends, again, memory, time):
+    assert decide(ends, 3) == retries.Verdict(again, memory, time)
+    assert not decide(ends, 0).again
+
+
+def test_the_ends_of_a_job_are_its_own():
+    ends = retries.Ends()
+    ends.note("train", {"variant": "a", "seed": "0"}, TIME)
+    assert ends.note("train", {"seed": "0", "variant": "a"}, MEMORY) == (TIME, MEMORY)
+    assert ends.of("train", {"variant": "b", "seed": "0"}) == ()
+    assert ends.of("evaluate", {"variant": "a", "seed": "0"}) == ()
+
+
+def test_what_is_done_is_told():
+    assert "3 times its time" in retries.sentence([TIME, TIME], 3)
+    assert retries.sentence([LOST], 3) == "It is submitted again."
+    assert "not submitted again" in retries.sentence([REFUSED], 3)
+
+
+# The sentences are those of slurm-wlm 22.05 and of its source, src/common/slurm_errno.c.
+@pytest.mark.parametrize(
+    "told, answer",
+    [
+        ("sbatch: error: Unable to contact slurm controller (connect failure)", Answer.AWAY),
+        ("Socket timed out on send/recv operation", Answer.AWAY),
+        ("sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying", Answer.AWAY),
+        ("Zero Bytes were transmitted or received", Answer.AWAY),
+        ("sbatch: error: Batch job submission failed: Invalid partition name specified",
+         Answer.NEVER),
+        ("Batch job submission failed: Invalid account or account/partition combination specified",
+         Answer.NEVER),
+        ("Batch job submission failed: Invalid feature specification", Answer.NEVER),
+        ("Batch job submission failed: Invalid qos specification", Answer.NEVER),
+        ("Batch job submission failed: Requested node configuration is not available", Answer.NEVER),
+        ("Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)",
+         Answer.LATER),
+        ("something new", Answer.LATER),
+    ],
+)  # fmt: skip
+def test_what_a_failed_command_says(told, answer):
+    assert slurm_answers.meaning(told) is answer
+    assert bool(slurm_answers.mistake(told)) == (answer is Answer.NEVER)
+
+
+def test_sbatchs_own_words_are_taken_from_the_plugins_report():
+    told = (
+        "SLURM sbatch failed. The error message was 'sbatch: error: invalid partition specified: "
+        "nope\nsbatch: error: Batch job submission failed: Invalid partition name specified'.\n"
+        '    sbatch call:\n        sbatch --wrap="x Socket timed out"\n'
+    )
+    found = slurm_answers.words(told)
+    assert found == (
+        "invalid partition specified: nope; Batch job submission failed: Invalid partition name "
+        "specified"
+    )
+    assert slurm_answers.meaning(found) is Answer.NEVER
+
+
+def test_states_are_read_from_squeue_and_sacct():
+    squeue = "a site's remark\n12|COMPLETING|rule_train|mofe_1\n13|COMPLETED||mofe_1\n"
+    live, done = slurm_answers.entries(squeue)
+    assert live == Entry("12", "COMPLETING", "rule_train", "mofe_1") and live.live
+    assert not done.live
+    (cancelled,) = slurm_answers.entries("14|CANCELLED by 1000\n")
+    assert slurm_answers.ENDED[cancelled.state] is FAILED and not cancelled.live
+
+
+@pytest.mark.parametrize(
+    "line, memory",
+    [
+        ("slurmstepd-cpu01: error: StepId=5.0 exceeded memory limit (610 > 209), being killed", True),
+        ("slurmstepd: error: Detected 1 oom-kill event(s) in StepId=5.0. Some of your", True),
+        ("srun: error: gpu01: task 0: Out Of Memory", True),
+        ("slurmstepd-cpu01: error: *** STEP 5.0 ON cpu01 CANCELLED AT 2026-11-27T11:41:04 ***", False),
+        ("train x: OutOfMemoryError: CUDA out of memory", False),
+    ],
+)  # fmt: skip
+def test_slurms_own_lines_tell_that_memory_ran_out(line, memory):
+    assert slurm_answers.out_of_memory(f"before\n{line}\nsrun: error: task 0: Killed\n") is memory
+
+
+@pytest.mark.parametrize(
+    "error, again",
+    [
+        (ValueError("lower it"), False),
+        (FloatingPointError("not finite"), False),
+        (RuntimeError("CUDA out of memory"), True),
+        (OSError(28, "No space left on device"), True),
+    ],
+)
+def test_a_job_notes_whether_another_attempt_can_help(tmp_path, monkeypatch, error, again):
+    monkeypatch.setenv(ending.SLURM_JOB, "7")
+    log = tmp_path / "log"
+    log.write_text("Traceback\n" + ending.failed(error) + "failed: words\n")
+    assert ending.read(log, "7") == ending.Ending(type(error).__name__, again)
+    assert ending.read(log, "8") is None, "another attempt's log"
+
+
+@pytest.mark.parametrize("last", ["", "{", '{"job": "x"', "plain", '{"seconds": {}}', "\0" * 9])
+def test_a_log_without_an_ending_tells_nothing(tmp_path, last):
+    log = tmp_path / "log"
+    log.write_text(f"some\n{last}")
+    assert ending.read(log, "7") is None
+    assert ending.read(tmp_path / "none", "7") is None
+
+
+def test_a_job_that_succeeded_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv(ending.SLURM_JOB, "7")
+    line = ending.finished("train x", seconds={"starting": 1.0, "computing": 2.0})
+    (tmp_path / "log").write_text(line + "\n")
+    assert ending.read(tmp_path / "log", "7") == ending.Ending(None, False)
+    monkeypatch.delenv(ending.SLURM_JOB)
+    assert json.loads(ending.finished("train x")) == {"job": "train x"}
+    assert not ending.failed(ValueError("lower it"))
+
+
+def test_the_plugin_has_what_our_executor_takes_from_it():
+    """Where this fails after an update of Snakemake or the plugin, read mofe/jobs/slurm.py again."""
+    for name in ("run_job", "run_jobs", "check_active_jobs", "cancel_jobs", "get_account_arg"):
+        assert callable(getattr(plugin.Executor, name)), name
+    assert str(inspect.signature(utils.get_job_wildcards)).startswith("(job")
+    source = inspect.getsource(plugin.Executor)
+    for used in (
+        "self.run_uuid",
+        "self._job_submission_executor.submit(self.run_job, job)",
+        "self.slurm_logdir / group_or_rule / wildcard_str",
+        'comment_str = f"rule_{job.name}_wildcards_{wildcard_str}"',
+        "next(self.get_account_arg(job))",
+        "self._report_job_error_threadsafe(",
+        'aux={"slurm_logfile": slurm_logfile}',
+        "The error message was '{e.output.strip()}'.",
+    ):
+        assert used in source, used
+    handler = inspect.getsource(JobScheduler)
+    assert "if job.restart_times > job.attempt - 1:" in handler
+    assert "signal.signal(signal.SIGTERM, self.exit_gracefully)" in handler

@@ -1,0 +1,264 @@
+"""What a run on a real Slurm survives: a controller and a database that are away, lost and preempted
+nodes, signals, and a Snakemake that died. Its jobs only wait (tests/cluster); that trainings go on
+from their checkpoints is in tests/test_slurm.py."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import slurm
+from conftest import ROOT
+
+from test_slurm import FOR_EVER, filled_in, memory_mb, minutes, no_slurm  # isort: skip
+
+pytestmark = pytest.mark.slurm
+# Longer than all that gave up in the plugin: its questions (60 s), and what it took for an end of
+# the controller (75 s). `make faults` has the ten minutes.
+AWAY = int(os.environ.get("MOFE_SLURM_AWAY", "80"))
+
+
+def started(name: str, **settings) -> Iterator[slurm.Slurm]:
+    no_slurm(settings.get("accounting", False))
+    running = slurm.Slurm(Path(f"/tmp/mofe-slurm-{name}-{os.getpid()}"), **settings)
+    running.start()
+    yield running
+    running.stop()
+    shutil.rmtree(running.folder)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[slurm.Slurm]:
+    """A Slurm without accounting."""
+    yield from started("alone")
+
+
+@pytest.fixture(scope="module")
+def accounting() -> Iterator[slurm.Slurm]:
+    """A Slurm with accounting, whose controller forgets jobs as soon as they have ended."""
+    yield from started("accounting", accounting=True, min_job_age=2)
+
+
+class Run:
+    """Calls of Snakemake for tests/cluster, with a results folder of their own."""
+
+    def __init__(self, cluster: slurm.Slurm, root: Path):
+        self.cluster, self.root, self.results = cluster, root, root / "results"
+        self.results.mkdir(parents=True)
+        self.profile = root / "profile"
+        self.profile.mkdir()
+        (self.profile / "config.yaml").write_text(filled_in())
+
+    def start(self, *arguments: str, edit: Callable[[str], str] = lambda text: text):
+        (self.profile / "config.yaml").write_text(edit(filled_in()))
+        self.told = self.root / f"told-{len(list(self.root.glob('told-*')))}"
+        self.child = subprocess.Popen(
+            [
+                *["timeout", "-k", "10", FOR_EVER, sys.executable, "-m", "snakemake"],
+                *["--snakefile", str(ROOT / "tests/cluster/Snakefile"), "--directory", self.root],
+                *["--profile", str(self.profile), "--config", f"results={self.results}"],
+                *["--slurm-init-seconds-before-status-checks", "3", *arguments],
+            ],
+            cwd=ROOT,
+            env={**self.cluster.environment, "PYTHONPATH": str(ROOT)},
+            stdout=self.told.open("w"),
+            stderr=subprocess.STDOUT,
+        )
+
+    def jobs(self, *targets: str) -> None:
+        """Start a run that makes these."""
+        self.start("--", *(str(self.results / target) for target in targets))
+
+    def how(self, name: str, what: str) -> None:
+        (self.results / f"{name}.how").write_text(what)
+
+    def go(self, *names: str) -> None:
+        for name in names:
+            (self.results / f"{name}.go").touch()
+
+    def runs(self, name: str) -> list[tuple[str, str]]:
+        """What the attempts of a job noted: started, ended or stopped, and Slurm's number."""
+        file = self.results / f"{name}.runs"
+        lines = file.read_text().splitlines() if file.exists() else []
+        return [(line.split()[0], line.split()[1]) for line in lines]
+
+    def wait(self, condition: Callable[[], object]) -> None:
+        while not condition():
+            assert self.child.poll() is None, self.output()
+            time.sleep(0.3)
+
+    def started(self, *names: str, times: int = 1) -> None:
+        self.wait(lambda: all(self._starts(name) >= times for name in names))
+
+    def _starts(self, name: str) -> int:
+        return sum(what == "started" for what, _ in self.runs(name))
+
+    def ends(self, code: int = 0) -> str:
+        assert self.child.wait() == code, self.output()
+        return self.output()
+
+    def output(self) -> str:
+        return self.told.read_text()
+
+    def pid(self) -> int:
+        """Snakemake's process, below `timeout`."""
+        return int(Path(f"/proc/{self.child.pid}/task/{self.child.pid}/children").read_text())
+
+    def records(self, number: str) -> dict[str, str]:
+        return next(job for job in self.cluster.jobs() if job["JobId"] == number)
+
+
+@pytest.fixture
+def run(cluster, tmp_path) -> Run:
+    return Run(cluster, tmp_path)
+
+
+def test_a_controller_that_is_away_is_waited_for(cluster, accounting, tmp_path):
+    """At the status of jobs and at a submission. A job ends meanwhile, and with accounting the
+    database is away as well."""
+    runs = [Run(each, tmp_path / each.folder.name) for each in (cluster, accounting)]
+    for run in runs:
+        run.jobs("cpu/a", "cpu/b", "after/c")
+    for run in runs:
+        run.started("a", "b")
+        run.cluster.stop_controller()
+    accounting.stop_database()
+    for run in runs:
+        run.go("a", "c")  # c on this machine, so that a submission falls into the silence
+    time.sleep(AWAY)
+    for run in runs:
+        assert run.child.poll() is None, run.output()
+    accounting.start_database()
+    for run in runs:
+        run.cluster.start_controller()
+        run.go("b", "after-c")
+    for run in runs:
+        told = run.ends()
+        assert "Slurm does not answer" in told and "Slurm answers again" in told
+        for name in ("a", "b", "after-c"):
+            assert [what for what, _ in run.runs(name)] == ["started", "ended"], name
+
+
+def test_a_submission_whose_answer_was_lost_is_not_repeated(cluster, run, tmp_path):
+    """sbatch says that Slurm does not answer, after Slurm has taken the job."""
+    real = shutil.which("sbatch", path=cluster.environment["PATH"])
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "sbatch").write_text(
+        f'#!/bin/sh\n[ -e {folder}/once ] && exec {real} "$@"\ntouch {folder}/once\n'
+        f'{real} "$@" >/dev/null && echo "sbatch: error: Socket timed out on send/recv operation" >&2\n'
+        "exit 1\n"
+    )
+    (folder / "sbatch").chmod(0o755)
+    path = os.environ["PATH"]
+    run.cluster = _WithPath(cluster, folder)
+    run.go("a")
+    run.jobs("cpu/a")
+    told = run.ends()
+    assert "Slurm has taken the job as" in told
+    assert [what for what, _ in run.runs("a")] == ["started", "ended"]
+    assert os.environ["PATH"] == path
+
+
+class _WithPath:
+    """A cluster whose commands are looked for in one more folder first."""
+
+    def __init__(self, cluster: slurm.Slurm, folder: Path):
+        found = cluster.environment
+        self.environment = {**found, "PATH": f"{folder}:{found['PATH']}"}
+
+
+def test_what_follows_an_end_depends_on_its_cause(cluster, run):
+    """Out of memory, cancelled, a lost node, a preempted job, and a refusal, in one run."""
+    run.how("memory", "memory")
+    run.how("refuses", "refuse")
+    run.jobs("cpu/memory", "cpu/cancelled", "cpu/refuses", "train/lost", "train/preempted")
+    run.started("cancelled", "lost", "preempted", "memory")
+    names = ("cancelled", "lost", "preempted")
+    first = {name: run.runs(name)[0][1] for name in names}
+    cluster.run("scancel", first["cancelled"])
+    urgent = ["sbatch", "--parsable", "--account=lab", "--partition=urgent", "--output=/dev/null"]
+    every_gpu = ["--nodes=2", "--gpus-per-node=3", "--wrap=sleep 1000"]
+    taker = cluster.run(*urgent, *every_gpu).strip()
+    run.started("cancelled", "memory", times=2)
+    back = {first["lost"], first["preempted"]}
+    run.wait(lambda: back <= set(cluster.run("squeue", "-h", "-t", "PENDING", "-o", "%i").split()))
+    cluster.run("scancel", taker)
+    run.started("lost", "preempted", times=2)
+    node = run.records(first["lost"])["NodeList"]
+    cluster.kill_node(node)
+    run.started("lost", times=3)
+    cluster.start_node(node)
+    run.go("memory", *names)
+    told = run.ends(1)
+    assert len(run.runs("refuses")) == 1
+    assert "Another attempt would end the same" in told
+    assert not (run.results / "cpu/refuses").exists()
+    for name in ("memory", *names):
+        assert run.runs(name)[-1][0] == "ended"
+    asked = {}
+    for name in ("memory", *names):
+        record = run.records(run.runs(name)[-1][1])
+        asked[name] = (memory_mb(record), minutes(record))
+    assert asked == {"memory": (400, 10), **dict.fromkeys(names, (200, 10))}
+
+
+@pytest.mark.parametrize(
+    "line, value, told",
+    [
+        ("cpu_partition", "nowhere", "Invalid partition name specified; correct partition"),
+        ("account", "nobody", "Invalid account or account/partition combination"),
+    ],
+)
+def test_a_mistake_in_the_profile_is_submitted_once(accounting, tmp_path, line, value, told):
+    run = Run(accounting, tmp_path)
+    wrong = re.compile(rf"^  {line}: \S+", flags=re.MULTILINE)
+    run.start(
+        *["--", str(run.results / "cpu/a")],
+        edit=lambda text: wrong.sub(f"  {line}: {value}", text),
+    )
+    output = run.ends(1)
+    assert output.count(told) == 1 and "Another attempt would end the same" in output
+    assert not run.runs("a")
+
+
+def test_a_stopped_run_leaves_no_job_and_the_next_one_goes_on(cluster, run):
+    """Ctrl-C, SIGTERM, and a Snakemake that died, after which its jobs run on."""
+    targets = ("cpu/a", "cpu/b", "train/c")
+    for times, number in enumerate((signal.SIGINT, signal.SIGTERM), start=1):
+        run.jobs(*targets)
+        run.started("a", "b", "c", times=times)
+        os.kill(run.pid(), number)
+        run.ends(1)
+        assert not in_queue(cluster), "it waited for the end of its jobs"
+        for name in "abc":
+            assert [what for what, _ in run.runs(name)] == ["started", "stopped"] * times
+    run.jobs(*targets)
+    run.started("a", "b", "c", times=3)
+    os.kill(run.pid(), signal.SIGKILL)
+    run.child.wait()
+    run.start("--unlock", "--", str(run.results / "cpu/a"))
+    run.ends()
+    run.jobs(*targets)
+    told = run.ends(1)
+    assert "Jobs of an earlier run still wait or run" in told and "scancel --name=mofe" in told
+    running = {run.runs(name)[-1][1] for name in "abc"}
+    assert running <= set(re.findall(r"\d+", told))
+    run.go("a", "b", "c")
+    while in_queue(cluster):
+        time.sleep(0.3)
+    run.jobs(*targets)
+    run.ends()
+    for name in "abc":
+        what = [what for what, _ in run.runs(name)][4:]
+        assert what in (["started", "ended"], ["started", "ended"] * 2), "never two at once"
+
+
+def in_queue(cluster: slurm.Slurm) -> str:
+    return cluster.run("squeue", "-h", "-o", "%i %T").strip()
