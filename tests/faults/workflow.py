@@ -93,8 +93,9 @@ def _run(fault: Fault, study: Study, folder: Path, again: list[Job]) -> Outcome:
             start_new_session=True,
         )
     if fault.kind in STOPS:
-        # from before the first job to after the last
-        _sleep(started, 2 + 12 * fault.moment)
+        while started.poll() is None and "Execute" not in (folder / "terminal").read_text():
+            time.sleep(0.05)
+        _sleep(started, 5 * fault.moment)  # from the first job to about the last
         _tell(started.pid, STOPS[fault.kind])
     elif fault.kind == "the warm parent killed":
         _kill_parent(started, folder, 3 * fault.moment)
