@@ -87,6 +87,13 @@ class Running:
             )
         self.watch.install()
         prepare(self.watch)
+        leave = os._exit
+
+        def reported(code: int) -> None:
+            self.watch.written()
+            leave(code)
+
+        os._exit = reported
         code = 0
         try:
             runpy.run_path(str(job.script), {"snakemake": job.snakemake}, "__main__")
@@ -94,8 +101,6 @@ class Running:
             code = error.code if isinstance(error.code, int) else int(error.code is not None)
         sys.stdout.flush()
         sys.stderr.flush()
-        self.watch.full = 0
-        self.watch.written()
         return code
 
     def wait(self, limit: float = LIMIT) -> Ended:

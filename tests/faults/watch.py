@@ -83,7 +83,7 @@ class Watch:
             "synced": self.synced,
             "renamed": self.renamed,
         }
-        self._busy = True
+        self._busy, self.full = True, 0
         self.report.write_text(json.dumps(seen))
 
     def _before(self, owner, name: str, told: Callable) -> None:
