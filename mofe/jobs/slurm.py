@@ -224,15 +224,21 @@ class Executor(plugin.Executor):
         if state is None:
             if self._missed[number] < GONE_AFTER:
                 return None
-            told = self._told_by_its_log(info)
-            return DONE if told and told.error is None else FORGOTTEN
+            return DONE if self._done(info) else FORGOTTEN
         self._missed.pop(number, None)
         if state in PASSING and number not in self._passing:
             self._passing.add(number)
             return None
         if state not in PASSING:
             self._passing.discard(number)
+        if state in ENDED and self._done(info):
+            return DONE  # stopped between its work's end and its own
         return state if state == DONE or state in ENDED else None
+
+    def _done(self, info: SubmittedJobInfo) -> bool:
+        """Whether a job has made all that it was to make, whatever happened to it then."""
+        told = self._told_by_its_log(info)
+        return bool(told and told.error is None and all(map(os.path.exists, info.job.output)))
 
     def _cause(self, info: SubmittedJobInfo, state: str) -> Cause:
         cause = ENDED.get(state, Cause.LOST)
