@@ -1,7 +1,7 @@
 """How a job of Slurm's ended, as a line at the end of its log tells: what Slurm cannot know.
 
 Every job writes such a line (mofe/jobs/job.py, mofe/jobs/outcome.py). The process that submitted it
-reads the line (mofe/jobs/slurm.py). Only the standard library is imported.
+reads the line (mofe/jobs/slurm/executor.py). Only the standard library is imported.
 """
 
 import json
