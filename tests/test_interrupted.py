@@ -331,7 +331,7 @@ def test_a_full_disk_is_called_so_and_what_was_saved_is_kept(tiny, data, tmp_pat
         asked = job(tiny, data, out, "mofe")
         assert in_a_fork(lambda: execute(asked)) == 1
         told = (out / "log").read_text()
-        assert "the disk is full: the state after step 6 needs" in told, told
+        assert f"the disk is full: {out}/checkpoint: the state after step 6 needs" in told, told
         assert "the state after step 4 is kept; make room" in told
         assert not list((out / "checkpoint").glob("partial-*"))
         filler.unlink()

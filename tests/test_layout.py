@@ -12,7 +12,7 @@ from conftest import ROOT
 # From the ground up: a package imports those of the floors below it, and none beside or above it.
 FLOORS = (
     ("checksums", "clusters", "files", "markdown", "paper", "provenance", "units"),
-    ("records", "sums", "templates"),
+    ("disk", "records", "sums", "templates"),
     ("study",),
     ("estimate", "layers"),
     ("training", "data"),

@@ -9,7 +9,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 
-from mofe.jobs import disk, ending, stops
+from mofe import disk
+from mofe.jobs import ending, stops
 from mofe.training.signals import Interrupted
 
 _FAILED = "failed: "  # begins the last line of the log of a job that failed
