@@ -134,7 +134,8 @@ def test_slurms_own_lines_tell_that_memory_ran_out(line, memory):
 def test_a_job_notes_whether_another_attempt_can_help(tmp_path, monkeypatch, error, again):
     monkeypatch.setenv(ending.SLURM_JOB, "7")
     log = tmp_path / "log"
-    log.write_text("Traceback\n" + ending.failed(error) + "failed: words\n")
+    log.write_text("Traceback\n" + ending.failed(error, "several\nwords"))
+    assert ending.failure(log) == "several words"
     assert ending.read(log, "7") == ending.Ending(type(error).__name__, again)
     assert ending.read(log, "8") is None, "another attempt's log"
 
@@ -151,10 +152,11 @@ def test_a_job_that_succeeded_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv(ending.SLURM_JOB, "7")
     line = ending.finished("train x", seconds={"starting": 1.0, "computing": 2.0})
     (tmp_path / "log").write_text(line + "\n")
+    assert ending.failure(tmp_path / "log") is None
     assert ending.read(tmp_path / "log", "7") == ending.Ending(None, False)
     monkeypatch.delenv(ending.SLURM_JOB)
     assert json.loads(ending.finished("train x")) == {"job": "train x"}
-    assert not ending.failed(ValueError("lower it"))
+    assert ending.failed(ValueError("lower it"), "lower it") == "failed: lower it\n"
 
 
 def test_the_plugin_has_what_our_executor_takes_from_it():
