@@ -325,7 +325,7 @@ def test_a_full_disk_is_called_so_and_what_was_saved_is_kept(tiny, data, tmp_pat
         out = shutil.copytree(cut, disk / "run")
         shutil.rmtree(out / "checkpoint/step-3")
         left = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
-        state = saved.size(out / "checkpoint/step-4")
+        state = sum(f.stat().st_size for f in (out / "checkpoint/step-4").iterdir())
         filler = disk / "filler"
         filler.write_bytes(bytes(left - state // 6))
         asked = job(tiny, data, out, "mofe")
