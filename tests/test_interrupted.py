@@ -417,13 +417,13 @@ def test_a_full_disk_is_called_so_and_what_was_saved_is_kept(tiny, data, tmp_pat
         out = shutil.copytree(cut, disk / "run")
         shutil.rmtree(out / "checkpoint/step-3")
         left = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
-        state = saved.size(out / "checkpoint/step-4")
+        state = sum(f.stat().st_size for f in (out / "checkpoint/step-4").iterdir())
         filler = disk / "filler"
         filler.write_bytes(bytes(left - state // 6))
         asked = job(tiny, data, out, "mofe")
         assert in_a_fork(lambda: execute(asked)) == 1
         told = (out / "log").read_text()
-        assert "the disk is full: the state after step 6 needs" in told, told
+        assert f"the disk is full: {out}/checkpoint: the state after step 6 needs" in told, told
         assert "the state after step 4 is kept; make room" in told
         assert not list((out / "checkpoint").glob("partial-*"))
         filler.unlink()

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mofe import sums
-from mofe.jobs import ending, gpus, launch, made, outcome, stops, warm
+from mofe import stops, sums
+from mofe.jobs import ending, gpus, launch, made, outcome, warm
 from mofe.study import hardware
 
 # Jobs read folders, never the hub: a node without internet would wait for time-outs, and a branch

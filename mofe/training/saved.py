@@ -9,13 +9,10 @@ as a user's `step-5.bak`, are nobody's business here.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import xxhash
 
 from mofe import checksums, files, records
 
@@ -58,7 +55,7 @@ class State(records.Record):
     def own_checksum(self) -> str:
         """What `checksum` should be."""
         rest = self.model_copy(update={"checksum": ""})
-        return xxhash.xxh3_128_hexdigest(rest.model_dump_json().encode())
+        return checksums.of_bytes(rest.model_dump_json().encode())
 
 
 def newest_first(folder: Path) -> list[Path]:
@@ -136,8 +133,3 @@ def _drop(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink()
-
-
-def size(folder: Path) -> int:
-    """Bytes of the files in a folder."""
-    return sum(os.path.getsize(file) for file in folder.iterdir()) if folder.is_dir() else 0
