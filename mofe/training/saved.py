@@ -10,6 +10,7 @@ as a user's `step-5.bak`, are nobody's business here.
 from __future__ import annotations
 
 import re
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
