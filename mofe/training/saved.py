@@ -9,8 +9,8 @@ as a user's `step-5.bak`, are nobody's business here.
 
 from __future__ import annotations
 
-import re
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
