@@ -1,6 +1,7 @@
 """`python -m tests.faults`: the campaign, or a part of it."""
 
 import argparse
+import random
 import re
 import sys
 import tempfile
@@ -30,6 +31,7 @@ def main() -> int:
         before = sums(study.folder)
         faults = [f for f in run.drawn(asked.seed, study) if re.search(asked.match, f.name)]
         faults = (run.part(faults, asked.part) if asked.part else faults)[:: asked.every]
+        random.Random(asked.seed).shuffle(faults)  # so that a run that is cut off has some of each
         outcomes, broken = [], 0
         for number, found in enumerate(run.tried(faults, study, folder, asked.workers), 1):
             if isinstance(found, Outcome):
@@ -40,7 +42,10 @@ def main() -> int:
                 broken += 1
                 print(f"THE CAMPAIGN FAILED: {found[0].name}\n{found[1]}")
             if number % 50 == 0:
-                print(f"{number} of {len(faults)} after {time.monotonic() - started:.0f} s")
+                seconds = time.monotonic() - started
+                print(f"{number} of {len(faults)} after {seconds:.0f} s")
+                if asked.out:
+                    results.write(asked.out, outcomes, asked.seed, seconds)
             sys.stdout.flush()
         if sums(study.folder) != before:
             raise RuntimeError("a fault reached the study that copies are compared with")
@@ -48,7 +53,7 @@ def main() -> int:
     counts = Counter(outcome.ending for outcome in outcomes)
     told = ", ".join(f"{counts[ending]} {ending.value}" for ending in Ending)
     print(f"{len(outcomes)} faults in {seconds:.0f} s: {told}")
-    if asked.out and not broken:
+    if asked.out:
         results.write(asked.out, outcomes, asked.seed, seconds)
     return int(counts[Ending.KEPT] < len(outcomes) or broken > 0)
 
