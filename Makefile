@@ -19,7 +19,7 @@ BENCH_PACKAGES ?= .venv/bench
 QUICK ?=
 bench = PYTHONPATH=$(BENCH_PACKAGES) $(BIN)/python benchmarks
 
-.PHONY: help look mini test fuzz bench error-rates docs lint format lock latex slurm clean
+.PHONY: help look mini test fuzz faults bench error-rates docs lint format lock latex slurm clean
 
 help:
 	@echo "make look           a first look: the paper's tables in miniature, one seed, to results/mini/"
@@ -27,6 +27,7 @@ help:
 	@echo "make mini SEEDS=0   the same with one seed"
 	@echo "make test           the tests"
 	@echo "make fuzz           thousands of mutated configurations and data files"
+	@echo "make faults         more than a thousand injected faults, to docs/reliability.md"
 	@echo "make bench          the benchmarks, to docs/benchmarks.md (make bench QUICK=1: whether they work)"
 	@echo "make error-rates    how often the statistical tests err, to docs/statistics.md"
 	@echo "make docs           the generated parts of the documentation"
@@ -46,6 +47,11 @@ test: .venv/ready latex slurm
 # Cases are made from their numbers, so that equal code gives equal cases.
 fuzz: .venv/ready
 	$(BIN)/python -m pytest -n 2 $(wildcard tests/fuzz_*.py)
+
+# Faults are drawn from a seed. It fails where one of them did not end as promised, and writes the counts
+# all the same.
+faults: .venv/ready
+	$(BIN)/python -m tests.faults --out docs/reliability.json; ended=$$?; $(BIN)/python docs/generate; exit $$ended
 
 # Run it on an idle machine, because it compares times. Real rows are read from MOFE_SHARED.
 bench: $(BENCH_PACKAGES)/ready

@@ -1,6 +1,5 @@
 # The doctor: whether the machine where the workflow is called, and the one that jobs run on, can run the
-# study. What was seen is temporary, and a parameter that is never the same has it looked at anew, also
-# where an earlier check did not end.
+# study. A parameter that is never the same has everything looked at anew each time.
 import time
 
 
@@ -11,7 +10,7 @@ localrules:
 
 rule check_here:
     output:
-        temp(f"{ROOT}/check/here.json"),
+        f"{ROOT}/check/here.json",
     log:
         f"{ROOT}/logs/check/here.log",
     conda:
@@ -27,7 +26,7 @@ rule check_node:
     input:
         rules.check_here.output,  # which ends the check where nothing can be submitted
     output:
-        temp(f"{ROOT}/check/node.json"),
+        f"{ROOT}/check/node.json",
     log:
         f"{ROOT}/logs/check/node.log",
     conda:

@@ -23,11 +23,10 @@ from mofe.jobs import (
     made,
     params,
     resources,
-    retries,
     shown,
-    slurm,
     warm,
 )
+from mofe.jobs.slurm import executor, retries
 from mofe.study.given import Given
 from mofe.study.graph import Graph
 from mofe.study.identity import Identities
@@ -86,7 +85,7 @@ spread = partial(resources.spread, COSTS, jobs=GRAPH.jobs)
 
 
 if workflow.is_main_process:  # a job has no jobs of its own
-    slurm.use(ENDS, PLAN.root)
+    executor.use(ENDS, PLAN.root)
 
 
 def names(planned):
@@ -157,8 +156,10 @@ COLD = {
     "verify",
     "sums",
     "partial",
+    "check",
+    "check_here",
+    "check_node",
 }
-COLD |= {"check", "check_here", "check_node"}
 
 
 def has_gpu():

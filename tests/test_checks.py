@@ -9,7 +9,7 @@ from test_cost import LONG
 from mofe.estimate.cost import Costs
 from mofe.jobs import checks, downloads, resources
 from mofe.jobs.checks import Waiting
-from mofe.jobs.retries import Cause, Ends
+from mofe.jobs.slurm.retries import Cause, Ends
 from mofe.report.figures import inputs
 from mofe.study.graph import Graph
 from mofe.study.load import read_study

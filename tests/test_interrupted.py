@@ -18,6 +18,7 @@ import torch
 from conftest import TRAINING
 from safetensors.torch import load_file, save_file
 from test_models import SETTINGS
+from torch.distributed.checkpoint import FileSystemReader
 
 from mofe import checksums, provenance, records
 from mofe.jobs.job import Job, execute
@@ -312,6 +313,97 @@ def test_a_state_of_another_step_under_this_name_is_damaged(tiny, data, tmp_path
     assert "step-5: is damaged" in going_on(tiny, data, out, whole["mofe"][0])
 
 
+def as_file(state: Path) -> None:
+    state.write_text("no state")
+
+
+def as_link_to_nothing(state: Path) -> None:
+    state.symlink_to("gone")
+
+
+def with_a_folder_for_its_progress(state: Path) -> None:
+    (state / "progress.json").mkdir(parents=True)
+
+
+@pytest.mark.parametrize("make", [as_file, as_link_to_nothing, with_a_folder_for_its_progress])
+def test_what_only_has_the_name_of_a_state_is_removed(tiny, data, tmp_path, cut, whole, make):
+    out = shutil.copytree(cut, tmp_path / "run")
+    make(out / "checkpoint/step-5")
+    (out / "checkpoint/partial-6").write_text("no folder")
+    told = going_on(tiny, data, out, whole["mofe"][0])
+    assert "step-5: is damaged (progress.json is missing); it is removed, and step-4 is" in told
+
+
+def test_a_signal_while_a_state_is_read_is_no_fault_of_the_state(tiny, data, tmp_path, cut, whole):
+    out = shutil.copytree(cut, tmp_path / "run")
+
+    def signalled() -> int:
+        read = FileSystemReader.read_data
+
+        def signal_and_read(self, *args):
+            signal.raise_signal(signal.SIGTERM)
+            return read(self, *args)
+
+        FileSystemReader.read_data = signal_and_read
+        return execute(job(tiny, data, out, "mofe"))
+
+    assert in_a_fork(signalled) == 1
+    told = (out / "log").read_text()
+    assert "stopped by SIGTERM after step 4 of 6; it goes on from there" in told, told
+    assert "cannot be read" not in told and "Traceback" not in told
+    assert "going on after step 4\n" in going_on(tiny, data, out, whole["mofe"][0])
+
+
+# ---------------------------------------------------------------------- removing what is not needed
+
+
+def test_a_training_goes_on_in_a_folder_that_a_link_leads_to(tiny, data, tmp_path, cut, whole):
+    """As where the checkpoints are on a faster disk."""
+    out = shutil.copytree(cut, tmp_path / "run")
+    (out / "checkpoint").rename(tmp_path / "fast")
+    (out / "checkpoint").symlink_to(tmp_path / "fast")
+    assert "going on after step 4\n" in going_on(tiny, data, out, whole["mofe"][0])
+    assert not os.path.lexists(out / "checkpoint") and os.listdir(tmp_path) == ["run"]
+
+
+def test_a_training_is_done_where_its_states_cannot_be_removed(
+    tiny, data, tmp_path, cut, whole, capfd
+):
+    """As on NFS, where a file that is open leaves another one in its folder."""
+    out = shutil.copytree(cut, tmp_path / "run")
+
+    def left_over() -> int:
+        remove = os.rmdir
+
+        def leave(path, **at):
+            if str(path).endswith("checkpoint.removed"):
+                Path(path, ".nfs0001").touch()
+            return remove(path, **at)
+
+        os.rmdir = leave
+        return execute(job(tiny, data, out, "mofe"))
+
+    assert in_a_fork(left_over) == 0
+    assert "checkpoint.removed: cannot be removed (Directory not empty)" in capfd.readouterr().err
+    same(out, whole["mofe"][0])
+
+
+def test_a_training_never_goes_on_with_another_learning_rate(tiny, data, tmp_path, cut):
+    """One that a search found is in no hash of the configuration."""
+    out = shutil.copytree(cut, tmp_path / "run")
+    asked = job(tiny, data, out, "mofe", learning_rate=2 * TRAINING["learning_rate"])
+    first = job(tiny, data, out, "mofe").arguments
+    same_hash = provenance.hash_config(
+        {**first["params"], "seed": 0, "chain": [], "names": first["names"]}
+    )
+    asked.arguments["config_hash"] = same_hash
+    assert in_a_fork(lambda: execute(asked)) == 0
+    told = (out / "log").read_text()
+    assert (
+        "is of a training with other inputs or parameters" in told and "going on after" not in told
+    )
+
+
 # ------------------------------------------------------------------------------- a full disk
 
 
@@ -325,13 +417,13 @@ def test_a_full_disk_is_called_so_and_what_was_saved_is_kept(tiny, data, tmp_pat
         out = shutil.copytree(cut, disk / "run")
         shutil.rmtree(out / "checkpoint/step-3")
         left = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
-        state = saved.size(out / "checkpoint/step-4")
+        state = sum(f.stat().st_size for f in (out / "checkpoint/step-4").iterdir())
         filler = disk / "filler"
         filler.write_bytes(bytes(left - state // 6))
         asked = job(tiny, data, out, "mofe")
         assert in_a_fork(lambda: execute(asked)) == 1
         told = (out / "log").read_text()
-        assert "the disk is full: the state after step 6 needs" in told, told
+        assert f"the disk is full: {out}/checkpoint: the state after step 6 needs" in told, told
         assert "the state after step 4 is kept; make room" in told
         assert not list((out / "checkpoint").glob("partial-*"))
         filler.unlink()

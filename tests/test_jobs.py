@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from mofe.jobs import disk, outcome, warm
+from mofe import disk
+from mofe.jobs import outcome, warm
 from mofe.jobs.job import Job, execute
 
 # what a job calls: it notes who its parent is, and waits until it may end

@@ -11,8 +11,8 @@ from conftest import ROOT
 
 # From the ground up: a package imports those of the floors below it, and none beside or above it.
 FLOORS = (
-    ("checksums", "clusters", "files", "markdown", "paper", "provenance", "units"),
-    ("records", "sums", "templates"),
+    ("checksums", "clusters", "files", "markdown", "paper", "provenance", "stops", "units"),
+    ("disk", "records", "sums", "templates"),
     ("study",),
     ("estimate", "layers"),
     ("training", "data"),

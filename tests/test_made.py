@@ -66,9 +66,13 @@ def test_a_job_refuses_a_stale_input_by_name(copies, capfd):
     file = copies.folder / "results" / EVALUATED
     planned = records.read(file, EvalRecord).config_hash
     fresh = {"file": str(file), "notes": (str(file),), "config_hash": planned}
+    fresh |= {"again": (str(file),), "command": "snakemake --cores all"}
     stale = {**fresh, "config_hash": "0" * 64}
     made.refuse([fresh])
-    told = rf"^\S+medmcqa.json: {STALE}; make it again: snakemake ... --forcerun \S+medmcqa.json, "
+    told = (
+        rf"^\S+medmcqa.json: {STALE}; make it again, .*: snakemake --cores all --forcerun "
+        r"\S+medmcqa.json -- \S+medmcqa.json$"
+    )
     with pytest.raises(made.MadeOtherwise, match=told):
         made.refuse([fresh, stale])
     work = job.Job("mofe.units:size", {"count": 1}, "table own", read=(stale,))

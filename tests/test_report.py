@@ -1096,6 +1096,23 @@ def test_a_broken_log_is_refused(tmp_path, text, message):
         figures.loss_curves([Trainings("MMLU", "mofe", (str(path),))], PAPERS)
 
 
+def test_a_log_that_lost_steps_is_refused(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text(json.dumps(STEP | {"step": 1}) + "\n")
+    put(tmp_path / "train.json", train_record(steps=2))
+    with pytest.raises(ValueError, match=r"has 1 steps, not the 2 of its train\.json"):
+        figures.loss_curves([Trainings("MMLU", "mofe", (str(path),))], PAPERS)
+
+
+def test_a_table_says_which_times_are_of_interrupted_trainings(tmp_path):
+    for resumed in (0, 1):
+        runs = ((put(tmp_path / f"{resumed}/train.json", train_record(resumed=resumed)),),)
+        table = one_row(2, ("Small", "LoRA"), cell("time", "Training Time(hr)", runs))
+        note = tables.note(table, frames.tidy(table, PAPERS), PAPERS)
+        told = "Times of Small, LoRA are sums over the parts of trainings that were interrupted."
+        assert (told in note) == bool(resumed)
+
+
 def test_runs_of_other_lengths_are_lines_of_their_own(tmp_path):
     losses = {"a": (2.0, 1.0), "b": (3.0,), "c": (4.0, 3.0)}
     logs = tuple(log(tmp_path / f"{name}.jsonl", its) for name, its in losses.items())

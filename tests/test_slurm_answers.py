@@ -9,9 +9,10 @@ import snakemake_executor_plugin_slurm as plugin
 from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake_executor_plugin_slurm import utils
 
-from mofe.jobs import ending, retries, slurm_answers
-from mofe.jobs.retries import Cause, decide
-from mofe.jobs.slurm_answers import Answer, Entry
+from mofe.jobs import ending
+from mofe.jobs.slurm import answers, retries
+from mofe.jobs.slurm.answers import Answer, Entry
+from mofe.jobs.slurm.retries import Cause, decide
 
 MEMORY, TIME, LOST, FAILED, REFUSED = (
     Cause.MEMORY,
@@ -80,8 +81,8 @@ def test_what_is_done_is_told():
     ],
 )  # fmt: skip
 def test_what_a_failed_command_says(told, answer):
-    assert slurm_answers.meaning(told) is answer
-    assert bool(slurm_answers.mistake(told)) == (answer is Answer.NEVER)
+    assert answers.meaning(told) is answer
+    assert bool(answers.mistake(told)) == (answer is Answer.NEVER)
 
 
 def test_sbatchs_own_words_are_taken_from_the_plugins_report():
@@ -90,21 +91,21 @@ def test_sbatchs_own_words_are_taken_from_the_plugins_report():
         "nope\nsbatch: error: Batch job submission failed: Invalid partition name specified'.\n"
         '    sbatch call:\n        sbatch --wrap="x Socket timed out"\n'
     )
-    found = slurm_answers.words(told)
+    found = answers.words(told)
     assert found == (
         "invalid partition specified: nope; Batch job submission failed: Invalid partition name "
         "specified"
     )
-    assert slurm_answers.meaning(found) is Answer.NEVER
+    assert answers.meaning(found) is Answer.NEVER
 
 
 def test_states_are_read_from_squeue_and_sacct():
     squeue = "a site's remark\n12|COMPLETING|rule_train|mofe_1\n13|COMPLETED||mofe_1\n"
-    live, done = slurm_answers.entries(squeue)
+    live, done = answers.entries(squeue)
     assert live == Entry("12", "COMPLETING", "rule_train", "mofe_1") and live.live
     assert not done.live
-    (cancelled,) = slurm_answers.entries("14|CANCELLED by 1000\n")
-    assert slurm_answers.ENDED[cancelled.state] is FAILED and not cancelled.live
+    (cancelled,) = answers.entries("14|CANCELLED by 1000\n")
+    assert answers.ENDED[cancelled.state] is FAILED and not cancelled.live
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ def test_states_are_read_from_squeue_and_sacct():
     ],
 )  # fmt: skip
 def test_slurms_own_lines_tell_that_memory_ran_out(line, memory):
-    assert slurm_answers.out_of_memory(f"before\n{line}\nsrun: error: task 0: Killed\n") is memory
+    assert answers.out_of_memory(f"before\n{line}\nsrun: error: task 0: Killed\n") is memory
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,8 @@ def test_slurms_own_lines_tell_that_memory_ran_out(line, memory):
 def test_a_job_notes_whether_another_attempt_can_help(tmp_path, monkeypatch, error, again):
     monkeypatch.setenv(ending.SLURM_JOB, "7")
     log = tmp_path / "log"
-    log.write_text("Traceback\n" + ending.failed(error) + "failed: words\n")
+    log.write_text("Traceback\n" + ending.failed(error, "several\nwords"))
+    assert ending.failure(log) == "several words"
     assert ending.read(log, "7") == ending.Ending(type(error).__name__, again)
     assert ending.read(log, "8") is None, "another attempt's log"
 
@@ -150,14 +152,16 @@ def test_a_job_that_succeeded_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv(ending.SLURM_JOB, "7")
     line = ending.finished("train x", seconds={"starting": 1.0, "computing": 2.0})
     (tmp_path / "log").write_text(line + "\n")
+    assert ending.failure(tmp_path / "log") is None
     assert ending.read(tmp_path / "log", "7") == ending.Ending(None, False)
     monkeypatch.delenv(ending.SLURM_JOB)
     assert json.loads(ending.finished("train x")) == {"job": "train x"}
-    assert not ending.failed(ValueError("lower it"))
+    assert ending.failed(ValueError("lower it"), "lower it") == "failed: lower it\n"
 
 
 def test_the_plugin_has_what_our_executor_takes_from_it():
-    """Where this fails after an update of Snakemake or the plugin, read mofe/jobs/slurm.py again."""
+    """Where this fails after an update of Snakemake or the plugin, read mofe/jobs/slurm/executor.py
+    again."""
     for name in ("run_job", "run_jobs", "check_active_jobs", "cancel_jobs", "get_account_arg"):
         assert callable(getattr(plugin.Executor, name)), name
     assert str(inspect.signature(utils.get_job_wildcards)).startswith("(job")

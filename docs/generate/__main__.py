@@ -17,6 +17,7 @@ import claims
 import errors
 import keys
 import records
+import reliability
 import reruns
 
 # (page, NAME) -> the text between the marks
@@ -25,6 +26,7 @@ PARTS: dict[tuple[str, str], Callable[[], str]] = {
     **records.PARTS,
     **errors.PARTS,
     **claims.PARTS,
+    **reliability.PARTS,
     **reruns.PARTS,
 }
 # file -> its text

@@ -30,6 +30,7 @@ TABLES: dict[str, tuple[type[Record], tuple[type[Record], ...]]] = {
     "claim": (records.ClaimRecord, ()),
     "claims": (records.ClaimsRecord, (records.ClaimRecord,)),
     "plan": (records.PlanRecord, ()),
+    "check": (records.CheckRecord, ()),
 }
 
 

@@ -13,7 +13,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_backoff
 
-from mofe import records, units
+from mofe import disk, records, units
 from mofe.data import sampling, weights
 from mofe.data.mirror import FETCH, matching
 from mofe.files import write_atomic
@@ -384,7 +383,7 @@ def _hash(path: Path, digest) -> str:
 
 
 def _refuse_a_full_disk(needed: int, folder: Path) -> None:
-    free = shutil.disk_usage(folder).free
+    free = disk.free(folder)
     if needed > free:
         raise ValueError(
             f"hub: {folder} needs {units.size(needed)} more, and the disk has {units.size(free)} "

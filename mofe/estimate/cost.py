@@ -76,8 +76,9 @@ class Estimate:
 
     needs: what it asks for. hours: wall-clock time. memory: bytes at the peak by what holds them,
     per GPU; in a CPU study, resident bytes. disk: bytes that it leaves. scratch: bytes of its
-    checkpoint, which is deleted when it ends. micro_batch: rows per forward pass of a training.
-    request: a training's shape, method, `training` keys and labelled share (mofe.estimate.memory).
+    checkpoint's two states, which are deleted when it ends. micro_batch: rows per forward pass of a
+    training. request: a training's shape, method, `training` keys and labelled share
+    (mofe.estimate.memory).
     fits: whether some number of these GPUs holds it. measured: whether its speed is that of
     finished runs.
     """
@@ -514,7 +515,7 @@ class Costs:
             flops=flops,
             memory=placed.parts,
             disk=disk,
-            scratch=12 * trainable,  # float32 weights and two moments
+            scratch=2 * 12 * trainable,  # two states of float32 weights and two moments
             micro_batch=placed.micro_batch,
             fits=placed.fits,
             measured=recipe in self.measured.speed,

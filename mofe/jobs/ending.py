@@ -1,7 +1,8 @@
-"""How a job of Slurm's ended, as a line at the end of its log tells: what Slurm cannot know.
+"""How a job ended, as the last lines of its log tell.
 
-Every job writes such a line (mofe/jobs/job.py, mofe/jobs/outcome.py). The process that submitted it
-reads the line (mofe/jobs/slurm.py). Only the standard library is imported.
+Every job writes them (mofe/jobs/job.py, mofe/jobs/outcome.py). The process that submitted a job to
+Slurm reads there what Slurm cannot know (mofe/jobs/slurm/executor.py), and partial tables give them
+as the reason for a missing value. Only the standard library is imported.
 """
 
 import json
@@ -15,6 +16,7 @@ from typing import Any
 # that diverge.
 REFUSALS = (ValueError, FloatingPointError)
 SLURM_JOB = "SLURM_JOB_ID"
+_FAILED = "failed: "  # begins the last line of the log of a job that failed
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,12 @@ def finished(label: str, **measured: Any) -> str:
     return json.dumps({"job": label, **_where(), **measured})
 
 
-def failed(error: BaseException) -> str:
-    """What the log of a job of Slurm's tells of an error: a line, or nothing for other jobs."""
-    if not _where():
-        return ""
+def failed(error: BaseException, sentence: str) -> str:
+    """The last lines of the log of a job that failed: for a job of Slurm's one for the process that
+    submitted it, then the error's sentence for people."""
     told = {"error": type(error).__name__, "again": not isinstance(error, REFUSALS)}
-    return json.dumps({**_where(), **told}) + "\n"
+    noted = json.dumps({**_where(), **told}) + "\n" if _where() else ""
+    return f"{noted}{_FAILED}{' '.join(sentence.split())}\n"
 
 
 def read(log: str | Path, slurm_job: str) -> Ending | None:
@@ -48,6 +50,12 @@ def read(log: str | Path, slurm_job: str) -> Ending | None:
         if told.get("slurm_job") == slurm_job:
             return Ending(told.get("error"), told.get("again", False))
     return None
+
+
+def failure(log: str | Path) -> str | None:
+    """The sentence of a job's error; None where it did not fail, or ended without a word."""
+    *_, last = ["", *Path(log).read_text(errors="replace").splitlines()]
+    return last.removeprefix(_FAILED) if last.startswith(_FAILED) else None
 
 
 def _noted(line: str) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mofe import sums
+from mofe import stops, sums
 from mofe.jobs import ending, gpus, launch, made, outcome, warm
 from mofe.study import hardware
 
@@ -188,14 +188,33 @@ def _call(job: Job) -> str | None:
         torch.set_num_threads(job.threads)
     started = time.time()
     line = call(**job.arguments)
-    if job.outputs and _is_first():
-        sums.write(job.outputs)
-    seconds = {"starting": started - job.asked, "computing": time.time() - started}
-    noted = {"config_hash": job.config_hash} if job.config_hash else {}
-    print(ending.finished(job.label, **noted, seconds=seconds), flush=True)
-    if job.scratch and _is_first():
-        shutil.rmtree(job.scratch)
+    # The call is not undone by a signal that comes now: what is left takes a moment.
+    with stops.passed_over():
+        if job.outputs and _is_first():
+            sums.write(job.outputs)
+        seconds = {"starting": started - job.asked, "computing": time.time() - started}
+        noted = {"config_hash": job.config_hash} if job.config_hash else {}
+        print(ending.finished(job.label, **noted, seconds=seconds), flush=True)
+        if job.scratch and _is_first():
+            _discard(job.scratch)
     return line
+
+
+def _discard(folder: str) -> None:
+    """Remove a folder, or the one that a link of this name leads to. If that is cut off, no half of
+    it is taken for the whole. The job is done all the same where it cannot be removed, as on a
+    network disk while a file in it is open: that is told."""
+    place = os.path.realpath(folder)
+    aside = f"{place}.removed"
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        os.rename(place, aside)
+        shutil.rmtree(aside)
+        if os.path.islink(folder):
+            os.remove(folder)
+    except OSError as error:
+        left = aside if os.path.exists(aside) else folder
+        outcome.say(f"{left}: cannot be removed ({error.strerror}); it is no longer needed")
 
 
 def _is_first() -> bool:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
+from mofe import stops
 from mofe.training import limit
 
 CONFIG = Path(__file__).with_name("accelerate.yaml")
@@ -75,7 +76,7 @@ def _launch(command: list[str], label: str, log: TextIO, asked: list[int]) -> in
             # launchers pass on neither SIGUSR1 nor SIGINT; the processes treat all three alike
             os.killpg(launcher.pid, signal.SIGTERM)
 
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+    for number in stops.NUMBERS:
         signal.signal(number, pass_on)
     for line in launcher.stdout:
         log.write(line)

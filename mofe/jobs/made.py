@@ -20,16 +20,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mofe import sums, units
+from mofe.jobs import ending
 
 if TYPE_CHECKING:
     from mofe.study.graph import Node
     from mofe.study.identity import Identities
 
-_HASH = re.compile(r'"config_hash": "([0-9a-f]{64})"')
-
-
-# how many seconds a shared disk may take to show a file, on a cluster (common.smk sets it)
+# The environment variable that says how many seconds a shared disk may take to show a file, on a
+# cluster's node (rules/common.smk sets it).
 LATENCY = "MOFE_LATENCY"
+_HASH = re.compile(r'"config_hash": "([0-9a-f]{64})"')
 
 
 class MadeOtherwise(ValueError):
@@ -168,11 +168,12 @@ def refuse(read: Iterable[Mapping[str, Any]]) -> None:
             f"{told}: damaged, and not used; make it again, and what is made from it follows by "
             f"itself: {again}"
         )
-    if stale := [one.file for one in given if one.is_stale]:
+    if stale := [one for one in given if one.is_stale]:
+        again = making(stale[0].command, [f for one in stale for f in one.again])
         raise MadeOtherwise(
-            f"{units.first(stale)}: made with other settings than the configuration has now; make "
-            f"it again: snakemake ... --forcerun {shlex.join(stale)}, with the study's "
-            "--configfile or --profile"
+            f"{units.first([one.file for one in stale])}: made with other settings than the "
+            "configuration has now; make it again, and what is made from it follows by itself: "
+            f"{again}"
         )
     if bare := [one.input for one in found if one.no_sums]:
         again = making(bare[0].command, [f for one in bare for f in one.again])
@@ -221,7 +222,7 @@ def _look_at(one: Input) -> _LookedAt:
 
 def _latency() -> float:
     """Seconds to wait for a file: on a cluster's node those of the profile, else none."""
-    return float(os.environ.get(LATENCY, "0")) if "SLURM_JOB_ID" in os.environ else 0.0
+    return float(os.environ.get(LATENCY, "0")) if ending.SLURM_JOB in os.environ else 0.0
 
 
 def stale(

@@ -1,4 +1,4 @@
-"""How a job ends: its log, and the one line that the terminal gets where it fails.
+"""What a job's output becomes: its log, and the one line that the terminal gets where it fails.
 
 Only the standard library and light modules are imported, as in mofe/jobs/job.py.
 """
@@ -9,10 +9,9 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 
-from mofe.jobs import disk, ending, stops
+from mofe import disk, stops
+from mofe.jobs import ending
 from mofe.training.signals import Interrupted
-
-_FAILED = "failed: "  # begins the last line of the log of a job that failed
 
 
 def reported(label: str, log: str | None, act: Callable[[], None]) -> int:
@@ -38,14 +37,6 @@ def sentence(error: BaseException, log: str | None) -> str:
     """What an error tells the user. log: the file that has its traceback."""
     told = _words(error, log)
     return f"{told} (see {log})" if log and _has_traceback(error) else told
-
-
-def failed(log: str) -> str | None:
-    """What the job of a log failed by, which is its last line; None where it did not fail, or ended
-    without a word."""
-    with open(log, errors="replace") as file:
-        *_, last = ["", *file.read().splitlines()]
-    return last.removeprefix(_FAILED) if last.startswith(_FAILED) else None
 
 
 def _words(error: BaseException, log: str | None) -> str:
@@ -79,8 +70,7 @@ def _logged(log: str | None) -> Iterator[None]:
         with suppress(OSError):
             if _has_traceback(error):
                 traceback.print_exc(file=file)
-            file.write(ending.failed(error))
-            file.write(f"{_FAILED}{' '.join(_words(error, log).split())}\n")
+            file.write(ending.failed(error, _words(error, log)))
         with suppress(OSError):
             file.close()
         raise

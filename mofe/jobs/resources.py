@@ -5,7 +5,7 @@ from typing import Any
 
 from mofe.estimate.cost import Costs, Needs
 from mofe.estimate.schedule import estimate
-from mofe.jobs.retries import Ends, Verdict, decide
+from mofe.jobs.slurm.retries import Ends, Verdict, decide
 from mofe.study.graph import Node
 from mofe.study.values import ConfigError
 

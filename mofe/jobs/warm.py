@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mofe.jobs import stops
+from mofe import stops
 
 VARIABLE = "MOFE_WARM_PARENT"  # the environment variable that holds the folder of the socket
 PATIENCE = 300.0  # seconds for which a job waits for the parent's imports
@@ -156,15 +156,8 @@ def _passed_on(connection: socket.socket) -> Iterator[None]:
         with suppress(ConnectionError):  # it is gone, which the answer tells
             connection.send(bytes([number]))
 
-    before = {n: signal.getsignal(n) for n in stops.NUMBERS}
-    for number, handler in before.items():
-        if handler != signal.SIG_IGN:
-            signal.signal(number, pass_on)
-    try:
+    with stops.handled(pass_on, stops.not_ignored()):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def _tell(folder: str, error: OSError) -> None:

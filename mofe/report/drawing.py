@@ -330,9 +330,15 @@ def mean_losses(logs: Sequence[str]) -> list[MeanLoss]:
 
 
 def _losses(path: str | os.PathLike) -> dict[int, float]:
-    """The loss by step of a log.jsonl. Raises ValueError where a line is incomplete, or where its
-    loss is not a finite number."""
-    losses = {step.step: step.loss for step in records.read_lines(path, LossStep)}
+    """The loss by step of a log.jsonl. Raises ValueError where a line is incomplete, where its loss
+    is not a finite number, or where the steps are not those of the record, which the same job wrote
+    beside it."""
+    beside = Path(path).with_name("train.json")
+    if beside.is_file():
+        steps = records.training_log(path, records.read_training(beside))
+    else:
+        steps = records.read_lines(path, LossStep)
+    losses = {step.step: step.loss for step in steps}
     if not losses:
         raise ValueError(f"{path}: holds no step")
     return losses

@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import os
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from mofe.records import TrainRecord
 from mofe.report import frames, noise
 from mofe.report.kinds import KINDS
 from mofe.study.setting import Setting
-from mofe.study.tables import Table
+from mofe.study.tables import Cell, Table
 from mofe.study.values import TIMES
 from mofe.templates import render
 
@@ -203,6 +203,8 @@ def note(table: Table, frame: pd.DataFrame, setting: Setting) -> str:
     if setting.unit != "hours" and shown_times(table):
         theirs = "; the paper's, in hours, is not comparable" if published else ""
         sentences.append(f"Training time is in seconds{theirs}.")
+    if resumed := _resumed(table):
+        sentences.append(resumed)
     return " ".join((*sentences, *times_told(table, setting, published)))
 
 
@@ -252,16 +254,29 @@ def in_noise(frame: pd.DataFrame) -> str:
     )
 
 
+def _resumed(table: Table) -> str:
+    """Of which rows the time is of interrupted trainings, as a sentence; empty where there
+    are none."""
+    rows = [
+        ", ".join(row.labels) for row in table.rows if any(run.resumed for run in _timed(row.cells))
+    ]
+    if not rows:
+        return ""
+    return (
+        f"Times of {units.first(rows)} are sums over the parts of trainings that were interrupted."
+    )
+
+
 def _on_several_gpus(table: Table) -> bool:
     """Whether several processes computed a training whose time is shown."""
-    timed = [cell for row in table.rows for cell in row.cells if cell.kind in TIMES]
-    runs = (
-        records.read(path, TrainRecord)
-        for cell in timed
-        for stages in cell.files
-        for path in stages
-    )
-    return any(run.processes > 1 for run in runs)
+    return any(run.processes > 1 for row in table.rows for run in _timed(row.cells))
+
+
+def _timed(cells: Sequence[Cell]) -> Iterator[TrainRecord]:
+    """The records of the trainings whose time these cells show."""
+    for cell in cells:
+        if cell.kind in TIMES:
+            yield from (records.read(path, TrainRecord) for part in cell.files for path in part)
 
 
 # --- LaTeX ------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mofe import records
+from mofe import disk, records
 from mofe.estimate.cost import Costs
 from mofe.estimate.schedule import jobs
 from mofe.jobs.doctor import here, judge, node
@@ -90,7 +90,7 @@ def _of_here(plan: Plan, ours: Sequence[str]) -> list[Finding]:
     asks = not study.mirror and any(one.why for one in fetched)
     failure = here.hub_failure(os.environ.get("HF_ENDPOINT", HUB)) if asks else None
     return [
-        judge.disk(needed, scratch, here.free(root), root),
+        judge.disk(needed, scratch, disk.free(root), root),
         *judge.data(fetched, failure, study.mirror),
         *judge.checkpoints(here.locks(root)),
         judge.runs(here.other_runs(Path(".snakemake", "locks"), ours)),

@@ -7,7 +7,7 @@ from typing import Any
 
 from mofe import sums
 from mofe.files import write_atomic
-from mofe.jobs import made, outcome
+from mofe.jobs import ending, made
 from mofe.markdown import plain, row
 from mofe.report import figures, partial
 from mofe.study.given import Given
@@ -76,6 +76,6 @@ def _ended(graph: Graph, file: str) -> str | None:
 
 def _told(job: Node, log: str) -> str:
     named = f"{job.rule} {job.label}".strip()
-    if why := outcome.failed(log):
+    if why := ending.failure(log):
         return f"{named} failed: {why}"
     return f"not made yet: {named} runs, or was killed ({log})"

@@ -179,9 +179,10 @@ def _fit_recorded(
         if experts.holds_one(model):
             shape = replace(shape, num_experts_per_tok=1)
     model = devices.to_device(model, sharded=sharding == "fsdp")
-    # the rows in their order: a training never goes on over others
+    # the rows in their order, and the learning rate, which a search may have found: a training
+    # never goes on with others
     made_from = parallel.from_first(lambda: checksums.together(inputs))
-    kept.key = f"{config_hash} {rows.digest} {made_from}"
+    kept.key = f"{config_hash} {training['learning_rate']} {rows.digest} {made_from}"
     before = provenance.hash_tensors(parameters.frozen(model))
     try:
         run = loop.fit(model, rows, training, seed, tokenizer.pad_token_id, kept, sharding)

@@ -113,21 +113,15 @@ def _check(identities: Identities, job: Node, found: Found) -> None:
         return
     try:
         faults = made.faults(target, job.outputs)
+        told, absent = [str(fault) for fault in faults], all(fault.absent for fault in faults)
     except (sums.Damaged, OSError) as error:
-        told = [str(error)]
-    else:
-        told = [str(fault) for fault in faults]
-        if told and all(fault.absent for fault in faults):
-            found.missing.append(job.outputs[0])
-            found.told += told
-            found.again += made.again(identities, job)
-            return
-    if told:
-        found.damaged.append(job.outputs[0])
-        found.told += told
-        found.again += made.again(identities, job)
-    else:
+        told, absent = [str(error)], False
+    if not told:
         found.whole.append(job.outputs[0])
+        return
+    (found.missing if absent else found.damaged).append(job.outputs[0])
+    found.told += told
+    found.again += made.again(identities, job)
 
 
 def _fetched(plan: Plan, identities: Identities, found: Found) -> int:

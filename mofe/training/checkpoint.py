@@ -25,7 +25,7 @@ import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
 
-from mofe import checksums, provenance, records, units
+from mofe import checksums, disk, provenance, records, units
 from mofe.files import write_atomic
 from mofe.training import limit, parallel, saved
 from mofe.training.lock import Lock
@@ -118,16 +118,19 @@ class Checkpoint:
         is named and removed, and the one before it is taken. Raises OSError where a whole state
         cannot be read.
         """
-        self._steps = steps
         found = self._newest_whole()
         if found is None or not found[1].last:
             _add_moments(parameters, optimizer)
         if found is None:
             self._clear()
-            self._saved_at = time.monotonic()
+            self._steps, self._saved_at = steps, time.monotonic()
             return self._progress
         folder, state, self.lines = found
-        with _dcp(f"{folder}: cannot be read; remove {self.folder} to train from the start"):
+        # raised within dcp, Interrupted would look like a state that cannot be read
+        with (
+            self.protected(),
+            _dcp(f"{folder}: cannot be read; remove {self.folder} to train from the start"),
+        ):
             dcp.load(
                 _state(parameters, None if state.last else optimizer),
                 checkpoint_id=folder,
@@ -140,7 +143,8 @@ class Checkpoint:
         self._progress = self._began = state.progress.model_copy(
             update={"resumed": state.progress.resumed + 1}
         )
-        self._saved_at = time.monotonic()
+        self._steps, self._saved_at = steps, time.monotonic()
+        self.signals.answer()
         return self._progress
 
     def _newest_whole(self) -> tuple[Path, State, list[str]] | None:
@@ -244,7 +248,7 @@ class Checkpoint:
 
         All processes must call this. Parameters and moments change only in an optimiser step, so
         the state may be saved at any time before the next one. Before the first step there is
-        nothing to save. After the last one, parameters are saved without moments. Raises OSError,
+        nothing to save. After the last one, parameters are saved without moments. Raises disk.Full,
         which says what is kept, where the disk is full.
         """
         progress = self._progress
@@ -293,18 +297,17 @@ class Checkpoint:
         try:
             yield
         except OSError as error:
-            full, free = _full(error), shutil.disk_usage(self.folder).free
+            full, free = disk.full(error), disk.free(self.folder)
             if parallel.rank() == 0:
                 shutil.rmtree(partial, ignore_errors=True)
-            if not full:
+            if full is None:
                 raise
             kept = f"the state after step {self._saved} is kept" if self._saved else "none is kept"
-            raise OSError(
+            raise disk.Full(
                 full,
-                f"the disk is full: the state after step {self._progress.step} needs "
-                f"{units.size(needed)} and {units.size(free)} are free; {kept}; make room and run "
-                "the same command again",
-                str(partial),
+                f"{disk.FULL[full]}: {self.folder}: the state after step {self._progress.step} "
+                f"needs {units.size(needed)} and {units.size(free)} are free; {kept}; make room "
+                "and run the same command again",
             ) from error
 
 
@@ -372,17 +375,5 @@ def _dcp(failure: str) -> Iterator[None]:
     except CheckpointException as error:
         reasons = [reason[0] for reason in error.failures.values()]
         causes = "; ".join(map(str, reasons))
-        number = next(filter(None, map(_full, reasons)), errno.EIO)
+        number = next(filter(None, map(disk.full, reasons)), errno.EIO)
         raise OSError(number, f"{failure} ({causes})") from error
-
-
-def _full(error: BaseException) -> int:
-    """The number of the error by which the system says that a disk or a quota is full; 0 where it
-    does not."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return error.errno
-        if os.strerror(errno.ENOSPC) in str(error):
-            return errno.ENOSPC
-        error = error.__cause__ or error.__context__
-    return 0

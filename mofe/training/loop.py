@@ -219,12 +219,32 @@ def fit(
                     seconds=round(progress.seconds, 3),
                 )
             )
-            left = progress.seconds / number * (steps - number)
-            shown = f"{loss:.4f}" + (f" + {auxiliary:.4f} auxiliary" if auxiliary else "")
-            print(f"step {number}/{steps}  loss {shown}  {left:.0f} s left", flush=True)
+            _show(checkpoint.last_line, progress, steps)
             if parallel.any_of(checkpoint.due()) or number == steps:
                 save()
         checkpoint.stop_if_asked(save)
+    return _run(progress, steps, rows, checkpoint, sharding, micro_batch)
+
+
+def _show(line: records.LossStep, progress: Progress, steps: int) -> None:
+    """Print a step for people, with the time that the others will take."""
+    left = progress.seconds / line.step * (steps - line.step)
+    auxiliary = f" + {line.auxiliary_loss:.4f} auxiliary" if line.auxiliary_loss else ""
+    print(
+        f"step {line.step}/{steps}  loss {line.loss:.4f}{auxiliary}  {left:.0f} s left", flush=True
+    )
+
+
+def _run(
+    progress: Progress,
+    steps: int,
+    rows: tokens.Rows,
+    checkpoint: Checkpoint,
+    sharding: Sharding,
+    micro_batch: int,
+) -> records.Run:
+    """What a training that is done has measured and counted."""
+    last = checkpoint.last_line
     return records.Run(
         seconds=progress.seconds,
         device_seconds=progress.device_seconds,
@@ -234,8 +254,8 @@ def fit(
         dropped_rows=rows.dropped,
         tokens=progress.tokens,
         answer_tokens=progress.answer_tokens,
-        final_loss=checkpoint.last_line.loss,
-        final_auxiliary_loss=checkpoint.last_line.auxiliary_loss,
+        final_loss=last.loss,
+        final_auxiliary_loss=last.auxiliary_loss,
         segments=checkpoint.segments(),
         resumed=progress.resumed,
         processes=parallel.processes(),

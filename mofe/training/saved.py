@@ -15,8 +15,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import xxhash
-
 from mofe import checksums, files, records
 
 PROGRESS, LOG = "progress.json", "log.jsonl"
@@ -58,7 +56,7 @@ class State(records.Record):
     def own_checksum(self) -> str:
         """What `checksum` should be."""
         rest = self.model_copy(update={"checksum": ""})
-        return xxhash.xxh3_128_hexdigest(rest.model_dump_json().encode())
+        return checksums.of_bytes(rest.model_dump_json().encode())
 
 
 def newest_first(folder: Path) -> list[Path]:
@@ -90,7 +88,7 @@ def read(folder: Path) -> tuple[State, list[str]]:
     what is wrong, where anything else is not what was saved."""
     try:
         state = records.read(folder / PROGRESS, State)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise Damaged(f"{PROGRESS} is missing") from error
     except ValueError as error:
         raise Damaged(str(error).removeprefix(f"{folder}/")) from error
@@ -116,20 +114,23 @@ def check(folder: Path, sums: Mapping[str, str]) -> None:
 def remove(folder: Path) -> None:
     """Remove a state. If that is cut off, no half of it is taken for a state."""
     number = 0
-    while (aside := folder.with_name(f"removed-{number}")).exists():
+    while os.path.lexists(aside := folder.with_name(f"removed-{number}")):
         number += 1
     folder.rename(aside)
     files.sync(folder.parent)
-    shutil.rmtree(aside)
+    _drop(aside)
 
 
 def sweep(folder: Path) -> None:
     """Remove what was cut off while it was saved or removed."""
     for left in folder.iterdir():
-        if _LEFT_OVER.fullmatch(left.name) and left.is_dir():
-            shutil.rmtree(left)
+        if _LEFT_OVER.fullmatch(left.name):
+            _drop(left)
 
 
-def size(folder: Path) -> int:
-    """Bytes of the files in a folder."""
-    return sum(os.path.getsize(file) for file in folder.iterdir()) if folder.is_dir() else 0
+def _drop(path: Path) -> None:
+    """Remove a folder with all that is in it, or whatever else has its name."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

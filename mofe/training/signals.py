@@ -5,6 +5,8 @@ import signal
 from collections.abc import Callable, Iterator
 from typing import Self
 
+from mofe import stops
+
 
 class Interrupted(Exception):
     """Training stopped on a signal, and its state is saved."""
@@ -12,25 +14,21 @@ class Interrupted(Exception):
 
 class Signals:
     """A context manager by which SIGTERM, SIGUSR1 and SIGINT raise Interrupted. Within `noted` they
-    do so only when `answer` is called. told: what Interrupted says behind the signal's name.
-
-    By SIGTERM and SIGUSR1, Slurm announces a time limit or a preemption; SIGINT is Ctrl-C.
-    `asked` is the name of the last signal, or None.
+    do so only when `answer` is called. `asked` is the name of the last signal, or None. told: what
+    Interrupted says behind the signal's name.
     """
-
-    NOTED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
     def __init__(self, told: Callable[[], str]):
         self._told, self._patience = told, 0
         self.asked: str | None = None
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._note) for number in self.NOTED}
+        self._handled = stops.handled(self._note)
+        self._handled.__enter__()
         return self
 
     def __exit__(self, *exc) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._handled.__exit__(*exc)
 
     @contextlib.contextmanager
     def noted(self) -> Iterator[None]:

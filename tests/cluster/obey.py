@@ -26,16 +26,16 @@ def stopped(number, frame) -> None:
     sys.exit(1)
 
 
-def log(line: str) -> None:
+def log(text: str) -> None:
     for file in logs:
-        Path(file).write_text(line + "\n")
+        Path(file).write_text(text)
 
 
 signal.signal(signal.SIGTERM, stopped)
 attempt = len(runs.read_text().splitlines()) if runs.exists() else 0
 note("started")
 if told == "refuse":
-    log(ending.failed(ValueError("lower it")))
+    log(ending.failed(ValueError("lower it"), "lower it"))
     sys.exit(1)
 if told == "memory" and attempt == 0:
     taken = bytearray(os.urandom(1024) * 1024 * 400)
@@ -43,7 +43,7 @@ if told == "memory" and attempt == 0:
 while not Path(root, f"{name}.go").exists():
     time.sleep(0.2)
 Path(output).write_text(name)
-log(ending.finished(name))
+log(ending.finished(name) + "\n")
 note("ended")
 if told == "linger":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -48,12 +48,6 @@ class Slurm:
     why: str = ""
 
 
-def free(folder: str) -> int:
-    """The bytes that are free on the disk of a folder, which need not be there yet."""
-    path = Path(folder).absolute()
-    return shutil.disk_usage(next(p for p in (path, *path.parents) if p.exists())).free
-
-
 def fetched(plan: Plan) -> list[Fetched]:
     """Every repository that the study reads from the hub's folder or a mirror."""
     found = []

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from mofe.jobs.retries import Cause
+from mofe.jobs.slurm.retries import Cause
 
 # How jobs of one run are asked for: number, state, comment, and name.
 FORMAT = "%i|%T|%k|%j"

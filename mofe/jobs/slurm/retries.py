@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-LOST_AT_MOST = (
-    20  # ends that a job did not cause; a node that kills each job must not do so for ever
-)
+# Ends that a job did not cause. A node that kills every job must not do so for ever.
+LOST_AT_MOST = 20
 
 
 class Cause(Enum):

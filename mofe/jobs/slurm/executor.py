@@ -3,7 +3,7 @@
 Snakemake's plugin for Slurm submits the jobs (snakemake-executor-plugin-slurm). Its class is taken
 here with other answers to four questions: how a job ended, whether it is submitted again, what
 follows where Slurm does not answer, and how a run is stopped. Only the interface of executors and
-a few names of the plugin are used, which tests/test_slurm_answers.py looks for.
+a few names of the plugin are used, which tests/test_answers.py looks for.
 """
 
 import hashlib
@@ -25,8 +25,7 @@ from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
 from mofe.jobs import ending
-from mofe.jobs.retries import Cause, Ends, decide, sentence
-from mofe.jobs.slurm_answers import (
+from mofe.jobs.slurm.answers import (
     DONE,
     ENDED,
     FORMAT,
@@ -39,6 +38,7 @@ from mofe.jobs.slurm_answers import (
     out_of_memory,
     words,
 )
+from mofe.jobs.slurm.retries import Cause, Ends, decide, sentence
 
 ASK_AGAIN = 5  # seconds between two questions to a Slurm that does not answer
 TELL_AGAIN = 600  # seconds between two lines about that

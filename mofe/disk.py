@@ -1,7 +1,5 @@
-"""Whether an error says that a disk is full, however it is wrapped.
-
-Only the standard library and light modules are imported, as in mofe/jobs/job.py.
-"""
+"""Room on a disk: how much is free, and whether an error says that there is none, however it is
+wrapped. Only the standard library and light modules are imported, as in mofe/jobs/job.py."""
 
 import errno
 import os
@@ -19,14 +17,18 @@ _SAID = {number: f"{re.escape(os.strerror(number))}|\\bos error {number}\\b" for
 _FILE = re.compile(r": '([^'\n]+)'")
 
 
+class Full(OSError):
+    """A disk is full; the text (`strerror`) is a whole sentence about it."""
+
+
 def told(error: BaseException, places: Sequence[str] = ()) -> str | None:
     """A sentence where an error, or one that it wraps or follows from, is that of a full disk; else
     None. places: folders that the job writes to; where the error names no file, the fullest of them
     is named."""
     for one in chain(error):
-        number = one.errno if isinstance(one, OSError) else None
-        number = number if number in FULL else _said(str(one))
-        if number is None:
+        if isinstance(one, Full):
+            return one.strerror
+        if (number := _number(one)) is None:
             continue
         named = _FILE.search(str(one))
         file = getattr(one, "filename", None) or (named[1] if named else None)
@@ -36,6 +38,12 @@ def told(error: BaseException, places: Sequence[str] = ()) -> str | None:
             "there; make room and run the same command again, which goes on from what is done"
         )
     return None
+
+
+def full(error: BaseException) -> int | None:
+    """The system's number (errno) where an error, or one that it wraps or follows from, is that of
+    a full disk; else None."""
+    return next((n for n in map(_number, chain(error)) if n is not None), None)
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
@@ -50,12 +58,16 @@ def chain(error: BaseException) -> Iterator[BaseException]:
             left += [one.__cause__, one.__context__, *getattr(one, "exceptions", ()), *one.args]
 
 
-def free(place: str) -> int:
+def free(place: str | os.PathLike) -> int:
     """The bytes that are free on the disk of a file or folder, which need not be there."""
     path = Path(place).absolute()
     return shutil.disk_usage(next(p for p in (path, *path.parents) if p.exists())).free
 
 
-def _said(text: str) -> int | None:
+def _number(error: BaseException) -> int | None:
+    """The number of a full disk's error by itself, without what it wraps."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        return error.errno
+    text = str(error)
     found = (n for n, words in _SAID.items() if re.search(words, text, re.IGNORECASE))
     return next(found, None)
