@@ -137,6 +137,7 @@ def test_a_job_notes_whether_another_attempt_can_help(tmp_path, monkeypatch, err
     log.write_text("Traceback\n" + ending.failed(error, "several\nwords"))
     assert ending.failure(log) == "several words"
     assert ending.read(log, "7") == ending.Ending(type(error).__name__, again)
+    assert ending.read(log, "7").refused is not again
     assert ending.read(log, "8") is None, "another attempt's log"
 
 
@@ -154,6 +155,7 @@ def test_a_job_that_succeeded_says_so(tmp_path, monkeypatch):
     (tmp_path / "log").write_text(line + "\n")
     assert ending.failure(tmp_path / "log") is None
     assert ending.read(tmp_path / "log", "7") == ending.Ending(None, False)
+    assert not ending.read(tmp_path / "log", "7").refused
     monkeypatch.delenv(ending.SLURM_JOB)
     assert json.loads(ending.finished("train x")) == {"job": "train x"}
     assert ending.failed(ValueError("lower it"), "lower it") == "failed: lower it\n"

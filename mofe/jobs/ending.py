@@ -26,6 +26,11 @@ class Ending:
     error: str | None
     again: bool
 
+    @property
+    def refused(self) -> bool:
+        """Whether it failed by an error that would come again."""
+        return self.error is not None and not self.again
+
 
 def finished(label: str, **measured: Any) -> str:
     """The last line of the log of a job that succeeded."""

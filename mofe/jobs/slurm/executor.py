@@ -249,7 +249,7 @@ class Executor(plugin.Executor):
         if output.is_file() and out_of_memory(output.read_text(errors="replace")):
             return Cause.MEMORY
         told = self._told_by_its_log(info)
-        return Cause.REFUSED if told and not told.again else cause
+        return Cause.REFUSED if told and told.refused else cause
 
     def _told_by_its_log(self, info: SubmittedJobInfo) -> ending.Ending | None:
         logs = [] if info.job.is_group() else info.job.log
