@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,8 @@ REDUCED = ROOT / "tests" / "studies" / "reduced.yaml"
 HOLD = ROOT / "tests" / "hold"  # for the PYTHONPATH of trainings that `hold` is to hold
 
 torch.set_num_threads(1)
+# A shell starts what runs in its background with Ctrl-C ignored, and children would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Timing is measured in benchmarks/, never in tests: a busy machine must not fail one.
 settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("here")
