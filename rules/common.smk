@@ -20,6 +20,7 @@ from mofe.jobs import (
     contents,
     downloads,
     job,
+    locks,
     made,
     params,
     resources,
@@ -56,6 +57,7 @@ except ConfigError as error:
 refuse(checks.missing_folders(PLAN, os.path.isdir))
 refuse(checks.blocked_folders(PLAN, os.path.isdir, os.path.lexists))
 
+locks.keep_those_of_other_runs()
 job.prepare_environment(workflow.basedir, STUDY.device)
 if workflow.execution_settings is not None:
     os.environ[made.LATENCY] = str(workflow.execution_settings.latency_wait)
