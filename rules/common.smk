@@ -25,6 +25,7 @@ from mofe.jobs import (
     params,
     resources,
     shown,
+    unnoticed,
     warm,
 )
 from mofe.jobs.slurm import executor, retries
@@ -88,6 +89,7 @@ spread = partial(resources.spread, COSTS, jobs=GRAPH.jobs)
 
 if workflow.is_main_process:  # a job has no jobs of its own
     executor.use(ENDS, PLAN.root)
+    unnoticed.count_as_done(IDENTITIES)
 
 
 def names(planned):
@@ -174,8 +176,8 @@ onstart:
     for told in COSTS.left_out():
         logger.warning(told)
     will_run = waiting()
-    known = os.path.isdir, has_gpu, shutil.which
-    refuse(checks.before_the_run(PLAN, COSTS, will_run, *known))
+    machine = checks.Machine(os.path.isdir, has_gpu, shutil.which)
+    refuse(checks.before_the_run(COSTS, will_run, machine))
     refuse(downloads.state(STUDY.hub, checks.downloads(PLAN, will_run)))
     CONTENTS.remember()
     if not workflow.touch:

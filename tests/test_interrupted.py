@@ -484,6 +484,13 @@ def test_a_training_that_another_process_computes_is_refused_by_name(tiny, data,
     assert not list((tmp_path / "checkpoint").glob("step-*"))
 
 
+def test_a_folder_where_the_lock_belongs_is_named(tmp_path):
+    (tmp_path / "lock.json").mkdir()
+    with pytest.raises(lock.Locked, match=r"lock.json: a folder, where the lock .*; rename it"):
+        lock.Lock(tmp_path).__enter__()
+    assert lock.read(tmp_path) is None
+
+
 def test_a_holder_on_another_machine_is_known_by_its_beats(tmp_path, holder, monkeypatch):
     holder()
     elsewhere(tmp_path, slurm_job="17")

@@ -23,6 +23,16 @@ IsFolder = Callable[[str], bool]
 
 
 @dataclass(frozen=True)
+class Machine:
+    """What is to be known of the machine that starts the run; each is asked only if it matters.
+    is_folder: of a path. has_gpu: one that torch can use. has_program: by its name."""
+
+    is_folder: IsFolder
+    has_gpu: Callable[[], bool]
+    has_program: Callable[[str], object]
+
+
+@dataclass(frozen=True)
 class Waiting:
     """A job that will run.
 
@@ -37,28 +47,13 @@ class Waiting:
     outputs: tuple[str, ...] = ()
 
 
-def before_the_run(
-    plan: Plan,
-    costs: Costs,
-    waiting: Sequence[Waiting],
-    is_folder: IsFolder,
-    has_gpu: Callable[[], bool],
-    has_program: Callable[[str], object],
-) -> list[str]:
-    """Every reason not to start these jobs. has_gpu, has_program (by its name): of this machine;
-    asked only if it matters."""
-    found = by_check(plan, costs, waiting, is_folder, has_gpu, has_program)
+def before_the_run(costs: Costs, waiting: Sequence[Waiting], machine: Machine) -> list[str]:
+    """Every reason not to start these jobs."""
+    found = by_check(costs, waiting, machine)
     return [sentence for sentences in found.values() for sentence in sentences]
 
 
-def by_check(
-    plan: Plan,
-    costs: Costs,
-    waiting: Sequence[Waiting],
-    is_folder: IsFolder,
-    has_gpu: Callable[[], bool],
-    has_program: Callable[[str], object],
-) -> dict[str, list[str]]:
+def by_check(costs: Costs, waiting: Sequence[Waiting], machine: Machine) -> dict[str, list[str]]:
     """What each check of `before_the_run` says. They spare a user the wait; only the submitting
     process makes them, so a job refuses the same itself (tests/test_promises.py shows it)."""
     return {
@@ -66,10 +61,10 @@ def by_check(
         "too_long_rows": too_long_rows(costs, waiting),
         "tied_heads": tied_heads(costs, waiting),
         "misfits": misfits(costs, waiting),
-        "incomplete_mirror": incomplete_mirror(plan, waiting, is_folder),
-        "no_gpu": no_gpu(costs, waiting, has_gpu),
+        "incomplete_mirror": incomplete_mirror(costs.plan, waiting, machine.is_folder),
+        "no_gpu": no_gpu(costs, waiting, machine.has_gpu),
         "too_few_held_out": too_few_held_out(costs, waiting),
-        "no_latex": no_latex(waiting, has_program),
+        "no_latex": no_latex(waiting, machine.has_program),
     }
 
 

@@ -46,7 +46,8 @@ def verify(*, config: Mapping[str, Any], command: str) -> str:
     """Hash again everything that a study has made. config: its merged configuration. command: what
     makes a file of it (mofe.jobs.command). Returns counts for the user.
 
-    Raises NotWhole, with a sentence for each damaged file and the commands that make them again.
+    Raises NotWhole, with a sentence for each damaged file and the commands that make them again;
+    also where something has no checksums, because nothing proves that it is whole.
     """
     identities = _identities(config, command)
     plan, jobs = identities.graph.plan, _there(identities.graph)
@@ -67,7 +68,7 @@ def verify(*, config: Mapping[str, Any], command: str) -> str:
         as_is = made.taking(made.command(identities))
         told = units.first(found.unsummed)
         lines.append(f"without checksums (of an earlier version): {told}; take as it is: {as_is}")
-    if not found.told:
+    if not found.told and not found.unsummed:
         return "\n".join(lines)
     rest = len(found.told) - SHOWN
     lines += found.told[:SHOWN] + ([f"and {rest} more (see the log)"] if rest > 0 else [])
@@ -97,9 +98,11 @@ def _identities(config: Mapping[str, Any], command: str) -> Identities:
 
 
 def _there(graph: Graph) -> list[Node]:
-    """The jobs of which something is there."""
+    """The jobs of which something is there, if only its checksums."""
     jobs = [job for job in (*graph.jobs, *graph.on_demand) if job.outputs != (ALL,)]
-    return [job for job in jobs if any(map(os.path.lexists, job.outputs))]
+    return [
+        job for job in jobs if any(map(os.path.lexists, (*job.outputs, sums.path(job.outputs[0]))))
+    ]
 
 
 def _lacks(job: Node) -> list[str]:

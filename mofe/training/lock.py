@@ -144,6 +144,10 @@ class Lock:
         try:
             self._open = os.open(self._file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         except FileExistsError:
+            if self._file.is_dir():
+                raise Locked(
+                    f"{self._file}: a folder, where the lock of a training is kept; rename it"
+                ) from None
             return False  # another process was faster
         os.write(self._open, (json.dumps(_me().model_dump()) + "\n").encode())
         os.fsync(self._open)
@@ -221,7 +225,8 @@ def _generations(folder: Path) -> list[int]:
     """The numbers of the locks in a folder, in order. More than one is there only for moments."""
     if not folder.is_dir():
         return []
-    found = map(_NAME.fullmatch, os.listdir(folder))
+    files = [entry.name for entry in os.scandir(folder) if not entry.is_dir()]
+    found = map(_NAME.fullmatch, files)
     return sorted(int(match[1] or 1) for match in found if match)
 
 

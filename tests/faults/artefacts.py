@@ -200,9 +200,10 @@ def _verified(fault: Fault, study: Study, at: Path) -> Outcome:
         return Outcome(fault, Ending.TRACEBACK, told)
     summed = fault.target.removesuffix(".sums")
     if fault.kind == "deleted" and summed != fault.target:
-        # it is told as of an earlier version, which is not damage
+        # it is told as of an earlier version
         named = "1 without checksums" in ended.text and summed in ended.text
-        return Outcome(fault, Ending.KEPT if named else Ending.UNNAMED, told)
+        found = Ending.KEPT if named else Ending.UNNAMED
+        return Outcome(fault, found if ended.code else Ending.SILENT, told)
     if ended.code == 0:
         return Outcome(fault, Ending.SILENT, told)
     shown = ended.text + (folder / verify.log).read_text()

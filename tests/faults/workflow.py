@@ -21,6 +21,7 @@ TIMES = {
     "Ctrl-C": 3,
     "SIGTERM to all": 2,
     "SIGKILL to all": 3,
+    "SIGKILL to Snakemake": 3,
     "a TMPDIR that is too long": 1,
     "the warm parent killed": 3,
     "a failure after a change": 2,
@@ -36,6 +37,7 @@ STOPS = {
     "Ctrl-C": signal.SIGINT,
     "SIGTERM to all": signal.SIGTERM,
     "SIGKILL to all": signal.SIGKILL,
+    "SIGKILL to Snakemake": signal.SIGKILL,
 }
 AGAIN = ("variants/tinyllama_4tinyllama/medmcqa_mofe/s0/trained.safetensors",)
 AGAIN += ("variants/tinyllama_4tinyllama/medmcqa_lora/s0/trained.safetensors",)
@@ -96,7 +98,12 @@ def _run(fault: Fault, study: Study, folder: Path, again: list[Job]) -> Outcome:
         while started.poll() is None and "Execute" not in (folder / "terminal").read_text():
             time.sleep(0.05)
         _sleep(started, 5 * fault.moment)  # from the first job to about the last
-        _tell(started.pid, STOPS[fault.kind])
+        if fault.kind == "SIGKILL to Snakemake":
+            started.kill()
+            started.wait()
+            _wait_for_its_jobs(started.pid)
+        else:
+            _tell(started.pid, STOPS[fault.kind])
     elif fault.kind == "the warm parent killed":
         _kill_parent(started, folder, 3 * fault.moment)
     code = started.wait(600)
@@ -109,8 +116,9 @@ def _run(fault: Fault, study: Study, folder: Path, again: list[Job]) -> Outcome:
         return outcome(Ending.TRACEBACK, "a traceback")
     if code and fault.promise == WARM:
         return outcome(Ending.DEAD_END, "the run failed without its warm parent")
+    done_before = _done(folder, again)
     if code:
-        if fault.kind == "SIGKILL to all":  # Snakemake's own lock, and what it calls incomplete
+        if "SIGKILL" in fault.kind:  # Snakemake's own lock, and what it calls incomplete
             study.snakemake(folder, "--unlock")
         done = study.snakemake(folder, "--rerun-incomplete", "--", TABLE)
         text = done.stdout[-700:] + done.stderr[-1500:]
@@ -118,10 +126,28 @@ def _run(fault: Fault, study: Study, folder: Path, again: list[Job]) -> Outcome:
             return outcome(Ending.TRACEBACK, text)
         if done.returncode:
             return outcome(Ending.DEAD_END, text)
+    if done_before.items() - _done(folder, again).items():
+        return outcome(Ending.LOST, "what a job had finished was made again")
     for job in again:
         if wrong := judge.differs(study, folder, job):
             return outcome(Ending.SILENT, wrong)
     return outcome(Ending.KEPT, "")
+
+
+def _wait_for_its_jobs(group: int) -> None:
+    """Wait for the processes that a killed Snakemake left behind."""
+    while True:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+
+
+def _done(folder: Path, jobs: list[Job]) -> dict[str, int]:
+    """When the checksums of these jobs, which are their last act, were written."""
+    files = [folder / f"{job.outputs[0]}.sums" for job in jobs]
+    return {str(file): file.stat().st_mtime_ns for file in files if file.exists()}
 
 
 def _sleep(process: subprocess.Popen, seconds: float) -> None:
