@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from mofe.jobs import scratch
 from mofe.jobs.job import run
 
 out = Path(snakemake.output[0])
-checkpoint = out.with_name(f".{out.name}.checkpoint")
+checkpoint = scratch.of(snakemake.output[0])
 
 run(
     "mofe.stages.train:pretrain",

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from mofe.jobs import scratch
 from mofe.jobs.job import run, sharding
 
-checkpoint = Path(snakemake.output.record).parent / "checkpoint"
+checkpoint = scratch.of(snakemake.output[0])
 
 run(
     "mofe.stages.train:train_variant",

@@ -8,7 +8,6 @@ import contextlib
 import gc
 import importlib
 import os
-import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 
 from mofe import stops, sums
 from mofe.jobs import ending, gpus, launch, made, outcome, warm
+from mofe.jobs.scratch import discard
 from mofe.study import hardware
 
 # Jobs read folders, never the hub: a node without internet would wait for time-outs, and a branch
@@ -196,25 +196,8 @@ def _call(job: Job) -> str | None:
         noted = {"config_hash": job.config_hash} if job.config_hash else {}
         print(ending.finished(job.label, **noted, seconds=seconds), flush=True)
         if job.scratch and _is_first():
-            _discard(job.scratch)
+            discard(job.scratch)
     return line
-
-
-def _discard(folder: str) -> None:
-    """Remove a folder, or the one that a link of this name leads to. If that is cut off, no half of
-    it is taken for the whole. The job is done all the same where it cannot be removed, as on a
-    network disk while a file in it is open: that is told."""
-    place = os.path.realpath(folder)
-    aside = f"{place}.removed"
-    try:
-        shutil.rmtree(aside, ignore_errors=True)
-        os.rename(place, aside)
-        shutil.rmtree(aside)
-        if os.path.islink(folder):
-            os.remove(folder)
-    except OSError as error:
-        left = aside if os.path.exists(aside) else folder
-        outcome.say(f"{left}: cannot be removed ({error.strerror}); it is no longer needed")
 
 
 def _is_first() -> bool:

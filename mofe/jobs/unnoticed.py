@@ -12,7 +12,8 @@ from snakemake.logging import logger
 from snakemake.persistence.file import FilePersistence
 
 from mofe import sums
-from mofe.jobs import made
+from mofe.estimate.schedule import TRAININGS
+from mofe.jobs import made, scratch
 from mofe.study.identity import Identities
 
 
@@ -26,6 +27,9 @@ def count_as_done(identities: Identities) -> None:
             return found
         for output in job.output:
             self.cleanup_metadata(output)
+        unfinished = scratch.of(job.output[0])
+        if job.rule.name in TRAININGS and unfinished.exists():
+            scratch.discard(unfinished)
         label = " ".join([job.rule.name, *job.wildcards])
         logger.info(f"{label}: it ended well without this workflow's notice, so it counts as done")
         return []

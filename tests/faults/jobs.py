@@ -19,6 +19,11 @@ from tests.faults.watch import ACTS, Event, Watch
 STOPPED = "A stopped job leaves nothing half-written, and its command makes it"
 FULL = "A full disk is called so, in every job"
 NO_GPU = "A job of a study for GPUs refuses a machine without"
+FAILING = "A disk that fails is told in the system's words"
+PROMISES = {
+    **dict.fromkeys(("ENOSPC", "EDQUOT", "small disk"), FULL),
+    **dict.fromkeys(("EIO", "EACCES"), FAILING),
+}
 SIGNALS = ("SIGTERM", "SIGUSR1", "SIGINT")
 RULES = (
     *("world", "prepare_data", "preflight", "merge", "merge_per_seed", "questions", "evaluate"),
@@ -40,8 +45,7 @@ def faults(seed: int, study: Study) -> list[Fault]:
         jobs = sorted(job.name for job in study.named(rule))
         for kind in (*ACTS, "small disk"):
             for _ in range(TIMES):
-                full = kind in ("ENOSPC", "EDQUOT", "small disk")
-                draw(FULL if full else STOPPED, kind, rng.choice(jobs))
+                draw(PROMISES.get(kind, STOPPED), kind, rng.choice(jobs))
     for rule in FOR_GPUS:
         for name in rng.sample(
             jobs := sorted(job.name for job in study.named(rule)), min(2, len(jobs))
@@ -129,6 +133,9 @@ def _judged(fault: Fault, study: Study, folder: Path, job: Job, first: Ended, to
     called = re.search("disk is full|quota is used up", first.text)
     if fault.promise == FULL and first.code > 0 and not called:
         return outcome(Ending.UNNAMED, "a full disk is not called so")
+    said = re.search("Input/output error|Permission denied", first.text)
+    if fault.promise == FAILING and first.code > 0 and not said:
+        return outcome(Ending.UNNAMED, "what the system said is not told")
     if fault.kind in SIGNALS and (first.code < 0 or not first.text.strip()):
         return outcome(Ending.UNNAMED, "it died of the signal without a word")
     # checksums beside a file say that it is whole, whatever came after

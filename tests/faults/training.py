@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mofe import sums
+from mofe.jobs import scratch
 from tests.faults import damage, judge
 from tests.faults.fault import Ending, Fault, NotReached, Outcome
 from tests.faults.process import Ended, Running, run
@@ -44,11 +46,13 @@ PHASES = (
 )
 SIGNALS = ("SIGTERM", "SIGUSR1", "SIGINT")
 FULL = ("ENOSPC", "EDQUOT")
+FAILING = ("EIO", "EACCES")
 PROMISE = {
     "SIGKILL": "A killed training goes on",
     "power cut": "A training survives a power cut",
     **dict.fromkeys(SIGNALS, "A stopped training loses no step"),
     **dict.fromkeys(FULL, "A full disk stops a training, its state kept"),
+    **dict.fromkeys(FAILING, "A disk that fails stops a training, its state kept"),
     "small disk": "A full disk stops a training, its state kept",
     "out of memory": "Out of memory goes on with half the rows",
     "damage": "A damaged checkpoint is told and not used",
@@ -153,6 +157,16 @@ class Room:
         below = tuple(os.path.abspath(path) for path in self.below)
         return Watch(below, report, at, act, shadows=shadows)
 
+    def is_whole(self) -> bool:
+        """Whether all that the training makes is there, by its checksums."""
+        from mofe.jobs import made
+
+        outputs = [str(self.folder / output) for output in self.job.outputs]
+        try:
+            return not made.faults(sums.path(outputs[0]), outputs)
+        except (FileNotFoundError, sums.Damaged):
+            return False
+
     def again(self) -> Ended:
         """The same command again, as Snakemake runs it: a failed job's outputs are removed."""
         forget(self.folder, self.job)
@@ -250,8 +264,8 @@ def _due(kind: str, event: Event, done: bool) -> int:
     """How many steps must not be computed again. done: whether all results are on disk."""
     if kind in SIGNALS:
         return event.steps
-    if done:  # Snakemake removes the results of a job that is killed after its last act
-        return 0
+    if done:
+        return STEPS
     if event.steps == STEPS and not event.phase.startswith(("checkpoint", "computed")):
         return event.steps
     return max(0, event.steps - 1)  # the state of the last step may not be whole yet
@@ -272,7 +286,14 @@ def _judged(fault: Fault, here: Room, first: Ended, due: int, lost: str = "") ->
     full = fault.kind in (*FULL, "small disk")
     if first.code > 0 and full and not re.search("disk is full|quota is used up", first.text):
         return outcome(Ending.UNNAMED, "a full disk is not called so")
-    if first.code != 0:
+    failing = fault.kind in FAILING
+    if first.code > 0 and failing and not re.search("Input/output|Permission", first.text):
+        return outcome(Ending.UNNAMED, "what the system said is not told")
+    # Snakemake takes the results of a job that was killed after its last act (jobs/unnoticed.py)
+    taken = first.code != 0 and here.is_whole()
+    if taken:
+        scratch.discard(here.checkpoint)
+    elif first.code != 0:
         again = here.again()
         told = f"again ({again.code}, {again.steps} steps): {again.end}"
         if judge.has_traceback(again):

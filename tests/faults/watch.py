@@ -3,7 +3,7 @@
 In the process of the job a Watch sees each file that is opened for writing, renamed, removed or
 synced below some folders (Python's audit events, and os.fsync), each optimiser step, each hashing of
 parameters and each storing of tensors. At the event that a fault asks for, it acts: it kills or
-signals the process, lets the disk be full from then on, or cuts the power.
+signals the process, refuses to write from then on, or cuts the power.
 """
 
 import errno
@@ -17,7 +17,7 @@ from pathlib import Path
 
 _RENAMES = {"os.rename"}
 _REMOVALS = {"os.remove", "os.rmdir", "shutil.rmtree"}
-_NEEDS_ROOM = {"opened", "made", "synced", "stored"}
+_WRITES = {"opened", "made", "synced", "stored"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Watch:
     events: list[Event] = field(default_factory=list)
     steps: int = 0
     reached: bool = False
-    full: int = 0  # the errno of each further write
+    refused: int = 0  # the errno of each further write
     synced: dict[str, tuple[int, int]] = field(default_factory=dict)
     renamed: list[tuple[str, str, str]] = field(default_factory=list)  # not yet synced
     shadows: Path | None = None  # where files lie that were replaced
@@ -83,7 +83,7 @@ class Watch:
             "synced": self.synced,
             "renamed": self.renamed,
         }
-        self._busy, self.full = True, 0
+        self._busy, self.refused = True, 0
         self.report.write_text(json.dumps(seen))
 
     def _before(self, owner, name: str, told: Callable) -> None:
@@ -163,8 +163,8 @@ class Watch:
         if event.number == self.at and self.act:
             self.reached = True
             self.act(self, event)
-        if self.full and does in _NEEDS_ROOM and path:
-            raise OSError(self.full, os.strerror(self.full), path)
+        if self.refused and does in _WRITES and path:
+            raise OSError(self.refused, os.strerror(self.refused), path)
 
 
 def _at(path, folder: int) -> str:
@@ -198,11 +198,11 @@ def send(number: signal.Signals) -> Callable[[Watch, Event], None]:
     return act
 
 
-def fill(number: int) -> Callable[[Watch, Event], None]:
-    """No write works any more: errno.ENOSPC or errno.EDQUOT."""
+def refuse(number: int) -> Callable[[Watch, Event], None]:
+    """No write works any more, by this errno: a full disk, one that fails, no permission."""
 
     def act(watch: Watch, event: Event) -> None:
-        watch.full = number
+        watch.refused = number
 
     return act
 
@@ -213,6 +213,8 @@ ACTS: dict[str, Callable[[Watch, Event], None]] = {
     "SIGTERM": send(signal.SIGTERM),
     "SIGUSR1": send(signal.SIGUSR1),
     "SIGINT": send(signal.SIGINT),
-    "ENOSPC": fill(errno.ENOSPC),
-    "EDQUOT": fill(errno.EDQUOT),
+    "ENOSPC": refuse(errno.ENOSPC),
+    "EDQUOT": refuse(errno.EDQUOT),
+    "EIO": refuse(errno.EIO),
+    "EACCES": refuse(errno.EACCES),
 }
