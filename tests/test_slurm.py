@@ -259,6 +259,28 @@ def test_a_training_on_two_nodes(study):
     assert Path(target).stat().st_mtime_ns > made, "it was trained anew"
 
 
+def test_a_training_that_outlives_its_snakemake_counts_as_done(study):
+    """As after a reboot of the login node."""
+    variant = study.plan.variants["tinyllama_4tinyllama/medmcqa_full"]
+    target = study.plan.paths.train_json(variant, 0)
+    before = len(study.trainings("medmcqa_full"))
+    child = study.start("--forcerun", target, "--", target)
+    while len(study.trainings("medmcqa_full")) == before:
+        assert child.poll() is None, child.stdout.read()[-6000:]
+        time.sleep(0.2)
+    subprocess.run(["pkill", "-KILL", "--parent", str(child.pid)], check=True)
+    child.communicate()
+    while (state := study.trainings("medmcqa_full")[-1]["JobState"]) in ("PENDING", "RUNNING"):
+        time.sleep(0.5)
+    assert state in ("COMPLETING", "COMPLETED")
+    made = Path(target).stat().st_mtime_ns
+    study.run("--unlock", "--", target)
+    told = study.run("--", target)
+    assert "ended well without this workflow's notice, so it counts as done" in told
+    assert len(study.trainings("medmcqa_full")) == before + 1
+    assert Path(target).stat().st_mtime_ns == made
+
+
 def test_an_unfilled_profile_is_refused_before_anything_is_submitted(cluster, tmp_path):
     before = len(cluster.jobs())
     done = subprocess.run(
