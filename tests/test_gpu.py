@@ -139,6 +139,25 @@ def test_options_of_one_context_are_read_as_each_alone(tiny):
     assert scorer.loglikelihoods(asked) == pytest.approx(alone, rel=0.02)
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("merge, fold", [("moe4a", True), ("moe2a2b", False), ("moe2a2b", True)])
+def test_texts_of_a_recorded_step_are_those_of_its_steps_one_by_one(
+    tiny, monkeypatch, method, merge, fold
+):
+    model = methods.apply(load.checkpoint(tiny / merge), METHODS[method])
+    model = devices.to_device(experts.fold_duplicates(model) if fold else model)
+    scorer = evaluate.AnswerScorer(model, load.tokenizer(tiny / "a"))
+    prompts = [list(range(5, 5 + length)) for length in (3, 9, 4, 17)]
+    recorded = []
+    graph = torch.cuda.graph
+    monkeypatch.setattr(torch.cuda, "graph", lambda g: recorded.append(g) or graph(g))
+    texts = scorer.generate(prompts, ["zz"], 40)
+    if method == "mofe":
+        assert len(recorded) == (merge == "moe4a" or not fold)
+    monkeypatch.setattr(experts, "waits_for_gpu", lambda model: True)
+    assert scorer.generate(prompts, ["zz"], 40) == texts
+
+
 def gradientless(model, batch) -> float:
     with torch.autocast("cuda", torch.bfloat16):
         return loop.AnswerLoss(model)(**{k: v.to("cuda") for k, v in batch.items()}).item()

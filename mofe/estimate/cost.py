@@ -344,12 +344,11 @@ class Costs:
         length = spec.tokens or GUESSED_TOKENS
         tokens = questions * length
         flops = tokens * products.forward(computed, length, ANSWER_TOKENS / length)
-        parts = memory.evaluating(shape, method, self.on_cpu)
+        parts = memory.evaluating(shape, method, self.on_cpu, in_words=bool(spec.generated))
         hours = self._hours(flops, None, 1)
         if spec.generated:
-            at_once = max(
-                1, memory.QUESTION_TOKENS[self.study.device] // int(length + spec.generated)
-            )
+            together = memory.decoded_tokens(shape, self.on_cpu)
+            at_once = max(1, together // int(length + spec.generated))
             hours += questions / at_once * spec.generated * DECODING / 3600
         host = memory.PROCESS + memory.loading_bytes(shape)
         return Estimate(

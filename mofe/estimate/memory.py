@@ -31,6 +31,10 @@ CHOICES, WORDS, TEXT = 1 / 16, 1 / 2, 1.0
 # Tokens per forward pass of an evaluation (mofe/stages/evaluate.py), padding included. They affect
 # speed and memory only; fewer suit a CPU's caches better.
 QUESTION_TOKENS = {"cuda": 16384, "cpu": 4096}
+# Tokens of prompts and answers in words that are decoded together, as far as their keys and values
+# take no more than CACHE bytes. A GPU gives a hundred answers their next token as fast as ten.
+DECODED_TOKENS = {"cuda": 65536, "cpu": 4096}
+CACHE = 2 * 2**30
 
 # Tokens per forward pass of a training under micro_batch "auto": the first number that fits. With
 # TinyLlama's shape and 8 experts, an H200 spends its time on launching kernels at 4,096 tokens and
@@ -108,9 +112,20 @@ def on_cpu(
     return max(fitting, loading, key=total)
 
 
-def evaluating(shape: Shape, method: Method, on_cpu: bool) -> Parts:
+def decoded_tokens(shape: Shape, on_cpu: bool) -> int:
+    """How many tokens of prompts and answers are decoded together."""
+    most = DECODED_TOKENS["cpu" if on_cpu else "cuda"]
+    return min(most, CACHE // _cached(shape, on_cpu))
+
+
+def _cached(shape: Shape, on_cpu: bool) -> int:
+    """Bytes of a token's keys and values."""
+    return (4 if on_cpu else 2) * 2 * shape.num_hidden_layers * shape.key_size
+
+
+def evaluating(shape: Shape, method: Method, on_cpu: bool, in_words: bool = False) -> Parts:
     """The peak of an evaluation. Trained parameters are float32, all others as in training. A
-    forward pass keeps the activations of one layer."""
+    forward pass keeps the activations of one layer; answers in words are decoded with a cache."""
     width, tokens = (4, QUESTION_TOKENS["cpu"]) if on_cpu else (2, QUESTION_TOKENS["cuda"])
     parts = {
         "weights": 4 * method.trainable(shape) + _frozen(shape, method, width),
@@ -119,6 +134,8 @@ def evaluating(shape: Shape, method: Method, on_cpu: bool) -> Parts:
         * width
         * (4 * shape.active * shape.intermediate_size + 8 * shape.hidden_size),
     }
+    if in_words:
+        parts["cache"] = decoded_tokens(shape, on_cpu) * _cached(shape, on_cpu)
     return parts | ({"process": PROCESS} if on_cpu else {})
 
 

@@ -238,7 +238,7 @@ class Dispatch:
     @classmethod
     def to_one(cls, weights_TK: torch.Tensor) -> Self:
         """All experts are equal: an ordinary FFN."""
-        ends_E = torch.tensor([len(weights_TK)], dtype=torch.int32).to(weights_TK.device)
+        ends_E = torch.full((1,), len(weights_TK), dtype=torch.int32, device=weights_TK.device)
         return cls(None, None, weights_TK.sum(-1), ends_E)
 
     @classmethod
@@ -638,6 +638,16 @@ def holds_one(model: nn.Module) -> bool:
     once whatever the router chooses."""
     layers = [module for module in model.modules() if isinstance(module, SplitExperts)]
     return bool(layers) and all(sum(map(len, layer.stacks)) == 1 for layer in layers)
+
+
+def waits_for_gpu(model: nn.Module) -> bool:
+    """Whether a forward pass needs to know on the CPU what a router chose on the GPU: how many
+    pairs an expert, or a stack of them, computes."""
+    layers = [module for module in model.modules() if isinstance(module, SplitExperts)]
+    return any(
+        len(layer.stacks) > 1 or 1 < max(layer.expert_map) + 1 < len(layer.expert_map)
+        for layer in layers
+    )
 
 
 def fold_duplicates(model: nn.Module) -> nn.Module:

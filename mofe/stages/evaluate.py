@@ -20,8 +20,6 @@ from typing import Any
 import torch
 from lm_eval.models.utils import postprocess_generated_text
 from torch import nn
-from torch.nn.utils.rnn import pad_sequence
-from transformers import LogitsProcessor, StoppingCriteria
 
 from mofe import clusters, provenance, records, tasks
 from mofe.estimate import memory
@@ -29,11 +27,11 @@ from mofe.files import write_atomic
 from mofe.layers import experts
 from mofe.layers.branches import Tree, collate
 from mofe.layers.positions import only_at
-from mofe.models import devices, finite, load
+from mofe.models import decoding, devices, finite, load
 from mofe.records import AskedQuestion, ChoiceAnswer, Floor, Metric, Scores, WrittenAnswer
 from mofe.stages import questions as asking
 from mofe.study.methods import Method, parse
-from mofe.study.shapes import WINDOWED
+from mofe.study.shapes import WINDOWED, Shape
 from mofe.training import tokens
 
 Answer = ChoiceAnswer | WrittenAnswer
@@ -91,7 +89,8 @@ class AnswerScorer:
         ]
         trees.sort(key=len)
         scores = [math.nan] * len(asked)
-        for batch in self._batches(trees, [len(tree) for tree in trees]):
+        most = memory.QUESTION_TOKENS[self.device.type]
+        for batch in self._batches(trees, [len(tree) for tree in trees], most):
             numbers = [number for tree in batch for number in sharing[tree.context]]
             for number, score in zip(numbers, self._tree_scores(batch), strict=True):
                 scores[number] = score
@@ -132,10 +131,10 @@ class AnswerScorer:
             hidden = self.model.model(**inputs, use_cache=False).last_hidden_state
         return self.head(hidden[read].float())
 
-    def _batches(self, items: Sequence[Any], lengths: Sequence[int]) -> list[list[Any]]:
-        """The items in batches. lengths: their numbers of tokens, by which they are sorted."""
-        kind = self.device.type
-        most, starting = memory.QUESTION_TOKENS[kind], tokens.STARTING[kind]
+    def _batches(self, items: Sequence[Any], lengths: Sequence[int], most: int) -> list[list[Any]]:
+        """The items in batches of `most` tokens. lengths: their numbers of tokens, by which they
+        are sorted."""
+        starting = tokens.STARTING[self.device.type]
         batches = tokens.micro_batches(range(len(items)), lengths, most, starting)
         return [[items[i] for i in batch] for batch in batches]
 
@@ -163,7 +162,10 @@ class AnswerScorer:
             sharing[tuple(ids[tokens_lost(ids, self.room - length) :])].append(number)
         texts = [""] * len(prompts)
         distinct = sorted(sharing, key=len)
-        for batch in self._batches(distinct, [len(ids) + length for ids in distinct]):
+        shape = Shape.of(self.model.config.to_dict())
+        together = memory.decoded_tokens(shape, self.device.type == "cpu")
+        lengths = [len(ids) + length for ids in distinct]
+        for batch in self._batches(distinct, lengths, together):
             for ids, text in zip(batch, self._continue(batch, stops, length), strict=True):
                 for number in sharing[ids]:
                     texts[number] = text
@@ -180,37 +182,39 @@ class AnswerScorer:
     def _continue(
         self, batch: Sequence[tuple[int, ...]], stops: Sequence[str], length: int
     ) -> list[str]:
-        """The texts that follow the prompts, which are padded on the left."""
-        side = {"batch_first": True, "padding_side": "left"}
-        pad = self.tokenizer.pad_token_id
-        ids = pad_sequence([torch.tensor(s) for s in batch], padding_value=pad, **side)
-        mask = pad_sequence([torch.ones(len(s), dtype=torch.int64) for s in batch], **side)
-        with self._precision():
-            generated = self.model.generate(
-                input_ids=ids.to(self.device),
-                attention_mask=mask.to(self.device),
-                do_sample=False,
-                max_new_tokens=length,
-                stopping_criteria=[_Stopped(self.tokenizer, stops, ids.shape[1])],
-                eos_token_id=self._ends or None,
-                pad_token_id=pad,
-                logits_processor=[_Finite(self.model)],
-            )
-        answers = generated[:, ids.shape[1] :]
-        texts = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
+        """The texts that follow the prompts."""
+        ends = set(self._ends)
+        # a token is at least one byte, so a stop string begins in so many tokens before its end
+        tail = max((len(stop.encode()) for stop in stops), default=0) + decoding.REPLAYED
+        over = [False] * len(batch)
+
+        def is_over(texts: list[list[int]]) -> bool:
+            recent = self.tokenizer.batch_decode([text[-tail:] for text in texts])
+            for number, (text, words) in enumerate(zip(texts, recent, strict=True)):
+                ended = not ends.isdisjoint(text[-decoding.REPLAYED :])
+                over[number] |= ended or any(stop in words for stop in stops)
+            return all(over)
+
+        try:
+            with self._precision():
+                pad = self.tokenizer.pad_token_id
+                at_once = max(1, memory.QUESTION_TOKENS[self.device.type] // len(batch))
+                found = decoding.greedy(
+                    *(self.model.model, self._next, batch, length, pad, is_over),
+                    at_once=at_once,
+                    window=self.window,
+                )
+        except finite.NotFinite as error:
+            raise finite.NotFinite(_not_finite(self.model, str(error))) from None
+        until = [next((n + 1 for n, t in enumerate(text) if t in ends), None) for text in found]
+        found = [text[:end] for text, end in zip(found, until, strict=True)]
+        texts = self.tokenizer.batch_decode(found, skip_special_tokens=True)
         return [postprocess_generated_text(text, list(stops), None) for text in texts]
 
-
-class _Finite(LogitsProcessor):
-    """Refuses scores that are not finite, because none of them is the largest."""
-
-    def __init__(self, model: nn.Module):
-        self.model = model
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        if not scores.isfinite().all():
-            raise finite.NotFinite(_not_finite(self.model, "scores of the next token"))
-        return scores
+    def _next(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The float32 logits of hidden states, whatever precision the layers have."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.head(hidden.float())
 
 
 def _not_finite(model: nn.Module, what: str) -> str:
@@ -218,26 +222,6 @@ def _not_finite(model: nn.Module, what: str) -> str:
     why = finite.fault(model.state_dict().items())
     why = why or "its weights are finite, so they overflow when they are multiplied"
     return f"tasks: the model's {what} are not finite numbers: {why}; train or get the model again"
-
-
-class _Stopped(StoppingCriteria):
-    """Ends each text at a stop string. transformers' own `stop_strings` fail for tokenizers whose
-    tokens are whole words. A stop string that is missed here costs only time: texts are cut
-    afterwards.
-
-    start: the number of tokens before the text.
-    """
-
-    def __init__(self, tokenizer, stops: Sequence[str], start: int):
-        self.tokenizer, self.stops, self.start = tokenizer, stops, start
-        # a token is at least one byte, so a stop string that has just ended begins in these last
-        # tokens
-        self.tail = max((len(stop.encode()) for stop in stops), default=0) + 1
-
-    def __call__(self, input_ids: torch.Tensor, scores, **_) -> torch.Tensor:
-        tails = self.tokenizer.batch_decode(input_ids[:, self.start :][:, -self.tail :])
-        done = [any(stop in tail for stop in self.stops) for tail in tails]
-        return torch.tensor(done, device=input_ids.device)
 
 
 def tokens_lost(ids: Sequence[int], most: int) -> int:
