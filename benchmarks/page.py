@@ -281,6 +281,31 @@ def decoding(record: dict[str, Any]) -> Iterator[str]:
     yield from table(head, rows)
 
 
+def loading(record: dict[str, Any]) -> Iterator[str]:
+    yield (
+        "Jobs compare the checksums of a model before they load it. How many times as long that takes "
+        f"as loading alone, for {TITLES[record['size']]}; *cold* means that the files are not in the "
+        "system's cache."
+    )
+    yield ""
+    rows = [
+        [f"{kind}, {state}", units.size(record["bytes"][kind]), times(found["ratio"])]
+        for kind in record["bytes"]
+        for state, found in record[kind].items()
+    ]
+    yield from table(["", "size", "takes"], rows)
+
+
+def revisions(record: dict[str, Any]) -> Iterator[str]:
+    yield (
+        "The same small study by this revision and by one before, in turns "
+        f"({record['before'][:12]}): how many times as long this one takes."
+    )
+    yield ""
+    rows = [[what, times(found)] for what, found in record["ratios"].items()]
+    yield from table(["", "takes"], rows)
+
+
 def merging(record: dict[str, Any]) -> Iterator[str]:
     head = ["", "seconds", "mergekit takes", "its command takes"]
     head += ["peak MiB", "mergekit's", "MB written", "mergekit's"]
@@ -462,7 +487,7 @@ def page() -> Iterator[str]:
         name: read(name)
         for name in (
             *("training-cpu", "training-gpu", "evaluation-cpu", "evaluation-gpu"),
-            *("decoding-cpu", "decoding-gpu", "merge", "study"),
+            *("decoding-cpu", "decoding-gpu", "merge", "loading", "revisions", "study"),
         )
     }
     yield "# Benchmarks"
@@ -522,6 +547,8 @@ def page() -> Iterator[str]:
         ("decoding-cpu", "Answers in words", decoding),
         ("decoding-gpu", "Answers in words on a GPU", decoding),
         ("merge", "Merging", merging),
+        ("loading", "Loading with checksums", loading),
+        ("revisions", "Beside an earlier revision", revisions),
         ("study", "The whole study in miniature", whole_study),
     ):
         if (record := found[name]) is not None:

@@ -56,3 +56,13 @@ def test_scores_that_are_not_finite_are_refused():
     broken.lm_head.weight.data[3] = float("nan")
     with pytest.raises(finite.NotFinite, match="scores of the next token"):
         greedy(broken)
+
+
+def test_under_autocast_texts_are_those_of_generate():
+    """Keys are float32 there, because their rotation is, and values bfloat16."""
+    plain = model(None)
+    with torch.autocast("cpu", torch.bfloat16):
+        for prompt, text in zip(PROMPTS, greedy(plain), strict=True):
+            ids = torch.tensor([prompt])
+            alone = plain.generate(ids, do_sample=False, max_new_tokens=LENGTH, eos_token_id=-1)
+            assert text == alone[0, len(prompt) :].tolist()

@@ -50,8 +50,9 @@ CHARACTERS_PER_TOKEN = 3.5  # TinyLlama's tokenizer: 3.0 on MedMCQA to 4.0 on Su
 CHARACTERS_PER_WORLD_TOKEN = 5.0  # the generated world's tokens are words
 ANSWER_TOKENS = 2  # per multiple-choice row
 # Seconds per token by which all answers of a batch grow: reading the weights and starting kernels,
-# which the utilisation of products does not cover. A guess.
-DECODING = 0.04
+# which the utilisation of products does not cover. What an H200 took with TinyLlama's shape and
+# four experts, reading the prompts included (benchmarks/results/decoding-gpu.json).
+DECODING = 0.025
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,17 @@ def greedy(
     return texts.written()
 
 
+class _Slots(StaticLayer):
+    """A layer's cache. Under autocast keys and values may differ in dtype; attention would cast
+    them to autocast's."""
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs):
+        kind = key_states.device.type
+        low = torch.is_autocast_enabled(kind)
+        dtype = torch.get_autocast_dtype(kind) if low else key_states.dtype
+        return super().update(key_states.to(dtype), value_states.to(dtype), *args, **kwargs)
+
+
 class _Texts:
     """The texts of a batch, and the tensors that a step changes in place, as a graph's must be."""
 
@@ -79,7 +90,7 @@ class _Texts:
         texts, longest = self.prompts.shape
         slots = longest + length
         layers = range(model.config.num_hidden_layers)
-        self.cache = Cache(layers=[StaticLayer(max_cache_len=slots) for _ in layers])
+        self.cache = Cache(layers=[_Slots(max_cache_len=slots) for _ in layers])
         padding = torch.tensor([longest - len(prompt) for prompt in prompts])
         # a slot's position in its text; below 0 for padding
         self.position_BK = (torch.arange(slots) - padding[:, None]).to(self.device)
