@@ -15,5 +15,6 @@ run(
     names={**snakemake.params.names, "seed": int(snakemake.wildcards.seed)},
     record=Path(snakemake.output.record),
     questions=Path(snakemake.output.questions),
+    loads=True,
     config_hash=snakemake.params.config_hash,
 )

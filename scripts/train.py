@@ -23,6 +23,7 @@ run(
     log=Path(snakemake.output.log),
     checkpoint=checkpoint,
     scratch=checkpoint,
+    loads=True,
     search=list(snakemake.input.search),
     sharding=sharding(snakemake),
     config_hash=snakemake.params.config_hash,

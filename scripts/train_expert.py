@@ -20,6 +20,7 @@ run(
     out=out,
     checkpoint=checkpoint,
     scratch=checkpoint,
+    loads=True,
     sharding=sharding(snakemake),
     config_hash=snakemake.params.config_hash,
 )

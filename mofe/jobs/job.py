@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mofe import stops, sums
+from mofe import checksums, stops, sums
 from mofe.jobs import ending, gpus, launch, made, outcome, warm
 from mofe.jobs.scratch import discard
 from mofe.study import hardware
@@ -34,7 +34,8 @@ class Job:
     with the hashes that they should have (mofe.jobs.made.Input). outputs: the files and folders
     that it makes, whose checksums are written when it is done (mofe.sums). scratch: a folder that
     the call keeps its unfinished work in, which is removed once all that the job makes is on disk.
-    gpus: how many it needs on its machine.
+    gpus: how many it needs on its machine. loads: the call begins with mofe.models.load, which ends
+    the hashing of large inputs; for other calls they are hashed before.
     """
 
     function: str
@@ -47,6 +48,7 @@ class Job:
     outputs: Sequence[str] = ()
     scratch: str | None = None
     gpus: int = 0
+    loads: bool = False
     asked: float = field(default_factory=lambda: time.time() - process_age())
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
     folder: str = field(default_factory=os.getcwd)
@@ -89,14 +91,15 @@ def run(
     light: bool = False,
     scratch: str | os.PathLike | None = None,
     needs_gpus: bool = True,
+    loads: bool = False,
     **arguments: Any,
 ) -> None:
     """Make the call for a Snakemake job, here or in the warm parent, and exit with its code.
 
     several: make the call in one process per GPU that the job was given (resource `gpu` is their
     total number, on `nodes` machines). light: the call imports little, so it is made here, without
-    waiting for a warm parent that may still be importing. scratch: as in Job. needs_gpus: the call
-    cannot do without the GPUs that the job was given.
+    waiting for a warm parent that may still be importing. scratch, loads: as in Job. needs_gpus:
+    the call cannot do without the GPUs that the job was given.
     """
     names = "/".join(snakemake.wildcards)
     job = Job(
@@ -109,6 +112,7 @@ def run(
         read=snakemake.params.get("read", ()),
         outputs=tuple(map(str, snakemake.output)),
         scratch=str(scratch) if scratch else None,
+        loads=loads,
     )
     given = snakemake.resources.get
     if needs_gpus and snakemake.config["device"] == "cuda":
@@ -116,7 +120,8 @@ def run(
     processes, nodes = (given("gpu", 1), given("nodes", 1)) if several else (1, 1)
     if processes > 1:
         # checked here, so that no process reads what is damaged while the first one still looks
-        if code := outcome.reported(job.label, job.log, lambda: begin(job)):
+        checked = replace(job, loads=False)
+        if code := outcome.reported(job.label, job.log, lambda: begin(checked)):
             sys.exit(code)
         sys.exit(launch.start(replace(job, read=()), processes, nodes))
     if (parent := os.environ.get(warm.VARIABLE)) and not light:
@@ -148,7 +153,8 @@ def begin(job: Job) -> None:
         # what is made now has none until it is whole
         with contextlib.suppress(FileNotFoundError):
             os.remove(sums.path(job.outputs[0]))
-    made.refuse(job.read)
+    with contextlib.nullcontext() if job.loads else checksums.settled():
+        made.refuse(job.read)
 
 
 def execute(job: Job) -> int:
@@ -187,7 +193,8 @@ def _call(job: Job) -> str | None:
         # The same seed gives the same bits only for the same number of threads.
         torch.set_num_threads(job.threads)
     started = time.time()
-    line = call(**job.arguments)
+    with checksums.settled():
+        line = call(**job.arguments)
     # The call is not undone by a signal that comes now: what is left takes a moment.
     with stops.passed_over():
         if job.outputs and _is_first():

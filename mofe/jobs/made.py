@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mofe import sums, units
+from mofe import checksums, sums, units
 from mofe.jobs import ending
 
 if TYPE_CHECKING:
@@ -152,13 +152,33 @@ def recorded(notes: Iterable[str]) -> str | None:
 
 
 def refuse(read: Iterable[Mapping[str, Any]]) -> None:
-    """Refuse inputs that are damaged or stale. read: the arguments of each `Input`. On a cluster
-    this waits for files that a shared disk does not show yet.
+    """Refuse inputs that are damaged or stale. read: the arguments of each `Input`. Models with
+    large files are hashed while they are loaded, and refused at the end of mofe.checksums.settled.
+
+    Raises what `_refuse` does.
+    """
+    given = [Input(**one) for one in read]
+    large = {one.file: files for one in given if (files := _large(one))}
+    checksums.ahead(dict.fromkeys(file for files in large.values() for file in files))
+    _refuse([one for one in given if one.file not in large])
+    if large:
+        checksums.later(lambda: _refuse([one for one in given if one.file in large]))
+
+
+def _large(one: Input) -> list[str]:
+    """The weights among what is checked of an input that are worth hashing beside other work."""
+    files = sums.files_of(one.checked) if one.sums else ()
+    weights = [file for file in files if file.endswith(".safetensors") and os.path.isfile(file)]
+    return [file for file in weights if os.path.getsize(file) >= checksums.LARGE]
+
+
+def _refuse(given: Sequence[Input]) -> None:
+    """Refuse inputs that are damaged or stale. On a cluster this waits for files that a shared disk
+    does not show yet.
 
     Raises DamagedInput and MadeOtherwise, each with one sentence that names the files and what
     makes them again.
     """
-    given = [Input(**one) for one in read]
     given = [one for one in given if not one.if_there or os.path.exists(one.file)]
     found = _looked_at([one for one in given if one.sums], _latency())
     if damaged := [one for one in found if one.why]:

@@ -15,6 +15,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from mofe import checksums
 from mofe.layers import experts, parameters
 from mofe.models import manifest, methods, tokenizers
 from mofe.study.methods import Method, Untuned
@@ -30,6 +31,11 @@ def checkpoint(folder: str | Path) -> nn.Module:
     Raises ValueError where weights are missing, which transformers would draw at random, and where
     a merge's sources have changed since they were merged.
     """
+    with checksums.settled():
+        return _checkpoint(folder)
+
+
+def _checkpoint(folder: str | Path) -> nn.Module:
     # what a config.json may ask to be returned, and no caller here expects
     config = AutoConfig.from_pretrained(
         folder, return_dict=True, output_hidden_states=False, output_attentions=False
@@ -70,14 +76,15 @@ def variant(merge: str | Path, chain: Sequence[Method], trained: Sequence[str | 
     chain: the stages' methods, one per file of `trained`. The last stage keeps the form that its
     method gave the model, so that it is evaluated exactly as it was trained.
     """
-    model = checkpoint(merge)
-    if not chain:
-        model = methods.apply(model, Untuned())
-    for number, (method, file) in enumerate(zip(chain, trained, strict=True)):
-        if number:
-            model = methods.merge_and_unload(model)
-        model = methods.apply(model, method)
-        copy_trained(model, file)
+    with checksums.settled():
+        model = _checkpoint(merge)
+        if not chain:
+            model = methods.apply(model, Untuned())
+        for number, (method, file) in enumerate(zip(chain, trained, strict=True)):
+            if number:
+                model = methods.merge_and_unload(model)
+            model = methods.apply(model, method)
+            copy_trained(model, file)
     return model
 
 

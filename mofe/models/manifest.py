@@ -9,6 +9,7 @@ fills.
 import os
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,13 +109,12 @@ def _tensors(
     """A source's tensors by name, one at a time. `named`: its files, as in the manifest."""
     for name, merged in named.items():
         file = _at(folder, source) / name
-        if not _is_merged(file, merged):
-            why = "is not the file that was merged" if file.is_file() else "is missing"
-            raise ValueError(
-                f"{file} {why} into {folder}; put it back as it was ({merged.size} bytes, xxh3 "
-                f"{merged.xxh3}), or, if the new one is meant, merge again: "
-                f"{_again(folder)}"
-            )
+        check = partial(_refuse_other, folder, file, merged)
+        if file.is_file() and file.stat().st_size == merged.size >= checksums.LARGE:
+            checksums.ahead([file])
+            checksums.later(check)
+        else:
+            check()
         with safe_open(file, "pt") as stored:
             for key in stored.keys():  # noqa: SIM118 - it is no dictionary
                 yield key, stored.get_tensor(key)
@@ -150,8 +150,16 @@ def _identity(file: Path) -> records.SourceFile:
     return records.SourceFile(size=file.stat().st_size, xxh3=checksums.known(file))
 
 
-def _is_merged(file: Path, merged: records.SourceFile) -> bool:
-    """Whether a file is the one that was merged, by its content."""
-    if not file.is_file() or file.stat().st_size != merged.size:
-        return False
-    return checksums.known(file) == merged.xxh3
+def _refuse_other(folder: Path, file: Path, merged: records.SourceFile) -> None:
+    """Raise ValueError where a file is not the one that was merged, by its content."""
+    is_merged = (
+        file.is_file()
+        and file.stat().st_size == merged.size
+        and checksums.known(file) == merged.xxh3
+    )
+    if not is_merged:
+        why = "is not the file that was merged" if file.is_file() else "is missing"
+        raise ValueError(
+            f"{file} {why} into {folder}; put it back as it was ({merged.size} bytes, xxh3 "
+            f"{merged.xxh3}), or, if the new one is meant, merge again: {_again(folder)}"
+        )
