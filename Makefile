@@ -19,7 +19,7 @@ BENCH_PACKAGES ?= .venv/bench
 QUICK ?=
 bench = PYTHONPATH=$(BENCH_PACKAGES) $(BIN)/python benchmarks
 
-.PHONY: help look mini test fuzz faults bench error-rates docs lint format lock latex slurm clean
+.PHONY: help look mini test fuzz faults outage bench error-rates docs lint format lock latex slurm clean
 
 help:
 	@echo "make look           a first look: the paper's tables in miniature, one seed, to results/mini/"
@@ -28,6 +28,7 @@ help:
 	@echo "make test           the tests"
 	@echo "make fuzz           thousands of mutated configurations and data files"
 	@echo "make faults         more than a thousand injected faults, to docs/reliability.md"
+	@echo "make outage         ten minutes without Slurm's controller, with and without accounting"
 	@echo "make bench          the benchmarks, to docs/benchmarks.md (make bench QUICK=1: whether they work)"
 	@echo "make error-rates    how often the statistical tests err, to docs/statistics.md"
 	@echo "make docs           the generated parts of the documentation"
@@ -52,6 +53,9 @@ fuzz: .venv/ready
 # all the same.
 faults: .venv/ready
 	$(BIN)/python -m tests.faults --out docs/reliability.json; ended=$$?; $(BIN)/python docs/generate; exit $$ended
+
+outage: .venv/ready slurm
+	MOFE_SLURM_AWAY=600 $(BIN)/python -m pytest -m slurm -k controller_that_is_away
 
 # Run it on an idle machine, because it compares times. Real rows are read from MOFE_SHARED.
 bench: $(BENCH_PACKAGES)/ready
