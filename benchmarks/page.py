@@ -289,7 +289,7 @@ def loading(record: dict[str, Any]) -> Iterator[str]:
     )
     yield ""
     rows = [
-        [f"{kind}, {state}", units.size(record["bytes"][kind]), times(found["ratio"])]
+        [f"{kind}, {state}", units.size(record["bytes"][kind]), times(found["seconds"]["ratio"])]
         for kind in record["bytes"]
         for state, found in record[kind].items()
     ]

@@ -19,6 +19,7 @@ import keys
 import records
 import reliability
 import reruns
+import scale
 
 # (page, NAME) -> the text between the marks
 PARTS: dict[tuple[str, str], Callable[[], str]] = {
@@ -28,6 +29,7 @@ PARTS: dict[tuple[str, str], Callable[[], str]] = {
     **claims.PARTS,
     **reliability.PARTS,
     **reruns.PARTS,
+    **scale.PARTS,
 }
 # file -> its text
 FILES: dict[str, Callable[[], str]] = {**keys.FILES, **records.FILES}
