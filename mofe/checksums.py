@@ -63,8 +63,9 @@ def ahead(files: Iterable[str | os.PathLike]) -> None:
                 _known[identity] = of(file)
 
     thread = threading.Thread(target=hash_them, daemon=True)
-    _begun.update(dict.fromkeys(todo, thread))
-    thread.start()
+    with suppress(RuntimeError):  # no thread can be started: `known` hashes them by itself
+        thread.start()
+        _begun.update(dict.fromkeys(todo, thread))
 
 
 def later(check: Callable[[], None]) -> None:
@@ -78,7 +79,10 @@ def settled() -> Iterator[None]:
     of which damage would be the cause, it makes the checks that were left for later."""
     try:
         yield
-    except Exception:
+    except (KeyboardInterrupt, SystemExit):  # signals too
+        _later.clear()
+        raise
+    except BaseException:  # a library's panic in another language is no Exception
         _settle()
         raise
     _settle()

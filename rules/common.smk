@@ -89,7 +89,7 @@ spread = partial(resources.spread, COSTS, jobs=GRAPH.jobs)
 
 if workflow.is_main_process:  # a job has no jobs of its own
     executor.use(ENDS, PLAN.root)
-    unnoticed.count_as_done(IDENTITIES)
+unnoticed.count_as_done(IDENTITIES)
 
 
 def names(planned):

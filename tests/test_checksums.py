@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from mofe import checksums
+from mofe import checksums, sums
+from mofe.jobs import made
 
 
 @pytest.fixture
@@ -47,3 +48,24 @@ def test_damage_is_told_instead_of_what_it_led_to(fails):
             raise KeyError("a tensor")
     with checksums.settled():
         pass  # a check is made once
+
+
+def test_of_a_large_model_only_the_weights_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr(checksums, "LARGE", 0)
+    model = tmp_path / "model"
+    model.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (model / name).write_bytes(os.urandom(500))
+    sums.write([str(model)])
+    given = {"file": str(model), "notes": (), "config_hash": "", "checked": (str(model),)}
+    given["sums"] = sums.path(str(model))
+    with checksums.settled():
+        made.refuse([given])
+    (model / "model.safetensors").write_bytes(bytes(500))
+    with pytest.raises(made.DamagedInput, match=r"model\.safetensors"), checksums.settled():
+        made.refuse([given])
+        (tmp_path / "reached").touch()
+    assert (tmp_path / "reached").exists()
+    (model / "config.json").write_bytes(bytes(500))
+    with pytest.raises(made.DamagedInput, match=r"config\.json"):
+        made.refuse([given])

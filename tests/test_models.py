@@ -329,3 +329,12 @@ def test_fused_norms_are_transformers(tiny, merge):
         assert torch.allclose(gradient, found[1][1][name], atol=1e-6), name
     with torch.autocast("cpu", torch.bfloat16):
         assert fused.model.layers[0].input_layernorm(torch.ones(1, 64)).dtype == torch.bfloat16
+
+
+def test_attention_is_the_one_that_masks_are_made_for(tiny, tmp_path):
+    """Whatever a config.json asks for: eager attention would add a mask of truth values."""
+    shutil.copytree(tiny / "a", tmp_path / "a")
+    file = tmp_path / "a" / "config.json"
+    asked = json.loads(file.read_text()) | {"attn_implementation": "eager"}
+    file.write_text(json.dumps(asked | {"_attn_implementation": "eager"}))
+    assert load.checkpoint(tmp_path / "a").config._attn_implementation == "sdpa"

@@ -1,4 +1,4 @@
-"""A job that ended well after its run was killed is not made again."""
+"""A job that ended well is not made again, though Snakemake saw no success."""
 
 import os
 import signal
@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from conftest import ROOT, overrides, snakemake
 
 from mofe.jobs import ending
@@ -68,3 +69,58 @@ def test_it_is_not_taken_where_it_is_damaged(tmp_path):
     file.write_bytes(content[:50] + bytes([content[50] ^ 1]) + content[51:])
     done = snakemake(*command(results))
     assert DONE not in done.stderr and file.read_bytes() == content
+
+
+KILL = """
+import os, signal
+from mofe.jobs import outcome
+say = outcome.say
+def killed_once(line):
+    flag = os.environ["KILLED"]
+    if line.startswith("world: ") and not os.path.exists(flag):
+        open(flag, "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    say(line)
+outcome.say = killed_once
+"""
+
+
+@pytest.fixture
+def killed_after_its_last_act(tmp_path, monkeypatch):
+    """The first job dies when all is on disk, before it says so."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(KILL)
+    monkeypatch.setenv("PYTHONPATH", f"{folder}:{ROOT}")
+    monkeypatch.setenv("KILLED", str(tmp_path / "killed"))
+    yield
+    assert (tmp_path / "killed").exists()
+
+
+def test_another_attempt_takes_what_a_killed_one_had_made(tmp_path, killed_after_its_last_act):
+    results = tmp_path / "results"
+    done = snakemake("--retries", "1", *command(results))
+    assert "an earlier attempt has made it" in done.stderr
+    third = snakemake(*command(results))
+    assert "Nothing to be done" in third.stderr + third.stdout
+
+
+def test_what_a_killed_job_had_made_is_kept(tmp_path, killed_after_its_last_act):
+    results = tmp_path / "results"
+    assert snakemake(*command(results), check=False).returncode == 1
+    made = times(results)
+    assert made and (tmp_path / "results" / "world.sums").exists()
+    second = snakemake(*command(results))
+    assert "Nothing to be done" in second.stderr + second.stdout and times(results) == made
+
+
+def test_what_a_failed_job_left_half_made_is_not_taken(tmp_path):
+    """A folder without its checksums, as a full disk leaves it."""
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "world.sums").mkdir()  # so that they cannot be written
+    assert snakemake(*command(results), check=False).returncode == 1
+    (results / "world.sums").rmdir()
+    done = snakemake(*command(results))
+    assert "Nothing to be done" not in done.stderr + done.stdout
+    assert (results / "world.sums").is_file()

@@ -117,6 +117,10 @@ def run(
     given = snakemake.resources.get
     if needs_gpus and snakemake.config["device"] == "cuda":
         job = replace(job, gpus=given("gpu", 0) // given("nodes", 1))
+    if made.is_whole(job.outputs):
+        # Snakemake removes outputs before a job, but for those of an attempt that was killed after
+        # its last act (mofe/jobs/unnoticed.py)
+        sys.exit(outcome.reported(job.label, job.log, lambda: _was_done(job)))
     processes, nodes = (given("gpu", 1), given("nodes", 1)) if several else (1, 1)
     if processes > 1:
         # checked here, so that no process reads what is damaged while the first one still looks
@@ -129,6 +133,14 @@ def run(
         if code is not None:
             sys.exit(code)
     _leave(execute(job))
+
+
+def _was_done(job: Job) -> None:
+    noted = {"config_hash": job.config_hash} if job.config_hash else {}
+    print(ending.finished(job.label, **noted), flush=True)
+    if job.scratch and os.path.exists(job.scratch):
+        discard(job.scratch)
+    outcome.say(f"{job.label}: an earlier attempt has made it")
 
 
 def _leave(code: int) -> None:

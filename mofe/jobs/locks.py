@@ -6,7 +6,10 @@ is about to lock fails with a traceback, and one at work is no longer protected.
 its own locks only, and `--unlock` removes the locks, not their folder.
 """
 
-from collections.abc import Iterable
+import os
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -15,9 +18,17 @@ from snakemake.persistence.file import FilePersistence
 
 def keep_those_of_other_runs() -> None:
     """Have Snakemake's runs leave each other's locks alone."""
+    FilePersistence._read_locks = _read
     FilePersistence._write_locks = _write
     FilePersistence._delete_locks = _delete_own
     FilePersistence.cleanup_locks = _delete_all
+
+
+def _read(self: FilePersistence) -> Iterator[tuple[str, str]]:
+    for lock_type in ("input", "output"):
+        for file in Path(self._lockdir).glob(f"*.{lock_type}.lock"):
+            with suppress(FileNotFoundError):  # its run has ended meanwhile
+                yield from ((lock_type, key) for key in file.read_text().splitlines())
 
 
 def _write(self: FilePersistence, lock_type: str, keys: Iterable[str]) -> None:
@@ -25,15 +36,17 @@ def _write(self: FilePersistence, lock_type: str, keys: Iterable[str]) -> None:
         return
     folder = Path(self._lockdir)
     folder.mkdir(parents=True, exist_ok=True)
-    for number in count():
-        file = folder / f"{number}.{lock_type}.lock"
-        try:  # two runs that start at once take two numbers
-            with open(file, "x") as lock:
+    aside = folder / f".{socket.gethostname()}.{os.getpid()}"  # a lock is whole or not there
+    try:
+        aside.write_text(text)
+        for number in count():
+            file = folder / f"{number}.{lock_type}.lock"
+            with suppress(FileExistsError):  # two runs that start at once take two numbers
+                os.link(aside, file)
                 self._lockfile[lock_type] = str(file)
-                lock.write(text)
-        except FileExistsError:
-            continue
-        return
+                return
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _delete_own(self: FilePersistence) -> None:

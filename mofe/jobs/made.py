@@ -15,7 +15,7 @@ import re
 import shlex
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +80,14 @@ def faults(target: str, outputs: Iterable[str]) -> list[sums.Fault]:
             raise sums.Damaged(f"{target}: the file of checksums does not name {output}")
         found += sums.faults(own)
     return found
+
+
+def is_whole(outputs: Sequence[str]) -> bool:
+    """Whether all outputs of a job are there, with checksums that hold."""
+    try:
+        return bool(outputs) and not faults(sums.path(outputs[0]), outputs)
+    except (sums.Damaged, OSError):
+        return False
 
 
 def inputs(identities: Identities, rule: str, wildcards: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -160,7 +168,7 @@ def refuse(read: Iterable[Mapping[str, Any]]) -> None:
     given = [Input(**one) for one in read]
     large = {one.file: files for one in given if (files := _large(one))}
     checksums.ahead(dict.fromkeys(file for files in large.values() for file in files))
-    _refuse([one for one in given if one.file not in large])
+    _refuse([_without(one, large.get(one.file, ())) for one in given])
     if large:
         checksums.later(lambda: _refuse([one for one in given if one.file in large]))
 
@@ -170,6 +178,13 @@ def _large(one: Input) -> list[str]:
     files = sums.files_of(one.checked) if one.sums else ()
     weights = [file for file in files if file.endswith(".safetensors") and os.path.isfile(file)]
     return [file for file in weights if os.path.getsize(file) >= checksums.LARGE]
+
+
+def _without(one: Input, files: Sequence[str]) -> Input:
+    """An input of which these files are not checked."""
+    if not files:
+        return one
+    return replace(one, checked=tuple(f for f in sums.files_of(one.checked) if f not in files))
 
 
 def _refuse(given: Sequence[Input]) -> None:

@@ -46,7 +46,7 @@ def greedy(
     """
     texts = _Texts(model, head, prompts, length, pad, window)
     texts.read_prompts(at_once)
-    recorded = texts.device.type == "cuda" and not experts.waits_for_gpu(model)
+    recorded = texts.device.type == "cuda" and _can_be_recorded(model)
     step = texts.recorded_step() if recorded else texts.step
     looks = REPLAYED if recorded else 1
     while texts.count < length:
@@ -57,6 +57,14 @@ def greedy(
     if not texts.finite:
         raise finite.NotFinite("scores of the next token")
     return texts.written()
+
+
+def _can_be_recorded(model: nn.Module) -> bool:
+    """Whether a step does the same on the GPU whatever its tokens are. Some rotations change with
+    the longest text."""
+    rotation = getattr(getattr(model, "rotary_emb", None), "rope_type", "default")
+    changes = "dynamic" in rotation or rotation == "longrope"
+    return not changes and not experts.waits_for_gpu(model)
 
 
 class _Slots(StaticLayer):

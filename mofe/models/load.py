@@ -40,7 +40,8 @@ def _checkpoint(folder: str | Path) -> nn.Module:
     config = AutoConfig.from_pretrained(
         folder, return_dict=True, output_hidden_states=False, output_attentions=False
     )
-    options = {"dtype": torch.float32, "output_loading_info": True}
+    # masks are made for this attention, whatever a config.json asks for
+    options = {"dtype": torch.float32, "attn_implementation": "sdpa", "output_loading_info": True}
     if manifest.exists(folder):
         weights = manifest.weights(folder)  # they become the model's parameters without a copy
         model, info = MixtralForCausalLM.from_pretrained(

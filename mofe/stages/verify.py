@@ -112,7 +112,12 @@ def _lacks(job: Node) -> list[str]:
 def _check(identities: Identities, job: Node, found: Found) -> None:
     target = sums.path(job.outputs[0])
     if not os.path.exists(target):
-        (found.missing if _lacks(job) else found.unsummed).append(job.outputs[0])
+        if lacking := _lacks(job):
+            found.missing.append(job.outputs[0])
+            found.told.append(f"{lacking[0]}: is missing, and so are the checksums")
+            found.again += made.again(identities, job)
+        else:
+            found.unsummed.append(job.outputs[0])
         return
     try:
         faults = made.faults(target, job.outputs)

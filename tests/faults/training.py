@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mofe import sums
-from mofe.jobs import scratch
+from mofe.jobs import made, scratch
 from tests.faults import damage, judge
 from tests.faults.fault import Ending, Fault, NotReached, Outcome
 from tests.faults.process import Ended, Running, run
@@ -159,13 +158,7 @@ class Room:
 
     def is_whole(self) -> bool:
         """Whether all that the training makes is there, by its checksums."""
-        from mofe.jobs import made
-
-        outputs = [str(self.folder / output) for output in self.job.outputs]
-        try:
-            return not made.faults(sums.path(outputs[0]), outputs)
-        except (FileNotFoundError, sums.Damaged):
-            return False
+        return made.is_whole([str(self.folder / output) for output in self.job.outputs])
 
     def again(self) -> Ended:
         """The same command again, as Snakemake runs it: a failed job's outputs are removed."""
