@@ -133,8 +133,13 @@ def test_slurms_account_and_partition(slurm, asked, faults):
 def test_another_runs_lock_is_told_from_ours(tmp_path):
     (tmp_path / "0.output.lock").write_text("results/check/here.json\n")
     (tmp_path / "1.output.lock").write_text("results/table1.tex\n")
-    assert here.other_runs(tmp_path, ["results/check/here.json"]) == [f"{tmp_path}/1.output.lock"]
-    assert here.other_runs(tmp_path / "none", []) == []
+    (tmp_path / "2.output.lock").write_text("results/mini/table1.tex\nresults/mini/table2.tex\n")
+    (tmp_path / "3.output.lock").write_text("elsewhere/table1.tex\n")
+    ours = ["results/check/here.json"]
+    found = [f"{tmp_path}/1.output.lock", f"{tmp_path}/2.output.lock"]
+    assert here.other_runs(tmp_path, ours, "results") == found
+    assert here.other_runs(tmp_path, ours, "results/mini") == found[1:]
+    assert here.other_runs(tmp_path / "none", [], "results") == []
 
 
 def test_versions_are_compared_with_the_lock():

@@ -41,7 +41,7 @@ def test_a_copy_without_notes_is_done_and_says_what_another_key_makes_stale(copi
 
 
 def test_a_run_refuses_what_is_stale_and_its_command_makes_it_again(copies):
-    copy = copies.copy("again")
+    copy = copies.copy("stale")
     overlay, file = CHANGES["a method"]
     before = (copy / "tableown.csv").read_bytes()
     assert f"{copy}/{file}: {STALE}" in copies.call(copy, overlay=overlay, code=1)

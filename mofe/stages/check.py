@@ -93,5 +93,5 @@ def _of_here(plan: Plan, ours: Sequence[str]) -> list[Finding]:
         judge.disk(needed, scratch, disk.free(root), root),
         *judge.data(fetched, failure, study.mirror),
         *judge.checkpoints(here.locks(root)),
-        judge.runs(here.other_runs(Path(".snakemake", "locks"), ours)),
+        judge.runs(here.other_runs(Path(".snakemake", "locks"), ours, root)),
     ]

@@ -85,13 +85,18 @@ def locks(root: str) -> list[Held]:
     ]
 
 
-def other_runs(folder: Path, ours: Iterable[str]) -> list[str]:
-    """Snakemake's locks in `folder` that are of other runs. ours: the files that this run locks."""
-    mine = set(ours)
-    files = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [
-        str(f) for f in files if f.is_file() and not mine.intersection(f.read_text().split("\n"))
-    ]
+def other_runs(folder: Path, ours: Iterable[str], root: str) -> list[str]:
+    """Snakemake's locks in `folder` of other runs that make files below `root`; runs of other
+    studies do not matter. ours: the files that this run locks."""
+    mine, found = set(ours), []
+    for file in sorted(folder.glob("*.output.lock")):
+        try:
+            locked = file.read_text().splitlines()
+        except FileNotFoundError:  # that run has ended meanwhile
+            continue
+        if not mine.intersection(locked) and any(f.startswith(f"{root}/") for f in locked):
+            found.append(str(file))
+    return found
 
 
 def slurm() -> Slurm:

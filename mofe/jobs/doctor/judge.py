@@ -130,9 +130,9 @@ def _lock(held: Held) -> Finding:
 
 
 def runs(others: Iterable[str]) -> Finding:
-    """Snakemake's own locks of other runs in this folder."""
+    """Snakemake's own locks of other runs that make files of this study."""
     if not (others := list(others)):
-        return _here("other runs", "ok", "Snakemake's folder is not locked")
+        return _here("other runs", "ok", "none makes files of this study")
     how = "wait for that run; if there is none, call snakemake --unlock"
     return _here("other runs", "fault", f"locked: {units.first(others)}", how)
 
