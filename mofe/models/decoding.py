@@ -40,13 +40,14 @@ def greedy(
 
     model: without its head; head: gives float32 logits (B, 1, vocabulary) of hidden states.
     is_over: whether no text needs more tokens, given all of them so far. at_once: how many tokens
-    of each prompt are read by one forward pass. window: how many tokens
-    attention looks back, the token itself among them; None for all. Raises mofe.models.finite.
-    NotFinite where a token has no largest logit.
+    of each prompt are read by one forward pass. window: how many tokens attention looks back, the
+    token itself among them; None for all. Raises finite.NotFinite where a token has no largest
+    logit.
     """
     texts = _Texts(model, head, prompts, length, pad, window)
     texts.read_prompts(at_once)
-    recorded = texts.device.type == "cuda" and _can_be_recorded(model)
+    long = length > WARM_UP + 1
+    recorded = long and texts.device.type == "cuda" and _can_be_recorded(model)
     step = texts.recorded_step() if recorded else texts.step
     looks = REPLAYED if recorded else 1
     while texts.count < length:
