@@ -19,7 +19,7 @@ BENCH_PACKAGES ?= .venv/bench
 QUICK ?=
 bench = PYTHONPATH=$(BENCH_PACKAGES) $(BIN)/python benchmarks
 
-.PHONY: help look mini test fuzz faults outage bench error-rates docs lint format lock latex slurm clean
+.PHONY: help look mini test fuzz faults outage bench error-rates first-study docs lint format lock latex slurm clean
 
 help:
 	@echo "make look           a first look: the paper's tables in miniature, one seed, to results/mini/"
@@ -31,6 +31,7 @@ help:
 	@echo "make outage         ten minutes without Slurm's controller, with and without accounting"
 	@echo "make bench          the benchmarks, to docs/benchmarks.md (make bench QUICK=1: whether they work)"
 	@echo "make error-rates    how often the statistical tests err, to docs/statistics.md"
+	@echo "make first-study    the results that docs/first-study.md shows"
 	@echo "make docs           the generated parts of the documentation"
 	@echo "make lint           ruff, snakefmt and snakemake --lint"
 	@echo "make lock           resolve requirements.in anew"
@@ -64,7 +65,8 @@ bench: $(BENCH_PACKAGES)/ready
 	$(bench)/decoding.py $(if $(QUICK),--quick)
 	$(bench)/merge.py $(if $(QUICK),--quick)
 ifndef QUICK
-	$(bench)/study.py --out benchmarks/results/study.json --profile profiles/mini --config seeds=0
+	$(bench)/study.py --out benchmarks/results/look.json --profile profiles/mini --configfile $(mini) profiles/mini/look.yaml
+	$(bench)/study.py --out benchmarks/results/mini.json --profile profiles/mini
 	$(bench)/page.py
 endif
 
@@ -75,6 +77,11 @@ $(BENCH_PACKAGES)/ready: benchmarks/requirements.txt .venv/ready
 # The studies are drawn from fixed seeds, so that equal code gives equal rates.
 error-rates: .venv/ready
 	PYTHONPATH=. $(BIN)/python tests/simulate.py
+	$(BIN)/python docs/generate
+
+# What docs/first-study.md shows: its study, run once more.
+first-study: .venv/ready
+	$(BIN)/python docs/generate/first_study.py
 	$(BIN)/python docs/generate
 
 # Tables of keys and records, and the schemas, from the descriptions in the code.

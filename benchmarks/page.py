@@ -325,13 +325,23 @@ def merging(record: dict[str, Any]) -> Iterator[str]:
 
 def whole_study(record: dict[str, Any]) -> Iterator[str]:
     jobs, cores = record["jobs"]["all"], record["hardware"]["cores"]
-    head = ["", "wall s", "computing s", "starting processes s", f"{cores} x wall / computing"]
+    head = [
+        "",
+        "wall s",
+        "computing s",
+        "starting processes s",
+        f"{cores} x wall / computing",
+        "memory",
+        "disk",
+    ]
     row = [
         f"`{' '.join(record['arguments'])}`, {jobs['jobs']:.0f} jobs",
         f"{record['wall']:.0f}",
         f"{jobs['computing']:.0f}",
         f"{jobs['starting']:.0f}",
         f"{record['cores x wall / computing']:.2f}",
+        units.size(record["memory"]),
+        units.size(record["disk"]),
     ]
     yield from table(head, [row])
 
@@ -487,7 +497,7 @@ def page() -> Iterator[str]:
         name: read(name)
         for name in (
             *("training-cpu", "training-gpu", "evaluation-cpu", "evaluation-gpu"),
-            *("decoding-cpu", "decoding-gpu", "merge", "loading", "revisions", "study"),
+            *("decoding-cpu", "decoding-gpu", "merge", "loading", "revisions", "look", "mini"),
         )
     }
     yield "# Benchmarks"
@@ -549,7 +559,8 @@ def page() -> Iterator[str]:
         ("merge", "Merging", merging),
         ("loading", "Loading with checksums", loading),
         ("revisions", "Beside an earlier revision", revisions),
-        ("study", "The whole study in miniature", whole_study),
+        ("look", "A first look", whole_study),
+        ("mini", "The whole study in miniature", whole_study),
     ):
         if (record := found[name]) is not None:
             yield f"## {title}"

@@ -1,9 +1,11 @@
-"""Time a whole study: wall time, and its split into computing, starting processes, and the rest.
+"""Time a whole study: wall time, and its split into computing, starting processes, and the rest; and
+the memory and disk that it took.
 
     python benchmarks/study.py --profile profiles/mini --config seeds=0
 
 runs Snakemake with these arguments into an empty results folder and prints the record as JSON;
-with `--out FILE` before them it goes to a file.
+with `--out FILE` before them it goes to a file. Memory is that of all its processes together, where
+each page counts once (PSS), at its highest of one look per second.
 
     python benchmarks/study.py results/mini
 
@@ -16,9 +18,14 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # the package of this checkout, installed or not
@@ -43,18 +50,48 @@ def add_up(results: Path) -> dict:
 
 
 def measure(arguments: list[str], results: Path) -> dict:
-    """Run the study into `results`; its wall time beside the sums over its jobs."""
+    """Run the study into `results`; its wall time beside the sums over its jobs, its greatest memory
+    and the size of its results, in bytes."""
     config = [] if "--config" in arguments else ["--config"]
+    command = [sys.executable, "-m", "snakemake", *arguments, *config, f"results={results}"]
     started = time.perf_counter()
-    subprocess.run(
-        [sys.executable, "-m", "snakemake", *arguments, *config, f"results={results}"],
-        cwd=ROOT,
-        check=True,
-    )
+    with subprocess.Popen(command, cwd=ROOT) as process, greatest_memory(process.pid) as memory:
+        if process.wait():
+            sys.exit(f"{' '.join(command)} failed")
     wall = time.perf_counter() - started
     jobs, cores = add_up(results), provenance.hardware()["cores"]
     ratio = cores * wall / jobs["all"]["computing"]
-    return {"wall": round(wall, 1), "cores x wall / computing": round(ratio, 2), "jobs": jobs}
+    return {
+        "wall": round(wall, 1),
+        "cores x wall / computing": round(ratio, 2),
+        "memory": max(memory),
+        "disk": sum(file.stat().st_size for file in results.rglob("*") if file.is_file()),
+        "jobs": jobs,
+    }
+
+
+@contextmanager
+def greatest_memory(pid: int) -> Iterator[list[int]]:
+    """The bytes of a process and its children, in a list that a thread adds to once per second."""
+    seen, ended = [0], threading.Event()
+
+    def look() -> None:
+        while not ended.wait(1):
+            total = 0
+            with suppress(psutil.NoSuchProcess):  # it ended meanwhile
+                root = psutil.Process(pid)
+                for one in (root, *root.children(recursive=True)):
+                    with suppress(psutil.NoSuchProcess):
+                        total += one.memory_full_info().pss
+            seen.append(total)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        thread.join()
 
 
 def main(arguments: list[str]) -> None:

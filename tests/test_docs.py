@@ -1,14 +1,17 @@
-"""The documentation says what the code does: generated parts are up to date."""
+"""The documentation says what the code does: generated parts are up to date, and messages are quoted in
+their own words."""
 
+import ast
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import ROOT
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)")
 
 
@@ -45,3 +48,46 @@ def test_the_index_names_every_page():
     linked = {target for target, _ in LINK.findall((ROOT / "docs/README.md").read_text())}
     pages = {page.name for page in ROOT.glob("docs/*.md")} - {"README.md"}
     assert pages <= linked
+
+
+def _sentences() -> list[str]:
+    """Every text in the package, with … in place of what is put into it."""
+    found = []
+    for file in (ROOT / "mofe").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                parts = [v.value if isinstance(v, ast.Constant) else "…" for v in node.values]
+                found.append("".join(parts))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return [re.sub("…+", "…", text) for text in found]
+
+
+def test_messages_are_quoted_as_the_program_says_them():
+    page = (ROOT / "docs/troubleshooting.md").read_text()
+    quoted = re.findall(r"^    (.+)$", page, flags=re.MULTILINE)
+    said = _sentences()
+    assert len(quoted) > 20
+    assert not [message for message in quoted if not any(message in text for text in said)]
+
+
+def test_the_citation_is_of_the_newest_version():
+    number, day = re.findall(
+        r"^## ([\d.]+) \(([\d-]+)\)$", (ROOT / "CHANGELOG.md").read_text(), re.M
+    )[0]
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (cited["version"], str(cited["date-released"])) == (number, day)
+
+
+@pytest.mark.parametrize(
+    "form", sorted(ROOT.glob(".github/ISSUE_TEMPLATE/*.yml")), ids=lambda f: f.stem
+)
+def test_issue_forms_have_what_github_wants(form):
+    read = yaml.safe_load(form.read_text())
+    if form.stem == "config":
+        assert read == {"blank_issues_enabled": True}
+        return
+    assert {"name", "description", "body"} <= set(read)
+    asked = [part for part in read["body"] if part["type"] != "markdown"]
+    assert len({part["id"] for part in asked}) == len(asked) > 0
+    assert all(part["attributes"]["label"] for part in asked)

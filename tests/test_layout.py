@@ -1,4 +1,4 @@
-"""The house: packages import one another in one direction, and the maps name what is there."""
+"""The house: packages import one another in one direction, and the map names what is there."""
 
 import ast
 import re
@@ -68,7 +68,7 @@ def test_the_plan_needs_no_model_library(room):
     assert done.stdout.strip() == "[]"
 
 
-# ---------------------------------------------------------------------------------- the maps
+# ---------------------------------------------------------------------------------- the map
 
 
 def house(page: str) -> str:
@@ -79,9 +79,10 @@ def house(page: str) -> str:
     return block
 
 
-def test_both_maps_are_the_same_and_name_every_room():
-    assert house("README.md") == house("CONTRIBUTING.md")
-    named = set(re.findall(r"^ {4,8}(?:mofe/)?(\w+)(?:/|\.py)", house("README.md"), re.MULTILINE))
+def test_the_map_names_every_room():
+    named = set(
+        re.findall(r"^ {4,8}(?:mofe/)?(\w+)(?:/|\.py)", house("CONTRIBUTING.md"), re.MULTILINE)
+    )
     assert set(FLOOR) <= named
 
 

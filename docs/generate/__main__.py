@@ -15,7 +15,10 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 import claims
 import errors
+import findings
+import first_study
 import keys
+import miniature
 import records
 import reliability
 import reruns
@@ -26,6 +29,9 @@ PARTS: dict[tuple[str, str], Callable[[], str]] = {
     **keys.PARTS,
     **records.PARTS,
     **errors.PARTS,
+    **findings.PARTS,
+    **first_study.PARTS,
+    **miniature.PARTS,
     **claims.PARTS,
     **reliability.PARTS,
     **reruns.PARTS,
