@@ -73,7 +73,7 @@ def test_messages_are_quoted_as_the_program_says_them():
 
 def test_the_citation_is_of_the_newest_version():
     number, day = re.findall(
-        r"^## ([\d.]+) \(([\d-]+)\)$", (ROOT / "CHANGELOG.md").read_text(), re.M
+        r"^## ([\d.]+) \(([\d-]+)\)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
     )[0]
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert (cited["version"], str(cited["date-released"])) == (number, day)
