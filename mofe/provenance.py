@@ -4,12 +4,14 @@ import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from mofe import platforms
 
 PACKAGES = [
     "accelerate",
@@ -30,6 +32,13 @@ PACKAGES = [
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that numbers depend on."""
     return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+
+
+def lock(locks: Sequence[str]) -> str:
+    """The file of pinned packages that was installed: the one that pins this torch, else the
+    first. locks: they differ in their torch."""
+    pin = f"torch=={version('torch')} "
+    return next((file for file in locks if f"\n{pin}" in Path(file).read_text()), locks[0])
 
 
 @cache
@@ -67,13 +76,8 @@ def hardware() -> dict[str, Any]:
 
     import torch
 
-    names = [
-        line.split(":", 1)[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {"cpu": names[0] if names else platform.machine(), "cores": os.cpu_count(), "gpus": gpus}
+    return {"cpu": platforms.processor(), "cores": os.cpu_count(), "gpus": gpus}
 
 
 def stamp() -> dict[str, Any]:

@@ -11,6 +11,7 @@ from conftest import ROOT
 
 # From the ground up: a package imports those of the floors below it, and none beside or above it.
 FLOORS = (
+    ("platforms", "processes"),
     ("checksums", "clusters", "files", "markdown", "paper", "provenance", "stops", "units"),
     ("disk", "records", "sums", "templates"),
     ("study",),

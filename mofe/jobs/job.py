@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mofe import checksums, stops, sums
+from mofe import checksums, platforms, processes, stops, sums
 from mofe.jobs import ending, gpus, launch, made, outcome, warm
 from mofe.jobs.scratch import discard
 from mofe.study import hardware
@@ -49,14 +49,14 @@ class Job:
     scratch: str | None = None
     gpus: int = 0
     loads: bool = False
-    asked: float = field(default_factory=lambda: time.time() - process_age())
+    asked: float = field(default_factory=lambda: time.time() - processes.age())
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
     folder: str = field(default_factory=os.getcwd)
 
 
 def prepare_environment(root: str, device: str) -> None:
-    """Set the environment that jobs inherit: this checkout's package, no hub, settings of memory
-    allocation, and for a CPU study no GPU."""
+    """Set the environment that jobs inherit: this checkout's package, no hub, settings of glibc's
+    memory allocation, and for a CPU study no GPU."""
     paths = [root, os.environ.get("PYTHONPATH")]
     os.environ["PYTHONPATH"] = os.pathsep.join(p for p in paths if p)
     # Without compiled bytecode, importing torch and transformers takes four times as long.
@@ -68,8 +68,9 @@ def prepare_environment(root: str, device: str) -> None:
         os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        for variable, value in warm.KEEP_MEMORY.items():
-            os.environ.setdefault(variable, value)
+        if platforms.has_glibc():
+            for variable, value in warm.KEEP_MEMORY.items():
+                os.environ.setdefault(variable, value)
 
 
 def online() -> dict[str, str]:
@@ -222,10 +223,3 @@ def _call(job: Job) -> str | None:
 def _is_first() -> bool:
     """Whether this is the first of a job's processes, or the only one."""
     return os.environ.get("RANK", "0") == "0"
-
-
-def process_age() -> float:
-    """Seconds since this process was started."""
-    with open("/proc/self/stat") as file:
-        ticks = int(file.read().rpartition(")")[2].split()[19])
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mofe import stops
+from mofe import platforms, stops
 
 VARIABLE = "MOFE_WARM_PARENT"  # the environment variable that holds the folder of the socket
 PATIENCE = 300.0  # seconds for which a job waits for the parent's imports
@@ -59,8 +59,10 @@ def start(preload: Sequence[str] = PRELOAD) -> subprocess.Popen | None:
 
     preload: the modules that it imports. It serves until its standard input closes, which happens
     when this process ends. Where it cannot be started, one line says so, and jobs do their work
-    themselves.
+    themselves. They do so without a line where no process may fork, as on macOS.
     """
+    if not platforms.forks():
+        return None
     try:
         folder = tempfile.mkdtemp(prefix="mofe-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)

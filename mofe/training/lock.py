@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
-from mofe import files, records
+from mofe import files, processes, records
 
 BEAT = 20.0  # seconds between two signs of life
 PATIENCE = 3 * BEAT  # seconds without one after which a holder counts as gone
@@ -39,8 +39,8 @@ class Owner(records.Record):
 
     host: str
     pid: int
-    started: int  # clock ticks from the machine's start to the process's
-    boot: str  # the machine's start, by the kernel's random id
+    started: int  # when, as mofe.processes tells it
+    boot: str  # the machine and its start
     namespace: str  # the process ids are of
     slurm_job: str | None = None
     restarts: int = 0  # how often Slurm has put the job back into its queue
@@ -82,7 +82,7 @@ def standing(owner: Owner | None, here: Owner) -> Standing:
     if owner.slurm_job and owner.slurm_job == here.slurm_job and owner.restarts < here.restarts:
         return "stale"  # Slurm has ended a job before it starts it again
     if (owner.boot, owner.namespace) == (here.boot, here.namespace):
-        return "live" if _started(owner.pid) == owner.started else "stale"
+        return "live" if processes.started(owner.pid) == owner.started else "stale"
     return "unknown"
 
 
@@ -235,19 +235,9 @@ def _me() -> Owner:
     return Owner(
         host=socket.gethostname(),
         pid=os.getpid(),
-        started=_started(os.getpid()) or 0,
-        boot=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
-        namespace=os.readlink("/proc/self/ns/pid"),
+        started=processes.started(os.getpid()) or 0,
+        boot=processes.boot(),
+        namespace=processes.namespace(),
         slurm_job=os.environ.get("SLURM_JOB_ID"),
         restarts=int(os.environ.get("SLURM_RESTART_COUNT", "0")),
     )
-
-
-def _started(pid: int) -> int | None:
-    """When a process was started, in clock ticks from the machine's start; None where there is none
-    that runs."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if status[0] in "ZX" else int(status[19])

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
-from mofe import records
+from mofe import processes, records
 from mofe.layers import parameters, positions, vocabulary
 from mofe.study.hardware import Sharding
 from mofe.training import parallel, tokens
@@ -352,7 +351,4 @@ def _peak_memory() -> int:
     """The most memory that this process has had so far, in bytes: on its GPU, else resident."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    # not getrusage's ru_maxrss, which starts at the parent's memory
-    status = Path("/proc/self/status").read_text()
-    (high,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
-    return 1024 * int(high)
+    return processes.peak_memory()
