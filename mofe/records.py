@@ -1139,9 +1139,9 @@ class NodeFacts(Record):
 
     host: str = Field(description="The machine's name.")
     python: str = Field(description="The version of Python.")
+    lock: str = Field(description="The file of pinned packages that was installed.")
     other_versions: dict[str, str] = Field(
-        description="Installed packages whose version is not that of requirements.lock, with what "
-        "is wrong."
+        description="Installed packages whose version is not that of `lock`, with what is wrong."
     )
     torch: str = Field(description="The version of torch.")
     torch_cuda: str | None = Field(description="The CUDA that torch was built for.")

@@ -36,7 +36,7 @@ rule check_node:
         mem_mb=8000,
         runtime=5,
     params:
-        lock=os.path.relpath(Path(workflow.basedir, "requirements.lock")),
+        locks=LOCKS,
         when=time.time(),
     script:
         "../scripts/check_node.py"

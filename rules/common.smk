@@ -9,16 +9,23 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.io import IOFile
 from snakemake.logging import logger
+from snakemake.settings.types import DeploymentMethod
 
 sys.path.insert(0, workflow.basedir)  # the package of this checkout, installed or not
 
-from mofe import paper
+from mofe import platforms
+
+if refusal := platforms.this():
+    raise WorkflowError(refusal)
+
+from mofe import paper, provenance
 from mofe.estimate.cost import Costs
 from mofe.jobs import (
     checks,
     command,
     contents,
     downloads,
+    gpus,
     job,
     locks,
     made,
@@ -38,6 +45,11 @@ from mofe.report.sources import RECORDS
 from mofe.study.plan import Plan
 from mofe.study.values import ConfigError
 
+# What may be installed: for CUDA 13, and for CUDA 12.
+LOCKS = [
+    os.path.relpath(Path(workflow.basedir, name))
+    for name in ("requirements.lock", "envs/cuda12.lock")
+]
 # Snakemake lists the command line's files first, but they override config.yaml, so they come last
 # here.
 CONFIG_FILES = dict.fromkeys(
@@ -57,6 +69,15 @@ except ConfigError as error:
     raise WorkflowError(str(error))
 refuse(checks.missing_folders(PLAN, os.path.isdir))
 refuse(checks.blocked_folders(PLAN, os.path.isdir, os.path.lexists))
+
+# The image that jobs run in with --software-deployment-method apptainer (docs/installing.md).
+IMAGE = os.environ.get("MOFE_IMAGE", f"{workflow.basedir}/mofe.sif")
+if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
+    refuse(checks.missing_image(IMAGE, os.path.exists))
+
+
+container: IMAGE
+
 
 locks.keep_those_of_other_runs()
 job.prepare_environment(workflow.basedir, STUDY.device)
@@ -166,17 +187,13 @@ COLD = {
 }
 
 
-def has_gpu():
-    import torch
-
-    return torch.cuda.is_available()
-
-
 onstart:
     for told in COSTS.left_out():
         logger.warning(told)
     will_run = waiting()
-    machine = checks.Machine(os.path.isdir, has_gpu, shutil.which)
+    machine = checks.Machine(
+        os.path.isdir, lambda: gpus.usable()[0], gpus.old_driver, shutil.which
+    )
     refuse(checks.before_the_run(COSTS, will_run, machine))
     refuse(downloads.state(STUDY.hub, checks.downloads(PLAN, will_run)))
     CONTENTS.remember()

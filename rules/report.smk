@@ -113,7 +113,7 @@ rule archive:
     # On demand: everything but weights, to be kept and cited.
     input:
         **GRAPH.archive(),
-        lock=os.path.relpath(Path(workflow.basedir, "requirements.lock")),
+        lock=provenance.lock(LOCKS),
     output:
         f"{ROOT}/archive.zip",
     log:

@@ -10,6 +10,6 @@ run(
     light=True,
     needs_gpus=False,
     config=snakemake.config,
-    lock=snakemake.params.lock,
+    locks=snakemake.params.locks,
     out=Path(snakemake.output[0]),
 )

@@ -1,15 +1,21 @@
 """The doctor's verdicts, from facts; and that the facts are those of this machine."""
 
 import json
+import os
+import pickle
 import socket
+import subprocess
+import sys
 
 import pytest
 import torch
-from conftest import MINI, REDUCED, snakemake
+from conftest import MINI, REDUCED, ROOT, snakemake
 
 from mofe import records
+from mofe.jobs import gpus
 from mofe.jobs.doctor import here, judge, node
 from mofe.jobs.doctor.here import Fetched, Held, Slurm
+from mofe.jobs.job import Job
 from mofe.records import GpuFact, NodeFacts
 from mofe.study.hardware import GPUS
 from mofe.units import GIB
@@ -18,6 +24,7 @@ A100 = GPUS["a100-80gb"]
 WHOLE = {
     "host": "n1",
     "python": "3.12.1",
+    "lock": "requirements.lock",
     "other_versions": {},
     "torch": "2.15.0",
     "torch_cuda": "13.2",
@@ -57,7 +64,13 @@ OTHER = (GpuFact(name="NVIDIA H100 80GB HBM3", memory=79 * GIB),)
             "fault",
             "no NVIDIA driver; torch 2.15.0 is built for CUDA 13.2; Found no NVIDIA driver",
         ),
-        ({"gpus": (), "gpus_why": "too old"}, "GPUs", "fault", "driver 580.1; torch"),
+        ({"gpus": (), "gpus_why": "busy"}, "GPUs", "fault", "driver 580.1; torch"),
+        (
+            {"gpus": (), "gpus_why": "too old", "driver": "535.104.05"},
+            "GPUs",
+            "fault",
+            "driver of n1 is 535.104.05, and torch 2.15.0, which is built for CUDA 13.2, needs 580",
+        ),
         ({"gpus": SMALL}, "GPUs", "fault", "39.0 GiB"),
         ({"gpus": OTHER}, "GPUs", "warning", "H100"),
         ({"triton": "no compiler", "compiler": None}, "Triton", "fault", "no compiler"),
@@ -67,6 +80,68 @@ OTHER = (GpuFact(name="NVIDIA H100 80GB HBM3", memory=79 * GIB),)
 def test_what_is_wrong_is_told_with_a_remedy(changed, subject, verdict, told):
     found = of_node(**changed)[subject]
     assert found.verdict == verdict and told in found.told and found.remedy
+
+
+@pytest.mark.parametrize(
+    "driver, cuda, needed, remedy",
+    [
+        ("580.65.06", "13.2", None, None),
+        ("579.99", "13.2", "580", "make CUDA=12 setup"),
+        ("525.60.13", "13.0", "580", "make CUDA=12 setup"),
+        ("470.57.02", "13.0", "580", "a machine with a newer driver"),
+        ("525.60.13", "12.8", None, None),
+        ("515.43.04", "12.8", "525", "a machine with a newer driver"),
+        ("610.1", "12.8", None, None),
+        (None, "13.2", None, None),
+        ("unknown", "13.2", None, None),
+        ("535.1", None, None, None),  # a torch without CUDA
+        ("535.1", "14.0", None, None),  # of which nobody here knows
+    ],
+)
+def test_the_driver_that_a_cuda_needs(driver, cuda, needed, remedy):
+    found = gpus.too_old("n1", driver, "2.15.0", cuda)
+    assert (found is None) == (needed is None)
+    if found:
+        assert f"needs {needed} or newer" in found.told and remedy in found.remedy
+
+
+def test_a_driver_that_torch_can_use_all_the_same_is_no_fault():
+    """NVIDIA's packages for compatibility forwards let an old driver run a newer CUDA."""
+    assert of_node(driver="535.104.05")["GPUs"].verdict == "ok"
+
+
+@pytest.fixture
+def old_driver(tmp_path, monkeypatch) -> str:
+    """A machine whose nvidia-smi tells an old driver. Returns the version that needs another one."""
+    if torch.version.cuda is None or torch.cuda.is_available():
+        pytest.skip("this machine has a GPU, or this torch no CUDA")
+    version = {"13": "535.104.05", "12": "470.57.02"}[torch.version.cuda.split(".")[0]]
+    (tmp_path / "bin").mkdir()
+    command = tmp_path / "bin/nvidia-smi"
+    command.write_text(f"#!/bin/sh\necho {version}\necho {version}\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{command.parent}:{os.environ['PATH']}")
+    return version
+
+
+def test_a_study_under_an_old_driver_ends_with_one_sentence(old_driver, tmp_path):
+    """Before it runs, in a job of it, and in the check."""
+    told = f"the NVIDIA driver of {socket.gethostname()} is {old_driver}, and torch {torch.__version__}"
+    study = ["--configfile", "config.yaml", str(MINI), str(REDUCED), "--config", "device=cuda"]
+    study = ["--cores", "2", "--quiet", "rules", *study, "hardware={gpu: a100-80gb}"]
+    study += [f"results={tmp_path / 'results'}", "--"]
+    done = snakemake(*study, f"{tmp_path}/results/table7.csv", check=False)
+    assert done.returncode == 1 and done.stderr.count(told) == 1, done.stderr
+    remedy = "make CUDA=12 setup" if old_driver > "525" else "a machine with a newer driver"
+    assert "Traceback" not in done.stderr and remedy in done.stderr
+    job = Job("builtins:print", {}, "train x", log=str(tmp_path / "x.log"), gpus=1)
+    call = [sys.executable, "-c", "import pickle, sys; from mofe.jobs.job import execute; "]
+    call[-1] += "sys.exit(execute(pickle.loads(sys.stdin.buffer.read())))"
+    ran = subprocess.run(call, input=pickle.dumps(job), cwd=ROOT, capture_output=True, check=False)
+    (line,) = ran.stderr.decode().splitlines()
+    assert ran.returncode == 1 and line.startswith(f"train x: OldDriver: {told}")
+    done = snakemake(*study, "check", check=False)
+    assert done.returncode == 1 and f"FAULT   node  GPUs: {told}" in done.stderr, done.stderr
 
 
 def test_a_study_for_the_cpu_needs_no_gpu():

@@ -25,10 +25,12 @@ IsFolder = Callable[[str], bool]
 @dataclass(frozen=True)
 class Machine:
     """What is to be known of the machine that starts the run; each is asked only if it matters.
-    is_folder: of a path. has_gpu: one that torch can use. has_program: by its name."""
+    is_folder: of a path. gpus: how many torch can use. old_driver: a sentence where NVIDIA's driver
+    is too old for this torch. has_program: by its name."""
 
     is_folder: IsFolder
-    has_gpu: Callable[[], bool]
+    gpus: Callable[[], int]
+    old_driver: Callable[[], object]
     has_program: Callable[[str], object]
 
 
@@ -62,7 +64,7 @@ def by_check(costs: Costs, waiting: Sequence[Waiting], machine: Machine) -> dict
         "tied_heads": tied_heads(costs, waiting),
         "misfits": misfits(costs, waiting),
         "incomplete_mirror": incomplete_mirror(costs.plan, waiting, machine.is_folder),
-        "no_gpu": no_gpu(costs, waiting, machine.has_gpu),
+        "no_gpu": no_gpu(costs, waiting, machine.gpus, machine.old_driver),
         "too_few_held_out": too_few_held_out(costs, waiting),
         "no_latex": no_latex(waiting, machine.has_program),
     }
@@ -92,6 +94,14 @@ def blocked_folders(plan: Plan, is_folder: IsFolder, exists: Callable[[str], boo
                 f"{key}: {path!r} cannot be made, because {there!r} is a file; name another"
             )
     return found
+
+
+def missing_image(image: str, exists: Callable[[str], bool]) -> list[str]:
+    """The image that jobs are to run in, where it is a file that is not there."""
+    if "://" in image or exists(image):
+        return []
+    how = "build it, or set this variable of the environment to it (docs/installing.md)"
+    return [f"MOFE_IMAGE: there is no image {image!r}; {how}"]
 
 
 def unfilled_profile(waiting: Iterable[Waiting]) -> list[str]:
@@ -188,14 +198,21 @@ def incomplete_mirror(plan: Plan, waiting: Iterable[Waiting], is_folder: IsFolde
     return [f"mirror: {plan.study.mirror!r} lacks {', '.join(missing)}; add them there, {how}"]
 
 
-def no_gpu(costs: Costs, waiting: Iterable[Waiting], has_gpu: Callable[[], bool]) -> list[str]:
+def no_gpu(
+    costs: Costs,
+    waiting: Iterable[Waiting],
+    gpus: Callable[[], int],
+    old_driver: Callable[[], object],
+) -> list[str]:
     """Trainings and evaluations of a study for GPUs that would run on this machine, where torch
     can use none."""
     study = costs.study
     local = [job for job in waiting if job.local and job.rule in TRAININGS | {"evaluate"}]
     needing = [job for job in local if job.resources.get("gpu", 1)]
-    if study.device != "cuda" or not needing or has_gpu():
+    if study.device != "cuda" or not needing or gpus():
         return []
+    if told := old_driver():
+        return [str(told)]
     hours = sum(_estimate(costs, job).gpu_hours for job in needing)
     told = (
         f"{len(needing)} trainings and evaluations of the study '{study.study}' need a GPU, and "

@@ -23,11 +23,11 @@ class CannotRun(RuntimeError):
     """Something stands in the way of running the study."""
 
 
-def look_at_node(*, config: Mapping[str, Any], lock: str, out: Path) -> str:
+def look_at_node(*, config: Mapping[str, Any], locks: Sequence[str], out: Path) -> str:
     """Write the facts of the machine that this job runs on. config: the study's merged
-    configuration; lock: requirements.lock. Returns a line for the user."""
+    configuration; locks: the files of pinned packages. Returns a line for the user."""
     study = load_study(config)
-    facts = node.facts(lock, any(recipe.is_quantized for recipe in study.recipes.values()))
+    facts = node.facts(locks, any(recipe.is_quantized for recipe in study.recipes.values()))
     records.write(out, facts)
     return f"looked at {facts.host}"
 

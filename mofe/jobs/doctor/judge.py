@@ -6,12 +6,11 @@ Each returns findings: what was looked at, a verdict, a sentence, and a remedy w
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mofe import units
+from mofe import platforms, units
 from mofe.jobs.doctor.here import Fetched, Held, Slurm
+from mofe.jobs.gpus import too_old
 from mofe.records import Finding, NodeFacts
 from mofe.study.hardware import Gpu
-
-OLDEST = (3, 11)  # the first Python that the code is written for
 
 
 def node(facts: NodeFacts, cuda: bool, wanted: Gpu) -> list[Finding]:
@@ -34,17 +33,18 @@ def _here(subject: str, verdict: str, told: str, remedy: str = "") -> Finding:
 
 def _python(facts: NodeFacts) -> Finding:
     told = f"{facts.python} on {facts.host}"
-    if tuple(map(int, facts.python.split(".")[:2])) >= OLDEST:
+    oldest = ".".join(map(str, platforms.OLDEST))
+    if tuple(map(int, facts.python.split(".")[:2])) >= platforms.OLDEST:
         return _node("Python", "ok", told)
-    return _node("Python", "fault", told, f"set up .venv with {OLDEST[0]}.{OLDEST[1]} or newer")
+    return _node("Python", "fault", told, f"make PYTHON=... setup, with {oldest} or newer")
 
 
 def _packages(facts: NodeFacts) -> Finding:
     if not facts.other_versions:
-        return _node("packages", "ok", "all as requirements.lock pins them")
+        return _node("packages", "ok", f"all as {facts.lock} pins them")
     told = units.first([f"{name} {what}" for name, what in facts.other_versions.items()])
     missing = any("not installed" in what for what in facts.other_versions.values())
-    how = ".venv/bin/python -m pip install --require-hashes -r requirements.lock"
+    how = "make CUDA=12 setup" if facts.lock.startswith("cuda12") else "make setup"
     return _node("packages", "fault" if missing else "warning", told, how)
 
 
@@ -55,6 +55,9 @@ def _no_gpu_needed(facts: NodeFacts) -> Finding:
 def _gpus(facts: NodeFacts, wanted: Gpu) -> list[Finding]:
     built = f"torch {facts.torch} is built for CUDA {facts.torch_cuda}"
     driver = f"driver {facts.driver}" if facts.driver else "no NVIDIA driver"
+    old = too_old(facts.host, facts.driver, facts.torch, facts.torch_cuda)
+    if not facts.gpus and old:
+        return [_node("GPUs", "fault", old.told, old.remedy)]
     if not facts.gpus:
         how = "a newer driver, or a torch for this driver" if facts.driver else "a machine with one"
         told = f"{driver}; {built}; {facts.gpus_why}"

@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import python_version
@@ -12,26 +12,27 @@ from platform import python_version
 import torch
 from packaging.requirements import Requirement
 
-from mofe import records
+from mofe import provenance, records
 from mofe.jobs import gpus
 from mofe.layers import nf4, swiglu
 
-_DRIVER = Path("/proc/driver/nvidia/version")
 _PINNED = re.compile(r"^[A-Za-z0-9._-]+ *==[^\\\n]+", re.MULTILINE)
 
 
-def facts(lock: str | os.PathLike, quantized: bool) -> records.NodeFacts:
-    """What this machine has. lock: requirements.lock. quantized: whether the study has 4-bit
-    weights."""
+def facts(locks: Sequence[str], quantized: bool) -> records.NodeFacts:
+    """What this machine has. locks: the files of pinned packages, of which one was installed.
+    quantized: whether the study has 4-bit weights."""
     count, why = gpus.usable()
+    lock = provenance.lock(locks)
     device = torch.device("cuda" if count else "cpu")
     return records.NodeFacts(
         host=socket.gethostname(),
         python=python_version(),
+        lock=os.path.basename(lock),
         other_versions=other_versions(Path(lock).read_text()),
         torch=torch.__version__,
         torch_cuda=torch.version.cuda,
-        driver=_driver(),
+        driver=gpus.driver(),
         gpus=[_gpu(number) for number in range(count)],
         gpus_why=why,
         compiler=_compiler(),
@@ -57,13 +58,6 @@ def other_versions(lock: str) -> dict[str, str]:
             if there != wanted:
                 found[line.name] = f"is {there}, {wanted} is wanted"
     return found
-
-
-def _driver() -> str | None:
-    if not _DRIVER.is_file():
-        return None
-    found = re.search(r"(\d+\.\d+(?:\.\d+)?)\s", _DRIVER.read_text())
-    return found[1] if found else "unknown"
 
 
 def _gpu(number: int) -> records.GpuFact:
