@@ -1,9 +1,51 @@
 # `make look` and `make mini` run the study in miniature, `make test` the tests. The first call sets
-# everything up.
+# everything up (docs/installing.md).
+#
+# Called from another folder (make -f .../Makefile mini), it works here; paths are of that folder.
+ifneq ($(findstring /,$(MAKEFILE_LIST)),)
+absolute = $(foreach path,$(1),$(if $(wildcard $(path)),$(abspath $(path)),$(path)))
+goals := $(or $(MAKECMDGOALS),help)
+.PHONY: $(goals)
+$(firstword $(goals)):
+	@$(MAKE) --no-print-directory -C "$$(dirname "$(strip $(MAKEFILE_LIST))")" $(goals) \
+	  $(if $(OVERLAY),OVERLAY="$(call absolute,$(OVERLAY))") \
+	  $(if $(filter command,$(origin VENV)),VENV="$(abspath $(VENV))") \
+	  $(if $(WHEELHOUSE),WHEELHOUSE="$(abspath $(WHEELHOUSE))")
+$(wordlist 2,$(words $(goals)),$(goals)): $(firstword $(goals)) ; @:
+else
+
 PYTHON ?= python3
 SEEDS ?=
 OVERLAY ?=
-BIN := .venv/bin
+
+# CUDA=12 is the environment for older NVIDIA drivers, in a folder of its own.
+CUDA ?= 13
+ifeq ($(CUDA),13)
+ENV := .venv
+LOCK := requirements.lock
+else ifeq ($(CUDA),12)
+ENV := .venv-cuda12
+LOCK := envs/cuda12.lock
+else
+$(error CUDA is $(CUDA), and there are locks for 13 and 12: make CUDA=12)
+endif
+BIN := $(ENV)/bin
+
+# Where the environment is to lie, if not here: $(ENV) becomes a link to it, so it is said once.
+ifeq ($(origin VENV),command line)
+ifneq ($(shell $(PYTHON) envs/place.py $(ENV) "$(VENV)" && echo placed),placed)
+$(error nothing was set up)
+endif
+endif
+# uv's downloads lie there too, on the same disk.
+elsewhere := $(shell test -L $(ENV) && cd $(ENV) && pwd -P)
+ifneq ($(elsewhere),)
+export UV_CACHE_DIR ?= $(elsewhere)/downloads
+endif
+
+# A folder with all that is installed, made by `make wheelhouse`; it is used instead of the internet.
+WHEELHOUSE ?=
+from = $(if $(filter-out wheelhouse,$(firstword $(MAKECMDGOALS))),$(if $(WHEELHOUSE),--no-index --find-links "$(WHEELHOUSE)"))
 
 # Importing torch and transformers without compiled bytecode takes four times as long.
 unexport PYTHONDONTWRITEBYTECODE
@@ -15,11 +57,11 @@ mini = config.yaml profiles/mini/study.yaml
 overlay = $(if $(OVERLAY),--configfile $(mini) $(OVERLAY))
 
 # Packages that only the benchmarks need are installed beside the locked environment.
-BENCH_PACKAGES ?= .venv/bench
+BENCH_PACKAGES ?= $(ENV)/bench
 QUICK ?=
 bench = PYTHONPATH=$(BENCH_PACKAGES) $(BIN)/python benchmarks
 
-.PHONY: help look mini test fuzz faults outage bench error-rates first-study docs lint format lock latex slurm clean
+.PHONY: help setup wheelhouse image look mini test fuzz faults outage bench error-rates first-study docs lint format lock latex slurm clean
 
 help:
 	@echo "make look           a first look: the paper's tables in miniature, one seed, to results/mini/"
@@ -34,28 +76,32 @@ help:
 	@echo "make first-study    the results that docs/first-study.md shows"
 	@echo "make docs           the generated parts of the documentation"
 	@echo "make lint           ruff, snakefmt and snakemake --lint"
+	@echo "make setup          only what the first call of any of these sets up: the packages"
+	@echo "make CUDA=12 ...    any of these with packages for NVIDIA drivers older than 580"
+	@echo "make wheelhouse     a folder of all packages, for a machine without internet"
+	@echo "make image          the packages and this workflow as a container's image"
 	@echo "make lock           resolve requirements.in anew"
 
-look: .venv/ready
+look: $(ENV)/ready
 	$(BIN)/snakemake --profile profiles/mini --configfile $(mini) profiles/mini/look.yaml $(OVERLAY) $(seeds)
 
-mini: .venv/ready
+mini: $(ENV)/ready
 	$(BIN)/snakemake --profile profiles/mini $(overlay) $(seeds)
 
-test: .venv/ready latex slurm
+test: $(ENV)/ready latex slurm
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slurm"
 	$(BIN)/python -m pytest -m slurm
 
 # Cases are made from their numbers, so that equal code gives equal cases.
-fuzz: .venv/ready
+fuzz: $(ENV)/ready
 	$(BIN)/python -m pytest -n 2 $(wildcard tests/fuzz_*.py)
 
 # Faults are drawn from a seed. It fails where one of them did not end as promised, and writes the counts
 # all the same.
-faults: .venv/ready
+faults: $(ENV)/ready
 	$(BIN)/python -m tests.faults --out docs/reliability.json; ended=$$?; $(BIN)/python docs/generate; exit $$ended
 
-outage: .venv/ready slurm
+outage: $(ENV)/ready slurm
 	MOFE_SLURM_AWAY=600 $(BIN)/python -m pytest -m slurm -k controller_that_is_away
 
 # Run it on an idle machine, because it compares times. Real rows are read from MOFE_SHARED.
@@ -70,41 +116,49 @@ ifndef QUICK
 	$(bench)/page.py
 endif
 
-$(BENCH_PACKAGES)/ready: benchmarks/requirements.txt .venv/ready
+$(BENCH_PACKAGES)/ready: benchmarks/requirements.txt $(ENV)/ready
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --target $(BENCH_PACKAGES) --no-deps -r benchmarks/requirements.txt
 	touch $@
 
 # The studies are drawn from fixed seeds, so that equal code gives equal rates.
-error-rates: .venv/ready
+error-rates: $(ENV)/ready
 	PYTHONPATH=. $(BIN)/python tests/simulate.py
 	$(BIN)/python docs/generate
 
 # What docs/first-study.md shows: its study, run once more.
-first-study: .venv/ready
+first-study: $(ENV)/ready
 	$(BIN)/python docs/generate/first_study.py
 	$(BIN)/python docs/generate
 
 # Tables of keys and records, and the schemas, from the descriptions in the code.
-docs: .venv/ready
+docs: $(ENV)/ready
 	$(BIN)/python docs/generate
 
-lint: .venv/ready
+lint: $(ENV)/ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
 
-format: .venv/ready
+format: $(ENV)/ready
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 	$(BIN)/snakefmt Snakefile rules
 
-# uv checks the pinned packages by hash, installs them in parallel and compiles their bytecode.
-.venv/ready: requirements.lock envs/installer.lock
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/installer.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode -r requirements.lock
+setup: $(ENV)/ready
+
+# uv checks the pinned packages by hash, installs them in parallel and compiles their bytecode. The few
+# that come as sources are built with what envs/build.lock pins.
+$(ENV)/ready: $(ENV)/installer $(LOCK) envs/build.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode \
+	  $(from) --build-constraints envs/build.lock -r $(LOCK)
+	touch $@
+
+$(ENV)/installer: envs/installer.lock
+	$(PYTHON) mofe/platforms.py
+	$(PYTHON) envs/place.py $(ENV)
+	$(PYTHON) -m venv "$$(cd $(ENV) && pwd -P)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes $(from) -r envs/installer.lock
 	touch $@
 
 # One test compiles the tables with pdflatex. Without it, and without the right to install it, that
@@ -126,9 +180,33 @@ slurm:
 	    echo "Slurm is missing, so profiles/slurm is not tested: install slurm-wlm slurmdbd mariadb-server-core mariadb-client-core"; \
 	  fi; }
 
-lock: .venv/ready
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade requirements.in -o requirements.lock
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade envs/installer.in -o envs/installer.lock
+# What this machine would install, for others like it (the same system, processors and version of Python)
+# that have no internet.
+wheelhouse: $(ENV)/installer
+	for lock in envs/installer.lock envs/build.lock $(LOCK); do \
+	  $(BIN)/python -m pip download --quiet --disable-pip-version-check --require-hashes --no-deps \
+	    --build-constraint envs/build.lock --dest "$(or $(WHEELHOUSE),wheelhouse)" -r $$lock || exit 1; \
+	done
+
+# The environment as an image: for podman and docker, and with apptainer's build for clusters.
+BASE ?= debian:13-slim
+IMAGE ?= mofe
+BUILDAH ?= buildah
+image:
+	$(BUILDAH) build --build-arg BASE="$(BASE)" --build-arg CUDA=$(CUDA) --tag $(IMAGE) -f envs/Containerfile .
+
+# The lock for CUDA 12 differs from the other one only where its torch wants it.
+compile = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
+lock: $(ENV)/ready
+	$(compile) --upgrade requirements.in -o requirements.lock
+	cp requirements.lock envs/cuda12.lock
+	$(compile) envs/cuda12.in -o envs/cuda12.lock
+	$(compile) --upgrade envs/installer.in -o envs/installer.lock
+	$(compile) --upgrade envs/build.in -o envs/build.lock
+	$(BIN)/python envs/conda.py requirements.lock envs/mofe.yaml
+	$(BIN)/python envs/conda.py envs/cuda12.lock envs/cuda12.yaml
 
 clean:
 	rm -rf results .snakemake
+
+endif

@@ -1,14 +1,21 @@
 """The lock files and the conda environments name the same exact versions."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-LOCKS = [ROOT / "requirements.lock", *sorted((ROOT / "envs").glob("*.lock"))]
-ENVS = sorted((ROOT / "envs").glob("*.yaml"))
+ENVS = ROOT / "envs"
+# what each lock is resolved from
+SOURCES = {ROOT / "requirements.lock": ROOT / "requirements.in"}
+SOURCES |= {lock: lock.with_suffix(".in") for lock in sorted(ENVS.glob("*.lock"))}
+LOCKS = list(SOURCES)
+CONDA = {ENVS / "mofe.yaml": ROOT / "requirements.lock", ENVS / "cuda12.yaml": ENVS / "cuda12.lock"}
 PIN = re.compile(r"(?P<name>[a-z0-9][a-z0-9._-]*)==[^\s;]+( ; .+)?")
 
 
@@ -22,8 +29,15 @@ def pins(lock: Path) -> dict[str, list[str]]:
 
 
 def required(requirements: Path) -> list[str]:
-    lines = (line.split("#")[0].strip() for line in requirements.read_text().splitlines())
-    return [line for line in lines if line]
+    """The names in a file of requirements and in those that it takes in."""
+    found = []
+    for line in requirements.read_text().splitlines():
+        line = line.split("#")[0].strip()
+        if line.startswith("-r "):
+            found += required(requirements.parent / line.removeprefix("-r "))
+        elif line:
+            found.append(line.split("==")[0])
+    return found
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
@@ -39,23 +53,53 @@ def test_a_lock_pins_every_package_by_hash_and_names_no_host(lock):
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
 def test_a_lock_has_all_that_is_required(lock):
-    assert not set(required(lock.with_suffix(".in"))) - pins(lock).keys()
+    assert not set(required(SOURCES[lock])) - pins(lock).keys()
 
 
-@pytest.mark.parametrize("env", ENVS, ids=lambda path: path.name)
-def test_a_conda_environment_has_the_locks_pins(env):
-    lock = pins(ROOT / "requirements.lock")
-    wanted = [pin for name in required(ROOT / "requirements.in") for pin in lock[name]]
+def test_the_locks_differ_only_where_torch_wants_it():
+    ours, older = (pins(lock) for lock in CONDA.values())
+    differing = {name for name in ours.keys() | older.keys() if ours.get(name) != older.get(name)}
+    assert "torch" in differing
+    assert all(re.match("torch$|triton$|cuda-|nvidia-", name) for name in differing), differing
+
+
+def test_the_lock_for_older_drivers_has_a_torch_for_cuda_12():
+    names = pins(ENVS / "cuda12.lock").keys()
+    assert {"nvidia-cublas-cu12", "nvidia-nccl-cu12"} <= names
+    assert not [name for name in names if name.endswith("-cu13")]
+
+
+@pytest.mark.parametrize("env", CONDA, ids=lambda path: path.name)
+def test_a_conda_environment_has_all_pins_of_its_lock(env):
     content = yaml.safe_load(env.read_text())
     assert content["name"] == env.stem
     assert content["channels"] == ["conda-forge"]
     *conda, pip = content["dependencies"]
     assert [re.split("[ =<>]", package)[0] for package in conda] == ["python", "pip"]
-    assert sorted(pip["pip"]) == sorted(wanted)
+    assert pip["pip"] == [pin for several in pins(CONDA[env]).values() for pin in several]
 
 
-def test_there_is_a_conda_environment():
-    assert ENVS
+def test_every_conda_environment_is_known_here():
+    assert set(ENVS.glob("*.yaml")) == set(CONDA)
+
+
+@pytest.mark.parametrize("env", CONDA, ids=lambda path: path.name)
+def test_the_pins_of_a_conda_environment_are_a_solution(env, tmp_path):
+    """Nothing is missing among them and nothing contradicts: resolved again, they are what comes out."""
+    uv = Path(sys.executable).with_name("uv")
+    if not uv.exists():
+        pytest.skip("this environment has no uv")
+    wanted = yaml.safe_load(env.read_text())["dependencies"][-1]["pip"]
+    (tmp_path / "pins.in").write_text("\n".join(wanted))
+    solve = [uv, "pip", "compile", "--quiet", "--universal", "--python-version", "3.11"]
+    solve += ["--no-annotate", "--no-header", "pins.in", "--output-file", "pins.lock"]
+    done = subprocess.run(solve, cwd=tmp_path, capture_output=True, text=True, check=False)
+    if done.returncode and "error sending request" in done.stderr:
+        if os.environ.get("MOFE_REQUIRE_NETWORK"):
+            pytest.fail(done.stderr)
+        pytest.skip("the package index cannot be reached")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "pins.lock").read_text().splitlines() == wanted
 
 
 def test_the_workflow_asks_for_the_locked_snakemake():
