@@ -61,13 +61,14 @@ BENCH_PACKAGES ?= $(ENV)/bench
 QUICK ?=
 bench = PYTHONPATH=$(BENCH_PACKAGES) $(BIN)/python benchmarks
 
-.PHONY: help setup wheelhouse image look mini test fuzz faults outage bench error-rates first-study docs lint format lock latex slurm clean
+.PHONY: help setup wheelhouse image look mini test quick fuzz faults outage bench error-rates first-study docs lint format lock latex slurm clean
 
 help:
 	@echo "make look           a first look: the paper's tables in miniature, one seed, to results/mini/"
 	@echo "make mini           all of it: three seeds, and the controls"
 	@echo "make mini SEEDS=0   the same with one seed"
 	@echo "make test           the tests"
+	@echo "make quick          some of them, in a minute: layers, methods, training, evaluation"
 	@echo "make fuzz           thousands of mutated configurations and data files"
 	@echo "make faults         more than a thousand injected faults, to docs/reliability.md"
 	@echo "make outage         ten minutes without Slurm's controller, with and without accounting"
@@ -91,6 +92,10 @@ mini: $(ENV)/ready
 test: $(ENV)/ready latex slurm
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slurm"
 	$(BIN)/python -m pytest -m slurm
+
+# What computes: kernels, layers, methods, training and evaluation.
+quick: $(ENV)/ready
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(patsubst %,tests/test_%.py,swiglu experts models train evaluate)
 
 # Cases are made from their numbers, so that equal code gives equal cases.
 fuzz: $(ENV)/ready

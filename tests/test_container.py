@@ -11,8 +11,9 @@ from conftest import CONFIG, MINI, ROOT
 APPTAINER = """#!/bin/sh
 if [ "$1" = --version ]; then echo "apptainer version 1.4.0"; exit; fi
 echo "$@" >> "{notes}"
-for command; do :; done
-exec sh -c "$command"
+until [ "$1" = "$MOFE_IMAGE" ]; do shift; done
+shift
+exec "$@"
 """
 
 

@@ -102,6 +102,16 @@ def test_the_pins_of_a_conda_environment_are_a_solution(env, tmp_path):
     assert (tmp_path / "pins.lock").read_text().splitlines() == wanted
 
 
+def test_the_page_names_the_torch_of_each_lock_and_its_cuda():
+    page = (ROOT / "docs" / "installing.md").read_text()
+    for lock, runtime in zip(
+        CONDA.values(), ("cuda-toolkit", "nvidia-cuda-runtime-cu12"), strict=True
+    ):
+        versions = [pins(lock)[name][0].split("==")[1] for name in ("torch", runtime)]
+        torch, cuda = (".".join(version.split(".")[:2]) for version in versions)
+        assert f"| {torch}, CUDA {cuda} |" in page
+
+
 def test_the_workflow_asks_for_the_locked_snakemake():
     (pin,) = pins(ROOT / "requirements.lock")["snakemake"]
     assert f'min_version("{pin.split("==")[1]}")' in (ROOT / "Snakefile").read_text()

@@ -41,8 +41,10 @@ def combine(rows: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
     return out
 
 
+# Sizes of loops are constants, because the interpreter of Triton 3.6, by which these are tested
+# without a GPU, makes no range of others with NumPy 2.4.
 @triton.jit
-def _combine(rows, pairs, out, hidden, K: tl.constexpr, BLOCK: tl.constexpr):
+def _combine(rows, pairs, out, hidden: tl.constexpr, K: tl.constexpr, BLOCK: tl.constexpr):
     token = tl.program_id(0).to(tl.int64)
     for start in range(0, hidden, BLOCK):
         at = start + tl.arange(0, BLOCK)
@@ -73,7 +75,7 @@ def _swiglu_backward(
     grad_gate_up,
     grad_weight,
     act,
-    ffn,
+    ffn: tl.constexpr,
     KEEP: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
