@@ -1,9 +1,10 @@
 """Jobs in a container's image, as Snakemake starts them. apptainer itself is a stand-in here that notes
-how it was called, and runs the command on this machine."""
+how it was called, and runs the command on this machine, with the packages of this environment."""
 
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import CONFIG, MINI, ROOT
@@ -13,7 +14,7 @@ if [ "$1" = --version ]; then echo "apptainer version 1.4.0"; exit; fi
 echo "$@" >> "{notes}"
 until [ "$1" = "$MOFE_IMAGE" ]; do shift; done
 shift
-exec "$@"
+PATH="{python}:$PATH" exec "$@"
 """
 
 
@@ -22,7 +23,9 @@ def call(tmp_path, monkeypatch):
     """Calls the workflow for a table of the paper's own numbers, with jobs in an image."""
     binary = tmp_path / "bin/apptainer"
     binary.parent.mkdir()
-    binary.write_text(APPTAINER.format(notes=tmp_path / "notes"))
+    binary.write_text(
+        APPTAINER.format(notes=tmp_path / "notes", python=Path(sys.executable).parent)
+    )
     binary.chmod(0o755)
     monkeypatch.setenv("PATH", f"{binary.parent}:{os.environ['PATH']}")
 

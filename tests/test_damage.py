@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -182,7 +183,7 @@ def test_the_commands_that_are_told_make_results_whole_again(copies):
     assert f"{expert} has another content than it was made with" in told
     (command,) = (line for line in told.splitlines() if line.startswith("snakemake "))
     command = command.partition(" (see ")[0]
-    path = {**os.environ, "PATH": f"{ROOT}/.venv/bin:{os.environ['PATH']}"}
+    path = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     pasted = subprocess.run(
         command, shell=True, cwd=ROOT, env=path, capture_output=True, text=True, check=False
     )

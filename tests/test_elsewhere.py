@@ -12,6 +12,12 @@ from conftest import CONFIG, MINI, REDUCED, ROOT, TRAINING
 from test_models import SETTINGS
 
 from mofe import platforms, processes, records
+from mofe.estimate import schedule
+from mofe.estimate.cost import Costs
+from mofe.jobs import job
+from mofe.report import figures
+from mofe.study.load import read_study
+from mofe.study.plan import Plan
 
 ELSEWHERE = ROOT / "tests" / "elsewhere"
 # /proc is emptied for one command and its children alone. psutil finds it in another folder, and torch,
@@ -151,6 +157,22 @@ def test_jobs_of_a_run_start_their_own_processes_where_none_may_fork(elsewhere, 
 def test_where_this_runs(system, machine, python, told):
     found = platforms.refusal(system, machine, python)
     assert found is None if told is None else (told in found and "\n" not in found)
+
+
+@pytest.mark.parametrize("glibc", [True, False])
+def test_settings_of_glibcs_memory_are_for_glibc(glibc, monkeypatch):
+    monkeypatch.setattr(os, "environ", {})
+    monkeypatch.setattr(platforms, "has_glibc", lambda: glibc)
+    job.prepare_environment(str(ROOT), "cpu")
+    assert bool({v for v in os.environ if v.startswith("MALLOC_")}) == glibc
+
+
+def test_no_two_files_of_a_study_differ_in_upper_and_lower_case_only():
+    """A Mac's disk takes them for the same."""
+    for overlays in ([], [MINI]):
+        plan = Plan(read_study(CONFIG, *overlays))
+        names = [name.lower() for name in schedule.jobs(Costs(plan), figures.inputs(plan))]
+        assert len(set(names)) == len(names) > 100
 
 
 UNAME = """
