@@ -52,7 +52,7 @@ def test_a_job_runs_in_the_image_that_the_user_names(call, tmp_path):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "claims_paper.md").exists()
     (called,) = (tmp_path / "notes").read_text().splitlines()
-    assert f" exec --home {ROOT}" in called and f" {image} " in called
+    assert f"exec --home {ROOT} " in called and f" {image} " in called
 
 
 def test_an_image_that_is_not_there_is_told_before_any_job(call, tmp_path):
