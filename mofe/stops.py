@@ -4,6 +4,7 @@ Only the standard library is imported, as in mofe/jobs/job.py.
 """
 
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -49,3 +50,23 @@ def heeded() -> Iterator[None]:
 def passed_over() -> AbstractContextManager[None]:
     """A context in which these signals are ignored: what is done must not be cut off."""
     return handled(signal.SIG_IGN)
+
+
+@contextmanager
+def noted() -> Iterator[threading.Event]:
+    """An event that is set once one of these signals comes, which is then handled as before. For
+    threads, which signals do not reach. Outside of the main thread, which alone can watch for
+    signals, it is never set."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    former = {number: signal.getsignal(number) for number in NUMBERS}
+    watched = {number: handler for number, handler in former.items() if callable(handler)}
+
+    def note(number: int, frame) -> None:
+        event.set()
+        watched[number](number, frame)
+
+    with handled(note, watched):
+        yield event

@@ -7,7 +7,7 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 from urllib.parse import unquote, urlsplit
 
 LARGE = (".parquet", ".safetensors", ".bin")  # stored in LFS: the hub tells their sha256
@@ -18,7 +18,8 @@ class Hub:
     """Repositories by (kind, name): what revisions stand for, and the files of each commit.
 
     requests: how many there were, by "METHOD kind". served: bytes of files sent, by path.
-    cut: how many bytes of a file are sent before every connection for it breaks.
+    cut: how many bytes of a file each connection sends before it breaks. held: while it is unset,
+    no file is sent. most: the most files that were sent at the same time.
     lies: paths whose sha256 is told wrongly. answers: for a kind of request ("revision", "tree",
     "file"), what is answered first, one after the other: status, headers and body.
     """
@@ -30,7 +31,13 @@ class Hub:
     cut: dict[str, int] = field(default_factory=dict)
     lies: set[str] = field(default_factory=set)
     answers: dict[str, list[tuple[int, dict[str, str], bytes]]] = field(default_factory=dict)
+    held: Event = field(default_factory=Event)
+    sending: set[str] = field(default_factory=set)
+    most: int = 0
     url: str = ""
+
+    def __post_init__(self):
+        self.held.set()
 
     def publish(self, kind: str, repo: str, revision: str, files: dict[str, bytes]) -> str:
         """Make `revision` stand for these files; returns the commit."""
@@ -49,13 +56,20 @@ class Hub:
             if "/" in rest and not recursive:
                 folders.add((folder + "/" if folder else "") + rest.split("/")[0])
                 continue
-            oid = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-            entry = {"type": "file", "path": path, "size": len(content), "oid": oid}
+            entry = {"type": "file", "path": path, "size": len(content), "oid": blob(content)}
             if path.endswith(LARGE):
-                sha = hashlib.sha256(b"?" if path in self.lies else content).hexdigest()
-                entry["lfs"] = {"oid": sha, "size": len(content), "pointerSize": 100}
+                entry["lfs"] = {"oid": self.sha256(path, content), "size": len(content)}
+                entry["lfs"]["pointerSize"] = 100
             found.append(entry)
         return found + [{"type": "directory", "path": f, "oid": "0" * 40} for f in folders]
+
+    def sha256(self, path: str, content: bytes) -> str:
+        return hashlib.sha256(b"?" if path in self.lies else content).hexdigest()
+
+
+def blob(content: bytes) -> str:
+    """The hash that git gives a file."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -84,34 +98,47 @@ class Handler(BaseHTTPRequestHandler):
                 entries = self.hub.entries(kind, repo, commit, unquote(folder or ""), recursive)
                 self._answer(200, json.dumps(entries).encode())
             return None
-        file = re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", address.path)
+        file = re.fullmatch(
+            r"(/large)?/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", address.path
+        )
         if not file:
             return self._answer(400, f"not understood: {self.path}".encode())
         self.hub.requests[f"{self.command} file"] += 1
         if self.hub.answers.get("file"):
             status, headers, body = self.hub.answers["file"].pop(0)
             return self._answer(status, body, headers)
-        kind = "dataset" if file[1] else "model"
-        commit = self.hub.revisions[kind, file[2]][unquote(file[3])]
-        return self._send(unquote(file[4]), self.hub.commits[kind, file[2], commit])
+        kind, path = "dataset" if file[2] else "model", unquote(file[5])
+        commit = self.hub.revisions[kind, file[3]][unquote(file[4])]
+        files = self.hub.commits[kind, file[3], commit]
+        if path not in files:
+            return self._answer(404, b"", {"X-Error-Code": "EntryNotFound"})
+        headers = {"X-Repo-Commit": commit, "ETag": f'"{blob(files[path])}"'}
+        if path.endswith(LARGE) and not file[1]:  # the hub sends the client to where it is stored
+            headers["X-Linked-Etag"] = f'"{self.hub.sha256(path, files[path])}"'
+            headers["X-Linked-Size"] = str(len(files[path]))
+            headers["Location"] = f"{self.hub.url}/large{self.path}"
+            return self._answer(302, b"", headers)
+        return self._send(path, files[path], headers)
 
     do_HEAD = do_GET
 
-    def _send(self, path: str, files: dict[str, bytes]):
-        if path not in files:
-            return self._answer(404, b"", {"X-Error-Code": "EntryNotFound"})
-        content, status, headers = files[path], 200, {"ETag": '"x"'}
-        start, end = 0, len(content)
+    def _send(self, path: str, content: bytes, headers: dict[str, str]):
+        start, end, status = 0, len(content), 200
         if wanted := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
             start, end, status = int(wanted[1]), min(int(wanted[2] or end - 1) + 1, end), 206
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(content)}"
         body = content[start:end]
-        if path in self.hub.cut and end > self.hub.cut[path]:
-            self._answer(status, body[: len(body) // 2], headers, length=len(body))
-            self.close_connection = True
-            return None
-        self.hub.served[path] += len(body)
-        return self._answer(status, body, headers)
+        if self.command == "HEAD":
+            return self._answer(status, body, headers)
+        self.hub.sending.add(path)
+        self.hub.most = max(self.hub.most, len(self.hub.sending))
+        self.hub.held.wait(60)
+        sent = body[: self.hub.cut.get(path, len(body))]
+        self.hub.served[path] += len(sent)
+        self._answer(status, sent, headers, length=len(body))
+        self.hub.sending.discard(path)
+        self.close_connection = len(sent) < len(body)
+        return None
 
     def _answer(self, status: int, body: bytes, headers=(), length: int | None = None):
         self.send_response(status)

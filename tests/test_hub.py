@@ -4,7 +4,9 @@ import hashlib
 import io
 import json
 import os
+import signal
 from pathlib import Path
+from threading import Event, Thread
 
 import fake_hub
 import httpx2
@@ -21,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from mofe import tasks
+from mofe import stops, tasks
 from mofe.data import hub, mirror, sampling, schema, sources, weights
 from mofe.models import files as model_files
 from mofe.models import load
@@ -46,6 +48,11 @@ def online(monkeypatch):
 
 def wanted(repo="org/name", kind="dataset", revision="main", files=("*.parquet",), sample=None):
     return {"repo": repo, "kind": kind, "revision": revision, "files": files, "sample": sample}
+
+
+def until(state) -> None:
+    while not state():
+        Event().wait(0.01)  # time.sleep does not wait here
 
 
 def noise(size: int, seed: int = 0) -> bytes:
@@ -82,25 +89,87 @@ def test_the_manifest_has_the_commit_and_every_files_hash(online, tmp_path):
     assert here == {"README.md", "a/x.parquet"}
 
 
-def test_a_cut_connection_is_resumed_where_it_ended(online, tmp_path):
-    files = {"a.parquet": noise(3000), "b.parquet": noise(2 * hub.CHUNK + 5000)}
+def test_a_cut_connection_is_resumed_where_it_ended(online, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
+    files = {"a.parquet": noise(3000), "b.parquet": noise(10_000)}
     online.publish("dataset", "org/name", "main", files)
-    online.cut["b.parquet"] = hub.CHUNK
+    online.cut["b.parquet"] = 4000
+    hub.fetch(wanted(), tmp_path / "org" / "name.json")
+    assert online.served == {"a.parquet": 3000, "b.parquet": 10_000}
+    assert (tmp_path / "org/name/b.parquet").read_bytes() == files["b.parquet"]
+
+
+def test_complete_files_outlive_a_cut_connection(online, tmp_path):
+    files = {"a.parquet": noise(3000), "b.parquet": noise(5000)}
+    online.publish("dataset", "org/name", "main", files)
+    online.cut["b.parquet"] = 0
     manifest = tmp_path / "org" / "name.json"
     with pytest.raises(ConnectionError, match=r"was cut off.*snakemake --profile ... prefetch"):
         hub.fetch(wanted(), manifest)
     assert not manifest.exists() and not (tmp_path / "org/name/b.parquet").exists()
-    assert online.served == {"a.parquet": 3000, "b.parquet": hub.CHUNK}
+    assert online.served["a.parquet"] == 3000
 
     (stated,) = hub.sizes([wanted()], tmp_path)
-    assert stated["present"] == 3000 + hub.CHUNK
-    assert stated["bytes"] == 3000 + 2 * hub.CHUNK + 5000
+    assert stated["present"] == 3000 and stated["bytes"] == 8000
+    (tmp_path / "org/name/.parts/.cache/huggingface/download/x.incomplete").write_bytes(b"killed")
 
     online.cut.clear()
     online.served.clear()
     hub.fetch(wanted(), manifest)
-    assert online.served == {"b.parquet": hub.CHUNK + 5000}, "the rest and nothing else"
+    assert online.served == {"b.parquet": 5000}, "what was missing and nothing else"
     assert (tmp_path / "org/name/b.parquet").read_bytes() == files["b.parquet"]
+    assert here(tmp_path / "org/name") == set(files)
+
+
+def test_files_are_fetched_at_the_same_time(online, tmp_path):
+    online.publish("dataset", "org/name", "main", {f"{n}.parquet": noise(9, n) for n in range(4)})
+    online.held.clear()
+    done = Thread(target=hub.fetch, args=(wanted(), tmp_path / "org/name.json"))
+    done.start()
+    until(lambda: len(online.sending) == 4)
+    online.held.set()
+    done.join()
+    assert len(here(tmp_path / "org/name")) == 4
+
+
+def test_two_calls_for_one_repository_fetch_it_once(online, tmp_path):
+    online.publish("dataset", "org/name", "main", {"a.parquet": noise(500)})
+    online.held.clear()
+    calls = [Thread(target=hub.fetch, args=(wanted(), tmp_path / "org/name.json")) for _ in "ab"]
+    for call in calls:
+        call.start()
+    until(lambda: online.sending and online.requests["GET tree"] >= 3)
+    online.held.set()
+    for call in calls:
+        call.join()
+    assert online.served == {"a.parquet": 500} and here(tmp_path / "org/name") == {"a.parquet"}
+
+
+def test_a_signal_ends_a_download_with_what_it_is_about_to_fetch(online, tmp_path, monkeypatch):
+    """The library waits for its threads, which would go on with files of many gigabytes."""
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
+    online.publish("dataset", "org/name", "main", {"a.parquet": noise(50_000)})
+    online.held.clear()
+
+    def stop():
+        until(lambda: online.sending)
+        os.kill(os.getpid(), signal.SIGTERM)
+        online.held.set()
+
+    Thread(target=stop).start()
+    with stops.heeded(), pytest.raises(stops.Stopped, match="SIGTERM"):
+        hub.fetch(wanted(), tmp_path / "org/name.json")
+    assert not here(tmp_path / "org/name") & {".parts/a.parquet", "a.parquet"}
+    hub.fetch(wanted(), tmp_path / "org/name.json")
+    assert here(tmp_path / "org/name") == {"a.parquet"}
+
+
+def test_a_disk_without_room_is_told_before_a_byte_is_fetched(online, tmp_path, monkeypatch):
+    online.publish("dataset", "org/name", "main", {"a.parquet": noise(5000)})
+    monkeypatch.setattr("mofe.disk.free", lambda place: 4000)
+    with pytest.raises(ValueError, match=r"^hub: .*name needs 5 kB more, .* has 4 kB free; set"):
+        hub.fetch(wanted(), tmp_path / "org/name.json")
+    assert not online.served
 
 
 def test_a_branch_that_moved_is_followed_and_its_old_files_go(online, tmp_path):
@@ -124,7 +193,7 @@ def test_a_file_with_another_hash_is_refused(online, tmp_path):
     online.lies.add("a.parquet")
     with pytest.raises(ValueError, match=r"a.parquet is not what the hub says"):
         hub.fetch(wanted(), tmp_path / "org" / "name.json")
-    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert not [p for p in tmp_path.rglob("*.parquet") if p.is_file()]
 
 
 def test_a_damaged_file_is_fetched_again(online, tmp_path):
@@ -202,10 +271,25 @@ def test_only_the_checkpoints_weights_are_fetched_and_linked(online, tmp_path):
         model_files.link(params, tmp_path / "again")
 
 
+def test_what_an_index_names_and_the_repository_lacks_is_told_before_a_download(online, tmp_path):
+    index = json.dumps({"weight_map": {"a": "model-1.safetensors", "b": "../b.safetensors"}})
+    online.publish(
+        "model", "org/name", "main", {weights.INDEX: index.encode(), "config.json": b"{}"}
+    )
+    told = r"org/name at revision main: model.safetensors.index.json names ../b.safetensors, which"
+    with pytest.raises(ValueError, match=told):
+        hub.fetch(wanted(kind="model", files=MODEL_FILES), tmp_path / "org/name.json")
+    online.publish("model", "org/name", "main", {weights.INDEX: b"[]", "config.json": b"{}"})
+    with pytest.raises(ValueError, match=r"org/name at revision main: .*lists no files of weights"):
+        hub.fetch(wanted(kind="model", files=MODEL_FILES), tmp_path / "org/name.json")
+
+
 def test_a_model_without_safetensors_is_refused(online, tmp_path):
     files = {"pytorch_model.bin": b"x", "config.json": b"{}"}
     online.publish("model", "org/name", "main", files)
-    with pytest.raises(ValueError, match=r"org/name at revision main has no weights as safetensor"):
+    with pytest.raises(
+        ValueError, match=r"org/name at revision main: it has no weights as safetensors"
+    ):
         hub.fetch(wanted(kind="model", files=MODEL_FILES), tmp_path / "org/name.json")
     (tmp_path / "org/name/config.json").parent.mkdir(parents=True)
     with pytest.raises(IncompatibleModels, match=r"org/name: .* has no weights as safetensors"):
@@ -340,7 +424,7 @@ def test_a_busy_hub_is_asked_again(online, tmp_path, request_):
     assert (tmp_path / "org/name/a.parquet").read_bytes() == b"content"
     os.remove(tmp_path / "org/name/a.parquet")
     online.answers[request_] = [(503, {}, b"")] * 20
-    with pytest.raises(ConnectionError, match=r"is busy and answered 503 each time; run it again"):
+    with pytest.raises(ConnectionError, match=r"is busy and answered 503; run it again"):
         hub.fetch(wanted(), tmp_path / "org/name.json")
 
 
@@ -373,7 +457,7 @@ def test_a_sample_that_was_cut_off_goes_on_with_the_next_file(online, tmp_path, 
         return read(shards, piece)
 
     monkeypatch.setattr(sampling.Shards, "read", cut_off)
-    with pytest.raises(ConnectionError, match="what has come is kept"):
+    with pytest.raises(ConnectionError, match="complete files are kept"):
         hub.fetch(repository, manifest)
     assert set(asked) == {0, 1, 2} and not manifest.exists()
     before = len(asked)

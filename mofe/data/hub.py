@@ -1,20 +1,24 @@
 """Fetching repositories from the hub, each at its revision, into folders {hub}/{org}/{name}.
 
-A fetched folder is read like one of a mirror (mofe/data/sources.py, mofe/models/load.py). Beside it
-lies its manifest {hub}/{org}/{name}.json: the commit that the revision stood for, and every file's
-size and sha256. Files are compared with the hub's own hashes before the manifest is written.
+huggingface_hub downloads (`snapshot_download`: several files at once, and by Xet where the hub
+offers it). What is ours is which files are wanted, the comparison of each file with the hub's own
+hash, and the manifest {hub}/{org}/{name}.json: the commit that the revision stood for, and every
+file's size and sha256. A fetched folder is read like one of a mirror (mofe/data/sources.py,
+mofe/models/load.py).
 
 Studies may share a folder, and it may hold other files: only what an earlier manifest lists is ever
-removed. Snakemake deletes a job's output before the job, so a copy of the manifest lies hidden
-beside it.
+removed. So files are downloaded into a hidden folder first. Snakemake deletes a job's output before
+the job, so a copy of the manifest lies hidden beside it.
 """
 
+import glob
 import hashlib
-import io
 import json
 import os
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,23 +27,37 @@ from urllib.parse import quote
 import httpx2
 import pyarrow as pa
 import pyarrow.parquet as pq
-from huggingface_hub import HfApi, RepoFile, constants, hf_hub_url
+from huggingface_hub import (
+    DryRunFileInfo,
+    HfApi,
+    HfFileSystem,
+    RepoFile,
+    constants,
+    snapshot_download,
+)
 from huggingface_hub.errors import (
+    FileMetadataError,
     GatedRepoError,
-    HfHubHTTPError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_backoff
+from huggingface_hub.utils import (
+    WeakFileLock,
+    build_hf_headers,
+    disable_progress_bars,
+    hf_raise_for_status,
+    http_backoff,
+    tqdm,
+)
+from huggingface_hub.utils.sha import git_hash
 
-from mofe import disk, records, units
+from mofe import disk, records, stops, units
 from mofe.data import sampling, weights
 from mofe.data.mirror import FETCH, matching
 from mofe.files import write_atomic
 
-CHUNK = 8 << 20  # bytes per request: what a broken connection can lose
-PARTS = ".parts"  # the folder of incomplete files; hidden, so that no reader sees it
+PARTS = ".parts"  # the folder that files are downloaded into; hidden, so that no reader sees it
 
 
 @dataclass(frozen=True)
@@ -55,70 +73,66 @@ class Listing:
 
 
 def listing(repository: Mapping[str, Any]) -> Listing:
-    """Ask the hub which of a repository's files match the patterns.
+    """Ask the hub which of a repository's files are wanted: of a data set those that match the
+    patterns, of a model those of them that are its checkpoint's (mofe/data/weights.py).
 
     repository: a plan.Repository as a mapping. Raises ConnectionError where the hub does not
-    answer, ValueError where a pattern finds nothing or a model has no safetensors.
+    answer, ValueError where a pattern finds nothing or a model has no whole safetensors.
     """
     repo, kind, revision = (repository[key] for key in ("repo", "kind", "revision"))
-    try:
+    at, patterns = f"{repo} at revision {revision}", repository["files"]
+    with _one_sentence(repository, f"{at} cannot be had from {constants.ENDPOINT}: "):
         commit = _commit(repo, kind, revision)
         tree = HfApi().list_repo_tree(repo, recursive=True, repo_type=kind, revision=commit)
         there = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
-        if kind == "model":  # the checkpoint is in the top folder; others hold it otherwise
-            there = {path: entry for path, entry in there.items() if "/" not in path}
-            remote = _Remote(repository, commit)
-            used = weights.of(there, lambda path: remote.open(there[path]).read(there[path].size))
-    except (HfHubHTTPError, httpx2.HTTPError, OfflineModeIsEnabled, json.JSONDecodeError) as error:
-        raise ConnectionError(
-            f"{repo} at revision {revision} cannot be had from {constants.ENDPOINT}: "
-            f"{_reason(error, repository)}"
-        ) from error
-    for pattern in repository["files"] if repository["sample"] else ():
-        if not matching(there, [pattern]):
-            raise ValueError(f"{repo} at revision {revision} has no file {pattern!r}")
-    wanted = matching(there, repository["files"])
-    if kind == "model" and not used:
-        raise ValueError(
-            f"{repo} at revision {revision} has no weights as safetensors, and other formats can "
-            "run code when they are loaded; choose a revision that has them"
-        )
+        index = None
+        if kind == "model" and (file := there.get(weights.INDEX)):
+            index = _opened(repository, commit, file).read(file.size)
+    if kind == "model":
+        try:
+            wanted = weights.wanted(there, patterns, index)
+        except ValueError as error:
+            raise ValueError(f"{at}: {error}") from error
+    else:
+        for pattern in patterns if repository["sample"] else ():
+            if not matching(there, [pattern]):
+                raise ValueError(f"{at} has no file {pattern!r}")
+        wanted = matching(there, patterns)
+        wanted += matching(there, ["README.md"]) if wanted else []
     if not wanted:
         raise ValueError(
-            f"{repo} at revision {revision} has no file that matches {list(repository['files'])}; "
-            "see 'files' of its source"
+            f"{at} has no file that matches {list(patterns)}; see 'files' of its source"
         )
-    wanted += matching(there, ["README.md"]) if kind == "dataset" else []
-    if kind == "model":
-        wanted = sorted({*wanted} - weights.unused(wanted, used))
     return Listing(commit, tuple(there[path] for path in sorted(set(wanted))))
 
 
 def fetch(repository: Mapping[str, Any], manifest: Path) -> str:
     """Fetch a repository into the folder of the manifest's name, then write the manifest.
 
-    What an earlier call has left is used: complete files are not fetched again, and an incomplete
-    one is continued. With `sample`, only the drawn row groups are fetched. Files of another commit
-    are removed. Returns a line for the user. Raises what `listing` raises, and ValueError where a
-    file is not what the hub says it is.
+    Complete files that an earlier call has left are used. With `sample`, only the drawn row groups
+    are fetched. Files of another commit are removed. A call waits while another one fetches the
+    same repository. Returns a line for the user. Raises what `listing` raises, and ValueError where
+    a file is not what the hub says it is.
     """
     folder, found = manifest.with_suffix(""), listing(repository)
     if manifest.suffix != ".json" or not folder.name:
         raise ValueError(f"a manifest is named after its repository, with .json: {manifest}")
     folder.mkdir(parents=True, exist_ok=True)
-    remote, into = _Remote(repository, found.commit), _Folder(folder, _earlier(manifest))
+    with WeakFileLock(folder.with_name(f".{folder.name}.lock")):
+        return _fetch(repository, manifest, found, _Folder(folder, _earlier(manifest)))
+
+
+def _fetch(repository: Mapping[str, Any], manifest: Path, found: Listing, into: "_Folder") -> str:
+    cut_off = (
+        f"{repository['repo']}: the connection to {constants.ENDPOINT} was cut off, complete files "
+        "are kept: "
+    )
     sample = None
-    try:
+    with _one_sentence(repository, f"{repository['repo']}: ", cut_off):
         if repository["sample"]:
-            files, sample = _fetch_sample(repository, found, remote, into)
+            files, sample = _fetch_sample(repository, found, into)
         else:
-            _refuse_a_full_disk(found.size - present(folder, found), folder)
-            files = [_fetch_file(file, remote, into) for file in found.files]
-    except (HfHubHTTPError, httpx2.HTTPError) as error:
-        told = f"{repository['repo']}: "
-        if not _refused(error):
-            told += f"the connection to {constants.ENDPOINT} was cut off, what has come is kept: "
-        raise ConnectionError(told + _reason(error, repository)) from error
+            files = _fetch_files(repository, found.commit, found.files, into)
     kept, sample = into.kept(found.commit, files, sample)
     record = records.HubManifest(
         repo=repository["repo"],
@@ -145,90 +159,76 @@ def _commit(repo: str, kind: str, revision: str) -> str:
     return answer.json()["sha"]
 
 
+# ------------------------------------------------------------------------------------- errors
+
+
+@contextmanager
+def _one_sentence(
+    repository: Mapping[str, Any], before: str, cut_off: str | None = None
+) -> Iterator[None]:
+    """Errors of the hub and of the way to it become a ConnectionError of one sentence. before: its
+    beginning. cut_off: the beginning where the hub does not refuse, but the way to it ended."""
+    try:
+        yield
+    except (OSError, httpx2.HTTPError, json.JSONDecodeError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of this machine: a full disk, a folder that cannot be written
+        begin = before if _refused(error) or cut_off is None else cut_off
+        raise ConnectionError(begin + _reason(error, repository)) from error
+
+
+def _status(error: Exception) -> int | None:
+    """The hub's answer in numbers, as of the error or of one that it follows from."""
+    answers = (getattr(one, "response", None) for one in disk.chain(error))
+    return next((answer.status_code for answer in answers if answer is not None), None)
+
+
+def _among(error: Exception, kind: type[Exception]) -> bool:
+    """Whether an error, or one that it follows from, is of a kind."""
+    return any(isinstance(one, kind) for one in disk.chain(error))
+
+
 def _refused(error: Exception) -> bool:
     """Whether the hub knows the repository, or may know it, and does not give it."""
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    return isinstance(error, GatedRepoError) or status in (401, 403)
+    return _among(error, GatedRepoError) or _status(error) in (401, 403)
 
 
 def _reason(error: Exception, repository: Mapping[str, Any]) -> str:
     """Why the hub gives nothing, and what to do."""
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    repo, kind = repository["repo"], repository["kind"]
+    status, repo, kind = _status(error), repository["repo"], repository["kind"]
     if _refused(error):
         page = f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{repo}"
         known = (
             "the repository is gated"
-            if isinstance(error, GatedRepoError)
+            if _among(error, GatedRepoError)
             else f"it answers {status}: the repository is private or gated, or there is none"
         )
         return (
             f"{known}; accept its licence on {page}, set the token of that account (`hf auth "
             f"login`, or HF_TOKEN), and run it again: {FETCH}"
         )
-    if isinstance(error, RevisionNotFoundError):
+    if _among(error, RevisionNotFoundError):
         return "it has no such revision; mend 'revision'"
-    if isinstance(error, RepositoryNotFoundError) or status == 404:
+    if status == 429 or (status or 0) >= 500:
+        return f"it is busy and answered {status}; run it again later: {FETCH}"
+    if _among(error, RepositoryNotFoundError):
         return f"there is no such {kind}; mend the repository's name"
-    if isinstance(error, json.JSONDecodeError):
+    if _among(error, json.JSONDecodeError) or _among(error, FileMetadataError):
         return (
             "what answers there is not the hub, such as a proxy's sign-in page; sign in, or set "
             f"HF_ENDPOINT to the hub's address, and run it again: {FETCH}"
         )
-    if status == 429 or (status or 0) >= 500:
-        return f"it is busy and answered {status} each time; run it again later: {FETCH}"
+    if status == 404:
+        return f"there is no such {kind} or file; mend its name, or run it again: {FETCH}"
+    if _among(error, OfflineModeIsEnabled):
+        return f"HF_HUB_OFFLINE is set here; where there is internet, run: {FETCH}"
+    while error.__cause__ is not None:
+        error = error.__cause__
     told = (str(error).strip() or "it does not answer").splitlines()[0]
     return f"{told}; where there is internet, run: {FETCH}"
 
 
-class _Remote:
-    """A repository at a commit, for reading parts of its files."""
-
-    def __init__(self, repository: Mapping[str, Any], commit: str):
-        self.repository, self.commit = repository, commit
-        self.root = f"{repository['repo']}@{commit}"
-
-    def open(self, file: RepoFile) -> "_RemoteFile":
-        repo, kind = self.repository["repo"], self.repository["kind"]
-        url = hf_hub_url(
-            repo, file.path, repo_type=kind, revision=self.commit, endpoint=constants.ENDPOINT
-        )
-        return _RemoteFile(url, file.size)
-
-
-class _RemoteFile(io.RawIOBase):
-    """A file of the hub for reading; each read is one request for just those bytes."""
-
-    def __init__(self, url: str, size: int):
-        self.url, self.size, self.place = url, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self.place
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self.place, os.SEEK_END: self.size}[whence]
-        self.place = start + offset
-        return self.place
-
-    def readinto(self, buffer) -> int:
-        end = min(self.place + len(buffer), self.size)
-        if end <= self.place:
-            return 0
-        headers = {**build_hf_headers(), "Range": f"bytes={self.place}-{end - 1}"}
-        answer = http_backoff(
-            "GET", self.url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
-        )
-        hf_raise_for_status(answer)
-        content = answer.content
-        buffer[: len(content)] = content
-        self.place += len(content)
-        return len(content)
+# ------------------------------------------------------------------------------------- files
 
 
 class _Folder:
@@ -239,7 +239,7 @@ class _Folder:
     """
 
     def __init__(self, folder: Path, earlier: records.HubManifest | None):
-        self.path = folder
+        self.path, self.parts = folder, folder / PARTS
         self.listed = {file.path for file in earlier.files} if earlier else set()
         self.earlier = earlier
         self.set_aside: list[str] = []
@@ -276,15 +276,12 @@ class _Folder:
         return kept, self.earlier.sample if stays else sample
 
     def remove(self, record: records.HubManifest) -> None:
-        """Remove what an earlier fetch has put there and the record does not list, and this fetch's
-        folder of incomplete files, if nothing else is in it."""
+        """Remove what an earlier fetch has put there and the record does not list, and the folder
+        of downloads."""
         for path in self.listed - {file.path for file in record.files}:
             (self.path / path).unlink(missing_ok=True)
-        for folder in sorted((self.path / PARTS).rglob("*"), reverse=True):
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
-        if (self.path / PARTS).is_dir() and not any((self.path / PARTS).iterdir()):
-            (self.path / PARTS).rmdir()
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self.parts)
 
 
 def _hidden(manifest: Path) -> Path:
@@ -297,29 +294,61 @@ def _earlier(manifest: Path) -> records.HubManifest | None:
     return records.read(found, records.HubManifest) if found else None
 
 
-def _fetch_file(file: RepoFile, remote: _Remote, into: _Folder) -> records.HubFile:
-    path = into.path / file.path
-    if not _is_whole(path, file):
-        # named by its hash, so that an incomplete file of another commit is never continued
-        part = into.path / PARTS / _hubs_hash(file)
-        part.parent.mkdir(exist_ok=True)
-        with remote.open(file) as source, open(part, "ab") as out:
-            source.seek(out.tell())
-            while data := source.read(min(CHUNK, file.size - out.tell())):
-                out.write(data)
-                out.flush()
-        if not _is_the_hubs(file, part):
-            part.unlink()  # or the next call would use it again
+def _fetch_files(
+    repository: Mapping[str, Any], commit: str, files: Sequence[RepoFile], into: _Folder
+) -> list[records.HubFile]:
+    """Fetch those of the files that are not in the folder as the hub has them. Returns all files'
+    descriptions."""
+    described = {file.path: _whole(into.path / file.path, file) for file in files}
+    missing = [file for file in files if described[file.path] is None]
+    if missing:
+        for part in into.parts.rglob("*.incomplete"):  # of a call that was killed; none goes on
+            part.unlink()
+        _refuse_a_full_disk(_left(missing, into.parts), into.path)
+        with stops.noted() as stopped:
+            _snapshot(repository, commit, missing, into.parts, tqdm_class=_bar(stopped))
+    for file in missing:
+        part = into.parts / file.path
+        described[file.path] = _whole(part, file)
+        if described[file.path] is None:
+            part.unlink(missing_ok=True)  # or the next call would use it again
             raise ValueError(
-                f"{remote.root}: {file.path} is not what the hub says: its hash is not "
-                f"{_hubs_hash(file)}; it was deleted here, so fetch it again"
+                f"{repository['repo']}@{commit}: {file.path} is not what the hub says: its hash is "
+                f"not {_hubs_hash(file)}; it was deleted here, so fetch it again"
             )
         into.put(part, file.path)
-    return _described(path, file.path)
+    return [found for found in described.values() if found is not None]
+
+
+def _snapshot(
+    repository: Mapping[str, Any], commit: str, files: Sequence[RepoFile], folder: Path, **options
+) -> Any:
+    """huggingface_hub's download of just these files."""
+    return snapshot_download(
+        repository["repo"],
+        repo_type=repository["kind"],
+        revision=commit,
+        local_dir=folder,
+        allow_patterns=[glob.escape(file.path) for file in files],
+        **options,
+    )
+
+
+def _bar(stopped) -> type[tqdm]:
+    """huggingface_hub's bar, which ends the threads of a download once `stopped` is set: the
+    library waits for them, however much they have left."""
+
+    class Bar(tqdm):
+        def update(self, n=1):
+            if stopped.is_set():
+                raise stops.Stopped("the download was stopped")
+            return super().update(n)
+
+    return Bar
 
 
 def _fetch_sample(
-    repository: Mapping[str, Any], found: Listing, remote: _Remote, into: _Folder
+    repository: Mapping[str, Any], found: Listing, into: _Folder
 ) -> tuple[list[records.HubFile], records.HubSample | None]:
     """Fetch the drawn row groups into parquet files that are named like their shards. Returns the
     files' descriptions, and what was drawn. A file that an earlier call has left, of the same
@@ -327,12 +356,14 @@ def _fetch_sample(
     drawn: readers draw from them."""
     sample, folder = repository["sample"], into.path
     shards = [file for file in found.files if matching([file.path], repository["files"])]
-    files = [_fetch_file(file, remote, into) for file in found.files if file not in shards]
-    if all(_is_whole(folder / file.path, file) for file in shards):
-        return files + [_described(folder / file.path, file.path) for file in shards], None
-    with sampling.Shards([remote.open(file) for file in shards]) as opened:
+    others = [file for file in found.files if file not in shards]
+    files = _fetch_files(repository, found.commit, others, into)
+    whole = [_whole(folder / file.path, file) for file in shards]
+    if all(whole):
+        return files + whole, None
+    with sampling.Shards([_opened(repository, found.commit, file) for file in shards]) as opened:
         drawn = opened.draw(sample["rows"], sample["seed"])
-        parts = folder / PARTS / f"{found.commit}-{sample['rows']}-{sample['seed']}"
+        parts = into.parts / f"{found.commit}-{sample['rows']}-{sample['seed']}"
         drawn_from = list(dict.fromkeys(piece.shard for piece in drawn))
         for number in drawn_from:
             if (part := parts / shards[number].path).exists():
@@ -354,12 +385,26 @@ def _fetch_sample(
         return files, records.HubSample(**sample, of_rows=opened.rows, groups=groups)
 
 
-def _is_whole(path: Path, file: RepoFile) -> bool:
-    return path.is_file() and path.stat().st_size == file.size and _is_the_hubs(file, path)
+def _opened(repository: Mapping[str, Any], commit: str, file: RepoFile) -> Any:
+    """A file of the hub for reading; each read is one request for just those bytes."""
+    kind = "datasets/" if repository["kind"] == "dataset" else ""
+    address = f"{kind}{repository['repo']}@{commit}/{file.path}"
+    system = HfFileSystem(endpoint=constants.ENDPOINT)
+    return system.open(address, "rb", size=file.size, cache_type="none")
+
+
+def _whole(path: Path, file: RepoFile) -> records.HubFile | None:
+    """A file's description, if it is what the hub has."""
+    if not path.is_file() or path.stat().st_size != file.size:
+        return None
+    found = _described(path, file.path)
+    same = found.sha256 if file.lfs else git_hash(path.read_bytes())
+    return found if same == _hubs_hash(file) else None
 
 
 def _described(path: Path, name: str) -> records.HubFile:
-    sha256 = _hash(path, hashlib.sha256())
+    with open(path, "rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return records.HubFile(path=name, size=path.stat().st_size, sha256=sha256)
 
 
@@ -368,18 +413,14 @@ def _hubs_hash(file: RepoFile) -> str:
     return file.lfs.sha256 if file.lfs else file.blob_id
 
 
-def _is_the_hubs(file: RepoFile, path: Path) -> bool:
-    if file.lfs:
-        return _hash(path, hashlib.sha256()) == file.lfs.sha256
-    blob = hashlib.sha1(f"blob {path.stat().st_size}\0".encode())
-    return _hash(path, blob) == file.blob_id
+def _left(files: Sequence[RepoFile], folder: Path) -> int:
+    """The bytes of those files that are not in a folder."""
+    return sum(file.size for file in files if not _is_here(folder / file.path, file))
 
 
-def _hash(path: Path, digest) -> str:
-    with open(path, "rb") as file:
-        while data := file.read(CHUNK):
-            digest.update(data)
-    return digest.hexdigest()
+def _is_here(path: Path, file: RepoFile) -> bool:
+    """Whether there is such a file, by its size."""
+    return path.is_file() and path.stat().st_size == file.size
 
 
 def _refuse_a_full_disk(needed: int, folder: Path) -> None:
@@ -394,16 +435,19 @@ def _refuse_a_full_disk(needed: int, folder: Path) -> None:
 # ------------------------------------------------------------------------------------- sizes
 
 
-def present(folder: Path, found: Listing) -> int:
-    """The bytes of a listing that are here already, in complete and incomplete files."""
-    total = 0
-    for file in found.files:
-        path, part = folder / file.path, folder / PARTS / _hubs_hash(file)
-        if path.is_file() and path.stat().st_size == file.size:
-            total += file.size
-        elif part.is_file():
-            total += part.stat().st_size
-    return total
+def to_download(repository: Mapping[str, Any], found: Listing, folder: Path) -> int:
+    """The bytes of a listing that will be downloaded, by huggingface_hub's dry run. Complete files
+    in the repository's folder, those of an interrupted call and those in the library's own cache
+    are not. Raises ConnectionError where a file cannot be had."""
+    missing = [file for file in found.files if not _is_here(folder / file.path, file)]
+    if not missing:
+        return 0
+    about = f"{repository['repo']} at revision {repository['revision']} cannot be had from "
+    with _one_sentence(repository, f"{about}{constants.ENDPOINT}: "):
+        stated: list[DryRunFileInfo] = _snapshot(
+            repository, found.commit, missing, folder / PARTS, dry_run=True
+        )
+    return sum(file.file_size for file in stated if file.will_download)
 
 
 def sizes(repositories: Sequence[Mapping[str, Any]], hub: Path) -> list[dict[str, Any]]:
@@ -424,9 +468,12 @@ def sizes(repositories: Sequence[Mapping[str, Any]], hub: Path) -> list[dict[str
 def _size(repository: Mapping[str, Any], hub: Path) -> dict[str, Any]:
     try:
         found = listing(repository)
+        left = found.size
+        if not repository["sample"]:
+            left = to_download(repository, found, hub / repository["repo"])
     except (ConnectionError, ValueError) as error:
         return {"problem": str(error)}
-    here = 0 if repository["sample"] else present(hub / repository["repo"], found)
+    here = found.size - left
     return {"commit": found.commit, "files": len(found.files), "bytes": found.size, "present": here}
 
 
@@ -468,6 +515,7 @@ def main() -> None:
     as JSON, and write them to HUB/sizes.json (mofe/jobs/downloads.py). That none can be fetched is
     an error; if only some cannot, the others are fetched all the same."""
     hub = Path(sys.argv[1])
+    disable_progress_bars()  # of dry runs, which take a moment
     stated = sizes(json.load(sys.stdin), hub)
     if all("problem" in repo for repo in stated):
         sys.exit("\n".join(f"hub: {repo['problem']}" for repo in stated))

@@ -10,8 +10,6 @@ from mofe.data import mirror, weights
 from mofe.models import finite
 from mofe.study.plan import MODEL_FILES
 
-TEMPLATES = "additional_chat_templates/"  # the folder of a tokenizer's second and further templates
-
 
 class IncompatibleModels(ValueError):
     """Models that cannot be merged. `problems` has one sentence per fault."""
@@ -65,9 +63,11 @@ def link(params: Mapping[str, Any], out: Path) -> str:
     files = {
         path: file
         for path, file in mirror.files(source, MODEL_FILES).items()
-        if _is_top(path) or path.startswith(TEMPLATES)
+        if weights.is_its(path)
     }
-    used = _weights(source, list(filter(_is_top, mirror.paths(source))), params["hub"])
+    used = _weights(
+        source, [path for path in mirror.paths(source) if weights.is_its(path)], params["hub"]
+    )
     _refuse_not_finite([files[name] for name in used], params["hub"])
     link_into(out, files, used)
     return f"{params['hub']} from {params['mirror']}"
@@ -89,8 +89,3 @@ def link_into(out: Path, files: Mapping[str, Path], used: Iterable[str]) -> None
     for name in files.keys() - weights.unused(files, list(used)):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).symlink_to(files[name].resolve())
-
-
-def _is_top(path: str) -> bool:
-    """Whether a file is in a repository's top folder, where its checkpoint is."""
-    return "/" not in path
