@@ -20,9 +20,11 @@ if refusal := platforms.this():
 
 from mofe import paper, provenance
 from mofe.estimate.cost import Costs
+from mofe.files import write_atomic
 from mofe.jobs import (
     checks,
     command,
+    compared,
     contents,
     downloads,
     gpus,
@@ -39,7 +41,7 @@ from mofe.jobs.slurm import executor, retries
 from mofe.study.given import Given
 from mofe.study.graph import Graph
 from mofe.study.identity import Identities
-from mofe.study.load import load_study
+from mofe.study.load import dumped, load_study
 from mofe.report import figures
 from mofe.report.sources import RECORDS
 from mofe.study.plan import Plan
@@ -181,6 +183,7 @@ COLD = {
     "verify",
     "sums",
     "partial",
+    "compare",
     "check",
     "check_here",
     "check_node",
@@ -197,6 +200,8 @@ onstart:
     refuse(checks.before_the_run(COSTS, will_run, machine))
     refuse(downloads.state(STUDY.hub, checks.downloads(PLAN, will_run)))
     CONTENTS.remember()
+    if {j.rule for j in will_run} - COLD:
+        write_atomic(PLAN.paths.config, dumped(config))
     if not workflow.touch:
         shown.remove(shown.outdated(GRAPH, will_run))
     # A fork cannot use a GPU that its parent has initialised, nor another environment's Python.

@@ -44,7 +44,7 @@ def main(folder: str, files: list[str], targets: list[str]) -> None:
             snakefile=ROOT / "Snakefile",
             workdir=ROOT,
         )
-        dag = workflow.dag(dag_settings=DAGSettings(targets=set(targets), forceall=True))
+        dag = workflow.dag(dag_settings=DAGSettings(targets=targets, forceall=True))
         dag.execute_workflow(executor="dryrun")
         planned = workflow._workflow
         print(json.dumps({"rules": [rule.name for rule in planned.rules]}))

@@ -40,7 +40,17 @@ def identities(*files: Path, **changes) -> Identities:
 
 
 # Rules that make nothing of the study: they look at what there is.
-LOOK_ON = {"all", "plan", "verify", "sums", "partial", "check", "check_here", "check_node"}
+LOOK_ON = {
+    "all",
+    "plan",
+    "verify",
+    "sums",
+    "partial",
+    "compare",
+    "check",
+    "check_here",
+    "check_node",
+}
 
 
 def hashes(found: Identities) -> dict[tuple, str]:
@@ -63,6 +73,8 @@ def planned(tmp_path_factory) -> dict[str, list[dict]]:
             "check",
             "partial",
             *(f"{folder}/{t}" for t in (*ON_DEMAND, PUSHED)),
+            "compare",  # whatever follows is what it compares
+            *("a", "b"),
         ]
         command = [sys.executable, ROOT / "tests" / "planned.py", folder, *files, "--", *targets]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -16,11 +16,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rocrate.rocrate import ROCrate
 
 from mofe import provenance
 from mofe.files import atomic
+from mofe.study.load import dumped
 
 CONFIG, LOCK, DESCRIPTION = "config.yaml", "requirements.lock", "ro-crate-metadata.json"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the least time stamp that a ZIP file can have
@@ -69,7 +69,7 @@ def write(
     """
     packed = {_below(file, root): Path(file) for file in dict.fromkeys(map(str, files))}
     packed[LOCK] = Path(lock)
-    text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+    text = dumped(config)
     described = json.dumps(description([*packed, CONFIG], study, scale), indent=2) + "\n"
     contents: dict[str, Path | str] = {**packed, CONFIG: text, DESCRIPTION: described}
     with atomic(out) as temporary, zipfile.ZipFile(temporary, "w") as archive:

@@ -125,6 +125,15 @@ class Addresses:
         return f"{self.root}/partial/{name}"
 
     @property
+    def config(self) -> str:
+        """The merged configuration of the last run, for people and for `compare`."""
+        return f"{self.root}/config.yaml"
+
+    def compared(self, kind: str) -> str:
+        """Two results compared, cell by cell."""
+        return f"{self.root}/compare.{kind}"
+
+    @property
     def check(self) -> str:
         """What the rule `check` found, as JSON."""
         return f"{self.root}/check.json"

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
 from mofe.study import checks, claims, listed, written
@@ -50,6 +51,11 @@ def read_study(*files: str | Path, **overrides: Any) -> Study:
         config = overlay(config, layer.content)
     layers.append(written.given(overrides, ""))
     return checked(overlay(config, overrides), layers, config)
+
+
+def dumped(config: Mapping[str, Any]) -> str:
+    """A merged configuration as YAML, as results keep it."""
+    return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
 
 
 def overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
