@@ -10,14 +10,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import snakemake
+from conftest import CONFIG, MINI, ROOT, snakemake
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mofe.jobs import compared
-from mofe.report import compare, reference, results, stats
+from mofe.report import compare, figures, places, reference, results, stats
 from mofe.report.results import Answered, Head, Made, Results
 from mofe.report.stats import Answers, Contrast, Term
+from mofe.study.given import Given
+from mofe.study.graph import Graph
+from mofe.study.identity import Identities
+from mofe.study.load import load_study, read_study
+from mofe.study.plan import Plan
 from mofe.study.tables import Cell, Row, Table
 
 MADE = Made(("c0ffee",), {"torch": ("2.15.0",)}, ("A processor, 2 cores",))
@@ -29,10 +34,11 @@ EVALUATED = "evals/tinyllama_2tinyllama/medmcqa_lora/s0/medmcqa.json"
 # ------------------------------------------------------------------------------------- the command
 
 
-def test_the_arguments_are_no_targets():
+def test_the_arguments_are_no_targets(tmp_path):
     assert compared.split(["all", "x"]) == (["all", "x"], [])
     assert compared.split(["all", "compare", "a", "b"]) == (["all", "compare"], ["a", "b"])
-    assert compared.refused(["compare"], ["a", "b"]) == []
+    assert compared.refused(["all"], []) == []
+    assert compared.refused(["compare"], [str(tmp_path), str(tmp_path)]) == []
     for arguments in ([], ["a"], ["a", "b", "c"]):
         (told,) = compared.refused(["compare"], arguments)
         assert "two results are compared" in told and "compare docs/reference results/mini" in told
@@ -94,10 +100,11 @@ def test_an_archive_is_compared_with_its_folder(copies, two):
 
 
 def test_what_holds_no_results_is_one_sentence(copies, two, tmp_path):
-    (tmp_path / "empty").mkdir()
-    for place, why in (("empty", "holds no results"), ("none", "is not there")):
-        text = told(copies, two[0], tmp_path / place, code=1)
-        assert f"compare: {tmp_path}/{place} {why}; name a study's results folder" in text
+    text = told(copies, two[0], tmp_path, code=1)
+    assert f"compare: {tmp_path} holds no results; name a study's results folder" in text
+    text = told(copies, two[0], tmp_path / "none", code=1)
+    assert f"compare: {tmp_path}/none is not there; name two results folders" in text
+    assert "rule compare" not in text, "it is told before a job starts"
 
 
 # ------------------------------------------------------------------------------------- cells
@@ -150,7 +157,8 @@ def test_intervals_are_those_of_the_claims_tests(first, second):
     else:
         assert cell.drawn is None
     assert cell.same == (arms[0] == arms[1]).all()
-    assert cell.apart == (not cell.same and not cell.these.low <= 0 <= cell.these.high)
+    low, high = cell.drawn or cell.these
+    assert cell.apart == (not cell.same and not low <= 0 <= high)
 
 
 def test_what_is_in_one_of_them_is_listed_and_not_compared():
@@ -212,7 +220,7 @@ def test_a_reference_answers_as_the_results_that_it_is_from(copies, two, tmp_pat
     shutil.copy(two[0] / "tableown.csv", two[0] / "claims.csv")
     out = tmp_path / "reference"
     reference.write(of, two[0], {"study": "own", "seeds": [0]}, out)
-    with results.opened(str(out)) as kept:
+    with places.opened(str(out)) as kept:
         assert kept.evaluations == of.evaluations and kept.made == of.made
         assert kept.config == {"study": "own", "seeds": [0]} and kept.seeds == {0}
         for address in of.evaluations:
@@ -229,3 +237,42 @@ def test_a_reference_answers_as_the_results_that_it_is_from(copies, two, tmp_pat
     (out / reference.ANSWERS).write_bytes(before[reference.ANSWERS][:-20])
     with pytest.raises(ValueError, match=r"answers.csv.gz: cannot be read .* restore the file"):
         reference.read(out, "x")
+
+
+def identities(**changes) -> Identities:
+    plan = Plan(read_study(CONFIG, MINI, seeds=[0], **changes))
+    return Identities(Graph(plan, figures.inputs(plan)), Given(plan, figures.given(plan)))
+
+
+def test_results_of_other_settings_are_stale():
+    study = identities()
+    plan = study.graph.plan
+    heads = {}
+    for task in ("mmlu", "medmcqa"):
+        variant = next(v for v in plan.variants.values() if task in plan.tasks[v.key] and v.stages)
+        file = plan.paths.eval_json(variant, 0, task)
+        job = study.makers[file]
+        address = Path(file).relative_to(plan.root).as_posix()
+        heads[address] = Head(task, 0, "acc", study.of(job.rule, job.wildcards))
+    found = replace(made_up([]), evaluations=heads)
+    assert reference.stale(found, study) == []
+    assert reference.stale(found, identities(training={"epochs": 5})) == list(heads)
+    gone = replace(found, evaluations={"evals/none/x/s0/mmlu.json": heads[address]})
+    assert reference.stale(gone, study) == ["evals/none/x/s0/mmlu.json"]
+
+
+def test_the_committed_tables_are_those_of_the_committed_answers():
+    with places.opened(str(ROOT / "docs" / "reference")) as kept:
+        plan = Plan(load_study(kept.config))
+        checked = 0
+        for number, table in plan.tables.items():
+            shown = kept.tables[str(number)].set_index(["label", "column"])["value"]
+            for row in table.rows:
+                for cell in (cell for cell in row.cells if cell.kind == "task"):
+                    at = [Path(file).relative_to(plan.root).as_posix() for file in cell.files]
+                    scores = [kept.answered(address, cell.metric).scores.mean() for address in at]
+                    value = shown[" | ".join(row.labels), cell.column]
+                    assert value == pytest.approx(np.mean(scores), abs=1e-9)
+                    checked += 1
+        assert checked > 50
+        assert not any("+changes" in revision for revision in kept.made.revisions)

@@ -17,14 +17,13 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import httpx2
 import pyarrow as pa
 import pyarrow.parquet as pq
 from huggingface_hub import (
@@ -34,13 +33,6 @@ from huggingface_hub import (
     RepoFile,
     constants,
     snapshot_download,
-)
-from huggingface_hub.errors import (
-    FileMetadataError,
-    GatedRepoError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
 )
 from huggingface_hub.utils import (
     WeakFileLock,
@@ -54,7 +46,8 @@ from huggingface_hub.utils.sha import git_hash
 
 from mofe import disk, records, stops, units
 from mofe.data import sampling, weights
-from mofe.data.mirror import FETCH, matching
+from mofe.data.mirror import matching
+from mofe.data.refusals import one_sentence
 from mofe.files import write_atomic
 
 PARTS = ".parts"  # the folder that files are downloaded into; hidden, so that no reader sees it
@@ -81,7 +74,7 @@ def listing(repository: Mapping[str, Any]) -> Listing:
     """
     repo, kind, revision = (repository[key] for key in ("repo", "kind", "revision"))
     at, patterns = f"{repo} at revision {revision}", repository["files"]
-    with _one_sentence(repository, f"{at} cannot be had from {constants.ENDPOINT}: "):
+    with one_sentence(repository, f"{at} cannot be had from {constants.ENDPOINT}: "):
         commit = _commit(repo, kind, revision)
         tree = HfApi().list_repo_tree(repo, recursive=True, repo_type=kind, revision=commit)
         there = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
@@ -128,7 +121,7 @@ def _fetch(repository: Mapping[str, Any], manifest: Path, found: Listing, into: 
         "are kept: "
     )
     sample = None
-    with _one_sentence(repository, f"{repository['repo']}: ", cut_off):
+    with one_sentence(repository, f"{repository['repo']}: ", cut_off):
         if repository["sample"]:
             files, sample = _fetch_sample(repository, found, into)
         else:
@@ -157,75 +150,6 @@ def _commit(repo: str, kind: str, revision: str) -> str:
     answer = http_backoff("GET", address, headers=build_hf_headers())
     hf_raise_for_status(answer)
     return answer.json()["sha"]
-
-
-# ------------------------------------------------------------------------------------- errors
-
-
-@contextmanager
-def _one_sentence(
-    repository: Mapping[str, Any], before: str, cut_off: str | None = None
-) -> Iterator[None]:
-    """Errors of the hub and of the way to it become a ConnectionError of one sentence. before: its
-    beginning. cut_off: the beginning where the hub does not refuse, but the way to it ended."""
-    try:
-        yield
-    except (OSError, httpx2.HTTPError, json.JSONDecodeError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # of this machine: a full disk, a folder that cannot be written
-        begin = before if _refused(error) or cut_off is None else cut_off
-        raise ConnectionError(begin + _reason(error, repository)) from error
-
-
-def _status(error: Exception) -> int | None:
-    """The hub's answer in numbers, as of the error or of one that it follows from."""
-    answers = (getattr(one, "response", None) for one in disk.chain(error))
-    return next((answer.status_code for answer in answers if answer is not None), None)
-
-
-def _among(error: Exception, kind: type[Exception]) -> bool:
-    """Whether an error, or one that it follows from, is of a kind."""
-    return any(isinstance(one, kind) for one in disk.chain(error))
-
-
-def _refused(error: Exception) -> bool:
-    """Whether the hub knows the repository, or may know it, and does not give it."""
-    return _among(error, GatedRepoError) or _status(error) in (401, 403)
-
-
-def _reason(error: Exception, repository: Mapping[str, Any]) -> str:
-    """Why the hub gives nothing, and what to do."""
-    status, repo, kind = _status(error), repository["repo"], repository["kind"]
-    if _refused(error):
-        page = f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{repo}"
-        known = (
-            "the repository is gated"
-            if _among(error, GatedRepoError)
-            else f"it answers {status}: the repository is private or gated, or there is none"
-        )
-        return (
-            f"{known}; accept its licence on {page}, set the token of that account (`hf auth "
-            f"login`, or HF_TOKEN), and run it again: {FETCH}"
-        )
-    if _among(error, RevisionNotFoundError):
-        return "it has no such revision; mend 'revision'"
-    if status == 429 or (status or 0) >= 500:
-        return f"it is busy and answered {status}; run it again later: {FETCH}"
-    if _among(error, RepositoryNotFoundError):
-        return f"there is no such {kind}; mend the repository's name"
-    if _among(error, json.JSONDecodeError) or _among(error, FileMetadataError):
-        return (
-            "what answers there is not the hub, such as a proxy's sign-in page; sign in, or set "
-            f"HF_ENDPOINT to the hub's address, and run it again: {FETCH}"
-        )
-    if status == 404:
-        return f"there is no such {kind} or file; mend its name, or run it again: {FETCH}"
-    if _among(error, OfflineModeIsEnabled):
-        return f"HF_HUB_OFFLINE is set here; where there is internet, run: {FETCH}"
-    while error.__cause__ is not None:
-        error = error.__cause__
-    told = (str(error).strip() or "it does not answer").splitlines()[0]
-    return f"{told}; where there is internet, run: {FETCH}"
 
 
 # ------------------------------------------------------------------------------------- files
@@ -443,7 +367,7 @@ def to_download(repository: Mapping[str, Any], found: Listing, folder: Path) -> 
     if not missing:
         return 0
     about = f"{repository['repo']} at revision {repository['revision']} cannot be had from "
-    with _one_sentence(repository, f"{about}{constants.ENDPOINT}: "):
+    with one_sentence(repository, f"{about}{constants.ENDPOINT}: "):
         stated: list[DryRunFileInfo] = _snapshot(
             repository, found.commit, missing, folder / PARTS, dry_run=True
         )

@@ -4,10 +4,15 @@ are taken out before it looks for rules that make them."""
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
+from os.path import exists
 from typing import Any
 
 RULE = "compare"
 VARIABLE = "MOFE_COMPARE"  # how a job's own process, which has no targets, knows them
+NAME = (
+    "name two results folders or archives: "
+    "snakemake --profile profiles/mini compare docs/reference results/mini"
+)
 
 
 def split(targets: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -20,25 +25,23 @@ def split(targets: Iterable[str]) -> tuple[list[str], list[str]]:
 
 
 def refused(targets: Sequence[str], arguments: Sequence[str]) -> list[str]:
-    """A sentence where `compare` is asked for and has not two arguments."""
-    if RULE not in targets or len(arguments) == 2:
+    """Sentences where `compare` is asked for and has not two arguments, or one is not there."""
+    if RULE not in targets:
         return []
-    given = f"not {' '.join(arguments)}" if arguments else "and none are named"
-    return [
-        (
-            f"compare: two results are compared, {given}; name two results folders or archives: "
-            "snakemake --profile profiles/mini compare docs/reference results/mini"
-        )
-    ]
+    if len(arguments) != 2:
+        given = f"not {' '.join(arguments)}" if arguments else "and none are named"
+        return [f"compare: two results are compared, {given}; {NAME}"]
+    return [f"compare: {path} is not there; {NAME}" for path in arguments if not exists(path)]
 
 
 def take_arguments(workflow: Any, refuse: Callable[[Sequence[str]], None]) -> None:
     """Have Snakemake take them out of its targets. It knows these only after it has read all rules,
     when it prepares the graph. refuse: is called with sentences of what is wrong."""
-    prepare = workflow._prepare_dag
+    prepare, taken = workflow._prepare_dag, []
 
     def prepared(*args: Any, **options: Any) -> Any:
         targets, arguments = split(workflow.dag_settings.targets)
+        taken[:] = arguments = arguments or taken[:]  # it may be prepared again
         if not workflow.dag_settings.target_jobs:
             refuse(refused(targets, arguments))
         if arguments:

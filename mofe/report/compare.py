@@ -64,9 +64,14 @@ class Compared:
         return self.questions is not None
 
     @property
+    def interval(self) -> Interval | None:
+        """That for new seeds and new questions, else that over questions."""
+        return self.drawn or self.these
+
+    @property
     def apart(self) -> bool:
-        """Whether the interval over questions leaves out zero."""
-        return self.these is not None and not self.same and not _holds(self.these, 0.0)
+        """Whether the interval leaves out zero."""
+        return self.interval is not None and not self.same and not _holds(self.interval, 0.0)
 
 
 def _holds(interval: Interval, value: float) -> bool:
@@ -93,9 +98,14 @@ def cells(tables: Sequence[Table], root: str, a: Results, b: Results) -> list[Co
                         found[shown.table, shown.row, shown.column] = shown
     for shown in _values(a, b):
         found.setdefault((shown.table, shown.row, shown.column), shown)
-    order = [str(table.number) for table in tables]
-    places = {number: place for place, number in enumerate([*order, *(n for n, *_ in found)][::-1])}
-    return sorted(found.values(), key=lambda shown: -places[shown.table])
+    order = [
+        (str(table.number), LABEL_SEPARATOR.join(row.labels))
+        for table in tables
+        for row in table.rows
+    ]
+    places = {row: place for place, row in enumerate(dict.fromkeys(order))}
+    last = len(places)
+    return sorted(found.values(), key=lambda cell: places.get((cell.table, cell.row), last))
 
 
 def _score(
@@ -275,16 +285,16 @@ def summary(shown: Sequence[Compared], a: Results, b: Results) -> list[str]:
     others = [cell for cell in shown if not cell.is_score and cell.difference is not None]
     left = [cell for cell in shown if cell.difference is None]
     same, apart = sum(c.same for c in scores), sum(c.apart for c in scores)
-    told = [
-        (
-            f"{len(scores)} scores are in both: {same} with the same answers to all questions, "
-            f"{len(scores) - same - apart} with an interval over questions that holds zero, and "
-            f"{apart} with one that leaves it out."
-        )
-    ]
+    counted = (
+        f"{len(scores)} scores are in both: {same} with the same answers to all questions, "
+        f"{len(scores) - same - apart} whose difference has an interval that holds zero, and "
+        f"{apart} that lie apart."
+    )
+    told = [counted]
     if len(scores) > same:
         told.append(
-            f"Of intervals of two models that are equally good, {stats.LEVEL:.0%} leave out zero."
+            "Intervals are for new seeds and new questions, and only for new questions where one "
+            f"of them has one seed; of equally good models {stats.LEVEL:.0%} lie apart by chance."
         )
     if others:
         equal = sum(c.same for c in others)

@@ -23,6 +23,7 @@ import yaml
 
 from mofe.files import write_atomic
 from mofe.report.results import CONFIG, Answered, Head, Made, Results, tables_in, trainings_in
+from mofe.study.identity import Identities
 from mofe.study.load import dumped
 
 ANSWERS, QUESTIONS, MADE = "answers.csv.gz", "questions.csv.gz", "made.json"
@@ -109,6 +110,17 @@ def read(folder: Path, name: str) -> Results:
         ),
         config=yaml.safe_load((folder / CONFIG).read_text()),
     )
+
+
+def stale(results: Results, identities: Identities) -> list[str]:
+    """The evaluations that a study makes with other settings, or not at all, by their addresses."""
+    root = identities.graph.plan.root
+    return [
+        address
+        for address, head in results.evaluations.items()
+        if not (job := identities.makers.get(f"{root}/{address}"))
+        or identities.of(job.rule, job.wildcards) != head.config_hash
+    ]
 
 
 def _packed(heads: Iterable[str], lines: Iterable[Iterable[Any]]) -> bytes:

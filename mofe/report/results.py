@@ -1,14 +1,10 @@
-"""Results of a study, to be compared: a results folder, an archive of one (mofe/report/archive.py),
-or the committed results of the miniature (mofe/report/reference.py)."""
+"""Results of a study, to be compared (mofe/report/places.py)."""
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -128,35 +124,3 @@ def tables_in(folder: Path) -> dict[str, pd.DataFrame]:
         file.stem.removeprefix("table"): pd.read_csv(file)
         for file in sorted(folder.glob("table*.csv"))
     }
-
-
-@contextmanager
-def opened(path: str) -> Iterator[Results]:
-    """The results in a folder or an archive.
-
-    Raises ValueError where there are none, and where a record is not whole.
-    """
-    from mofe.report import reference
-
-    place = Path(path)
-    if (place / reference.ANSWERS).is_file():
-        yield reference.read(place, path)
-    elif any((place / part).exists() for part in ("evals", "table1.csv")):
-        yield of_folder(place, path)
-    elif place.is_file() and zipfile.is_zipfile(place):
-        with TemporaryDirectory() as folder, zipfile.ZipFile(place) as archive:
-            archive.extractall(folder)
-            found = of_folder(Path(folder), path)
-            if not found.evaluations and not found.tables:
-                raise ValueError(_none(path))
-            yield found
-    else:
-        raise ValueError(_none(path))
-
-
-def _none(path: str) -> str:
-    lacks = "holds no results" if Path(path).exists() else "is not there"
-    return (
-        f"compare: {path} {lacks}; name a study's results folder such as results/mini, an "
-        "archive.zip of one, or docs/reference"
-    )

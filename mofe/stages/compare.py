@@ -6,13 +6,14 @@ from typing import Any
 
 from mofe.files import write_atomic
 from mofe.report import compare, tables
-from mofe.report.results import Results, opened
+from mofe.report.places import opened
+from mofe.report.results import Results
 from mofe.study.load import load_study
 from mofe.study.plan import Plan
 
 
 def write(*, config: Mapping[str, Any], first: str, second: str, markdown: str, csv: str) -> str:
-    """Compare the results in two places (mofe.report.results.opened), cell by cell of the study's
+    """Compare the results in two places (mofe.report.places.opened), cell by cell of the study's
     tables, and write a page and a CSV file. Returns lines for the user: what differs, all cells
     whose interval leaves out zero, and where the rest is.
 
