@@ -61,7 +61,7 @@ BENCH_PACKAGES ?= $(ENV)/bench
 QUICK ?=
 bench = PYTHONPATH=$(BENCH_PACKAGES) $(BIN)/python benchmarks
 
-.PHONY: help setup wheelhouse image look mini test quick fuzz faults outage bench error-rates first-study docs lint format lock latex slurm clean
+.PHONY: help setup wheelhouse image look mini test quick fuzz faults outage bench error-rates first-study reference docs lint format lock latex slurm clean
 
 help:
 	@echo "make look           a first look: the paper's tables in miniature, one seed, to results/mini/"
@@ -75,6 +75,7 @@ help:
 	@echo "make bench          the benchmarks, to docs/benchmarks.md (make bench QUICK=1: whether they work)"
 	@echo "make error-rates    how often the statistical tests err, to docs/statistics.md"
 	@echo "make first-study    the results that docs/first-study.md shows"
+	@echo "make reference      results/mini as the committed results, to docs/reference"
 	@echo "make docs           the generated parts of the documentation"
 	@echo "make lint           ruff, snakefmt and snakemake --lint"
 	@echo "make setup          only what the first call of any of these sets up: the packages"
@@ -133,6 +134,11 @@ error-rates: $(ENV)/ready
 # What docs/first-study.md shows: its study, run once more.
 first-study: $(ENV)/ready
 	$(BIN)/python docs/generate/first_study.py
+	$(BIN)/python docs/generate
+
+# What reviewers compare their results with, from those of `make mini`.
+reference: $(ENV)/ready
+	$(BIN)/python docs/generate/reference.py results/mini
 	$(BIN)/python docs/generate
 
 # Tables of keys and records, and the schemas, from the descriptions in the code.

@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
+import artifact
 import claims
 import errors
 import findings
@@ -33,6 +34,7 @@ PARTS: dict[tuple[str, str], Callable[[], str]] = {
     **first_study.PARTS,
     **miniature.PARTS,
     **claims.PARTS,
+    **artifact.PARTS,
     **reliability.PARTS,
     **reruns.PARTS,
     **scale.PARTS,
