@@ -413,7 +413,7 @@ def test_a_further_seed_makes_other_experts_and_merges_of_the_same_base(reduced)
     added = {"train_expert": 1, "merge_per_seed": 1, "evaluate": 2, "table": 1}
     assert jobs(output) == added and "s0" not in "".join(re.findall(r"output: .*", output))
     reduced.run(table, overlay=DRAWN)
-    files = (f"{root}/tabledrawn.", f"{root}/logs/", f"{root}/report")
+    files = (f"{root}/tabledrawn.", f"{root}/logs/", f"{root}/report", f"{root}/config.yaml")
     kept = {p: t for p, t in before.items() if not str(p).startswith(files)}
     assert {p: p.stat().st_mtime_ns for p in kept} == kept, "all of seed 0, the base and the data"
 
