@@ -22,6 +22,7 @@ include: "rules/claims.smk"
 include: "rules/plan.smk"
 include: "rules/verify.smk"
 include: "rules/partial.smk"
+include: "rules/status.smk"
 include: "rules/check.smk"
 include: "rules/export.smk"
 
