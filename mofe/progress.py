@@ -99,11 +99,13 @@ class Progress(tqdm):
         self._in_log, self._lines, self._said = not _is_terminal(file), 0, ""
         if self._in_log:
             kwargs |= {"mininterval": FIRST, "miniters": 1, "delay": 1e-9}
-        elif kwargs.get("unit") == BYTES:
-            kwargs |= {"unit_scale": True}
         else:
-            kwargs |= {"unit": f" {kwargs.get('unit', 'it')}"}
-        super().__init__(*args, file=file, leave=leave, dynamic_ncols=not self._in_log, **kwargs)
+            kwargs = {"dynamic_ncols": True, **kwargs}
+            by_unit = {"unit_scale": True}
+            if (unit := kwargs.get("unit", BYTES)) != BYTES:
+                by_unit = {"unit": f" {unit}"}
+            kwargs |= by_unit
+        super().__init__(*args, file=file, leave=leave, **kwargs)
 
     def update(self, n=1, said: str = ""):
         """`n` more are done. said: what else the line says."""

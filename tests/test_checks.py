@@ -143,6 +143,16 @@ def test_the_pdf_without_latex_is_refused_before_its_tables_are_made():
     assert checks.no_latex(jobs[1:], never) == []
 
 
+def test_a_program_to_watch_with_that_is_missing_is_told_before_a_training():
+    study = read_study(CONFIG, track="trackio")
+    jobs = [Waiting("table"), Waiting("train", SMALL)]
+    (told,) = checks.no_tracker(study, jobs, {}.get)
+    assert told.startswith("track: trackio is not installed here; ") and "pip install" in told
+    assert checks.no_tracker(study, jobs, {"trackio": True}.get) == []
+    assert checks.no_tracker(study, jobs[:1], never) == []
+    assert checks.no_tracker(read_study(CONFIG), jobs, never) == []
+
+
 def test_all_reasons_are_told_at_once():
     plan = Plan(read_study(CONFIG, mirror="/shared/hub"))
     given = {"slurm_account": "FILL_IN", "gpu": 1}

@@ -55,7 +55,7 @@ def time_left(jobs: Iterable[Watched], shares: Sequence[float | None], now: floa
     same rule first, and how many run at once.
     """
     jobs = list(jobs)
-    begun = [j.began for j in jobs if j.began is not None]
+    begun = [j for j in jobs if j.began is not None and not j.failed]
     took: dict[str, float] = defaultdict(float)
     planned: dict[str, float] = defaultdict(float)
     for job, share in zip(jobs, shares, strict=True):
@@ -73,8 +73,8 @@ def time_left(jobs: Iterable[Watched], shares: Sequence[float | None], now: floa
             whole = job.hours * pace.get(job.rule, overall)
             spent = now - job.began if job.runs else 0.0
             left += whole * (1 - share) if share else max(0.0, whole - spent)
-    busy = sum((j.ended or now) - j.began for j in jobs if j.began is not None)
-    at_once = busy / max(now - min(begun), 1e-9)
+    busy = sum((j.ended or now) - j.began for j in begun)
+    at_once = busy / max(now - min(j.began for j in begun), 1e-9)
     return left / max(at_once, 1.0)
 
 

@@ -43,6 +43,7 @@ def fault_in(file: str | os.PathLike) -> str | None:
                 tensor = stored.get_tensor(key)
                 yield key, tensor
                 told.update(tensor.nbytes)
+            told.update(size - told.n)  # the header
 
         return fault(tensors())
 
