@@ -176,10 +176,10 @@ def waiting():
     ]
 
 
-def watched():
+def jobs_of_the_run():
     """The jobs that will run, by Snakemake's numbers, as a run is watched."""
     return {
-        j.jobid: watch.Watched(
+        j.jobid: watch.Job(
             j.rule.name,
             " ".join([j.rule.name, "/".join(j.wildcards)]).strip(),
             resources.hours(COSTS, j.rule.name, j.wildcards),
@@ -225,7 +225,7 @@ onstart:
     if not workflow.touch:
         shown.remove(shown.outdated(GRAPH, will_run))
     made_now = {file for j in will_run for file in j.outputs}
-    WATCH.begin(watched(), makes=bool(made_now.intersection(GRAPH.makers)))
+    WATCH.begin(jobs_of_the_run(), makes=bool(made_now.intersection(GRAPH.makers)))
     watch.show(WATCH, logger, workflow.output_settings.quiet or ())
     # A fork cannot use a GPU that its parent has initialised, nor another environment's Python.
     if (

@@ -14,7 +14,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from mofe.jobs import notify, watch
 from mofe.jobs.command import without_target
 from mofe.jobs.notify import Ended
-from mofe.jobs.watch import Watched
+from mofe.jobs.watch import Job
 from mofe.progress import Told
 from mofe.study.given import Given
 from mofe.study.load import read_study
@@ -23,8 +23,8 @@ from mofe.study.plan import Plan
 # ------------------------------------------------------------------------------- the time left
 
 
-def job(rule="train", hours=1.0, began=None, ended=None, failed=False, label="x") -> Watched:
-    return Watched(rule, label, hours, None, began, ended, failed)
+def job(rule="train", hours=1.0, began=None, ended=None, failed=False, label="x") -> Job:
+    return Job(rule, label, hours, None, began, ended, failed)
 
 
 def test_nothing_is_said_before_anything_is_done():

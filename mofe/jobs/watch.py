@@ -30,7 +30,7 @@ MOST = 3  # jobs that are named in a line
 
 
 @dataclass(frozen=True)
-class Watched:
+class Job:
     """A job of the run. hours: what the plan expects it to take. began, ended: when it did, in
     seconds; None before."""
 
@@ -47,7 +47,7 @@ class Watched:
         return self.began is not None and self.ended is None and not self.failed
 
 
-def time_left(jobs: Iterable[Watched], shares: Sequence[float | None], now: float) -> float | None:
+def time_left(jobs: Iterable[Job], shares: Sequence[float | None], now: float) -> float | None:
     """The seconds that a run will still take; None before anything can be said.
 
     shares: what is done of each job that runs, as far as its log tells. The plan's hours say how
@@ -78,7 +78,7 @@ def time_left(jobs: Iterable[Watched], shares: Sequence[float | None], now: floa
     return left / max(at_once, 1.0)
 
 
-def running(jobs: Sequence[Watched], told: Sequence[progress.Told | None]) -> str:
+def running(jobs: Sequence[Job], told: Sequence[progress.Told | None]) -> str:
     """What runs and how far it is, in words. told: of each job, from its log."""
     pairs = [(job, said) for job, said in zip(jobs, told, strict=True) if job.runs]
     named = [f"{job.label} {said.text}" if said else job.label for job, said in pairs[:MOST]]
@@ -93,9 +93,9 @@ class Watch(logging.Handler):
         """study: its name. Nothing is watched before `begin`."""
         super().__init__(logging.INFO)
         self.study, self.makes = study, False
-        self.jobs: dict[int, Watched] = {}
+        self.jobs: dict[int, Job] = {}
 
-    def begin(self, jobs: dict[int, Watched], makes: bool = True) -> None:
+    def begin(self, jobs: dict[int, Job], makes: bool = True) -> None:
         """The run begins. jobs: those that will run, by Snakemake's numbers. makes: whether they
         make something of the study."""
         self.jobs, self.makes = jobs, makes
@@ -145,17 +145,17 @@ class Watch(logging.Handler):
         counts = (self.done, self.failed, len(self.jobs))
         return Ended(self.study, results, well, *counts, seconds, "".join(logs[:1]))
 
-    def _seen(self) -> tuple[list[Watched], list[progress.Told | None]]:
+    def _seen(self) -> tuple[list[Job], list[progress.Told | None]]:
         jobs = list(self.jobs.values())
         return jobs, [_last(job) if job.runs else None for job in jobs]
 
     @staticmethod
-    def _left(jobs: Sequence[Watched], told: Sequence[progress.Told | None]) -> str:
+    def _left(jobs: Sequence[Job], told: Sequence[progress.Told | None]) -> str:
         found = time_left(jobs, [said.share if said else None for said in told], time.time())
         return f"about {units.rough_time(found / 3600)} left" if found else ""
 
 
-def _last(job: Watched) -> progress.Told | None:
+def _last(job: Job) -> progress.Told | None:
     """What a running job's log tells, if it is of this attempt."""
     try:
         fresh = job.log is not None and os.path.getmtime(job.log) >= job.began
