@@ -53,7 +53,8 @@ def line(
     `seconds` are those since then. unit: in the plural, or BYTES. name: of what. said: what else.
     """
     amount = units.size if unit == BYTES else (lambda count: f"{count:,.0f}")
-    done = f"{amount(n)} of {amount(total)}" + ("" if unit == BYTES else f" {unit}")
+    named = "" if unit in (BYTES, "it") else f" {unit}"  # "it" is tqdm's own for what has no name
+    done = f"{amount(n)} of {amount(total)}{named}"
     speed = (n - initial) / seconds if seconds > 0 else 0.0
     parts = [f"{name}: {done}" if name else done]
     if n >= total:
@@ -93,12 +94,11 @@ class Progress(tqdm):
 
     monitor_interval = 0  # no thread: forks are made from processes that have used it
 
-    def __init__(self, *args, file=None, leave=True, name=None, **kwargs):
+    def __init__(self, *args, file=None, leave=True, **kwargs):
         file = sys.stdout if file is None else file
-        # `name` is huggingface_hub's own argument
         self._in_log, self._lines, self._said = not _is_terminal(file), 0, ""
         if self._in_log:
-            kwargs |= {"mininterval": FIRST, "miniters": 1, "delay": 1e-9}
+            kwargs |= {"mininterval": 0, "miniters": 1}
         else:
             kwargs = {"dynamic_ncols": True, **kwargs}
             by_unit = {"unit_scale": True}
@@ -115,6 +115,7 @@ class Progress(tqdm):
                 self.set_postfix_str(said, refresh=False)
             return super().update(n)
         self.n += n
+        self.last_print_n = self.n  # from where tqdm counts when it is iterated
         if due(self._time() - self.last_print_t, not self._lines) and self.n < (self.total or 0):
             self._write()
             return True
@@ -138,7 +139,7 @@ class Progress(tqdm):
         total = self.total or self.n
         told = line(self.n, total, self.initial, seconds, self.unit, self.desc, self._said)
         print(told.replace("\r", " "), file=self.fp, flush=True)
-        self.last_print_t, self.last_print_n = self._time(), self.n
+        self.last_print_t = self._time()
         self._lines += 1
 
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mofe import records, units
+from mofe import paper, records, units
 from mofe.estimate.cost import Costs
 from mofe.estimate.schedule import TRAININGS, estimate
 from mofe.jobs import scratch, standing
 from mofe.jobs.doctor import here
 from mofe.jobs.standing import Standing
 from mofe.report import figures
+from mofe.report.sources import RECORDS
 from mofe.study.given import Given
 from mofe.study.graph import Graph
 from mofe.study.identity import Identities
@@ -45,7 +46,8 @@ def write(*, config: Mapping[str, Any]) -> str:
     """The page of a study, for the terminal. config: its merged configuration."""
     plan = Plan(load_study(config))
     graph = Graph(plan, figures.inputs(plan))
-    identities = Identities(graph, Given(plan, figures.given(plan)))
+    given = Given(plan, figures.given(plan), trainings=RECORDS.spec(plan), published=paper.digest())
+    identities = Identities(graph, given)
     at_work = bool(here.other_runs(standing.SNAKEMAKE / "locks", (), plan.root))
     found = standing.of(identities, graph.jobs, standing.marked(), at_work)
     return page(plan, graph, found, at_work, hours(Costs(plan), found), time.time())
@@ -142,8 +144,8 @@ def hours(costs: Costs, found: Sequence[Standing]) -> Hours:
 
 def _seconds(one: Standing) -> float:
     """The seconds that a job has computed, on all its devices together; of a training that is not
-    done, as its last saved state and its log tell. Raises OSError and ValueError where a record
-    cannot be read."""
+    done those by the clock, as its log tells. Raises OSError and ValueError where a record cannot
+    be read."""
     output = one.job.outputs[0]
     if one.state == "done":
         if one.job.rule == "evaluate":
