@@ -129,11 +129,6 @@ class Addresses:
         """What the rule `check` found, as JSON."""
         return f"{self.root}/check.json"
 
-    @property
-    def track(self) -> str:
-        """The numbers of trainings while they run."""
-        return f"{self.root}/track"
-
     def figure(self, name: str, kind: str) -> str:
         return f"{self.root}/figures/{name}.{kind}"
 
