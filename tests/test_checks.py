@@ -157,7 +157,7 @@ def test_all_reasons_are_told_at_once():
     plan = Plan(read_study(CONFIG, mirror="/shared/hub"))
     given = {"slurm_account": "FILL_IN", "gpu": 1}
     jobs = [Waiting("train", LARGE, given), Waiting("prepare_data", {"dataset": "mmlu"})]
-    machine = checks.Machine(lambda path: False, never, never, never)
+    machine = checks.Machine(lambda path: False, never, never, never, never)
     told = checks.before_the_run(Costs(plan), jobs, machine)
     assert [sentence.split(":")[0].split()[0] for sentence in told] == [
         "profiles/slurm/config.yaml",
