@@ -23,6 +23,7 @@ include: "rules/plan.smk"
 include: "rules/verify.smk"
 include: "rules/partial.smk"
 include: "rules/compare.smk"
+include: "rules/status.smk"
 include: "rules/check.smk"
 include: "rules/export.smk"
 

@@ -4,6 +4,7 @@ import re
 import shutil
 import sys
 from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -31,11 +32,13 @@ from mofe.jobs import (
     job,
     locks,
     made,
+    notify,
     params,
     resources,
     shown,
     unnoticed,
     warm,
+    watch,
 )
 from mofe.jobs.slurm import executor, retries
 from mofe.study.given import Given
@@ -102,6 +105,7 @@ GIVEN = Given(
 IDENTITIES = Identities(GRAPH, GIVEN)
 CONTENTS = contents.Contents(GRAPH, f"{ROOT}/contents.json")
 COSTS = Costs(PLAN)
+WATCH = watch.Watch(STUDY.study)
 
 # A rule's `threads` and `resources`, by its name.
 cpus = partial(resources.cpus, COSTS)
@@ -174,6 +178,26 @@ def waiting():
     ]
 
 
+def jobs_of_the_run():
+    """The jobs that will run, by Snakemake's numbers, as a run is watched."""
+    return {
+        j.jobid: watch.Job(
+            j.rule.name,
+            " ".join([j.rule.name, "/".join(j.wildcards)]).strip(),
+            resources.hours(COSTS, j.rule.name, j.wildcards),
+            str(j.log[0]) if j.log else None,
+        )
+        for j in workflow.dag.needrun_jobs()
+    }
+
+
+def tell_the_end(well, log):
+    """Call the user's command."""
+    if STUDY.notify and WATCH.makes:
+        if told := notify.call(STUDY.notify, WATCH.outcome(ROOT, well, log)):
+            logger.warning(told)
+
+
 # Rules whose jobs import little, or what the warm parent must not.
 COLD = {
     "prefetch",
@@ -184,6 +208,7 @@ COLD = {
     "sums",
     "partial",
     "compare",
+    "status",
     "check",
     "check_here",
     "check_node",
@@ -195,7 +220,7 @@ onstart:
         logger.warning(told)
     will_run = waiting()
     machine = checks.Machine(
-        os.path.isdir, lambda: gpus.usable()[0], gpus.old_driver, shutil.which
+        os.path.isdir, lambda: gpus.usable()[0], gpus.old_driver, shutil.which, find_spec
     )
     refuse(checks.before_the_run(COSTS, will_run, machine))
     refuse(downloads.state(STUDY.hub, checks.downloads(PLAN, will_run)))
@@ -204,6 +229,9 @@ onstart:
         write_atomic(PLAN.paths.config, dumped(config))
     if not workflow.touch:
         shown.remove(shown.outdated(GRAPH, will_run))
+    made_now = {file for j in will_run for file in j.outputs}
+    WATCH.begin(jobs_of_the_run(), makes=bool(made_now.intersection(GRAPH.makers)))
+    watch.show(WATCH, logger, workflow.output_settings.quiet or ())
     # A fork cannot use a GPU that its parent has initialised, nor another environment's Python.
     if (
         workflow.local_exec
@@ -212,3 +240,11 @@ onstart:
         and {j.rule for j in will_run} - COLD
     ):
         WARM_PARENT = warm.start()
+
+
+onsuccess:
+    tell_the_end(True, log)
+
+
+onerror:
+    tell_the_end(False, log)

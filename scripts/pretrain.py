@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mofe.jobs import scratch
-from mofe.jobs.job import run
+from mofe.jobs.job import run, watched
 
 out = Path(snakemake.output[0])
 checkpoint = scratch.of(snakemake.output[0])
@@ -18,4 +18,5 @@ run(
     checkpoint=checkpoint,
     scratch=checkpoint,
     config_hash=snakemake.params.config_hash,
+    watched=watched(snakemake, out, f"experts/{snakemake.wildcards.model}"),
 )

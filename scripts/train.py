@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mofe.jobs import scratch
-from mofe.jobs.job import run, sharding
+from mofe.jobs.job import run, sharding, watched
 
 checkpoint = scratch.of(snakemake.output[0])
 
@@ -27,4 +27,9 @@ run(
     search=list(snakemake.input.search),
     sharding=sharding(snakemake),
     config_hash=snakemake.params.config_hash,
+    watched=watched(
+        snakemake,
+        Path(snakemake.output.record).parent,
+        f"variants/{snakemake.wildcards.variant}/s{snakemake.wildcards.seed}",
+    ),
 )

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mofe.jobs import scratch
-from mofe.jobs.job import run, sharding
+from mofe.jobs.job import run, sharding, watched
 
 out = Path(snakemake.output[0])
 checkpoint = scratch.of(snakemake.output[0])
@@ -23,4 +23,7 @@ run(
     loads=True,
     sharding=sharding(snakemake),
     config_hash=snakemake.params.config_hash,
+    watched=watched(
+        snakemake, out, f"experts/{snakemake.wildcards.model}/s{snakemake.wildcards.seed}"
+    ),
 )

@@ -143,11 +143,21 @@ def test_the_pdf_without_latex_is_refused_before_its_tables_are_made():
     assert checks.no_latex(jobs[1:], never) == []
 
 
+def test_a_program_to_watch_with_that_is_missing_is_told_before_a_training():
+    study = read_study(CONFIG, track="trackio")
+    jobs = [Waiting("table"), Waiting("train", SMALL)]
+    (told,) = checks.no_tracker(study, jobs, {}.get)
+    assert told.startswith("track: trackio is not installed here; ") and "pip install" in told
+    assert checks.no_tracker(study, jobs, {"trackio": True}.get) == []
+    assert checks.no_tracker(study, jobs[:1], never) == []
+    assert checks.no_tracker(read_study(CONFIG), jobs, never) == []
+
+
 def test_all_reasons_are_told_at_once():
     plan = Plan(read_study(CONFIG, mirror="/shared/hub"))
     given = {"slurm_account": "FILL_IN", "gpu": 1}
     jobs = [Waiting("train", LARGE, given), Waiting("prepare_data", {"dataset": "mmlu"})]
-    machine = checks.Machine(lambda path: False, never, never, never)
+    machine = checks.Machine(lambda path: False, never, never, never, never)
     told = checks.before_the_run(Costs(plan), jobs, machine)
     assert [sentence.split(":")[0].split()[0] for sentence in told] == [
         "profiles/slurm/config.yaml",

@@ -13,7 +13,7 @@ from conftest import ROOT
 FLOORS = (
     ("platforms", "processes"),
     ("checksums", "clusters", "files", "markdown", "paper", "provenance", "stops", "units"),
-    ("disk", "records", "sums", "templates"),
+    ("disk", "progress", "records", "sums", "templates"),
     ("study",),
     ("estimate", "layers"),
     ("training", "data"),

@@ -36,6 +36,8 @@ def test_a_run_that_ends_leaves_the_locks_of_another_one(tmp_path):
     mine = locks()
     snakemake(*command("other"))
     assert locks() == mine, "a run that ended removes the lock of one at work"
+    page = snakemake(*command("held")[:-1], "status").stderr
+    assert "a run is at work" in page and locks() == mine, "the page locks or unlocks"
     second = snakemake(*command("held"), check=False)
     assert second.returncode == 1 and "Directory cannot be locked" in second.stderr
     assert locks() == mine, "a refused run removes the lock of the one at work"

@@ -1,4 +1,7 @@
-"""After a failure: what no longer fits is gone, and `partial` shows what there is."""
+"""After a failure: what no longer fits is gone, `partial` shows what there is, `status` what is left,
+and the user's command is called."""
+
+import re
 
 import pandas as pd
 import pytest
@@ -16,9 +19,42 @@ WHY = "none of the 64 rows has 2 tokens or fewer"
 def failed(copies):
     """A finished study whose key was changed, so that its training fails."""
     copy = copies.copy("failed")
-    told = copies.call(copy, "--forcerun", f"{copy}/{TRAINED}", overlay=FAILS, code=1)
+    overlay = {**FAILS, "notify": f"echo $MOFE_OUTCOME $MOFE_MESSAGE >> {copy}.told"}
+    told = copies.call(copy, "--forcerun", f"{copy}/{TRAINED}", overlay=overlay, code=1)
     assert WHY in told
     return copy
+
+
+def test_the_users_command_is_told_of_the_failure(failed):
+    (told,) = failed.with_name("failed.told").read_text().splitlines()
+    assert re.fullmatch(r"failed own: failed, 0 of \d jobs, 1 failed, .*", told)
+
+
+def test_the_page_of_a_study_says_what_failed_and_what_is_left(copies, failed):
+    told = copies.call(failed, overlay=FAILS, target="status")
+    page = told[told.index("status: own: ") :]
+    done, running, queued, broken, waiting = (
+        int(n)
+        for n in re.search(
+            r"own: (\d+) of \d+ jobs are done, (\d+) running, (\d+) queued, (\d+) failed, (\d+) waiting",
+            page,
+        ).groups()
+    )
+    assert (running, queued, broken) == (0, 0, 1) and done > 4 and waiting > 2
+    assert "no run is at work" in page and "tables ready: none yet" in page
+    assert re.search(r"jobs to go: 3 for table own$", page, re.MULTILINE)
+    assert re.search(
+        rf"^  train \S+, .* ago: ValueError: .*{WHY}.*\(\S+\.log\)$", page, re.MULTILINE
+    )
+    assert re.search(r"^hours of computing: .* spent, about .* left$", page, re.MULTILINE)
+    assert re.search(r"^  train +- +- +- +1 +-$", page, re.MULTILINE)
+
+
+def test_the_page_of_a_study_that_is_done_says_so(copies):
+    copy = copies.copy("whole")
+    page = copies.call(copy, target="status")
+    assert "tables ready: own" in page and " 0 failed, " in page
+    assert re.search(r"^  train +1 +- +- +- +-$", page, re.MULTILINE)
 
 
 def test_a_run_that_fails_leaves_no_table_that_no_longer_fits(failed):

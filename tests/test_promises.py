@@ -22,6 +22,7 @@ from mofe.study.load import read_study
 from mofe.study.methods import parse
 from mofe.study.plan import Plan
 from mofe.tasks import training
+from mofe.training import track
 
 
 def too_long_rows(tiny, data, tmp_path) -> None:
@@ -77,6 +78,14 @@ def no_gpu(tiny, data, tmp_path) -> None:
     gpus.refuse(1)
 
 
+def no_tracker(tiny, data, tmp_path) -> None:
+    sys.modules["wandb"] = None  # not there, whether it is installed or not
+    try:
+        track.arguments(track.Watched("wandb", str(tmp_path), "study", "variants/x/s0"))
+    finally:
+        del sys.modules["wandb"]
+
+
 # by the check's name: what a job does, and the words with which it refuses
 REFUSED: dict[str, tuple[Callable, str]] = {
     "too_long_rows": (too_long_rows, "4096 is more than the 2048 positions"),
@@ -85,6 +94,7 @@ REFUSED: dict[str, tuple[Callable, str]] = {
     "no_gpu": (no_gpu, "needs 1 GPU"),
     "too_few_held_out": (too_few_held_out, "are to be asked, but training on"),
     "no_latex": (no_latex, "there is no program pdflatex"),
+    "no_tracker": (no_tracker, r"track: wandb is not installed here; .*pip install wandb"),
 }
 # what no job can get past, or what it is not about
 OTHERWISE = {
@@ -95,7 +105,7 @@ OTHERWISE = {
 
 def test_every_check_before_a_run_is_shown_here():
     plan = Plan(read_study(CONFIG, MINI))
-    machine = checks.Machine(os.path.isdir, int, str, str)
+    machine = checks.Machine(os.path.isdir, int, str, str, str)
     known = checks.by_check(Costs(plan), [], machine)
     assert set(known) == {*REFUSED, *OTHERWISE}
 
@@ -103,7 +113,7 @@ def test_every_check_before_a_run_is_shown_here():
 @pytest.mark.parametrize("check", REFUSED)
 def test_a_job_refuses_what_is_refused_before_a_run(check, tiny, data, tmp_path):
     refuse, told = REFUSED[check]
-    with pytest.raises((ValueError, OSError, RuntimeError), match=told):
+    with pytest.raises((ValueError, OSError, RuntimeError, ImportError), match=told):
         refuse(tiny, data, tmp_path)
 
 

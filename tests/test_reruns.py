@@ -32,12 +32,13 @@ def test_every_key_of_the_configuration_is_in_the_table():
     assert rows().keys() == generated.every_key()
 
 
-def test_only_what_estimates_and_exports_state_changes_nothing():
+def test_only_what_estimates_exports_and_watchers_state_changes_nothing():
     nothing = {key for key, rules in rows().items() if not rules}
     shapes = {key for key in rows() if re.match(r"models\.\*\.shape\b", key)}
     estimated = {f"hardware.{key}" for key in ("gpu", "gpus_per_node", "utilisation")}
     estimated |= {"data.*.tokens", "tasks.*.tokens", "tasks.*.generated"}
-    assert nothing == shapes | estimated | {"export.license", "export.push"}
+    stated = {"export.license", "export.push", "notify", "track"}
+    assert nothing == shapes | estimated | stated
 
 
 def test_equal_configurations_make_nothing_again(tmp_path):

@@ -40,7 +40,6 @@ from huggingface_hub.utils import (
     disable_progress_bars,
     hf_raise_for_status,
     http_backoff,
-    tqdm,
 )
 from huggingface_hub.utils.sha import git_hash
 
@@ -49,6 +48,7 @@ from mofe.data import sampling, weights
 from mofe.data.mirror import matching
 from mofe.data.refusals import one_sentence
 from mofe.files import write_atomic
+from mofe.progress import Progress
 
 PARTS = ".parts"  # the folder that files are downloaded into; hidden, so that no reader sees it
 
@@ -258,11 +258,11 @@ def _snapshot(
     )
 
 
-def _bar(stopped) -> type[tqdm]:
-    """huggingface_hub's bar, which ends the threads of a download once `stopped` is set: the
+def _bar(stopped) -> type[Progress]:
+    """huggingface_hub's bars as ours. One ends the threads of a download once `stopped` is set: the
     library waits for them, however much they have left."""
 
-    class Bar(tqdm):
+    class Bar(Progress):
         def update(self, n=1):
             if stopped.is_set():
                 raise stops.Stopped("the download was stopped")

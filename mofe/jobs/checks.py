@@ -13,9 +13,10 @@ from typing import Any
 from mofe.estimate.cost import Costs, Estimate
 from mofe.estimate.schedule import TRAININGS, estimate
 from mofe.study.checks.training import set_by, too_long
+from mofe.study.config import Study
 from mofe.study.plan import Plan, Repository
 from mofe.study.variants import Stage
-from mofe.study.words import NO_LATEX
+from mofe.study.words import NO_LATEX, NO_TRACKER
 
 FILLED_IN = ("slurm_account", "slurm_partition", "constraint")  # the user's lines of profiles/slurm
 
@@ -26,12 +27,13 @@ IsFolder = Callable[[str], bool]
 class Machine:
     """What is to be known of the machine that starts the run; each is asked only if it matters.
     is_folder: of a path. gpus: how many torch can use. old_driver: a sentence where NVIDIA's driver
-    is too old for this torch. has_program: by its name."""
+    is too old for this torch. has_program, has_package: by their names."""
 
     is_folder: IsFolder
     gpus: Callable[[], int]
     old_driver: Callable[[], object]
     has_program: Callable[[str], object]
+    has_package: Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def by_check(costs: Costs, waiting: Sequence[Waiting], machine: Machine) -> dict
         "no_gpu": no_gpu(costs, waiting, machine.gpus, machine.old_driver),
         "too_few_held_out": too_few_held_out(costs, waiting),
         "no_latex": no_latex(waiting, machine.has_program),
+        "no_tracker": no_tracker(costs.study, waiting, machine.has_package),
     }
 
 
@@ -247,6 +250,15 @@ def no_latex(waiting: Iterable[Waiting], has_program: Callable[[str], object]) -
     if not any(job.rule == "pdf" for job in waiting) or has_program("pdflatex"):
         return []
     return [NO_LATEX]
+
+
+def no_tracker(
+    study: Study, waiting: Iterable[Waiting], has_package: Callable[[str], object]
+) -> list[str]:
+    """What trainings are to be watched with, where it is not installed."""
+    if not study.track or not any(job.rule in TRAININGS for job in waiting):
+        return []
+    return [] if has_package(study.track) else [NO_TRACKER.format(by=study.track)]
 
 
 def downloads(plan: Plan, waiting: Iterable[Waiting]) -> list[Repository]:

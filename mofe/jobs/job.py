@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -133,7 +133,7 @@ def run(
         code = warm.call(parent, job)
         if code is not None:
             sys.exit(code)
-    _leave(execute(job))
+    sys.exit(execute(job))
 
 
 def _was_done(job: Job) -> None:
@@ -144,19 +144,21 @@ def _was_done(job: Job) -> None:
     outcome.say(f"{job.label}: an earlier attempt has made it")
 
 
-def _leave(code: int) -> None:
-    """End this process as a fork of the warm parent ends. Without the interpreter's clearing up,
-    in which libraries print what they still hold."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
 def sharding(snakemake) -> str:
     """How this job's processes share the model: what the plan declared (resource `sharding`),
     adapted to the number of GPUs that the job was given (resource `gpu`)."""
     given = snakemake.resources.get
     return hardware.sharding(given("sharding", "none"), given("gpu", 1))
+
+
+def watched(snakemake, made: str | os.PathLike, run: str) -> dict[str, str] | None:
+    """Where a training's numbers go while it runs (the values of a mofe.training.track.Watched), if
+    the study says so (`track`). It comes by the configuration, not by `params`: those that change
+    have a job run again. made: the folder that the training makes. run: its address below the
+    results."""
+    by, root = snakemake.config.get("track"), str(made).removesuffix(f"/{run}")
+    project = snakemake.config["study"]
+    return {"by": by, "folder": f"{root}/track", "project": project, "run": run} if by else None
 
 
 def begin(job: Job) -> None:
@@ -199,14 +201,11 @@ def _call(job: Job) -> str | None:
     """The call itself, with the last line of its log and its checksums. Returns its line."""
     module, name = job.function.split(":")
     call = getattr(importlib.import_module(module), name)
-    # Objects that imports made stay. Searching them for garbage, which in a fork copies their
-    # pages, took a fifth of an evaluation.
-    gc.freeze()
     if torch := sys.modules.get("torch"):  # tables and figures do not import it
         # The same seed gives the same bits only for the same number of threads.
         torch.set_num_threads(job.threads)
     started = time.time()
-    with checksums.settled():
+    with _imports_aside(), checksums.settled():
         line = call(**job.arguments)
     # The call is not undone by a signal that comes now: what is left takes a moment.
     with stops.passed_over():
@@ -218,6 +217,18 @@ def _call(job: Job) -> str | None:
         if job.scratch and _is_first():
             discard(job.scratch)
     return line
+
+
+@contextlib.contextmanager
+def _imports_aside() -> Iterator[None]:
+    """Objects that imports made are not searched for garbage meanwhile: that took a fifth of an
+    evaluation, and in a fork it copies their pages. Afterwards they are, or the interpreter ends
+    without freeing them, and libraries complain of it (Triton's nanobind)."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _is_first() -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 from mofe import stops
+from mofe.jobs import outcome
 from mofe.training import limit
 
 CONFIG = Path(__file__).with_name("accelerate.yaml")
@@ -81,7 +82,7 @@ def _launch(command: list[str], label: str, log: TextIO, asked: list[int]) -> in
     for line in launcher.stdout:
         log.write(line)
         if line.startswith(label):
-            print(line, end="", file=sys.__stderr__, flush=True)
+            outcome.say(line.rstrip("\n"))
     return launcher.wait()
 
 

@@ -13,6 +13,8 @@ from mofe import disk, stops
 from mofe.jobs import ending
 from mofe.training.signals import Interrupted
 
+CLEAR = "\r\x1b[K"  # has a terminal forget the line that its cursor is in
+
 
 def reported(label: str, log: str | None, act: Callable[[], None]) -> int:
     """Act, with what is printed in the log. Returns 0, or 1 after an error, which is told in one
@@ -28,9 +30,11 @@ def reported(label: str, log: str | None, act: Callable[[], None]) -> int:
 
 
 def say(line: str) -> None:
-    """A line for the terminal. Where that is a file on a full disk, nobody can be told."""
+    """A line for the terminal, in place of the bar that may be there (mofe/jobs/watch.py). Where it
+    is a file on a full disk, nobody can be told."""
     with suppress(OSError):
-        print(line, file=sys.__stderr__, flush=True)
+        clear = CLEAR if sys.__stderr__.isatty() else ""
+        print(f"{clear}{line}", file=sys.__stderr__, flush=True)
 
 
 def sentence(error: BaseException, log: str | None) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from mofe.estimate.cost import Costs, Needs
+from mofe.estimate.cost import LIGHT, Costs, Needs
 from mofe.estimate.schedule import estimate
 from mofe.jobs.slurm.retries import Ends, Verdict, decide
 from mofe.study.graph import Node
@@ -13,6 +13,15 @@ from mofe.study.values import ConfigError
 def needs(costs: Costs, rule: str) -> Callable[[Mapping[str, str]], Needs]:
     """From a job's wildcards to what it needs."""
     return lambda wildcards: estimate(costs, rule, wildcards).needs
+
+
+def hours(costs: Costs, rule: str, wildcards: Mapping[str, str]) -> float:
+    """How long a job is expected to take; of one whose sizes are not known before a download, as
+    long as one that computes next to nothing."""
+    try:
+        return estimate(costs, rule, wildcards).hours
+    except ConfigError:
+        return LIGHT.hours
 
 
 def cpus(costs: Costs, rule: str) -> Callable[[Mapping[str, str]], int]:

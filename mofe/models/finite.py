@@ -5,10 +5,12 @@ weights are stored. In between, checksums bind what is read to what was looked a
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from safetensors import safe_open
+
+from mofe.progress import BYTES, Progress
 
 
 class NotFinite(ValueError):
@@ -30,8 +32,20 @@ def fault(tensors: Iterable[tuple[str, torch.Tensor]]) -> str | None:
 
 def fault_in(file: str | os.PathLike) -> str | None:
     """As `fault`, of a safetensors file; one tensor at a time is in memory."""
-    with safe_open(file, "pt") as tensors:
-        return fault((key, tensors.get_tensor(key)) for key in tensors.keys())  # noqa: SIM118
+    size, name = os.path.getsize(file), os.path.basename(file)
+    with (
+        safe_open(file, "pt") as stored,
+        Progress(total=size, unit=BYTES, desc=name, leave=False) as told,
+    ):
+
+        def tensors() -> Iterator[tuple[str, torch.Tensor]]:
+            for key in stored.keys():  # noqa: SIM118 - it is no dictionary
+                tensor = stored.get_tensor(key)
+                yield key, tensor
+                told.update(tensor.nbytes)
+            told.update(size - told.n)  # the header
+
+        return fault(tensors())
 
 
 def refuse(tensors: Mapping[str, torch.Tensor], file: str | os.PathLike) -> None:

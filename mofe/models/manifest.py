@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from mofe import checksums, records
 from mofe.models.files import weight_files
+from mofe.progress import BYTES, Progress
 
 FORMAT = 2
 MANIFEST, ROUTER = "merge.json", "router.safetensors"
@@ -32,6 +33,8 @@ def write(params: Mapping[str, Any], out: Path) -> None:
     together.
     """
     slots = [slot["model"] for slot in params["slots"]]
+    used = dict.fromkeys((params["base"], *slots))
+    files = {folder: weight_files(Path(folder), folder) for folder in used}
     manifest = records.MergeManifest(
         format=FORMAT,
         dtype=params["dtype"],
@@ -39,12 +42,7 @@ def write(params: Mapping[str, Any], out: Path) -> None:
         experts_per_token=params["experts_per_token"],
         base=_from(out, params["base"]),
         slots=[_from(out, slot) for slot in slots],
-        sources={
-            _from(out, folder): {
-                file.name: _identity(file) for file in weight_files(Path(folder), folder)
-            }
-            for folder in dict.fromkeys((params["base"], *slots))
-        },
+        sources={_from(out, folder): found for folder, found in _identities(files).items()},
     )
     records.write(out / MANIFEST, manifest)
 
@@ -144,6 +142,20 @@ def _at(out: Path, folder: str) -> Path:
 
 def _again(folder: Path) -> str:
     return f"snakemake ... --forcerun {folder} -- {folder}, with the study's --configfile"
+
+
+def _identities(
+    files: Mapping[str, list[Path]],
+) -> dict[str, dict[str, records.SourceFile]]:
+    """The files of dense models, which are hashed, by folder and name."""
+    found: dict[str, dict[str, records.SourceFile]] = {folder: {} for folder in files}
+    size = sum(file.stat().st_size for own in files.values() for file in own)
+    with Progress(total=size, unit=BYTES, desc="checksums", leave=False) as told:
+        for folder, own in files.items():
+            for file in own:
+                found[folder][file.name] = _identity(file)
+                told.update(file.stat().st_size)
+    return found
 
 
 def _identity(file: Path) -> records.SourceFile:

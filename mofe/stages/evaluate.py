@@ -28,6 +28,7 @@ from mofe.layers import experts
 from mofe.layers.branches import Tree, collate
 from mofe.layers.positions import only_at
 from mofe.models import decoding, devices, finite, load
+from mofe.progress import Progress
 from mofe.records import AskedQuestion, ChoiceAnswer, Floor, Metric, Scores, WrittenAnswer
 from mofe.stages import questions as asking
 from mofe.study.methods import Method, parse
@@ -90,10 +91,12 @@ class AnswerScorer:
         trees.sort(key=len)
         scores = [math.nan] * len(asked)
         most = memory.QUESTION_TOKENS[self.device.type]
-        for batch in self._batches(trees, [len(tree) for tree in trees], most):
-            numbers = [number for tree in batch for number in sharing[tree.context]]
-            for number, score in zip(numbers, self._tree_scores(batch), strict=True):
-                scores[number] = score
+        with Progress(total=len(asked), unit="answers") as told:
+            for batch in self._batches(trees, [len(tree) for tree in trees], most):
+                numbers = [number for tree in batch for number in sharing[tree.context]]
+                for number, score in zip(numbers, self._tree_scores(batch), strict=True):
+                    scores[number] = score
+                told.update(len(numbers))
         if not all(map(math.isfinite, scores)):
             raise finite.NotFinite(_not_finite(self.model, "log-likelihoods"))
         return scores
@@ -165,10 +168,12 @@ class AnswerScorer:
         shape = Shape.of(self.model.config.to_dict())
         together = memory.decoded_tokens(shape, self.device.type == "cpu")
         lengths = [len(ids) + length for ids in distinct]
-        for batch in self._batches(distinct, lengths, together):
-            for ids, text in zip(batch, self._continue(batch, stops, length), strict=True):
-                for number in sharing[ids]:
-                    texts[number] = text
+        with Progress(total=len(prompts), unit="texts") as told:
+            for batch in self._batches(distinct, lengths, together):
+                for ids, text in zip(batch, self._continue(batch, stops, length), strict=True):
+                    for number in sharing[ids]:
+                        texts[number] = text
+                    told.update(len(sharing[ids]))
         return texts
 
     @property

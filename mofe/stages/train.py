@@ -22,7 +22,7 @@ from mofe.study.checks.training import too_long
 from mofe.study.hardware import Sharding
 from mofe.study.methods import Full, Method, parse
 from mofe.study.shapes import Shape
-from mofe.training import loop, parallel, tokens
+from mofe.training import loop, parallel, tokens, track
 from mofe.training.checkpoint import Checkpoint
 
 
@@ -42,6 +42,7 @@ def train_variant(
     search: Sequence[str] = (),
     sharding: Sharding = "none",
     config_hash: str | None = None,
+    watched: Mapping[str, Any] | None = None,
 ) -> str:
     """Train one stage of a variant, and store the trained parameters and the record.
 
@@ -50,7 +51,8 @@ def train_variant(
     the record. checkpoint: a folder for this training alone, from which an interrupted training
     goes on; it is left there, for the caller to remove once the result is safe. search: the
     search.json that has the learning rate, where `params` has none. config_hash: of all that the
-    training depends on (mofe.study.identity); without one, that of these parameters.
+    training depends on (mofe.study.identity); without one, that of these parameters. watched: the
+    values of a mofe.training.track.Watched, where the training is watched.
 
     Every process of the job calls this; the first one writes. Returns a line for the user. Raises
     RuntimeError where a frozen parameter changed, and Interrupted on a signal.
@@ -67,6 +69,7 @@ def train_variant(
         found = _fit_recorded(
             *(model, method, merge, tokens.read(data), params, seed, kept, inputs, sharding),
             config_hash or _own_hash(params, seed, chain=list(chain), names=dict(names)),
+            watched,
         )
         result = records.TrainRecord(**names, **found)
         with kept.protected():
@@ -95,6 +98,7 @@ def train_dense(
     checkpoint: Path,
     sharding: Sharding = "none",
     config_hash: str | None = None,
+    watched: Mapping[str, Any] | None = None,
 ) -> str:
     """Fine-tune a dense model into an expert: a checkpoint, train.json and log.jsonl in `out`.
 
@@ -108,6 +112,7 @@ def train_dense(
         found = _fit_recorded(
             *(model, method, origin, tokens.read(data), params, seed, kept, inputs, sharding),
             config_hash or _own_hash(params, seed),
+            watched,
         )
         result = records.DenseTrainRecord(model=name, **found)
         _store_dense(model, method, params, origin, result, kept, out)
@@ -122,9 +127,10 @@ def pretrain(
     out: Path,
     checkpoint: Path,
     config_hash: str | None = None,
+    watched: Mapping[str, Any] | None = None,
 ) -> str:
     """Pretrain a small Llama on the generated world's corpus: the mini study's base model.
-    config_hash as in train_variant."""
+    config_hash, watched as in train_variant."""
     with Checkpoint(checkpoint) as kept:
         set_seed(params["seed"])
         origin = f"{world}/mofe/tokenizer"
@@ -144,6 +150,7 @@ def pretrain(
         found = _fit_recorded(
             *(model, method, origin, pairs, params, params["seed"], kept, [], "none"),
             config_hash or _own_hash(params, params["seed"]),
+            watched,
         )
         result = records.DenseTrainRecord(model=name, **found)
         _store_dense(model, method, params, origin, result, kept, out)
@@ -156,10 +163,13 @@ def _own_hash(params: Mapping[str, Any], seed: int, **more: Any) -> str:
 
 
 def _fit_recorded(
-    model, method, origin, pairs, params, seed, kept, inputs, sharding, config_hash
+    model, method, origin, pairs, params, seed, kept, inputs, sharding, config_hash, watched
 ) -> dict[str, Any]:
     """Train a model. Returns the values of train.json (a TrainRecord without its names). kept: the
-    training's Checkpoint, entered. inputs: the files that it is made from."""
+    training's Checkpoint, entered. inputs: the files that it is made from. watched as in
+    train_variant."""
+    told_to = track.Watched(**watched) if watched else None
+    track.arguments(told_to)  # a program that is missing is told before anything is computed
     stamp = provenance.stamp()  # first, so that a failure comes before the training
     length, positions = params["training"]["max_length"], model.config.max_position_embeddings
     if length > positions:
@@ -185,7 +195,8 @@ def _fit_recorded(
     kept.key = f"{config_hash} {training['learning_rate']} {rows.digest} {made_from}"
     before = provenance.hash_tensors(parameters.frozen(model))
     try:
-        run = loop.fit(model, rows, training, seed, tokenizer.pad_token_id, kept, sharding)
+        pad = tokenizer.pad_token_id
+        run = loop.fit(model, rows, training, seed, pad, kept, sharding, told_to)
     except loop.DamagedModel as error:
         raise loop.DamagedModel(f"{origin}: {error}; make it again, or fetch it again") from error
     after = provenance.hash_tensors(parameters.frozen(model))

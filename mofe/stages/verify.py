@@ -2,8 +2,6 @@
 that are missing (rule `sums`)."""
 
 import os
-import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 from mofe import records, sums, units
 from mofe.data import mirror
 from mofe.jobs import made
+from mofe.progress import BYTES, Progress
 from mofe.report import figures
 from mofe.study.given import Given
 from mofe.study.graph import ALL, Graph, Node
@@ -21,7 +20,6 @@ from mofe.study.plan import Plan
 from mofe.training import saved
 
 SHOWN = 20  # damaged files that are told in the terminal; the log has all
-SECONDS = 10.0  # between two lines that say how far it is
 
 
 class NotWhole(ValueError):
@@ -51,11 +49,11 @@ def verify(*, config: Mapping[str, Any], command: str) -> str:
     """
     identities = _identities(config, command)
     plan, jobs = identities.graph.plan, _there(identities.graph)
-    tell = _Progress(sum(_size(job) for job in jobs))
     found = Found()
-    for job in jobs:
-        _check(identities, job, found)
-        tell.done(job)
+    with Progress(total=sum(map(_size, jobs)), unit=BYTES) as told:
+        for job in jobs:
+            _check(identities, job, found)
+            told.update(_size(job))
     checked = _fetched(plan, identities, found)
     checked += _checkpoints(plan, found)
     print("\n".join(found.told))
@@ -164,17 +162,3 @@ def _checkpoints(plan: Plan, found: Found) -> int:
 
 def _size(job: Node) -> int:
     return sum(os.path.getsize(file) for file in sums.files_of(job.outputs) if os.path.exists(file))
-
-
-class _Progress:
-    """Says in the terminal how far it is, every few seconds."""
-
-    def __init__(self, size: int):
-        self.size, self.read, self.told = size, 0, time.monotonic()
-
-    def done(self, job: Node) -> None:
-        self.read += _size(job)
-        if time.monotonic() - self.told >= SECONDS:
-            self.told = time.monotonic()
-            so_far = f"verify: {units.size(self.read)} of {units.size(self.size)}"
-            print(so_far, file=sys.__stderr__, flush=True)

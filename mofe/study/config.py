@@ -47,6 +47,10 @@ from mofe.study.values import (
 )
 from mofe.study.words import quoted
 
+Tracker = Literal["tensorboard", "trackio", "wandb"]
+# Keys that say how a run is watched, and nothing of what it makes.
+WATCHING = frozenset({"notify", "track"})
+
 
 class World(Part):
     """The generated world of the mini study (mofe/data/world.py): what is drawn, and how much."""
@@ -634,6 +638,16 @@ class Study(Part):
     )
     time_unit: Unit = Field(description="How training time is printed.")
     notes: list[str] = Field(description="Paragraphs at the head of the report.")
+    notify: str | None = Field(
+        None,
+        description="A shell command that is called when a run has ended or failed; variables such "
+        "as `$MOFE_MESSAGE` tell how (docs/watching.md). It changes no result.",
+    )
+    track: Tracker | None = Field(
+        None,
+        description="Where trainings write their numbers while they run; null for nowhere "
+        "(docs/watching.md). It changes no result.",
+    )
     scoring: Literal["letter", "text"] = Field(
         description="What multiple choice compares: the letters A to D, as lm-eval does, or the "
         "options' texts."

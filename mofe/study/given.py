@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mofe.study import tables
+from mofe.study.config import WATCHING
 from mofe.study.plan import Plan
 from mofe.study.variants import Variant
 
@@ -160,7 +161,8 @@ class Given:
 
     def archive(self) -> Values:
         study = self.plan.study
-        return {"config": self.config, "study": study.study, "scale": study.scale}
+        config = {k: v for k, v in (self.config or {}).items() if k not in WATCHING}
+        return {"config": config, "study": study.study, "scale": study.scale}
 
     # ----------------------------------------------------------------------------------- internals
 

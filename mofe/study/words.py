@@ -12,6 +12,11 @@ NO_LATEX = (
     "texlive-latex-recommended), or take the tables' .tex files"
 )
 
+NO_TRACKER = (
+    "track: {by} is not installed here; install it beside the workflow (pip install {by}), or set "
+    "'track: null'"
+)
+
 
 def shown(value: Any) -> str:
     """A value in a sentence. Of a mapping or a list it says how large it is."""

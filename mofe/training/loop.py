@@ -21,8 +21,9 @@ from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_fun
 
 from mofe import processes, records
 from mofe.layers import parameters, positions, vocabulary
+from mofe.progress import Progress as Bar
 from mofe.study.hardware import Sharding
-from mofe.training import parallel, tokens
+from mofe.training import parallel, tokens, track
 from mofe.training.checkpoint import Checkpoint
 from mofe.training.saved import Progress
 
@@ -97,6 +98,7 @@ def fit(
     pad: int,
     checkpoint: Checkpoint,
     sharding: Sharding = "none",
+    watched: track.Watched | None = None,
 ) -> records.Run:
     """Train the parameters that require gradients, in place, in all processes of this job.
 
@@ -104,13 +106,14 @@ def fit(
     on from, entered; the loop saves to it from time to time, on a signal, and after the last step.
     Its log gets one LossStep per optimiser step. sharding: how several processes share the work. It
     changes neither the rows of a step nor the loss. Where memory does not suffice, the step is
-    computed again with half the rows at once, which changes neither.
+    computed again with half the rows at once, which changes neither. watched: who is told of each
+    step besides, if anyone; it changes nothing either.
 
     Returns what it measured (seconds by its own clock) and counted. Raises FloatingPointError where
     the loss or the gradient's norm is not finite, ValueError where warm-up takes every step,
     OutOfMemory where one row at once is too much, Interrupted after a signal.
     """
-    accelerator = parallel.accelerator()
+    accelerator = parallel.accelerator(**track.arguments(watched))
     steps = tokens.count_steps(len(rows), training["epochs"], training["global_batch"])
     rate = _decay(training, steps)
     losses = AnswerLoss(model, training["router_aux_loss"])
@@ -166,6 +169,8 @@ def fit(
         checkpoint.protected(),
         checkpoint.logging() as log,
         vocabulary.summed_in_place(model) if alone else nullcontext(),
+        track.told(accelerator, watched, progress, {**training, "seed": seed}) as tell,
+        Bar(total=steps, initial=progress.step, unit="steps") as bar,
     ):
         upcoming = schedule(progress.step, micro_batch)
         while progress.step < steps:
@@ -208,30 +213,27 @@ def fit(
                 resumed=progress.resumed,
             )
             checkpoint.reached(progress)
-            log(
-                records.LossStep(
-                    step=number,
-                    loss=loss,
-                    auxiliary_loss=auxiliary,
-                    learning_rate=rate(number - 1),
-                    tokens=progress.tokens,
-                    seconds=round(progress.seconds, 3),
-                )
+            reached = records.LossStep(
+                step=number,
+                loss=loss,
+                auxiliary_loss=auxiliary,
+                learning_rate=rate(number - 1),
+                tokens=progress.tokens,
+                seconds=round(progress.seconds, 3),
             )
-            _show(checkpoint.last_line, progress, steps)
+            log(reached)
+            tell(reached, norm)
+            bar.update(1, _said(reached))
             if parallel.any_of(checkpoint.due()) or number == steps:
                 save()
         checkpoint.stop_if_asked(save)
     return _run(progress, steps, rows, checkpoint, sharding, micro_batch)
 
 
-def _show(line: records.LossStep, progress: Progress, steps: int) -> None:
-    """Print a step for people, with the time that the others will take."""
-    left = progress.seconds / line.step * (steps - line.step)
+def _said(line: records.LossStep) -> str:
+    """What a line of progress says of a step."""
     auxiliary = f" + {line.auxiliary_loss:.4f} auxiliary" if line.auxiliary_loss else ""
-    print(
-        f"step {line.step}/{steps}  loss {line.loss:.4f}{auxiliary}  {left:.0f} s left", flush=True
-    )
+    return f"loss {line.loss:.4f}{auxiliary}"
 
 
 def _run(

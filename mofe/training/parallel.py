@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -42,14 +42,16 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def accelerator() -> Accelerator:
-    """Devices and precision: bfloat16 autocast on GPUs, float32 on CPUs."""
+def accelerator(**more: Any) -> Accelerator:
+    """Devices and precision: bfloat16 autocast on GPUs, float32 on CPUs. more: what else accelerate
+    is told."""
     on_gpu = torch.cuda.is_available()
     return Accelerator(
         cpu=not on_gpu,
         mixed_precision="bf16" if on_gpu else "no",
         # gradients live in the buckets that are sent, not in a second copy of them
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+        **more,
     )
 
 
