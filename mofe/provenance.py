@@ -37,7 +37,7 @@ def versions() -> dict[str, str]:
 def lock(locks: Sequence[str]) -> str:
     """The file of pinned packages that was installed: the one that pins this torch, else the
     first. locks: they differ in their torch."""
-    pin = f"torch=={version('torch')} "
+    pin = f"torch=={version('torch').split('+')[0]} "
     return next((file for file in locks if f"\n{pin}" in Path(file).read_text()), locks[0])
 
 

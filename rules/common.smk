@@ -220,7 +220,7 @@ onstart:
         logger.warning(told)
     will_run = waiting()
     machine = checks.Machine(
-        os.path.isdir, lambda: gpus.usable()[0], gpus.old_driver, shutil.which, find_spec
+        os.path.isdir, gpus.any_usable, gpus.old_driver, shutil.which, find_spec
     )
     refuse(checks.before_the_run(COSTS, will_run, machine))
     refuse(downloads.state(STUDY.hub, checks.downloads(PLAN, will_run)))

@@ -113,13 +113,13 @@ def test_without_a_mirror_nothing_is_missing_from_it(paper_plan):
 
 def test_paper_scale_on_a_machine_without_a_gpu(costs):
     jobs = [Waiting("train", SMALL, local=True), Waiting("train", LARGE, local=True)]
-    (told,) = checks.no_gpu(costs, jobs, lambda: 0, lambda: None)
+    (told,) = checks.no_gpu(costs, jobs, lambda: False, lambda: None)
     variants = (costs.plan.variants[job.wildcards["variant"]] for job in jobs)
     hours = sum(costs.train(variant).gpu_hours for variant in variants)
     assert told.startswith("2 trainings and evaluations of the study 'paper' need a GPU, and this")
     assert f"they take about {hours:.1f} GPU-hours (a100-80gb)" in told and "add -n" in told
-    assert checks.no_gpu(costs, jobs, lambda: 1, never) == []
-    assert checks.no_gpu(costs, jobs, lambda: 0, lambda: "too old") == ["too old"]
+    assert checks.no_gpu(costs, jobs, lambda: True, never) == []
+    assert checks.no_gpu(costs, jobs, lambda: False, lambda: "too old") == ["too old"]
 
 
 def test_whether_there_is_a_gpu_is_asked_only_where_it_matters(costs):
@@ -130,7 +130,7 @@ def test_whether_there_is_a_gpu_is_asked_only_where_it_matters(costs):
     table = Waiting("table", {"number": "1"}, {"gpu": 0}, local=True)
     assert checks.no_gpu(costs, on_a_cluster, never, never) == []
     assert checks.no_gpu(costs, [without, table], never, never) == []
-    assert len(checks.no_gpu(costs, [Waiting(**evaluation)], lambda: 0, lambda: None)) == 1
+    assert len(checks.no_gpu(costs, [Waiting(**evaluation)], lambda: False, lambda: None)) == 1
     mini = Costs(Plan(read_study(CONFIG, MINI)))
     assert checks.no_gpu(mini, [Waiting("train", SMALL, local=True)], never, never) == []
 

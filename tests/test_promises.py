@@ -105,7 +105,7 @@ OTHERWISE = {
 
 def test_every_check_before_a_run_is_shown_here():
     plan = Plan(read_study(CONFIG, MINI))
-    machine = checks.Machine(os.path.isdir, int, str, str, str)
+    machine = checks.Machine(os.path.isdir, bool, str, str, str)
     known = checks.by_check(Costs(plan), [], machine)
     assert set(known) == {*REFUSED, *OTHERWISE}
 

@@ -26,11 +26,12 @@ IsFolder = Callable[[str], bool]
 @dataclass(frozen=True)
 class Machine:
     """What is to be known of the machine that starts the run; each is asked only if it matters.
-    is_folder: of a path. gpus: how many torch can use. old_driver: a sentence where NVIDIA's driver
-    is too old for this torch. has_program, has_package: by their names."""
+    is_folder: of a path. has_gpu: one that torch can use. old_driver: a sentence where NVIDIA's
+    driver is too old for this torch. has_program, has_package: by
+    their names."""
 
     is_folder: IsFolder
-    gpus: Callable[[], int]
+    has_gpu: Callable[[], bool]
     old_driver: Callable[[], object]
     has_program: Callable[[str], object]
     has_package: Callable[[str], object]
@@ -66,7 +67,7 @@ def by_check(costs: Costs, waiting: Sequence[Waiting], machine: Machine) -> dict
         "tied_heads": tied_heads(costs, waiting),
         "misfits": misfits(costs, waiting),
         "incomplete_mirror": incomplete_mirror(costs.plan, waiting, machine.is_folder),
-        "no_gpu": no_gpu(costs, waiting, machine.gpus, machine.old_driver),
+        "no_gpu": no_gpu(costs, waiting, machine.has_gpu, machine.old_driver),
         "too_few_held_out": too_few_held_out(costs, waiting),
         "no_latex": no_latex(waiting, machine.has_program),
         "no_tracker": no_tracker(costs.study, waiting, machine.has_package),
@@ -204,7 +205,7 @@ def incomplete_mirror(plan: Plan, waiting: Iterable[Waiting], is_folder: IsFolde
 def no_gpu(
     costs: Costs,
     waiting: Iterable[Waiting],
-    gpus: Callable[[], int],
+    has_gpu: Callable[[], bool],
     old_driver: Callable[[], object],
 ) -> list[str]:
     """Trainings and evaluations of a study for GPUs that would run on this machine, where torch
@@ -212,7 +213,7 @@ def no_gpu(
     study = costs.study
     local = [job for job in waiting if job.local and job.rule in TRAININGS | {"evaluate"}]
     needing = [job for job in local if job.resources.get("gpu", 1)]
-    if study.device != "cuda" or not needing or gpus():
+    if study.device != "cuda" or not needing or has_gpu():
         return []
     if told := old_driver():
         return [str(told)]

@@ -5,6 +5,7 @@ import re
 import shutil
 import socket
 import subprocess
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,15 @@ def usable() -> tuple[int, str]:
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     why = "no more are there" if seen is None else f"CUDA_VISIBLE_DEVICES is {seen!r}"
     return torch.cuda.device_count(), why
+
+
+def any_usable() -> bool:
+    """Whether torch can use a GPU of this machine. This takes none of its memory."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an old driver, which is told by name
+        return torch.cuda.is_available()
 
 
 def driver() -> str | None:
