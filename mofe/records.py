@@ -933,6 +933,9 @@ class PlanHardware(Record):
         description="The share of the GPU's peak that training and evaluation are expected to "
         "reach."
     )
+    starting: Amount = Field(
+        description="Seconds of a GPU job until it begins to read its model; 0 in a CPU study."
+    )
 
 
 class PlanNeeds(Record):
@@ -991,6 +994,9 @@ class PlanTotals(Record):
     trainings_gpu_hours: Amount = Field(description="GPU-hours of these.")
     evaluations: Count = Field(description="Evaluations among them.")
     evaluations_gpu_hours: Amount = Field(description="GPU-hours of these.")
+    gpu_submissions: Count = Field(
+        description="Jobs with a GPU that Slurm sees: all tasks of a model with one seed are one."
+    )
     gpu_hours: Amount = Field(description="GPU-hours of all; of a CPU study, core-hours.")
     flops: Amount = Field(description="Floating-point operations.")
     tokens: Amount = Field(description="Tokens that trainings read.")

@@ -344,6 +344,11 @@ class Hardware(Part):
         description="Share of the GPU's peak that training and evaluation reach, until finished "
         "runs have measured it."
     )
+    starting: Annotated[float, Field(ge=0, le=3600)] = Field(
+        60,
+        description="Seconds of a GPU job until it begins to read its model: processes, imports "
+        "and CUDA. `benchmarks/starts.py` measures what of it needs no GPU.",
+    )
     exclusive: bool = Field(
         False,
         description="Whether every training had its machine to itself, so that times can be "
