@@ -276,11 +276,9 @@ class Executor(plugin.Executor):
         """Report a failed attempt, and have Snakemake repeat it or not. Of several jobs, those that
         are made are made; the others are repeated where one of them may be."""
         job, retries = info.job, info.job.restart_times
-        number = info.external_jobid
-        failed = [j for j in _jobs(info) if number is None or not _has_made_all(j, number)]
         noted = [
-            self.ends.note(j.rule.name, j.wildcards_dict, _cause_of(j, number, cause))
-            for j in failed or _jobs(info)
+            self.ends.note(j.rule.name, j.wildcards_dict, _cause_of(j, info.external_jobid, cause))
+            for j in _unmade(info)
         ]
         ends = max(noted, key=lambda found: decide(found, retries).again)
         # Snakemake repeats a job as long as its attempt is not above the number of retries.
@@ -288,6 +286,11 @@ class Executor(plugin.Executor):
         logs = [str(info.aux["slurm_logfile"])] if info.aux else []
         what = f"{told} {sentence(ends, retries)}"
         super().report_job_error(info, msg=what + " ", aux_logs=logs)
+
+    def print_job_error(self, job_info: SubmittedJobInfo, msg: str | None = None, **keywords: Any):
+        """Tell a failure of what failed: Snakemake would tell it of all jobs, without why."""
+        for job in _unmade(job_info):
+            job.log_error(msg, **keywords)
 
     # ------------------------------------------------------------------------------- the end
 
@@ -361,6 +364,12 @@ class Executor(plugin.Executor):
 def _jobs(info: SubmittedJobInfo) -> list:
     """Snakemake's jobs that one job of Slurm's is for."""
     return list(info.job.jobs) if info.job.is_group() else [info.job]
+
+
+def _unmade(info: SubmittedJobInfo) -> list:
+    """Those of them that made not all; all where each says that it did."""
+    number = info.external_jobid
+    return [j for j in _jobs(info) if number is None or not _has_made_all(j, number)] or _jobs(info)
 
 
 def _told_by_its_log(job, number: str) -> ending.Ending | None:
