@@ -8,7 +8,8 @@ torch, transformers and our modules. `together`: what it starts for all tasks of
 beside it a warm parent that imports the same, and the script of the first task, which ends as soon as
 its job has begun and ended. `further`: the script of a further task. `cold`: the environment's and
 this checkout's files are not in the system's cache; what other programs use meanwhile of the same files
-stays there, so call this with an environment that no other program uses. No GPU is used.
+stays there, so call this with an environment that no other program uses. No GPU is used. Processor
+seconds and bytes read are of `one`, and of `together` with one `further`.
 """
 
 import argparse
@@ -96,9 +97,11 @@ def _timed(start: Callable[[], None]) -> float:
     return time.perf_counter() - began
 
 
-def read_from_disk() -> int:
-    """Bytes that the ended children of this process have read from the disk."""
-    return 512 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_inblock
+def used() -> tuple[float, int]:
+    """Processor seconds of this process's ended children, and the bytes that they read from the
+    disk."""
+    found = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return found.ru_utime + found.ru_stime, 512 * found.ru_inblock
 
 
 def main() -> None:
@@ -112,6 +115,7 @@ def main() -> None:
     os.environ["PYTHONPATH"] = str(ROOT)
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     seconds = {state: {"one": [], "together": [], "further": []} for state in ("cold", "warm")}
+    cpu = {state: {"one": [], "together": []} for state in seconds}
     read: dict[str, list[int]] = {"one": [], "together": []}
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(1 if arguments.quick else arguments.turns):
@@ -119,17 +123,19 @@ def main() -> None:
                 for state, taken in seconds.items():
                     if state == "cold":
                         forget()
-                    before = read_from_disk()
+                    before = used()
                     for what, found in kind(folder).items():
                         taken[what].append(found)
+                    computed, moved = (b - a for a, b in zip(before, used(), strict=True))
+                    cpu[state][kind.__name__].append(computed)
                     if state == "cold":
-                        read[kind.__name__].append(read_from_disk() - before)
+                        read[kind.__name__].append(moved)
     ratios = {what: ratio(seconds["cold"][what], warm) for what, warm in seconds["warm"].items()}
     share = {state: ratio(taken["together"], taken["one"]) for state, taken in seconds.items()}
-    print(seconds, ratios, share, read, sep="\n")
+    print(seconds, cpu, ratios, share, read, sep="\n")
     if not arguments.quick:
-        record = {"seconds": seconds, "cold_over_warm": ratios, "together_over_one": share}
-        write("starts", stamped({**record, "bytes_read": read}))
+        record = {"seconds": seconds, "cpu_seconds": cpu, "bytes_read": read}
+        write("starts", stamped({**record, "cold_over_warm": ratios, "together_over_one": share}))
 
 
 if __name__ == "__main__":

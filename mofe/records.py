@@ -410,6 +410,15 @@ class EvalRecord(Scores, _Evaluated):
         description="How many questions the task has, where only a sample of them was asked; null "
         "where all were.",
     )
+    sample_seed: Count | None = Field(
+        default=None,
+        description="The `sampling_seed` that the sample was drawn by; null where all were asked.",
+    )
+    sample_sha256: str | None = Field(
+        default=None,
+        description="SHA-256 of a line for each question of the sample, its `task`, a space and "
+        "its `question`, in the order of the file of answers; null where all were asked.",
+    )
     questions: str = Field(description="The name of the file with every question and its answer.")
     seconds: Amount = Field(description="Seconds of loading, asking and scoring.")
     config_hash: str = Field(description=_HASHED)

@@ -394,13 +394,15 @@ def evaluate_variant(
     lines = "".join(map(records.line, answered))
     # no time stamp in the header: equal records are equal files
     write_atomic(questions, gzip.compress(lines.encode(), mtime=0))
-    scores = summarise(answered, asking.has_norm(asked))
+    scores, sample = summarise(answered, asking.has_norm(asked)), asking.sample(asked, built)
     result = records.EvalRecord(
         task=params["name"],
         **names,
         **dict(scores),
         held_out=params["held_out"]["set"] if "held_out" in params else None,
-        sample_of=asking.sample_of(asked),
+        sample_of=sample.of if sample else None,
+        sample_seed=sample.seed if sample else None,
+        sample_sha256=sample.sha256 if sample else None,
         questions=questions.name,
         seconds=time.perf_counter() - started,
         config_hash=config_hash

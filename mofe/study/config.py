@@ -218,13 +218,13 @@ class Task(Part):
     )
     questions: Count | None = Field(
         None,
-        description="How many questions there are. Only estimates use it, except with "
-        "`held_out`, where so many are drawn.",
+        description="How many questions there are. Estimates use it, and a larger `sample` is "
+        "refused; with `held_out`, so many are drawn.",
     )
     sample: Count | None = Field(
         None,
         description="Ask only so many of the test questions, drawn by `sampling_seed`: a larger "
-        "sample holds the smaller ones. Tables and the report say so.",
+        "sample holds the smaller ones. Tables and the report say so; null asks all.",
     )
     tokens: Amount | None = Field(
         None, description="Mean number of tokens per question. Only estimates use it."
