@@ -296,6 +296,36 @@ def loading(record: dict[str, Any]) -> Iterator[str]:
     yield from table(["", "size", "takes"], rows)
 
 
+def starts(record: dict[str, Any]) -> Iterator[str]:
+    yield (
+        "What it takes until a job on a cluster's node begins to read its model, without a GPU: two "
+        "Snakemakes and the imports of one job; one Snakemake, and beside it the imports, for all tasks "
+        "of a model; and the script of a further task. *Cold*: no file of the environment is in the "
+        "system's cache. “Processor” is what a machine of its own would take, less reading."
+    )
+    yield ""
+    seconds, cpu, read = record["seconds"], record["cpu_seconds"], record["bytes_read"]
+    rows = []
+    for what, title in (
+        ("one", "one job"),
+        ("together", "all tasks of a model: the first"),
+        ("further", "a further task"),
+    ):
+        row = [title, *(f"{median(seconds[state][what]):.1f}" for state in ("warm", "cold"))]
+        row.append(times(record["cold_over_warm"][what]))
+        if what in read:
+            row += [f"{median(cpu['cold'][what]):.1f}", units.size(median(read[what]))]
+        rows.append([*row, *[""] * (6 - len(row))])
+    head = ["", "warm s", "cold s", "cold takes", "processor s, cold", "read, cold"]
+    yield from table(head, rows)
+    yield (
+        "All tasks' first start over one job's, in turns: "
+        f"{times(record['together_over_one']['warm'])} warm, "
+        f"{times(record['together_over_one']['cold'])} cold."
+    )
+    yield ""
+
+
 def revisions(record: dict[str, Any]) -> Iterator[str]:
     yield (
         "The same small study by this revision and by one before, in turns "
@@ -497,7 +527,8 @@ def page() -> Iterator[str]:
         name: read(name)
         for name in (
             *("training-cpu", "training-gpu", "evaluation-cpu", "evaluation-gpu"),
-            *("decoding-cpu", "decoding-gpu", "merge", "loading", "revisions", "look", "mini"),
+            *("decoding-cpu", "decoding-gpu", "merge", "loading", "starts", "revisions"),
+            *("look", "mini"),
         )
     }
     yield "# Benchmarks"
@@ -558,6 +589,7 @@ def page() -> Iterator[str]:
         ("decoding-gpu", "Answers in words on a GPU", decoding),
         ("merge", "Merging", merging),
         ("loading", "Loading with checksums", loading),
+        ("starts", "Starting a job", starts),
         ("revisions", "Beside an earlier revision", revisions),
         ("look", "A first look", whole_study),
         ("mini", "The whole study in miniature", whole_study),

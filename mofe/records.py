@@ -410,6 +410,15 @@ class EvalRecord(Scores, _Evaluated):
         description="How many questions the task has, where only a sample of them was asked; null "
         "where all were.",
     )
+    sample_seed: Count | None = Field(
+        default=None,
+        description="The `sampling_seed` that the sample was drawn by; null where all were asked.",
+    )
+    sample_sha256: str | None = Field(
+        default=None,
+        description="SHA-256 of a line for each question of the sample, its `task`, a space and "
+        "its `question`, in the order of the file of answers; null where all were asked.",
+    )
     questions: str = Field(description="The name of the file with every question and its answer.")
     seconds: Amount = Field(description="Seconds of loading, asking and scoring.")
     config_hash: str = Field(description=_HASHED)
@@ -933,6 +942,9 @@ class PlanHardware(Record):
         description="The share of the GPU's peak that training and evaluation are expected to "
         "reach."
     )
+    starting: Amount = Field(
+        description="Seconds of a GPU job until it begins to read its model; 0 in a CPU study."
+    )
 
 
 class PlanNeeds(Record):
@@ -991,6 +1003,9 @@ class PlanTotals(Record):
     trainings_gpu_hours: Amount = Field(description="GPU-hours of these.")
     evaluations: Count = Field(description="Evaluations among them.")
     evaluations_gpu_hours: Amount = Field(description="GPU-hours of these.")
+    gpu_submissions: Count = Field(
+        description="Jobs with a GPU that Slurm sees: all tasks of a model with one seed are one."
+    )
     gpu_hours: Amount = Field(description="GPU-hours of all; of a CPU study, core-hours.")
     flops: Amount = Field(description="Floating-point operations.")
     tokens: Amount = Field(description="Tokens that trainings read.")

@@ -116,6 +116,10 @@ spread = partial(resources.spread, COSTS, jobs=GRAPH.jobs)
 
 if workflow.is_main_process:  # a job has no jobs of its own
     executor.use(ENDS, PLAN.root)
+elif (
+    warm.IN_TURN in os.environ and not workflow.deployment_settings.deployment_method
+):  # but for one that is for all tasks of a model
+    WARM_PARENT = warm.start(warm.ASKING, in_turn=True)
 unnoticed.count_as_done(IDENTITIES)
 
 

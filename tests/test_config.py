@@ -303,6 +303,18 @@ FAULTS = {
         "tasks.mmlu.sample",
         "1 question has no standard error; ask two or more",
     ),
+    "a sample of more questions than there are": (
+        ("tasks", "finance_open", "sample"),
+        20000,
+        "tasks.finance_open.sample",
+        "by tasks.finance_open.questions there are 9585; lower it, or set it to null to ask them all",
+    ),
+    "a sample for a column of the paper's": (
+        ("tasks", "medmcqa", "sample"),
+        500,
+        "tasks.medmcqa.sample",
+        "asks all questions for the paper's columns, not 500 of them",
+    ),
     "a metric of an unknown task": (
         ("tables", 4, "beside"),
         {"F1": "finance_opn.f1"},

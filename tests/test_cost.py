@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from conftest import CONFIG, MINI, ROOT, overrides, snakemake
@@ -13,10 +14,17 @@ from hypothesis import strategies as st
 from test_report import train_record
 
 from mofe.estimate import flops, memory
-from mofe.estimate.cost import Costs, fewest_gpus, sharding
+from mofe.estimate.cost import DISK, Costs, fewest_gpus, sharding
 from mofe.estimate.forecast import forecast
 from mofe.estimate.page import markdown
-from mofe.estimate.schedule import critical_path, jobs, makespan
+from mofe.estimate.schedule import (
+    critical_path,
+    gpu_hours,
+    jobs,
+    makespan,
+    sharing,
+    submissions,
+)
 from mofe.report.figures import inputs
 from mofe.stages.plan import check_counts, count_on_modules
 from mofe.study.hardware import GPUS
@@ -307,6 +315,39 @@ def test_schedules_are_between_their_bounds(costs):
         max(longest, work / n) <= s + 1e-9 for n, s in zip((2, 3, 8, 24), spans, strict=True)
     )
     assert makespan(made, 1000) == pytest.approx(longest)
+
+
+def test_all_tasks_of_a_model_start_once(costs):
+    """The plan counts the jobs that Slurm sees (tests/test_slurm.py), and one start for each."""
+    alone = jobs(costs, inputs(costs.plan))
+    made = dict(zip(alone, sharing(alone.values()), strict=True))
+    seen = submissions(made)
+    found = forecast(costs, inputs(costs.plan))
+    on_gpus = [job for job in seen.values() if job.gpus]
+    assert len(on_gpus) == 34 + 33 == found.totals.gpu_submissions
+    assert sum(job.gpus > 0 for job in alone.values()) == 34 + 70
+    assert gpu_hours(seen.values()) == pytest.approx(found.totals.gpu_hours)
+    assert gpu_hours(seen.values()) == pytest.approx(gpu_hours(made.values()))
+    assert {before for job in seen.values() for before in job.after} <= set(seen)
+    later = costs.study.hardware.model_copy(update={"starting": 3660})
+    slow = Costs(Plan(costs.study.model_copy(update={"hardware": later})))
+    one_hour_more = forecast(slow, inputs(slow.plan)).totals.gpu_hours - found.totals.gpu_hours
+    assert one_hour_more == pytest.approx(sum(job.gpus for job in on_gpus))
+    # a table alone may need one task of a model that others ask more of
+    assert found.tables["7"].gpu_submissions == 5 + 5
+    assert found.further_seed.totals.gpu_hours < found.totals.gpu_hours
+
+
+def test_a_start_reads_the_models_that_the_job_loads(costs):
+    plan = costs.plan
+    tuned = plan.trained["tinyllama_2tinyllama/mmlu_medmcqa_mofe"]
+    untuned = replace(tuned, stages=())
+    read = 4 * costs.shape("tinyllama").parameters
+    assert costs.evaluate(untuned, "mmlu").starting == pytest.approx((60 + read / DISK) / 3600)
+    assert costs.train(tuned).starting == costs.evaluate(untuned, "mmlu").starting
+    assert costs.evaluate(tuned, "mmlu").starting > costs.evaluate(untuned, "mmlu").starting
+    cpu = Costs(Plan(read_study(CONFIG, MINI)))
+    assert all(job.estimate.starting == 0 for job in jobs(cpu, inputs(cpu.plan)).values())
 
 
 def test_the_page_says_what_the_forecast_holds(costs):

@@ -278,7 +278,8 @@ def words(shared, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def open_questions(words) -> dict:
-    return Plan(read_study(CONFIG, mirror=str(words))).params.task("finance_open")
+    whole = {"finance_open": {"sample": None}}
+    return Plan(read_study(CONFIG, mirror=str(words), tasks=whole)).params.task("finance_open")
 
 
 def test_f1_and_exact_match_are_lm_evals(words, open_questions):

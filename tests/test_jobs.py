@@ -61,9 +61,9 @@ class Run:
         monkeypatch.setenv("TMPDIR", str(folder))
         monkeypatch.setattr("tempfile.tempdir", None)
 
-    def start(self, *preload: str) -> None:
+    def start(self, *preload: str, in_turn: bool = False) -> None:
         os.environ.pop(warm.VARIABLE, None)
-        self.server = warm.start(preload)
+        self.server = warm.start(preload, in_turn)
 
     def script(self, patience: float = 60, **more) -> subprocess.Popen:
         call = {"file": str(self.notes), **more}
@@ -204,14 +204,31 @@ def test_a_fork_ends_with_its_script(run):
     raise AssertionError("the fork lives on")
 
 
+def test_one_process_does_jobs_in_turn_until_one_fails(run, tmp_path):
+    """As for all tasks of a model in one of Slurm's jobs: the next job must not meet what a failed one
+    left behind."""
+    run.start("json", in_turn=True)
+    for _ in range(2):
+        assert run.end(run.script()) == (0, ["note x: noted"])
+    stopped = run.script(wait_for=tmp_path / "go")
+    assert {run.wait(times=3), *run.noted()} == {run.server.pid}
+    os.kill(stopped.pid, signal.SIGTERM)
+    code, told = run.end(stopped)
+    assert code == 1 and len(told) == 1 and "stopped by SIGTERM" in told[0]
+    run.server.wait(60)
+    code, told = run.end(last := run.script())
+    assert code == 0 and told[-1] == "note x: noted" and run.noted()[-1] == last.pid
+    assert len(told) <= 2 and all(line.startswith(ALONE) for line in told[:-1])
+
+
 # ------------------------------------------------------------------------------------ stopped
 
 
-@pytest.mark.parametrize("parent", [True, False], ids=["warm", "alone"])
+@pytest.mark.parametrize("parent", ["forks", "in turn", None])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_is_one_line_and_no_traceback(run, parent, number):
     if parent:
-        run.start("json")
+        run.start("json", in_turn=parent == "in turn")
     script = run.script(wait_for="/nowhere")
     run.wait()
     os.killpg(script.pid, number)  # as a terminal's Ctrl-C

@@ -1,10 +1,12 @@
 """lm-eval's tasks over rows of one's own: documents as their files make them, seeded examples, samples."""
 
+import hashlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from conftest import CONFIG, ROOT
@@ -246,12 +248,17 @@ def test_a_sample_is_drawn_by_the_seed_and_grows(tmp_path, tiny):
     assert plan.params.data("mine") == study(mirror, ["hellaswag"]).params.data("mine")
     file = tmp_path / "asked.parquet"
     line = questions.make(params=plan.params.task("mine"), tokenizer=str(tiny / "a"), out=file)
-    assert line == "10 questions of 40" and questions.sample_of(file) == 40
-    assert questions.has_norm(file) and len(questions.read(file)) == 10
+    found = questions.read(file)
+    assert line == "10 questions of 40" and len(found) == 10 and questions.has_norm(file)
+    # as docs/results.md says how to repeat it
+    numbers = sorted(np.random.default_rng([0, *b"sample"]).permutation(40)[:10].tolist())
+    lines = "".join(f"hellaswag {number}\n" for number in numbers)
+    digest = hashlib.sha256(lines.encode()).hexdigest()
+    assert questions.sample(file, found) == questions.Sample(of=40, seed=0, sha256=digest)
     questions.make(
         params=study(mirror, ["hellaswag"]).params.task("mine"), tokenizer=str(tiny / "a"), out=file
     )
-    assert questions.sample_of(file) is None
+    assert questions.sample(file, questions.read(file)) is None
 
 
 def test_captions_say_what_is_a_sample(tmp_path):
@@ -267,7 +274,8 @@ def test_a_sample_is_part_of_the_estimates(tmp_path):
 
 
 def test_the_papers_study_asks_all_questions():
-    told = "tasks.mmlu.sample (--config): the study 'paper' asks all questions, not 100 of them"
+    told = "tasks.mmlu.sample (--config): the study 'paper' asks all questions for the "
+    told += "paper's columns, not 100 of them"
     command = {"tasks": {"mmlu": {"sample": 100}}}
     content = overlay(yaml.safe_load(CONFIG.read_text()), command)
     with pytest.raises(ConfigError) as raised:

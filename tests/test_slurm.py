@@ -87,16 +87,16 @@ class Study:
         estimates = {
             "pretrain": [costs.train_expert("tinyllama")],
             "train": [costs.train(v) for v in plan.trained.values()],
-            "evaluate": [
-                costs.evaluate(plan.variants[key], task)
-                for key, tasks in plan.tasks.items()
-                for task in tasks
-            ],
         }
-        return {
+        once = {
             rule: {(estimate.needs.runtime, estimate.needs.mem_mb) for estimate in found}
             for rule, found in estimates.items()
         }
+        together = set()  # all tasks of a model
+        for key, tasks in plan.tasks.items():
+            needs = [costs.evaluate(plan.variants[key], task).needs for task in tasks]
+            together.add((sum(n.runtime for n in needs), max(n.mem_mb for n in needs)))
+        return {**once, "evaluate": together}
 
     def start(self, *arguments: str, edit: Callable[[str], str] = lambda text: text):
         profile = self.root / "profile" / "config.yaml"
@@ -123,8 +123,8 @@ class Study:
         return told
 
     def jobs(self, rule: str) -> list[dict[str, str]]:
-        """Slurm's records of a rule's jobs, oldest first."""
-        marked = re.compile(rf"rule_{rule}(_wildcards|\s|$)")
+        """Slurm's records of a rule's jobs, oldest first, also of those that are for several."""
+        marked = re.compile(rf"rule_{rule}(_wildcards|\s|$)|rule_\S+_{rule}(\s|$)")
         found = [job for job in self.cluster.jobs() if marked.match(job["Comment"])]
         return sorted(found, key=lambda job: int(job["JobId"]))
 
@@ -188,7 +188,9 @@ def test_trainings_and_evaluations_ran_on_a100_nodes_with_what_the_plan_asks(stu
             assert gpus(job) == "gres:gpu:a100:1"
         first = {(minutes(job), memory_mb(job)) for job in jobs if not again(study, rule, job)}
         assert first <= before | after[rule], rule
-    assert len(study.jobs("train")) == 11 + 2 and len(study.jobs("evaluate")) == 18 + 5
+    assert len(study.jobs("train")) == 11 + 2
+    assert len(list(study.results.glob("evals/*/*/s0/*.json"))) == 18 + 5
+    assert len(study.jobs("evaluate")) == 9 + 5, "one for all tasks of a model"
 
 
 def again(study: Study, rule: str, job: dict[str, str]) -> bool:
@@ -238,6 +240,46 @@ def test_a_second_call_submits_nothing(study):
     told = study.run("--", *(f"{study.results}/table{n}.tex" for n in (1, 7)))
     assert "Nothing to be done" in told
     assert len(study.cluster.jobs()) == before
+
+
+def records(study: Study, variant: str) -> dict[str, object]:
+    """What an evaluation found on each task, without its time, and the bytes of its answers."""
+    found = {}
+    for file in Path(study.results, "evals", variant, "s0").glob("*"):
+        if file.suffix == ".json":
+            found[file.name] = {**json.loads(file.read_text()), "seconds": None}
+        elif file.suffix == ".gz":
+            found[file.name] = file.read_bytes()
+    return found
+
+
+def test_what_failed_of_a_models_tasks_is_asked_again_alone_and_gives_the_same(study):
+    """A task whose questions are damaged fails, and the others are made. One asked in a job of its own
+    gives what it gave beside others."""
+    variant = "tinyllama_2tinyllama/none"
+    before, count = records(study, variant), len(study.jobs("evaluate"))
+    assert len(before) == 4
+    for name in before:
+        Path(study.results, "evals", variant, "s0", name).unlink()
+    questions = study.results / "questions" / "tinyllama" / "mmlu.parquet"
+    whole, times = questions.read_bytes(), questions.stat()
+    questions.write_bytes(whole[:-1] + b"?")
+    os.utime(questions, ns=(times.st_atime_ns, times.st_mtime_ns))
+    targets = [
+        str(study.results / "evals" / variant / "s0" / f"{t}.json") for t in ("mmlu", "medmcqa")
+    ]
+    child = study.start("--", *targets)
+    told, _ = child.communicate()
+    assert child.returncode and "Another attempt would end the same" in told, told[-6000:]
+    assert len(study.jobs("evaluate")) == count + 1 and len(records(study, variant)) == 2
+    made = os.stat(targets[1]).st_mtime_ns
+    questions.write_bytes(whole)
+    os.utime(questions, ns=(times.st_atime_ns, times.st_mtime_ns))
+    study.run("--", *targets)
+    assert len(study.jobs("evaluate")) == count + 2
+    assert minutes(study.jobs("evaluate")[-1]) < minutes(study.jobs("evaluate")[-2]), "one task"
+    assert os.stat(targets[1]).st_mtime_ns == made
+    assert records(study, variant) == before
 
 
 def test_a_training_on_two_nodes(study):

@@ -164,7 +164,10 @@ def test_a_job_that_succeeded_says_so(tmp_path, monkeypatch):
 def test_the_plugin_has_what_our_executor_takes_from_it():
     """Where this fails after an update of Snakemake or the plugin, read mofe/jobs/slurm/executor.py
     again."""
-    for name in ("run_job", "run_jobs", "check_active_jobs", "cancel_jobs", "get_account_arg"):
+    for name in (
+        *("run_job", "run_jobs", "check_active_jobs", "cancel_jobs", "get_account_arg"),
+        *("format_job_exec", "get_job_exec_prefix", "additional_general_args", "print_job_error"),
+    ):
         assert callable(getattr(plugin.Executor, name)), name
     assert str(inspect.signature(utils.get_job_wildcards)).startswith("(job")
     source = inspect.getsource(plugin.Executor)

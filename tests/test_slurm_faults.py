@@ -178,13 +178,16 @@ class _WithPath:
 
 def test_what_follows_an_end_depends_on_its_cause(cluster, run):
     """Out of memory, cancelled, a lost node, a preempted job, a refusal, and a job that is stopped
-    after all its work, in one run."""
+    after all its work, in one run. One of Slurm's jobs is for three, and ends with one of them."""
     run.how("memory", "memory")
+    run.how("large", "memory")
+    run.go("large", "one", "two")
     run.how("lingers", "linger")
     run.go("lingers")
     run.how("refuses", "refuse")
     targets = ("cpu/memory", "cpu/cancelled", "cpu/refuses", "cpu/lingers")
-    run.jobs(*targets, "train/lost", "train/preempted")
+    three = ("one", "two", "large")
+    run.jobs(*targets, "train/lost", "train/preempted", *(f"evaluate/v/s0/{n}" for n in three))
     run.started("cancelled", "lost", "preempted", "memory", "lingers")
     names = ("cancelled", "lost", "preempted")
     first = {name: run.runs(name)[0][1] for name in names}
@@ -211,6 +214,11 @@ def test_what_follows_an_end_depends_on_its_cause(cluster, run):
     assert [what for what, _ in run.runs("lingers")] == ["started", "ended"]
     for name in ("memory", *names):
         assert run.runs(name)[-1][0] == "ended"
+    numbers = {number for name in three for _, number in run.runs(name)}
+    assert len(numbers) == 2, "one job for the three, and it again"
+    largest = run.records(max(numbers, key=int))
+    assert (memory_mb(largest), minutes(largest)) == (400, 180)
+    assert all(run.runs(name)[-1][0] == "ended" for name in three)
     asked = {}
     for name in ("memory", *names):
         record = run.records(run.runs(name)[-1][1])

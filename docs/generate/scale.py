@@ -1,11 +1,14 @@
 """README's table of what the paper's scale takes, by the plan."""
 
+import json
+import math
+import statistics
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 from mofe import markdown
-from mofe.estimate.cost import Costs
+from mofe.estimate.cost import DISK, Costs
 from mofe.estimate.forecast import forecast
 from mofe.records import PlanRecord
 from mofe.report import figures
@@ -80,7 +83,41 @@ def controls() -> str:
     )
 
 
+def start() -> str:
+    """Where the default of `hardware.starting` comes from."""
+    found = json.loads((ROOT / "benchmarks/results/starts.json").read_text())
+    computing = statistics.median(found["cpu_seconds"]["cold"]["one"])
+    read = statistics.median(found["bytes_read"]["one"])
+    measured, planned = computing + read / DISK, _planned(False).hardware.starting
+    return (
+        f"Without a GPU, what Slurm starts for a training took {computing:.0f} s of a processor of "
+        f"{found['hardware']['cpu']} with a cold cache, and read {read / 1e9:.1f} GB "
+        f"([benchmarks.md](benchmarks.md#starting-a-job)). On a node that is not shared that is "
+        f"{measured:.0f} s, at {DISK / 1e6:.0f} MB/s. The default of {planned:.0f} s leaves "
+        f"{planned - measured:.0f} s for CUDA, which was not measured, and for slower nodes. Set "
+        "it to what you see."
+    )
+
+
+def sample() -> str:
+    """What asking all open questions would cost."""
+    whole = {"tables": dict.fromkeys(CONTROLS), "tasks": {"finance_open": {"sample": None}}}
+    plan = Plan(read_study(ROOT / "config.yaml", results="results/none", **whole))
+    more = forecast(Costs(plan), figures.inputs(plan)).totals.gpu_hours
+    more -= _planned(False).totals.gpu_hours
+    task = plan.study.tasks["finance_open"]
+    asked, there = read_study(ROOT / "config.yaml").tasks["finance_open"].sample, task.questions
+    return (
+        f"`finance_open`, our own column of answers in words, asks {asked:,} of the {there:,} open "
+        f"questions (`sample`). All of them would take {more:.1f} GPU-hours more. The standard "
+        f"error is that of {asked:,} answers, about {math.sqrt(there / asked):.1f} times that of "
+        "all. [configuration.md](configuration.md#tasks) says how the sample is drawn and recorded."
+    )
+
+
 PARTS: dict[tuple[str, str], Callable[[], str]] = {
     ("README.md", "scale"): table,
+    ("docs/plan.md", "start"): start,
+    ("docs/plan.md", "sample"): sample,
     ("docs/controls.md", "hours"): controls,
 }

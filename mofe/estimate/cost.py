@@ -23,7 +23,7 @@ from mofe.study.methods import Full, Method
 from mofe.study.plan import Plan
 from mofe.study.shapes import Shape
 from mofe.study.values import ConfigError
-from mofe.study.variants import Dense, Stage, Variant
+from mofe.study.variants import Dense, Moe, Stage, Variant
 from mofe.units import gib
 
 MB = 1_000_000
@@ -36,7 +36,6 @@ MINUTES = 15  # added to it: starting, reading the dense models, waiting for a s
 LARGER = 1.2  # main memory may be this many times its estimate
 NODE = 1500  # MB added per node: Snakemake's own processes, and tokenised rows
 
-STARTING = 3 / 60  # hours before a GPU job's first step: imports, reading, moving to the GPU
 DISK = 100e6  # bytes/s that a shared disk reads or writes
 TOKENIZER = 80  # bytes of a tokenizer's files per token: TinyLlama's have 75
 CPU_FLOPS = 20e9  # FLOP/s per thread, until a CPU study's own runs have measured it
@@ -76,8 +75,10 @@ class Estimate:
     """What a job is expected to take.
 
     needs: what it asks for. hours: wall-clock time. memory: bytes at the peak by what holds them,
-    per GPU; in a CPU study, resident bytes. disk: bytes that it leaves. scratch: bytes of its
-    checkpoint's two states, which are deleted when it ends. micro_batch: rows per forward pass of a
+    per GPU; in a CPU study, resident bytes. starting: hours of a GPU job until its first step:
+    processes, imports, and reading the model (schedule.sharing). disk: bytes that it leaves.
+    scratch: bytes of its checkpoint's two states, which are deleted when it ends. micro_batch: rows
+    per forward pass of a
     training. request: a training's shape, method, `training` keys and labelled share
     (mofe.estimate.memory).
     fits: whether some number of these GPUs holds it. measured: whether its speed is that of
@@ -90,6 +91,7 @@ class Estimate:
     trainable: int = 0
     tokens: float = 0
     flops: float = 0
+    starting: float = 0
     memory: Parts = field(default_factory=dict)
     disk: float = 0
     scratch: float = 0
@@ -320,12 +322,18 @@ class Costs:
 
     def train(self, variant: Variant) -> Estimate:
         """One stage of a variant's fine-tuning: its last."""
+        shape, disk = self.variant_shape(variant), self._trained_bytes(variant)
+        starting = self._starting(variant.origin, (len(variant.stages) - 1) * disk)
+        return self._train(shape, variant.stages[-1], disk, starting, self._trained_shape(variant))
+
+    def _trained_bytes(self, variant: Variant) -> float:
+        """Bytes of the file with what a variant's last stage trained. Large matrices trained on a
+        GPU are stored in bfloat16; all else, adapters too, in float32."""
+        if not variant.stages:
+            return 0
         shape, method = self.variant_shape(variant), self.plan.method(variant)
-        # large matrices trained on a GPU are stored in bfloat16; all else, adapters too, in float32
         added = shape.num_hidden_layers * method.added(shape) + method.added_outside(shape)
-        width = 4 if self.on_cpu else 2
-        disk = width * (method.trainable(shape) - added) + 4 * added
-        return self._train(shape, variant.stages[-1], disk, self._trained_shape(variant))
+        return (4 if self.on_cpu else 2) * (method.trainable(shape) - added) + 4 * added
 
     def train_expert(self, model: str) -> Estimate:
         """A dense model's fine-tuning, or the pretraining of a model from scratch."""
@@ -334,7 +342,8 @@ class Costs:
             return self._pretrain(shape, model)
         ((mix, recipe),) = spec.train.items()
         width = 4 if self.plan.params.expert_dtype(model) == "float32" else 2
-        return self._train(shape, Stage(mix, recipe), disk=width * shape.parameters)
+        starting = self._starting(Dense(spec.from_))
+        return self._train(shape, Stage(mix, recipe), width * shape.parameters, starting)
 
     def evaluate(self, variant: Variant, task: str) -> Estimate:
         """Evaluating a variant on one task, on one GPU, with trained parameters in float32."""
@@ -346,7 +355,10 @@ class Costs:
         tokens = questions * length
         flops = tokens * products.forward(computed, length, ANSWER_TOKENS / length)
         parts = memory.evaluating(shape, method, self.on_cpu, in_words=bool(spec.generated))
-        hours = self._hours(flops, None, 1)
+        starting = self._starting(
+            variant.origin, len(variant.stages) * self._trained_bytes(variant)
+        )
+        hours = self._hours(flops, None, 1) + starting
         if spec.generated:
             together = memory.decoded_tokens(shape, self.on_cpu)
             at_once = max(1, together // int(length + spec.generated))
@@ -363,6 +375,7 @@ class Costs:
             parameters=method.total(shape),
             tokens=tokens,
             flops=flops,
+            starting=starting,
             memory=parts,
             disk=60 * questions,
             fits=self.on_cpu or memory.total(parts) <= GPUS[self.gpu].usable,
@@ -428,6 +441,7 @@ class Costs:
         shape: Shape,
         stage: Stage,
         disk: float,
+        starting: float,
         computed: Shape | None = None,
     ) -> Estimate:
         method = self.study.recipes[stage.recipe]
@@ -436,7 +450,7 @@ class Costs:
         tokens = training["epochs"] * per_epoch
         flops = tokens * self._flops_per_token(computed or shape, stage, per_epoch)
         request = shape, method, training, self._labelled(stage.mix)
-        return self._training(request, tokens, flops, stage.recipe, disk)
+        return self._training(request, tokens, flops, stage.recipe, disk, starting)
 
     def _flops_per_token(self, computed: Shape, stage: Stage, epoch_tokens: float) -> float:
         """FLOPs per token of a stage's training, whose rows have `epoch_tokens` tokens in all."""
@@ -483,9 +497,10 @@ class Costs:
         tokens = training["epochs"] * self.study.world.corpus_tokens
         flops = tokens * products.step(shape, Full(), training["max_length"], 1.0)
         disk, request = 4 * shape.parameters, (shape, Full(), training, memory.TEXT)
-        return self._training(request, tokens, flops, "pretraining", disk)
+        starting = self._starting()
+        return self._training(request, tokens, flops, "pretraining", disk, starting)
 
-    def _training(self, request, tokens, flops, recipe, disk) -> Estimate:
+    def _training(self, request, tokens, flops, recipe, disk, starting) -> Estimate:
         shape, method, *_ = request
         trainable = method.trainable(shape)
         if self.on_cpu:
@@ -497,7 +512,7 @@ class Costs:
             host = placed.gpus * (memory.CUDA_PROCESS + 4 * shape.parameters)
             # the dense models' pages are read by all processes and counted once
             host = max(host + 4 * shape.dense.parameters, 12 * trainable)
-        hours = self._hours(flops, recipe, placed.gpus * placed.nodes)
+        hours = self._hours(flops, recipe, placed.gpus * placed.nodes) + starting
         needs = Needs(
             cpus=1 if self.on_cpu else 4 * placed.gpus,
             mem_mb=self._mem_mb(host),
@@ -513,6 +528,7 @@ class Costs:
             trainable=trainable,
             tokens=tokens,
             flops=flops,
+            starting=starting,
             memory=placed.parts,
             disk=disk,
             scratch=2 * 12 * trainable,  # two states of float32 weights and two moments
@@ -532,7 +548,22 @@ class Costs:
         if self.on_cpu:
             return flops / self.measured.speed.get(recipe, CPU_FLOPS) / 3600
         share = self.measured.speed.get(recipe, self.study.hardware.utilisation)
-        return flops / (gpus * GPUS[self.gpu].tflops * 1e12 * share) / 3600 + STARTING
+        return flops / (gpus * GPUS[self.gpu].tflops * 1e12 * share) / 3600
+
+    def _starting(self, origin: Moe | Dense | None = None, trained: float = 0) -> float:
+        """Hours until the first step of a job that loads a model: its processes and imports, and
+        reading the dense models and `trained` bytes from a shared disk. A CPU study's jobs are
+        forks of one process on the machine that has the files."""
+        if self.on_cpu:
+            return 0
+        read = trained + sum(map(self._dense_bytes, origin.models if origin else ()))
+        return (self.study.hardware.starting + read / DISK) / 3600
+
+    def _dense_bytes(self, model: str) -> float:
+        """Bytes of a dense model's weights; those from outside are in float32 at most."""
+        ours = self.study.models[model].from_
+        width = 2 if ours and self.plan.params.expert_dtype(model) != "float32" else 4
+        return width * self.shape(model).parameters
 
     @property
     def _characters_per_token(self) -> float:

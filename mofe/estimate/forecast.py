@@ -18,6 +18,8 @@ from mofe.estimate.schedule import (
     jobs,
     makespan,
     of_a_further_seed,
+    sharing,
+    submissions,
 )
 from mofe.study.graph import Graph
 from mofe.study.hardware import GPUS
@@ -42,16 +44,21 @@ def forecast(
 ) -> records.PlanRecord:
     """Everything that the plan shows: hours, bytes, counts. figures: as in Graph. counted_models:
     kinds of trained models whose parameters were counted on the real modules."""
-    study, made = costs.study, jobs(costs, figures)
+    study, alone = costs.study, jobs(costs, figures)
+    made = _sharing(alone)
     graph = Graph(costs.plan, figures)
-    path = critical_path(made)
+    seen = _as_seen(costs, made)
+    path = critical_path(seen)
     kept = sum(job.estimate.disk for job in made.values())
     scratch = max((job.estimate.scratch for job in made.values()), default=0)
     return records.PlanRecord(
         study=study.study,
         device=study.device,
         seeds=tuple(study.seeds),
-        hardware=records.PlanHardware(**study.hardware.model_dump(exclude={"exclusive"})),
+        hardware=records.PlanHardware(
+            **study.hardware.model_dump(exclude={"exclusive", "starting"}),
+            starting=0 if costs.on_cpu else study.hardware.starting,
+        ),
         jobs=tuple(_job(name, job, mixed=not costs.on_cpu) for name, job in made.items()),
         totals=_totals(made.values()),
         disk=records.PlanDisk(
@@ -61,15 +68,15 @@ def forecast(
             peak_with_8=kept + sum(sorted(j.estimate.scratch for j in made.values())[-8:]),
         ),
         tables={
-            str(number): _needed(graph, made, costs.plan.paths.table(number, "tex"))
+            str(number): _needed(graph, alone, costs.plan.paths.table(number, "tex"))
             for number in costs.plan.tables
         },
         claims={
-            name: _needed(graph, made, costs.plan.paths.claim(name)) for name in costs.plan.claims
+            name: _needed(graph, alone, costs.plan.paths.claim(name)) for name in costs.plan.claims
         },
         further_seed=_further_seed(costs),
         critical_path=tuple(
-            records.PlanStep(rule=made[n].rule, label=made[n].label, hours=made[n].estimate.hours)
+            records.PlanStep(rule=seen[n].rule, label=seen[n].label, hours=seen[n].estimate.hours)
             for n in path
         ),
         machines=_machines(costs, figures),
@@ -81,6 +88,15 @@ def forecast(
         left_out=costs.left_out(),
         counted_models=counted_models,
     )
+
+
+def _sharing(made: Mapping[str, Job]) -> dict[str, Job]:
+    return dict(zip(made, sharing(made.values()), strict=True))
+
+
+def _as_seen(costs: Costs, made: Mapping[str, Job]) -> Mapping[str, Job]:
+    """The jobs as Slurm sees them; a CPU study runs on one machine."""
+    return made if costs.on_cpu else submissions(made)
 
 
 def _job(name: str, job: Job, mixed: bool) -> records.PlanJob:
@@ -125,12 +141,13 @@ def _memory(estimate: Estimate, mixed: bool) -> records.PlanMemory:
 def _needed(graph: Graph, made: Mapping[str, Job], *targets: str) -> records.PlanTotals:
     """Sums over the jobs that make these files from nothing. made: every job, as `jobs` has
     them."""
-    return _totals(made[node.outputs[0]] for node in graph.needed(*targets))
+    return _totals(sharing(made[node.outputs[0]] for node in graph.needed(*targets)))
 
 
 def _further_seed(costs: Costs) -> records.PlanSeed:
     """What the jobs take that one more seed adds, by what they are."""
-    added = of_a_further_seed(costs)
+    nodes, alone = zip(*of_a_further_seed(costs), strict=True)
+    added = list(zip(nodes, sharing(alone), strict=True))
     tasks = dict.fromkeys(node.wildcards["task"] for node, _ in added if node.rule == "evaluate")
 
     def share(rule: str, **wildcards: str) -> records.PlanShare:
@@ -156,6 +173,7 @@ def _totals(made: Iterable[Job]) -> records.PlanTotals:
         trainings_gpu_hours=gpu_hours(trainings),
         evaluations=len(evaluations),
         evaluations_gpu_hours=gpu_hours(evaluations),
+        gpu_submissions=len({job.submitted_as for job in made if job.gpus}),
         gpu_hours=gpu_hours(made),
         flops=sum(job.estimate.flops for job in made),
         tokens=sum(job.estimate.tokens for job in made if job.rule != "evaluate"),
@@ -175,7 +193,7 @@ def _machines(costs: Costs, figures: Mapping[str, Sequence[str]]) -> dict[str, r
     kinds = [costs.study.hardware.gpu] if costs.on_cpu else list(GPUS)
     machines = {}
     for kind in kinds:
-        made = jobs(Costs(costs.plan, gpu=kind), figures)
+        made = _as_seen(costs, _sharing(jobs(Costs(costs.plan, gpu=kind), figures)))
         machines[kind] = records.PlanMachine(
             gpu_hours=gpu_hours(made.values()),
             most_gpus=max(job.gpus for job in made.values()),

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from mofe.estimate.cost import CPU_FLOPS, SLOWER, STARTING
+from mofe.estimate.cost import CPU_FLOPS, DISK, SLOWER
 from mofe.estimate.forecast import MACHINES
 from mofe.estimate.schedule import TRAININGS
 from mofe.markdown import aligned
@@ -39,7 +39,7 @@ def markdown(found: PlanRecord) -> str:
         more=MORE_SEEDS,
         cpu_flops=CPU_FLOPS,
         slower=SLOWER,
-        starting=STARTING,
+        disk_speed=DISK,
     )
     return aligned(page)
 

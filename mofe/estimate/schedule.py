@@ -2,6 +2,7 @@
 the time of the whole study on a number of GPUs."""
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -27,6 +28,13 @@ class Job:
     @property
     def gpus(self) -> int:
         return self.estimate.needs.gpus * self.estimate.needs.nodes
+
+    @property
+    def submitted_as(self) -> str:
+        """What is the same for jobs that Slurm sees as one: all tasks of a model with one seed
+        (profiles/slurm, `groups`)."""
+        shown = self.label.rpartition("/")[0] if self.rule == "evaluate" else self.label
+        return f"{self.rule} {shown}"
 
 
 def estimate(costs: Costs, rule: str, wildcards: Mapping[str, str]) -> Estimate:
@@ -98,6 +106,38 @@ def _marked(made: dict[str, Job], tables: list[int | str]) -> dict[str, Job]:
         name: replace(job, tables=tuple(key for key in tables if str(key) in needed[name]))
         for name, job in made.items()
     }
+
+
+def sharing(made: Iterable[Job]) -> list[Job]:
+    """The jobs, with the start of those that Slurm sees as one divided among them."""
+    made = list(made)
+    together = Counter(job.submitted_as for job in made)
+
+    def shared(job: Job) -> Job:
+        starting = job.estimate.starting / together[job.submitted_as]
+        hours = job.estimate.hours - job.estimate.starting + starting
+        return replace(job, estimate=replace(job.estimate, hours=hours, starting=starting))
+
+    return [shared(job) for job in made]
+
+
+def submissions(made: Mapping[str, Job]) -> dict[str, Job]:
+    """The jobs as Slurm sees them: those that it sees as one, with the hours of all (of `sharing`
+    ones), under the name of the last."""
+    members: dict[str, list[str]] = {}
+    for name, job in made.items():
+        members.setdefault(job.submitted_as, []).append(name)
+    last = {name: names[-1] for names in members.values() for name in names}
+
+    def one(names: Sequence[str]) -> Job:
+        parts = [made[name] for name in names]
+        after = dict.fromkeys(last[before] for part in parts for before in part.after)
+        hours = sum(part.estimate.hours for part in parts)
+        label = parts[-1].label if len(parts) == 1 else parts[-1].label.rpartition("/")[0]
+        estimate = replace(parts[-1].estimate, hours=hours)
+        return replace(parts[-1], label=label, after=tuple(after), estimate=estimate)
+
+    return {n: one(members[job.submitted_as]) for n, job in made.items() if last[n] == n}
 
 
 def critical_path(made: Mapping[str, Job]) -> list[str]:

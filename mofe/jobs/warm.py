@@ -4,9 +4,14 @@ Importing torch, transformers, peft and lm-eval takes longer than most jobs of t
 workflow that runs its jobs on this machine starts one process that imports them once. Scripts send
 it their job through a socket, and it makes a fork for each. It ends with the workflow. Without a
 warm parent, as on a cluster's nodes or where it died, a script does its work itself.
+
+A fork cannot use a GPU that its parent has used. So in a job of Slurm's that is for all tasks of a
+model (mofe/jobs/slurm/executor.py), the process does the jobs itself, one after the other
+(`in_turn`), and keeps the model that one has loaded for the next.
 """
 
 import atexit
+import gc
 import os
 import pickle
 import select
@@ -28,6 +33,7 @@ VARIABLE = "MOFE_WARM_PARENT"  # the environment variable that holds the folder 
 PATIENCE = 300.0  # seconds for which a job waits for the parent's imports
 BACKLOG = 1024  # jobs that wait for them
 PATIENCE_AGAIN = 10.0  # for which it waits once a job of the run had to wait in vain
+IN_TURN = "MOFE_IN_TURN"  # the environment variable of one of Slurm's jobs that is for several
 TOLD = "told"  # the file that is there after that
 WORDS = "words"  # the file of what the parent prints
 ALONE = "no warm parent: each job imports by itself what it needs, which takes longer"
@@ -45,6 +51,8 @@ PRELOAD = [
     "scipy.io",  # which datasets imports when it reads
 ]
 
+ASKING = ["mofe.stages.evaluate"]  # for a job that is for all tasks of a model
+
 # glibc returns large blocks to the system after each use. Where page faults are slow, getting them
 # again costs more than the computation: training steps took up to ten times as long.
 KEEP_MEMORY = {
@@ -54,10 +62,11 @@ KEEP_MEMORY = {
 }
 
 
-def start(preload: Sequence[str] = PRELOAD) -> subprocess.Popen | None:
+def start(preload: Sequence[str] = PRELOAD, in_turn: bool = False) -> subprocess.Popen | None:
     """Start the warm parent, and put the folder of its socket into this process's environment.
 
-    preload: the modules that it imports. It serves until its standard input closes, which happens
+    preload: the modules that it imports. in_turn: it makes no forks, and does the jobs itself, one
+    after the other. It serves until its standard input closes, which happens
     when this process ends. Where it cannot be started, one line says so, and jobs do their work
     themselves. They do so without a line where no process may fork, as on macOS.
     """
@@ -73,8 +82,9 @@ def start(preload: Sequence[str] = PRELOAD) -> subprocess.Popen | None:
             with _address(folder) as address:
                 listener.bind(address)
             listener.listen(BACKLOG)
+            how = ["in-turn" if in_turn else "forks", folder, str(listener.fileno())]
             server = subprocess.Popen(
-                [sys.executable, "-m", "mofe.jobs.warm", folder, str(listener.fileno()), *preload],
+                [sys.executable, "-m", "mofe.jobs.warm", *how, *preload],
                 pass_fds=[listener.fileno()],
                 stdin=subprocess.PIPE,
                 stdout=words,
@@ -178,21 +188,27 @@ def _tell(folder: str, error: OSError) -> None:
 # --------------------------------------------------------------------------- in the parent
 
 
-def serve(folder: str, listening: int, preload: Sequence[str]) -> None:
-    """Import what jobs need, then fork for every job until standard input closes. listening: the
-    descriptor of the socket, which takes jobs from before this process was started."""
+def serve(how: str, folder: str, listening: int, preload: Sequence[str]) -> None:
+    """Import what jobs need, then fork for every job until standard input closes, or do the jobs
+    here ("in-turn") until one fails: what a failed job leaves behind must not reach the next one.
+    listening: the descriptor of the socket, which takes jobs from before this process was started.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the workflow tells its jobs to stop
     listener = socket.socket(fileno=listening)
     listener.settimeout(None)
     _preload(preload)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks report through their connection
+    if how == "forks":
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks report through their connection
     while True:
         ready, _, _ = select.select([listener, sys.stdin], [], [])
         if sys.stdin in ready:
             break
         connection, _ = listener.accept()
         with connection:
-            _fork(listener, connection)
+            if how == "forks":
+                _fork(listener, connection)
+            elif _in_turn(connection):
+                break
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -208,9 +224,26 @@ def _fork(listener: socket.socket, connection: socket.socket) -> None:
         code = 1
         try:
             listener.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.setsid()  # a terminal's Ctrl-C comes through the script that asked, once
             code = _work(connection)
         finally:
             os._exit(code)
+
+
+def _in_turn(connection: socket.socket) -> int:
+    """Do a job in this process. Returns its exit code."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    own = [os.dup(1), os.dup(2)]
+    try:
+        return _work(connection)
+    finally:
+        for target, stream in zip((1, 2), own, strict=True):
+            os.dup2(stream, target)
+            os.close(stream)
+        gc.unfreeze()
+        gc.collect()
 
 
 def _preload(modules: Sequence[str]) -> None:
@@ -222,14 +255,11 @@ def _preload(modules: Sequence[str]) -> None:
     logging.getLogger().handlers.clear()  # handlers would hold on to this process's stderr
 
 
-# ------------------------------------------------------------------------------- in a fork
+# --------------------------------------------------------------- in a fork, or in the parent
 
 
 def _work(connection: socket.socket) -> int:
     """Receive a job, run it with the caller's streams, and report its exit code."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    os.setsid()  # a terminal's Ctrl-C comes through the script that asked, once
     header, streams, _, _ = socket.recv_fds(connection, 8, 2)
     if len(header) < 8:
         return 1  # the script that asked is gone
@@ -242,6 +272,7 @@ def _work(connection: socket.socket) -> int:
         data += part
     for target, stream in zip((1, 2), streams, strict=True):
         os.dup2(stream, target)
+        os.close(stream)
     job = pickle.loads(data)
     os.chdir(job.folder)
     os.environ.clear()
@@ -249,8 +280,10 @@ def _work(connection: socket.socket) -> int:
     connection.sendall(_READY)
     if connection.recv(1) != _GO:
         return 1  # the script has lost patience, and runs the job
-    threading.Thread(target=_obey, args=(connection,), daemon=True).start()
+    over = threading.Event()
+    threading.Thread(target=_obey, args=(connection.dup(), over), daemon=True).start()
     code = _execute(job)
+    over.set()
     sys.stdout.flush()
     sys.stderr.flush()
     with suppress(ConnectionError):  # the script is gone
@@ -264,12 +297,15 @@ def _execute(job) -> int:
     return execute(job)
 
 
-def _obey(connection: socket.socket) -> None:
-    """Send this fork the signals that its script passes on, and SIGTERM when that is gone."""
-    while passed_on := connection.recv(1):
-        os.kill(os.getpid(), passed_on[0])
-    os.kill(os.getpid(), signal.SIGTERM)
+def _obey(connection: socket.socket, over: threading.Event) -> None:
+    """Send this process the signals that its script passes on, and SIGTERM when that is gone, until
+    the job is over."""
+    with connection, suppress(ConnectionError):
+        while (passed_on := connection.recv(1)) and not over.is_set():
+            os.kill(os.getpid(), passed_on[0])
+    if not over.is_set():
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], int(sys.argv[2]), sys.argv[3:])
+    serve(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4:])

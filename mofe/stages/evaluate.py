@@ -10,6 +10,7 @@ import copy
 import gzip
 import json
 import math
+import os
 import statistics
 import time
 from collections import Counter, defaultdict
@@ -356,6 +357,20 @@ def ready(merge: str, chain: Sequence[Method], trained: Sequence[str | Path]) ->
     return devices.to_device(experts.fold_duplicates(load.variant(merge, chain, trained)))
 
 
+_kept: dict[tuple, nn.Module] = {}  # the model that was loaded last, by what it was loaded from
+
+
+def _ready(merge: str, chain: Sequence[Mapping[str, Any]], trained: Sequence[str]) -> nn.Module:
+    """As `ready`; the model of the task before, where it is the same, as in a job for all tasks of
+    a model (mofe/jobs/warm.py). Nothing that asks a model changes it."""
+    files = [(file, os.stat(file).st_ino, os.stat(file).st_mtime_ns) for file in (merge, *trained)]
+    key = (json.dumps(list(chain), sort_keys=True), *files)
+    if key not in _kept:
+        _kept.clear()  # before the next one needs its room
+        _kept[key] = ready(merge, [parse(stage) for stage in chain], trained)
+    return _kept[key]
+
+
 def evaluate_variant(
     *,
     merge: str,
@@ -379,18 +394,20 @@ def evaluate_variant(
     started = time.perf_counter()
     built = asking.read(asked)
     tokenizer = load.tokenizer(merge) if built[0].in_words else None  # loading one takes a while
-    model = ready(merge, [parse(stage) for stage in chain], trained)
+    model = _ready(merge, chain, trained)
     answered = score(model, tokenizer, built, params)
     lines = "".join(map(records.line, answered))
     # no time stamp in the header: equal records are equal files
     write_atomic(questions, gzip.compress(lines.encode(), mtime=0))
-    scores = summarise(answered, asking.has_norm(asked))
+    scores, sample = summarise(answered, asking.has_norm(asked)), asking.sample(asked, built)
     result = records.EvalRecord(
         task=params["name"],
         **names,
         **dict(scores),
         held_out=params["held_out"]["set"] if "held_out" in params else None,
-        sample_of=asking.sample_of(asked),
+        sample_of=sample.of if sample else None,
+        sample_seed=sample.seed if sample else None,
+        sample_sha256=sample.sha256 if sample else None,
         questions=questions.name,
         seconds=time.perf_counter() - started,
         config_hash=config_hash

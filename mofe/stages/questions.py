@@ -8,7 +8,8 @@ AskedQuestion.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from types import UnionType
@@ -50,8 +51,9 @@ COLUMNS = pa.schema(
 )
 # The file's metadata if lm-eval also scores the task by `acc_norm`.
 NORMED = {b"acc_norm": b"true"}
-# The file's metadata if only a sample is asked: how many questions the task has.
+# The file's metadata if only a sample is asked: how many questions the task has, and the seed.
 SAMPLE_OF = b"sample_of"
+SAMPLE_SEED = b"sample_seed"
 SAMPLE = tuple(b"sample")  # makes the stream of random numbers that a sample is drawn by
 
 
@@ -62,7 +64,7 @@ def make(*, params: Mapping[str, Any], tokenizer: str, out: Path) -> str:
     sink = pa.BufferOutputStream()
     marks = NORMED if tasks.has_norm(params) else {}
     if len(found) < there:
-        marks = marks | {SAMPLE_OF: str(there).encode()}
+        marks = marks | {SAMPLE_OF: f"{there}".encode(), SAMPLE_SEED: f"{params['seed']}".encode()}
     schema = COLUMNS.with_metadata(marks or None)
     table = pa.Table.from_pylist([question.model_dump() for question in found], schema)
     pq.write_table(table, sink, compression="zstd")
@@ -80,10 +82,24 @@ def has_norm(file: str | Path) -> bool:
     return NORMED.items() <= (pq.read_schema(file).metadata or {}).items()
 
 
-def sample_of(file: str | Path) -> int | None:
-    """How many questions the task has, where these are a sample of them; else None."""
-    there = (pq.read_schema(file).metadata or {}).get(SAMPLE_OF)
-    return None if there is None else int(there)
+@dataclass(frozen=True)
+class Sample:
+    """Which sample of a task's questions is asked. of: how many there are. seed: it was drawn by.
+    sha256: of a line for each of its questions, as AskedQuestion names them."""
+
+    of: int
+    seed: int
+    sha256: str
+
+
+def sample(file: str | Path, found: Sequence[AskedQuestion]) -> Sample | None:
+    """What sample the questions are that were found in a file; None for all."""
+    marks = pq.read_schema(file).metadata or {}
+    if SAMPLE_OF not in marks:
+        return None
+    lines = "".join(f"{question.task} {question.question}\n" for question in found)
+    digest = hashlib.sha256(lines.encode()).hexdigest()
+    return Sample(int(marks[SAMPLE_OF]), int(marks[SAMPLE_SEED]), digest)
 
 
 def build(params: Mapping[str, Any], tokenizer) -> list[AskedQuestion]:

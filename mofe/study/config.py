@@ -222,13 +222,13 @@ class Task(Part):
     )
     questions: Count | None = Field(
         None,
-        description="How many questions there are. Only estimates use it, except with "
-        "`held_out`, where so many are drawn.",
+        description="How many questions there are. Estimates use it, and a larger `sample` is "
+        "refused; with `held_out`, so many are drawn.",
     )
     sample: Count | None = Field(
         None,
         description="Ask only so many of the test questions, drawn by `sampling_seed`: a larger "
-        "sample holds the smaller ones. Tables and the report say so.",
+        "sample holds the smaller ones. Tables and the report say so; null asks all.",
     )
     tokens: Amount | None = Field(
         None, description="Mean number of tokens per question. Only estimates use it."
@@ -347,6 +347,11 @@ class Hardware(Part):
     utilisation: Annotated[float, Field(ge=0.001, le=1)] = Field(
         description="Share of the GPU's peak that training and evaluation reach, until finished "
         "runs have measured it."
+    )
+    starting: Annotated[float, Field(ge=0, le=3600)] = Field(
+        60,
+        description="Seconds of a GPU job until it begins to read its model: processes, imports "
+        "and CUDA. `benchmarks/starts.py` measures what of it needs no GPU.",
     )
     exclusive: bool = Field(
         False,

@@ -24,7 +24,7 @@ from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
-from mofe.jobs import ending
+from mofe.jobs import ending, warm
 from mofe.jobs.slurm.answers import (
     DONE,
     ENDED,
@@ -121,6 +121,23 @@ class Executor(plugin.Executor):
         account = job.resources.get("slurm_account")
         yield f" -A {account}" if account else ""
 
+    # ------------------------------------------------------- several jobs as one of Slurm's
+
+    def get_job_exec_prefix(self, job):
+        return f"export {warm.IN_TURN}=1" if job.is_group() else super().get_job_exec_prefix(job)
+
+    def format_job_exec(self, job) -> str:
+        """The command of a job. One of Slurm's jobs that is for several of Snakemake's starts them
+        by a single Snakemake, which goes on after one has failed; the plugin would start three
+        processes for each."""
+        command, of_the_plugin = super().format_job_exec(job), super().additional_general_args()
+        if not job.is_group():
+            return command
+        here = f"--executor local --cores {job.threads} --keep-going --quiet progress rules host"
+        if command.count(of_the_plugin) != 1:
+            raise WorkflowError(f"{of_the_plugin!r} is not in the plugin's command: {command}")
+        return command.replace(of_the_plugin, here)
+
     def report_job_submission(self, job_info: SubmittedJobInfo, register_job: bool = True) -> None:
         self._submitted.add(job_info.external_jobid)
         super().report_job_submission(job_info, register_job=register_job)
@@ -148,7 +165,8 @@ class Executor(plugin.Executor):
         comment = f"rule_{job.name}" + (f"_wildcards_{wildcards}" if wildcards else "")
         for entry in listed:
             if entry.comment == comment and entry.number not in self._submitted:
-                log = self.slurm_logdir / f"rule_{job.name}" / wildcards / f"{entry.number}.log"
+                kind = "group" if job.is_group() else "rule"
+                log = self.slurm_logdir / f"{kind}_{job.name}" / wildcards / f"{entry.number}.log"
                 self.logger.info(f"Slurm has taken the job as {entry.number} (log: {log}).")
                 return SubmittedJobInfo(job, entry.number, {"slurm_logfile": log})
         return None
@@ -238,22 +256,16 @@ class Executor(plugin.Executor):
 
     def _done(self, info: SubmittedJobInfo) -> bool:
         """Whether a job has made all that it was to make, whatever happened to it then."""
-        told = self._told_by_its_log(info)
-        return bool(told and told.error is None and all(map(os.path.exists, info.job.output)))
+        return all(_has_made_all(job, info.external_jobid) for job in _jobs(info))
 
     def _cause(self, info: SubmittedJobInfo, state: str) -> Cause:
+        """Why a job of Slurm's ended, as far as Slurm tells."""
         cause = ENDED.get(state, Cause.LOST)
         if state not in ("FAILED", FORGOTTEN):
             return cause
         output = Path(info.aux["slurm_logfile"])
-        if output.is_file() and out_of_memory(output.read_text(errors="replace")):
-            return Cause.MEMORY
-        told = self._told_by_its_log(info)
-        return Cause.REFUSED if told and told.refused else cause
-
-    def _told_by_its_log(self, info: SubmittedJobInfo) -> ending.Ending | None:
-        logs = [] if info.job.is_group() else info.job.log
-        return ending.read(logs[0], info.external_jobid) if logs else None
+        found = output.is_file() and out_of_memory(output.read_text(errors="replace"))
+        return Cause.MEMORY if found else cause
 
     def _succeed(self, info: SubmittedJobInfo) -> None:
         self.report_job_success(info)
@@ -261,15 +273,24 @@ class Executor(plugin.Executor):
             Path(info.aux["slurm_logfile"]).unlink(missing_ok=True)
 
     def _fail(self, info: SubmittedJobInfo, cause: Cause, told: str) -> None:
-        """Report a failed attempt, and have Snakemake repeat it or not."""
+        """Report a failed attempt, and have Snakemake repeat it or not. Of several jobs, those that
+        are made are made; the others are repeated where one of them may be."""
         job, retries = info.job, info.job.restart_times
-        wildcards = {} if job.is_group() else job.wildcards_dict
-        ends = self.ends.note(job.name, wildcards, cause)
+        noted = [
+            self.ends.note(j.rule.name, j.wildcards_dict, _cause_of(j, info.external_jobid, cause))
+            for j in _unmade(info)
+        ]
+        ends = max(noted, key=lambda found: decide(found, retries).again)
         # Snakemake repeats a job as long as its attempt is not above the number of retries.
         job.attempt = retries if decide(ends, retries).again else retries + 1
         logs = [str(info.aux["slurm_logfile"])] if info.aux else []
         what = f"{told} {sentence(ends, retries)}"
         super().report_job_error(info, msg=what + " ", aux_logs=logs)
+
+    def print_job_error(self, job_info: SubmittedJobInfo, msg: str | None = None, **keywords: Any):
+        """Tell a failure of what failed: Snakemake would tell it of all jobs, without why."""
+        for job in _unmade(job_info):
+            job.log_error(msg, **keywords)
 
     # ------------------------------------------------------------------------------- the end
 
@@ -338,6 +359,34 @@ class Executor(plugin.Executor):
                 f"Slurm does not answer ({told}); it is asked again until it does, and nothing is "
                 "lost. To stop: Ctrl-C."
             )
+
+
+def _jobs(info: SubmittedJobInfo) -> list:
+    """Snakemake's jobs that one job of Slurm's is for."""
+    return list(info.job.jobs) if info.job.is_group() else [info.job]
+
+
+def _unmade(info: SubmittedJobInfo) -> list:
+    """Those of them that made not all; all where each says that it did."""
+    number = info.external_jobid
+    return [j for j in _jobs(info) if number is None or not _has_made_all(j, number)] or _jobs(info)
+
+
+def _told_by_its_log(job, number: str) -> ending.Ending | None:
+    return ending.read(job.log[0], number) if job.log else None
+
+
+def _has_made_all(job, number: str) -> bool:
+    """Whether a job's log says that it ended well in Slurm's job, and what it makes is there."""
+    told = _told_by_its_log(job, number)
+    return bool(told and told.error is None and all(map(os.path.exists, job.output)))
+
+
+def _cause_of(job, number: str | None, cause: Cause) -> Cause:
+    """Why a job ended in one of Slurm's that ended by `cause`, of which only the job's log knows
+    that it would come again."""
+    told = _told_by_its_log(job, number) if number else None
+    return Cause.REFUSED if told and told.refused else cause
 
 
 def _ask(*command: str) -> str:

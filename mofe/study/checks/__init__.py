@@ -36,6 +36,7 @@ OF_PLAN: tuple[Callable[[Plan], Iterator[str]], ...] = (
     rows.drawn,
     training.warm_up,
     rows.too_few_questions,
+    rows.small_samples,
     rows.whole_tests,
 )
 

@@ -6,6 +6,7 @@ from mofe.study import harness
 from mofe.study.config import Data, Study, Task
 from mofe.study.plan import Plan
 from mofe.study.setting import PAPER
+from mofe.study.values import task_metric
 
 
 def asked(plan: Plan) -> set[str]:
@@ -191,11 +192,30 @@ def too_few_questions(plan: Plan) -> Iterator[str]:
             yield f"tasks.{name}.{key}: 1 question has no standard error; ask two or more"
 
 
-def whole_tests(plan: Plan) -> Iterator[str]:
-    """The paper's study asks whole test sets, as the paper does."""
-    for name in sorted(asked(plan)) if plan.study.study == PAPER else ():
-        if sample := plan.study.tasks[name].sample:
+def small_samples(plan: Plan) -> Iterator[str]:
+    """No sample is larger than its test set, where that size is known."""
+    world = plan.study.world
+    for name in sorted(asked(plan)):
+        task = plan.study.tasks[name]
+        there, key = task.questions, f"tasks.{name}.questions"
+        if world:
+            there, key = world.test_questions, "world.test_questions"
+        if task.sample and there and task.sample > there:
             yield (
-                f"tasks.{name}.sample: the study '{PAPER}' asks all questions, not {sample} of "
-                "them; give the study another name"
+                f"tasks.{name}.sample: {task.sample} questions are to be asked, but by {key} there "
+                f"are {there}; lower it, or set it to null to ask them all"
+            )
+
+
+def whole_tests(plan: Plan) -> Iterator[str]:
+    """The paper's study asks whole test sets for the paper's columns, as the paper does. Columns of
+    our own may be of a sample."""
+    tasks = plan.study.tasks
+    columns = (c for spec in plan.study.tables.values() for c in spec.columns.values())
+    papers = {task_metric(shown, tasks)[0] for shown in columns}
+    for name in sorted(asked(plan) & papers) if plan.study.study == PAPER else ():
+        if sample := tasks[name].sample:
+            yield (
+                f"tasks.{name}.sample: the study '{PAPER}' asks all questions for the paper's "
+                f"columns, not {sample} of them; give the study another name"
             )
