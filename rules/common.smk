@@ -1,22 +1,18 @@
 # The study, its plan, and the functions that all rules share.
+import json
 import os
 import re
 import shutil
-import sys
 from functools import cache, partial
-from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.io import IOFile
 from snakemake.logging import logger
 
-sys.path.insert(0, workflow.basedir)  # the package of this checkout, installed or not
-
-from mofe import paper
+from mofe import paper, provenance
 from mofe.estimate.cost import Costs
 from mofe.jobs import (
     checks,
-    command,
     contents,
     downloads,
     job,
@@ -28,7 +24,7 @@ from mofe.jobs import (
     unnoticed,
     warm,
 )
-from mofe.jobs.slurm import executor, retries
+from mofe.jobs.slurm import executor, gres, retries
 from mofe.study.given import Given
 from mofe.study.graph import Graph
 from mofe.study.identity import Identities
@@ -38,12 +34,6 @@ from mofe.report.sources import RECORDS
 from mofe.study.plan import Plan
 from mofe.study.values import ConfigError
 
-# Snakemake lists the command line's files first, but they override config.yaml, so they come last
-# here.
-CONFIG_FILES = dict.fromkeys(
-    os.path.relpath(f) for f in ["config.yaml", *workflow.configfiles]
-)
-
 
 def refuse(sentences):
     if sentences:
@@ -51,7 +41,7 @@ def refuse(sentences):
 
 
 try:
-    STUDY = load_study(config, CONFIG_FILES, workflow.config_settings.config)
+    STUDY = load_study(config, *CALLED.sources)
     PLAN = Plan(STUDY)
 except ConfigError as error:
     raise WorkflowError(str(error))
@@ -59,21 +49,19 @@ refuse(checks.missing_folders(PLAN, os.path.isdir))
 refuse(checks.blocked_folders(PLAN, os.path.isdir, os.path.lexists))
 
 locks.keep_those_of_other_runs()
-job.prepare_environment(workflow.basedir, STUDY.device)
+job.prepare_environment(str(CODE))
+os.environ[provenance.CONFIG_FILES] = json.dumps(CALLED.hashes)
 if workflow.execution_settings is not None:
     os.environ[made.LATENCY] = str(workflow.execution_settings.latency_wait)
 ROOT = PLAN.root
 FIGURES = figures.of(PLAN)
 GRAPH = Graph(PLAN, figures.inputs(PLAN))
-COMMAND = command.without_target(
-    CONFIG_FILES, workflow.config_settings.config, workflow.basedir
-)
 GIVEN = Given(
     PLAN,
     figures.given(PLAN),
     trainings=RECORDS.spec(PLAN),
     published=paper.digest(),
-    command=COMMAND,
+    command=CALLED.command,
     config=config,
 )
 IDENTITIES = Identities(GRAPH, GIVEN)
@@ -83,10 +71,14 @@ COSTS = Costs(PLAN)
 # A rule's `threads` and `resources`, by its name.
 cpus = partial(resources.cpus, COSTS)
 ENDS = retries.Ends()
-asks = partial(resources.asks, COSTS, ENDS)
 spread = partial(resources.spread, COSTS, jobs=GRAPH.jobs)
 
 
+def asks(rule):
+    return resources.asks(COSTS, ENDS, rule, CALLED.rename(rule))
+
+
+gres.use()
 if workflow.is_main_process:  # a job has no jobs of its own
     executor.use(ENDS, PLAN.root)
 unnoticed.count_as_done(IDENTITIES)
@@ -111,15 +103,18 @@ def tell_stale():
     settings = workflow.dag_settings
     if settings.forceall:
         return
+    targets = {*map(plain, settings.targets)}
     found = made.stale(
         IDENTITIES,
-        settings.targets,
-        settings.forcerun,
+        targets,
+        {*map(plain, settings.forcerun)},
         lambda file: workflow.persistence.params(IOFile(file)) is not None,
     )
     if not found:
         return
-    told = made.sentence(found, COMMAND, settings.targets)
+    told = made.sentence(
+        found, CALLED.command, settings.targets or [CALLED.rename("all")]
+    )
     if workflow.execution_settings is not None and not workflow.dryrun:
         raise WorkflowError(told)
     logger.warning(told)
@@ -137,17 +132,27 @@ wildcard_constraints:
     number=names(map(str, PLAN.tables)),
 
 
+@cache
+def plain(name):
+    """A rule's name here, from its name in the workflow that uses this one as a module."""
+    return {CALLED.rename(rule): rule for rule in OURS._rules}.get(name, name)
+
+
+OURS = rules
+
+
 def waiting():
-    """The jobs that will run."""
+    """The jobs of this workflow that will run."""
     return [
         checks.Waiting(
-            j.rule.name,
+            plain(j.rule.name),
             dict(j.wildcards.items()),
             dict(j.resources.items()),
             workflow.is_local(j.rule),
             tuple(map(str, j.output)),
         )
         for j in workflow.dag.needrun_jobs()
+        if j.rule.module_globals["rules"] is OURS
     ]
 
 
@@ -172,7 +177,7 @@ def has_gpu():
     return torch.cuda.is_available()
 
 
-onstart:
+def before_jobs():
     for told in COSTS.left_out():
         logger.warning(told)
     will_run = waiting()
@@ -189,4 +194,13 @@ onstart:
         and not workflow.deployment_settings.deployment_method
         and {j.rule for j in will_run} - COLD
     ):
-        WARM_PARENT = warm.start()
+        global WARM_PARENT
+        WARM_PARENT = warm.start(settings=job.settings(STUDY.device))
+
+
+onstart:
+    before_jobs()
+
+
+if CALLED.is_module:  # of which Snakemake heeds no `onstart`
+    CALLED.also_before_jobs(workflow, before_jobs)

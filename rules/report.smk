@@ -2,10 +2,6 @@
 # and figures.
 
 
-localrules:
-    pdf,
-
-
 rule table:
     input:
         unpack(lambda w: GRAPH.table(**w)),
@@ -101,6 +97,7 @@ rule pdf:
         PLAN.paths.pdf,
     log:
         f"{ROOT}/logs/pdf.log",
+    localrule: True
     conda:
         "../envs/mofe.yaml"
     params:
@@ -113,7 +110,7 @@ rule archive:
     # On demand: everything but weights, to be kept and cited.
     input:
         **GRAPH.archive(),
-        lock=os.path.relpath(Path(workflow.basedir, "requirements.lock")),
+        lock=os.path.relpath(CODE / "requirements.lock"),
     output:
         f"{ROOT}/archive.zip",
     log:

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -54,13 +54,17 @@ KEEP_MEMORY = {
 }
 
 
-def start(preload: Sequence[str] = PRELOAD) -> subprocess.Popen | None:
+def start(
+    preload: Sequence[str] = PRELOAD, settings: Mapping[str, str] | None = None
+) -> subprocess.Popen | None:
     """Start the warm parent, and put the folder of its socket into this process's environment.
 
-    preload: the modules that it imports. It serves until its standard input closes, which happens
-    when this process ends. Where it cannot be started, one line says so, and jobs do their work
-    themselves.
+    preload: the modules that it imports. settings: what its environment has besides. It serves
+    until its standard input closes, which happens when this process ends. Where it cannot be
+    started, one line says so, and jobs do their work themselves.
     """
+    # -P: no package of this name in the working directory
+    command = [sys.executable, "-P", "-m", "mofe.jobs.warm"]
     try:
         folder = tempfile.mkdtemp(prefix="mofe-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -72,11 +76,12 @@ def start(preload: Sequence[str] = PRELOAD) -> subprocess.Popen | None:
                 listener.bind(address)
             listener.listen(BACKLOG)
             server = subprocess.Popen(
-                [sys.executable, "-m", "mofe.jobs.warm", folder, str(listener.fileno()), *preload],
+                [*command, folder, str(listener.fileno()), *preload],
                 pass_fds=[listener.fileno()],
                 stdin=subprocess.PIPE,
                 stdout=words,
                 stderr=words,
+                env={**os.environ, **(settings or {})},
             )
     except OSError as error:
         print(f"{ALONE} (it cannot be started: {error})", file=sys.stderr, flush=True)

@@ -40,7 +40,8 @@ def warm() -> None:
     from mofe import provenance
     from mofe.jobs import job, warm
 
-    job.prepare_environment(str(ROOT), "cpu")
+    job.prepare_environment(str(ROOT))
+    os.environ.update(job.settings("cpu"))
     for name in warm.PRELOAD:
         importlib.import_module(name)
     import torch
