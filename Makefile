@@ -1,5 +1,15 @@
 # `make look` and `make mini` run the study in miniature, `make test` the tests. The first call sets
 # everything up.
+HERE := $(patsubst %/,%,$(dir $(realpath $(lastword $(MAKEFILE_LIST)))))
+
+ifneq ($(realpath $(CURDIR)),$(HERE))
+# Called from another folder (make -f): everything is done in the Makefile's own.
+.DEFAULT_GOAL := help
+%:
+	@$(MAKE) --no-print-directory -C $(HERE) $@
+$(MAKEFILE_LIST): ;
+else
+
 PYTHON ?= python3
 SEEDS ?=
 OVERLAY ?=
@@ -132,3 +142,5 @@ lock: .venv/ready
 
 clean:
 	rm -rf results .snakemake
+
+endif

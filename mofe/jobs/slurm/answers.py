@@ -94,6 +94,10 @@ _MISTAKES = {
     "Invalid feature specification": ("constraint", 'sinfo -o "%N %f %G"'),
     "Invalid qos specification": ("profile: slurm-qos", "sacctmgr show qos format=name"),
     "Invalid generic resource": ("gpu_model", 'sinfo -o "%N %G"'),
+    "Requested GRES option unsupported": (
+        "gpu_option (gres)",
+        "scontrol show config | grep SelectType",
+    ),
     "Invalid Trackable RESource": ("gpu_model", 'sinfo -o "%N %G"'),
     "Requested node configuration is not available": (
         "partition, constraint or gpu_model",
