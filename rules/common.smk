@@ -49,7 +49,7 @@ refuse(checks.missing_folders(PLAN, os.path.isdir))
 refuse(checks.blocked_folders(PLAN, os.path.isdir, os.path.lexists))
 
 locks.keep_those_of_other_runs()
-job.prepare_environment(str(CODE))
+job.prepare_environment(str(CODE), STUDY.device)
 os.environ[provenance.CONFIG_FILES] = json.dumps(CALLED.hashes)
 if workflow.execution_settings is not None:
     os.environ[made.LATENCY] = str(workflow.execution_settings.latency_wait)

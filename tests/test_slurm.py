@@ -288,19 +288,23 @@ def test_a_training_that_outlives_its_snakemake_counts_as_done(study):
 
 
 def test_an_unknown_site_is_refused_before_anything_is_submitted(cluster, tmp_path):
-    before = len(cluster.jobs())
+    before, results = len(cluster.jobs()), tmp_path / "results"
+    environment = {k: v for k, v in cluster.environment.items() if k != "MOFE_SITE"}
     done = subprocess.run(
         [
             *["timeout", "-k", "10", FOR_EVER, sys.executable, "-m", "snakemake"],
-            *["--profile", "profiles/slurm", "--configfile", *map(str, [CONFIG, MINI, REDUCED])],
-            *["--config", f"results={tmp_path}", "--", f"{tmp_path}/table7.tex"],
+            *["--profile", profile(tmp_path)],  # with no site's file beside it
+            *["--configfile", *map(str, [CONFIG, MINI, REDUCED])],
+            *["--config", f"results={results}", "--", f"{results}/table7.tex"],
         ],
         cwd=ROOT,
-        env=cluster.environment,
+        env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode not in (0, -signal.SIGKILL, 124)
-    assert "nothing is submitted without account, constraint, partition" in done.stderr
-    assert len(cluster.jobs()) == before and not list(tmp_path.iterdir())
+    where = os.path.relpath(tmp_path / "site.yaml", ROOT)
+    told = f"{where}: nothing is submitted without account, constraint, partition"
+    assert told in done.stderr
+    assert len(cluster.jobs()) == before and not results.exists()

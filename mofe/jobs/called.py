@@ -10,7 +10,7 @@ import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,7 +76,7 @@ class Called:
             given=dict(modifier.globals["config"]) if modifier.skip_configfile else None,
             files=tuple(map(Path, workflow.configfiles)),
             rename=modifier.modify_rulename,
-            move=lambda path: str(move.modify(path)),
+            move=move.replace_prefix,
         )
 
     @property
@@ -117,7 +117,7 @@ class Called:
             return place
         return self.move(os.path.join(place, "_")).removesuffix("/_")
 
-    @property
+    @cached_property
     def sources(self) -> Sources:
         """Where everything in the configuration comes from. A module's `config:` comes from the
         files of the other workflow if they have the same, else from its text."""

@@ -54,16 +54,17 @@ class Job:
     folder: str = field(default_factory=os.getcwd)
 
 
-def prepare_environment(root: str) -> None:
-    """Set what jobs of this workflow inherit from Snakemake: the package in the folder `root`, and
+def prepare_environment(root: str, device: str) -> None:
+    """Set what jobs inherit from Snakemake: the package in the folder `root`, and for a CPU study
     settings of memory allocation. Jobs of a workflow that uses this one as a module are none the
     worse for them."""
     paths = [root, os.environ.get("PYTHONPATH")]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(p for p in paths if p))
     # Without compiled bytecode, importing torch and transformers takes four times as long.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    for variable, value in warm.KEEP_MEMORY.items():  # glibc reads them when a process starts
-        os.environ.setdefault(variable, value)
+    if device == "cpu":
+        for variable, value in warm.KEEP_MEMORY.items():  # glibc reads them when a process starts
+            os.environ.setdefault(variable, value)
 
 
 def settings(device: str) -> dict[str, str]:

@@ -40,7 +40,7 @@ def warm() -> None:
     from mofe import provenance
     from mofe.jobs import job, warm
 
-    job.prepare_environment(str(ROOT))
+    job.prepare_environment(str(ROOT), "cpu")
     os.environ.update(job.settings("cpu"))
     for name in warm.PRELOAD:
         importlib.import_module(name)
