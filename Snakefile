@@ -5,12 +5,10 @@ from snakemake.utils import min_version
 min_version("9.27.1")
 
 
-configfile: "config.yaml"
-
-
 report: "docs/captions/workflow.rst"
 
 
+include: "rules/where.smk"
 include: "rules/common.smk"
 include: "rules/data.smk"
 include: "rules/experts.smk"

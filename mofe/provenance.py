@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,12 @@ PACKAGES = [
     "torch",
     "transformers",
 ]
+# What makes numbers. What they are made from is in records by other means: the configuration by its
+# hash and those of its files, and packages by their versions.
+CODE = ("Snakefile", "mofe", "rules", "scripts")
+# The environment variable with the hashes of the configuration's files, as JSON. It is no parameter
+# of jobs: another comment in a file makes nothing again.
+CONFIG_FILES = "MOFE_CONFIG_FILES"
 
 
 @cache
@@ -42,12 +49,12 @@ def lock(locks: Sequence[str]) -> str:
 
 
 @cache
-def git_revision() -> str:
-    """The commit of this code, with "+changes" if the working tree differs, or "unknown"."""
+def git_revision(*also: str) -> str:
+    """The commit of this code, with "+changes" if what makes numbers differs from it (`CODE`, and
+    the paths `also`), or "unknown"."""
     commit = _git("rev-parse", "HEAD")
-    # benchmarks/results is left out: results are no code
-    code = ("status", "--porcelain", "--", ".", ":!benchmarks/results")
-    return (commit + ("+changes" if _git(*code) else "")) if commit else "unknown"
+    changed = commit and _git("status", "--porcelain", "--", *CODE, *also)
+    return (commit + ("+changes" if changed else "")) if commit else "unknown"
 
 
 def git_date() -> str:
@@ -72,8 +79,6 @@ def _git(*arguments: str) -> str:
 @cache
 def hardware() -> dict[str, Any]:
     """The processor, its cores, and the GPUs of this machine."""
-    import os
-
     import torch
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -81,8 +86,17 @@ def hardware() -> dict[str, Any]:
 
 
 def stamp() -> dict[str, Any]:
-    """What every record says about the code and the machine that made it."""
-    return {"git_revision": git_revision(), "versions": versions(), "hardware": hardware()}
+    """What every record says about the code, the configuration's files and the machine that made
+    it."""
+    made_by = {"git_revision": git_revision(), "versions": versions(), "hardware": hardware()}
+    files = json.loads(os.environ.get(CONFIG_FILES, "null"))  # not there outside the workflow
+    return made_by if files is None else {**made_by, "config_files": files}
+
+
+def hash_file(file: str | os.PathLike) -> str:
+    """SHA-256 of a file, as `sha256sum` prints it."""
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def hash_config(params: Any) -> str:

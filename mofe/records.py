@@ -154,8 +154,17 @@ class Hardware(Record):
 GitRevision = Annotated[
     str,
     Field(
-        description="The commit of the code; `+changes` is added if the working tree differed "
-        "from it; `unknown` where there is no repository."
+        description="The commit of the code; `+changes` is added if what makes numbers "
+        "(Snakefile, mofe/, rules/, scripts/) differed from it; `unknown` where there is no "
+        "repository."
+    ),
+]
+ConfigFiles = Annotated[
+    dict[str, str],
+    Field(
+        description="SHA-256 of each file of the configuration, by its path as seen from the "
+        "working directory. Each file overrides those before it. `config_hash` says what of them "
+        "matters here."
     ),
 ]
 _HASHED = (
@@ -228,6 +237,7 @@ class Segment(Record):
     git_revision: GitRevision
     versions: Versions
     hardware: Machine
+    config_files: ConfigFiles = {}
 
 
 class Run(Record):
@@ -308,6 +318,7 @@ class _TrainRecord(Run, _Trained):
     git_revision: GitRevision
     versions: Versions
     hardware: Machine
+    config_files: ConfigFiles = {}
 
     @property
     def computed_by(self) -> tuple[Segment | Self, ...]:
@@ -425,6 +436,7 @@ class EvalRecord(Scores, _Evaluated):
     git_revision: GitRevision
     versions: Versions
     hardware: Machine
+    config_files: ConfigFiles = {}
 
 
 class Question(Record):

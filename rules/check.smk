@@ -3,16 +3,12 @@
 import time
 
 
-localrules:
-    check_here,
-    check,
-
-
 rule check_here:
     output:
         f"{ROOT}/check/here.json",
     log:
         f"{ROOT}/logs/check/here.log",
+    localrule: True
     conda:
         "../envs/mofe.yaml"
     params:
@@ -24,7 +20,7 @@ rule check_here:
 
 rule check_node:
     input:
-        rules.check_here.output,  # which ends the check where nothing can be submitted
+        f"{ROOT}/check/here.json",  # which ends the check where nothing can be submitted
     output:
         f"{ROOT}/check/node.json",
     log:
@@ -44,10 +40,11 @@ rule check_node:
 
 rule check:
     input:
-        here=rules.check_here.output,
-        nodes=rules.check_node.output,
+        here=f"{ROOT}/check/here.json",
+        nodes=f"{ROOT}/check/node.json",
     log:
         f"{ROOT}/logs/check.log",
+    localrule: True
     conda:
         "../envs/mofe.yaml"
     params:

@@ -1,30 +1,21 @@
 # The study, its plan, and the functions that all rules share.
+import json
 import os
 import re
 import shutil
-import sys
 from functools import cache, partial
 from importlib.util import find_spec
-from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.io import IOFile
 from snakemake.logging import logger
 from snakemake.settings.types import DeploymentMethod
 
-sys.path.insert(0, workflow.basedir)  # the package of this checkout, installed or not
-
-from mofe import platforms
-
-if refusal := platforms.this():
-    raise WorkflowError(refusal)
-
 from mofe import paper, provenance
 from mofe.estimate.cost import Costs
 from mofe.files import write_atomic
 from mofe.jobs import (
     checks,
-    command,
     compared,
     contents,
     downloads,
@@ -40,7 +31,7 @@ from mofe.jobs import (
     warm,
     watch,
 )
-from mofe.jobs.slurm import executor, retries
+from mofe.jobs.slurm import executor, gres, retries
 from mofe.study.given import Given
 from mofe.study.graph import Graph
 from mofe.study.identity import Identities
@@ -52,14 +43,8 @@ from mofe.study.values import ConfigError
 
 # What may be installed: for CUDA 13, and for CUDA 12.
 LOCKS = [
-    os.path.relpath(Path(workflow.basedir, name))
-    for name in ("requirements.lock", "envs/cuda12.lock")
+    os.path.relpath(CODE / name) for name in ("requirements.lock", "envs/cuda12.lock")
 ]
-# Snakemake lists the command line's files first, but they override config.yaml, so they come last
-# here.
-CONFIG_FILES = dict.fromkeys(
-    os.path.relpath(f) for f in ["config.yaml", *workflow.configfiles]
-)
 
 
 def refuse(sentences):
@@ -68,7 +53,7 @@ def refuse(sentences):
 
 
 try:
-    STUDY = load_study(config, CONFIG_FILES, workflow.config_settings.config)
+    STUDY = load_study(config, *CALLED.sources)
     PLAN = Plan(STUDY)
 except ConfigError as error:
     raise WorkflowError(str(error))
@@ -76,7 +61,7 @@ refuse(checks.missing_folders(PLAN, os.path.isdir))
 refuse(checks.blocked_folders(PLAN, os.path.isdir, os.path.lexists))
 
 # The image that jobs run in with --software-deployment-method apptainer (docs/installing.md).
-IMAGE = os.environ.get("MOFE_IMAGE", f"{workflow.basedir}/mofe.sif")
+IMAGE = os.environ.get("MOFE_IMAGE", str(CODE / "mofe.sif"))
 if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
     refuse(checks.missing_image(IMAGE, os.path.exists))
 
@@ -85,21 +70,19 @@ container: IMAGE
 
 
 locks.keep_those_of_other_runs()
-job.prepare_environment(workflow.basedir, STUDY.device)
+job.prepare_environment(str(CODE), STUDY.device)
+os.environ[provenance.CONFIG_FILES] = json.dumps(CALLED.hashes)
 if workflow.execution_settings is not None:
     os.environ[made.LATENCY] = str(workflow.execution_settings.latency_wait)
 ROOT = PLAN.root
 FIGURES = figures.of(PLAN)
 GRAPH = Graph(PLAN, figures.inputs(PLAN))
-COMMAND = command.without_target(
-    CONFIG_FILES, workflow.config_settings.config, workflow.basedir
-)
 GIVEN = Given(
     PLAN,
     figures.given(PLAN),
     trainings=RECORDS.spec(PLAN),
     published=paper.digest(),
-    command=COMMAND,
+    command=CALLED.command,
     config=config,
 )
 IDENTITIES = Identities(GRAPH, GIVEN)
@@ -110,16 +93,20 @@ WATCH = watch.Watch(STUDY.study)
 # A rule's `threads` and `resources`, by its name.
 cpus = partial(resources.cpus, COSTS)
 ENDS = retries.Ends()
-asks = partial(resources.asks, COSTS, ENDS)
 spread = partial(resources.spread, COSTS, jobs=GRAPH.jobs)
 
 
+def asks(rule):
+    return resources.asks(COSTS, ENDS, rule, CALLED.rename(rule))
+
+
+gres.use()
 if workflow.is_main_process:  # a job has no jobs of its own
     executor.use(ENDS, PLAN.root)
 elif (
     warm.IN_TURN in os.environ and not workflow.deployment_settings.deployment_method
 ):  # but for one that is for all tasks of a model
-    WARM_PARENT = warm.start(warm.ASKING, in_turn=True)
+    WARM_PARENT = warm.start(warm.ASKING, job.settings(STUDY.device), in_turn=True)
 unnoticed.count_as_done(IDENTITIES)
 
 
@@ -142,15 +129,18 @@ def tell_stale():
     settings = workflow.dag_settings
     if settings.forceall:
         return
+    targets = {*map(plain, settings.targets)}
     found = made.stale(
         IDENTITIES,
-        settings.targets,
-        settings.forcerun,
+        targets,
+        {*map(plain, settings.forcerun)},
         lambda file: workflow.persistence.params(IOFile(file)) is not None,
     )
     if not found:
         return
-    told = made.sentence(found, COMMAND, settings.targets)
+    told = made.sentence(
+        found, CALLED.command, settings.targets or [CALLED.rename("all")]
+    )
     if workflow.execution_settings is not None and not workflow.dryrun:
         raise WorkflowError(told)
     logger.warning(told)
@@ -168,17 +158,35 @@ wildcard_constraints:
     number=names(map(str, PLAN.tables)),
 
 
+@cache
+def plain(name):
+    """A rule's name here, from its name in the workflow that uses this one as a module."""
+    return {CALLED.rename(rule): rule for rule in OURS._rules}.get(name, name)
+
+
+OURS = rules
+
+
+def needed():
+    """Snakemake's jobs of this workflow that will run, each with its rule's name here."""
+    return [
+        (j, plain(j.rule.name))
+        for j in workflow.dag.needrun_jobs()
+        if j.rule.module_globals["rules"] is OURS
+    ]
+
+
 def waiting():
-    """The jobs that will run."""
+    """The jobs of this workflow that will run."""
     return [
         checks.Waiting(
-            j.rule.name,
+            name,
             dict(j.wildcards.items()),
             dict(j.resources.items()),
             workflow.is_local(j.rule),
             tuple(map(str, j.output)),
         )
-        for j in workflow.dag.needrun_jobs()
+        for j, name in needed()
     ]
 
 
@@ -186,12 +194,12 @@ def jobs_of_the_run():
     """The jobs that will run, by Snakemake's numbers, as a run is watched."""
     return {
         j.jobid: watch.Job(
-            j.rule.name,
-            " ".join([j.rule.name, "/".join(j.wildcards)]).strip(),
-            resources.hours(COSTS, j.rule.name, j.wildcards),
+            name,
+            " ".join([name, "/".join(j.wildcards)]).strip(),
+            resources.hours(COSTS, name, j.wildcards),
             str(j.log[0]) if j.log else None,
         )
-        for j in workflow.dag.needrun_jobs()
+        for j, name in needed()
     }
 
 
@@ -219,7 +227,7 @@ COLD = {
 }
 
 
-onstart:
+def before_jobs():
     for told in COSTS.left_out():
         logger.warning(told)
     will_run = waiting()
@@ -243,7 +251,16 @@ onstart:
         and not workflow.deployment_settings.deployment_method
         and {j.rule for j in will_run} - COLD
     ):
-        WARM_PARENT = warm.start()
+        global WARM_PARENT
+        WARM_PARENT = warm.start(settings=job.settings(STUDY.device))
+
+
+onstart:
+    before_jobs()
+
+
+if CALLED.is_module:  # of which Snakemake heeds no `onstart`
+    CALLED.also_before_jobs(workflow, before_jobs)
 
 
 onsuccess:

@@ -3,16 +3,12 @@
 # workflow, because a cluster's nodes have no internet.
 
 
-localrules:
-    fetch_repository,
-    prefetch,
-
-
 rule prefetch:
     input:
         **GRAPH.prefetch(),
     log:
         f"{ROOT}/logs/prefetch.log",
+    localrule: True
     conda:
         "../envs/mofe.yaml"
     params:
@@ -29,6 +25,7 @@ rule fetch_repository:
         f"{ROOT}/logs/hub/{{repo}}.log",
     wildcard_constraints:
         repo=names(PLAN.repositories),
+    localrule: True
     conda:
         "../envs/mofe.yaml"
     params:

@@ -2,10 +2,6 @@
 # seeds, and the experts that are fine-tuned from it, for each seed anew.
 
 
-localrules:
-    fetch_model,
-
-
 rule fetch_model:
     input:
         unpack(lambda w: GRAPH.fetch_model(**w)),
@@ -15,6 +11,7 @@ rule fetch_model:
         f"{ROOT}/logs/experts/{{model}}.log",
     wildcard_constraints:
         model=models_by("hub"),
+    localrule: True
     conda:
         "../envs/mofe.yaml"
     threads: cpus("fetch_model")

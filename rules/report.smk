@@ -2,10 +2,6 @@
 # and figures.
 
 
-localrules:
-    pdf,
-
-
 rule table:
     input:
         unpack(lambda w: GRAPH.table(**w)),
@@ -101,6 +97,7 @@ rule pdf:
         PLAN.paths.pdf,
     log:
         f"{ROOT}/logs/pdf.log",
+    localrule: True
     conda:
         "../envs/mofe.yaml"
     params:

@@ -9,7 +9,7 @@ rule verify:
     conda:
         "../envs/mofe.yaml"
     params:
-        command=COMMAND,
+        command=CALLED.command,
     script:
         "../scripts/verify.py"
 
@@ -22,6 +22,6 @@ rule sums:
     conda:
         "../envs/mofe.yaml"
     params:
-        command=COMMAND,
+        command=CALLED.command,
     script:
         "../scripts/sums.py"

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from mofe.jobs.job import go_online, run
+from mofe.jobs.job import run
 
-go_online()
 run(
     "mofe.data.hub:fetch",
     snakemake,
+    needs_hub=True,
     repository=snakemake.params.repository,
     manifest=Path(snakemake.output[0]),
 )

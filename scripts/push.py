@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-from mofe.jobs.job import go_online, run
-
-go_online()
+from mofe.jobs.job import run
 
 run(
     "mofe.stages.export:push",
     snakemake,
+    needs_hub=True,
     model=snakemake.input.model,
     repo=snakemake.params.repo,
     out=Path(snakemake.output[0]),

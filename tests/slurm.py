@@ -48,7 +48,7 @@ SlurmctldPidFile={folder}/run/slurmctld.own
 SlurmdPidFile={folder}/run/%n.own
 SlurmctldLogFile={folder}/log/slurmctld.log
 SlurmdLogFile={folder}/log/%n.log
-MailProg=/bin/true
+MailProg={folder}/bin/mail
 MpiDefault=none
 SwitchType=switch/none
 # there are no cgroups to rely on: processes are found by their parents, memory is polled
@@ -200,6 +200,11 @@ class Slurm:
             if line.startswith("JobId=")
         ]
 
+    def mail(self) -> str:
+        """The mail that was sent: a line of recipient and subject each."""
+        file = self.folder / "log" / "mail"
+        return file.read_text() if file.exists() else ""
+
     def run(self, *command: str) -> str:
         """What one of Slurm's commands prints. Raises CalledProcessError where it fails."""
         return subprocess.run(
@@ -261,6 +266,9 @@ class Slurm:
         real = shutil.which("srun", path=SBIN)
         srun.write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {real} "$@"\n')
         srun.chmod(0o755)
+        mail = self.folder / "bin" / "mail"
+        mail.write_text(f'#!/bin/sh\necho "$*" >> {self.folder}/log/mail\n')
+        mail.chmod(0o755)
 
     def _start_accounting(self) -> None:
         """MariaDB, slurmdbd, and an account for this user."""

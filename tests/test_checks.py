@@ -59,16 +59,17 @@ def test_a_folder_that_no_table_needs_is_not_asked_for():
     assert checks.missing_folders(plan, lambda path: False) == []
 
 
-def test_a_profile_that_is_not_filled_in():
-    given = {"slurm_account": "FILL_IN", "slurm_partition": "FILL_IN", "constraint": "a100"}
-    jobs = [Waiting("train", SMALL, given), Waiting("evaluate", SMALL, {"constraint": "FILL_IN"})]
-    (told,) = checks.unfilled_profile(jobs)
+def test_a_site_that_is_not_known():
+    unknown = "missing in profiles/site.yaml"
+    given = {"slurm_account": unknown, "slurm_partition": unknown, "constraint": "a100"}
+    jobs = [Waiting("train", SMALL, given), Waiting("evaluate", SMALL, {"constraint": unknown})]
+    (told,) = checks.unknown_site(jobs)
     assert told == (
-        "profiles/slurm/config.yaml: account, constraint, partition is still FILL_IN; fill in what "
-        "your cluster calls them (docs/slurm.md)"
+        "profiles/site.yaml: nothing is submitted without account, constraint, partition; write "
+        "there what your cluster calls them, as docs/slurm.md shows"
     )
-    assert checks.unfilled_profile([Waiting("train", SMALL, {"constraint": "a100"})]) == []
-    assert checks.unfilled_profile([Waiting("fetch_repository", {}, given, local=True)]) == []
+    assert checks.unknown_site([Waiting("train", SMALL, {"constraint": "a100"})]) == []
+    assert checks.unknown_site([Waiting("fetch_repository", {}, given, local=True)]) == []
 
 
 def test_what_its_gpus_cannot_hold(costs):
@@ -155,12 +156,12 @@ def test_a_program_to_watch_with_that_is_missing_is_told_before_a_training():
 
 def test_all_reasons_are_told_at_once():
     plan = Plan(read_study(CONFIG, mirror="/shared/hub"))
-    given = {"slurm_account": "FILL_IN", "gpu": 1}
+    given = {"slurm_account": "missing in profiles/site.yaml", "gpu": 1}
     jobs = [Waiting("train", LARGE, given), Waiting("prepare_data", {"dataset": "mmlu"})]
     machine = checks.Machine(lambda path: False, never, never, never, never)
     told = checks.before_the_run(Costs(plan), jobs, machine)
     assert [sentence.split(":")[0].split()[0] for sentence in told] == [
-        "profiles/slurm/config.yaml",
+        "profiles/site.yaml",
         "train",
         "mirror",
     ]

@@ -18,7 +18,6 @@ from rocrate.rocrate import ROCrate
 from test_report import MINIATURE, counts_record, eval_record, put, report, study, train_record
 
 from mofe import provenance, records
-from mofe.jobs import command
 from mofe.records import EvalRecord, TaskCounts, TrainRecord
 from mofe.report import archive, claims_drawing, figures, noise
 from mofe.report.views import claims as view
@@ -181,16 +180,6 @@ def test_a_claim_opens_to_its_verdicts_parts_files_and_command(page, folder):
     codes = [code.text for code in opened.all("code")]
     assert codes[-1] == f"snakemake --cores all -- {folder}/claims/C8.json"
     assert codes[:-1] == [f"{folder}/evals/C8/s{seed}/mmlu.json" for seed in range(3)]
-
-
-def test_a_command_is_quoted_and_names_files_and_settings():
-    files = [ROOT / "config.yaml", ROOT / "my study.yaml"]
-    made = command.without_target(files, {"seeds": "0,1"}, ROOT)
-    assert made == (
-        "snakemake --cores all --configfile config.yaml 'my study.yaml' --config seeds=0,1 --"
-    )
-    outside = command.without_target(["/studies/own.yaml"], {}, ROOT)
-    assert outside.endswith("--configfile /studies/own.yaml --")
 
 
 # --- every number has its file ----------------------------------------------------------------

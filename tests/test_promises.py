@@ -98,7 +98,7 @@ REFUSED: dict[str, tuple[Callable, str]] = {
 }
 # what no job can get past, or what it is not about
 OTHERWISE = {
-    "unfilled_profile": "without these lines there is no job to submit",
+    "unknown_site": "without these keys there is no job to submit",
     "misfits": "a GPU that is too small says so (out of memory), and fewer rows are then tried",
 }
 

@@ -23,7 +23,7 @@ from mofe.study.load import read_study
 from mofe.study.plan import Plan
 
 pytestmark = pytest.mark.slurm
-PROFILE = ROOT / "profiles" / "slurm" / "config.yaml"
+PROFILE = ROOT / "profiles" / "slurm"
 EACH = "slurm_extra: \"'--gpus-per-node=a100:1'\""
 TWO_NODES = f"gpu: 2, nodes: 2, mpi: srun, tasks_per_node: 2, {EACH}"  # as docs/slurm.md has it
 LIMITED, CANCELLED = "medmcqa_freeze2", "medmcqa_freeze1"
@@ -45,18 +45,27 @@ def no_slurm(accounting: bool = False) -> None:
         pytest.skip(f"no Slurm can be started: {why} (docs/slurm.md)")
 
 
-def filled_in() -> str:
-    """profiles/slurm with its three lines filled in."""
-    text = PROFILE.read_text()
-    for line, value in (
-        ("account", slurm.ACCOUNT),
-        ("partition", "gpu"),
-        ("constraint", "a100_80g"),
-        ("cpu_partition", "cpu"),
-    ):
-        text, found = re.subn(rf"^  {line}: \S+", f"  {line}: {value}", text, flags=re.MULTILINE)
-        assert found == 1, line
-    return text
+SITE = {
+    "account": slurm.ACCOUNT,
+    "partition": "gpu",
+    "constraint": "a100_80g",
+    "cpu_partition": "cpu",
+}
+
+
+def site(folder: Path, **more: object) -> dict[str, str]:
+    """The variable that names a site's file in this folder: SITE, and more keys."""
+    file = folder / "site.yaml"
+    file.write_text(yaml.safe_dump({**SITE, **more}))
+    return {"MOFE_SITE": str(file)}
+
+
+def profile(folder: Path, edit: Callable[[str], str] = str) -> str:
+    """profiles/slurm, with changes to its text, as a copy in this folder."""
+    copy = folder / "profile"
+    shutil.copytree(PROFILE, copy, dirs_exist_ok=True)
+    (copy / "config.yaml").write_text(edit((PROFILE / "config.yaml").read_text()))
+    return str(copy)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +79,7 @@ def cluster() -> Iterator[slurm.Slurm]:
 
 
 class Study:
-    """The reduced mini study through profiles/slurm, its three lines filled in."""
+    """The reduced mini study through profiles/slurm."""
 
     def __init__(self, cluster: slurm.Slurm, root: Path):
         self.cluster, self.results, self.root = cluster, root / "results", root
@@ -98,19 +107,16 @@ class Study:
             together.add((sum(n.runtime for n in needs), max(n.mem_mb for n in needs)))
         return {**once, "evaluate": together}
 
-    def start(self, *arguments: str, edit: Callable[[str], str] = lambda text: text):
-        profile = self.root / "profile" / "config.yaml"
-        profile.parent.mkdir(exist_ok=True)
-        profile.write_text(edit(filled_in()))
+    def start(self, *arguments: str, edit: Callable[[str], str] = str):
         return subprocess.Popen(
             [
                 *["timeout", "-k", "10", FOR_EVER, sys.executable, "-m", "snakemake"],
-                *["--profile", str(profile.parent), "--configfile", *map(str, self.files)],
+                *["--profile", profile(self.root, edit), "--configfile", *map(str, self.files)],
                 # a cluster need not be asked as soon
                 *["--slurm-init-seconds-before-status-checks", "3", *arguments],
             ],
             cwd=ROOT,
-            env={**self.cluster.environment, "PYTHONPATH": str(HOLD)},
+            env={**self.cluster.environment, **site(self.root), "PYTHONPATH": str(HOLD)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -289,8 +295,8 @@ def test_a_training_on_two_nodes(study):
     before = json.loads(Path(target).read_text())
     made = Path(target).stat().st_mtime_ns
 
-    def two(profile: str) -> str:
-        return profile.replace("  train: *gpu", f"  train: {{<<: *gpu, {TWO_NODES}}}")
+    def two(text: str) -> str:
+        return text.replace("  train: *gpu", f"  train: {{<<: *gpu, {TWO_NODES}}}")
 
     study.run("--forcerun", "train", "--", target, edit=two)
     job = study.trainings("medmcqa_mofe")[-1]
@@ -323,20 +329,24 @@ def test_a_training_that_outlives_its_snakemake_counts_as_done(study):
     assert Path(target).stat().st_mtime_ns == made
 
 
-def test_an_unfilled_profile_is_refused_before_anything_is_submitted(cluster, tmp_path):
-    before = len(cluster.jobs())
+def test_an_unknown_site_is_refused_before_anything_is_submitted(cluster, tmp_path):
+    before, results = len(cluster.jobs()), tmp_path / "results"
+    environment = {k: v for k, v in cluster.environment.items() if k != "MOFE_SITE"}
     done = subprocess.run(
         [
             *["timeout", "-k", "10", FOR_EVER, sys.executable, "-m", "snakemake"],
-            *["--profile", "profiles/slurm", "--configfile", *map(str, [CONFIG, MINI, REDUCED])],
-            *["--config", f"results={tmp_path}", "--", f"{tmp_path}/table7.tex"],
+            *["--profile", profile(tmp_path)],  # with no site's file beside it
+            *["--configfile", *map(str, [CONFIG, MINI, REDUCED])],
+            *["--config", f"results={results}", "--", f"{results}/table7.tex"],
         ],
         cwd=ROOT,
-        env=cluster.environment,
+        env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode not in (0, -signal.SIGKILL, 124)
-    assert "account, constraint, partition is still FILL_IN" in done.stderr
-    assert len(cluster.jobs()) == before and not list(tmp_path.iterdir())
+    where = os.path.relpath(tmp_path / "site.yaml", ROOT)
+    told = f"{where}: nothing is submitted without account, constraint, partition"
+    assert told in done.stderr
+    assert len(cluster.jobs()) == before and not results.exists()

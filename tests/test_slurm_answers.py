@@ -6,11 +6,12 @@ import json
 
 import pytest
 import snakemake_executor_plugin_slurm as plugin
+import snakemake_executor_plugin_slurm_jobstep as jobstep
 from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake_executor_plugin_slurm import utils
 
 from mofe.jobs import ending
-from mofe.jobs.slurm import answers, retries
+from mofe.jobs.slurm import answers, gres, retries
 from mofe.jobs.slurm.answers import Answer, Entry
 from mofe.jobs.slurm.retries import Cause, decide
 
@@ -75,6 +76,8 @@ def test_what_is_done_is_told():
         ("Batch job submission failed: Invalid feature specification", Answer.NEVER),
         ("Batch job submission failed: Invalid qos specification", Answer.NEVER),
         ("Batch job submission failed: Requested node configuration is not available", Answer.NEVER),
+        ("sbatch: error: Requested GRES option unsupported by configured SelectType plugin",
+         Answer.NEVER),
         ("Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)",
          Answer.LATER),
         ("something new", Answer.LATER),
@@ -182,6 +185,27 @@ def test_the_plugin_has_what_our_executor_takes_from_it():
         "The error message was '{e.output.strip()}'.",
     ):
         assert used in source, used
+    assert "+= set_gres_string(job)" in source and "delete_slurm_environment()" in source
+    assert "get_gpu_setting(job)" in inspect.getsource(jobstep.Executor)
     handler = inspect.getsource(JobScheduler)
     assert "if job.restart_times > job.attempt - 1:" in handler
     assert "signal.signal(signal.SIGTERM, self.exit_gracefully)" in handler
+
+
+# ------------------------------------------------------------------------------ GPUs by --gres
+
+
+class Asking:
+    """A job with these resources."""
+
+    name = "train"
+
+    def __init__(self, **resources):
+        self.resources = resources
+
+
+def test_gres_is_asked_for_each_node():
+    assert gres.option(Asking(gpu=1, gpu_model="a100")) == "--gres=gpu:a100:1"
+    assert gres.option(Asking(gpu=4, nodes=2)) == "--gres=gpu:2"
+    with pytest.raises(ValueError, match="gpu is 3, which cannot be spread evenly over nodes: 2"):
+        gres.option(Asking(gpu=3, nodes=2))

@@ -4,6 +4,7 @@ from their checkpoints is in tests/test_slurm.py."""
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 import slurm
 from conftest import ROOT
 
-from test_slurm import FOR_EVER, filled_in, memory_mb, minutes, no_slurm  # isort: skip
+from test_slurm import FOR_EVER, memory_mb, minutes, no_slurm, site  # isort: skip
 
 pytestmark = pytest.mark.slurm
 # Longer than all that gave up in the plugin: its questions (60 s), and what it took for an end of
@@ -51,27 +52,30 @@ class Run:
     def __init__(self, cluster: slurm.Slurm, root: Path):
         self.cluster, self.root, self.results = cluster, root, root / "results"
         self.results.mkdir(parents=True)
-        self.profile = root / "profile"
-        self.profile.mkdir()
-        (self.profile / "config.yaml").write_text(filled_in())
 
-    def start(self, *arguments: str, edit: Callable[[str], str] = lambda text: text):
-        (self.profile / "config.yaml").write_text(edit(filled_in()))
+    def start(self, *arguments: str, **keys: object) -> None:
+        """Call Snakemake. keys: of the site's file, besides those of the tests' Slurm."""
         self.told = self.root / f"told-{len(list(self.root.glob('told-*')))}"
         self.child = subprocess.Popen(
-            [
-                *["timeout", "-k", "10", FOR_EVER, sys.executable, "-m", "snakemake"],
-                *["--snakefile", str(ROOT / "tests/cluster/Snakefile"), "--directory", self.root],
-                *["--profile", str(self.profile), "--config", f"results={self.results}"],
-                # its jobs write no checksums, by which mofe/jobs/unnoticed.py keeps what is whole
-                "--keep-incomplete",
-                *["--slurm-init-seconds-before-status-checks", "3", *arguments],
-            ],
+            ["timeout", "-k", "10", FOR_EVER, *self.command(*arguments)],
             cwd=ROOT,
-            env={**self.cluster.environment, "PYTHONPATH": str(ROOT)},
+            env=self.environment(**keys),
             stdout=self.told.open("w"),
             stderr=subprocess.STDOUT,
         )
+
+    def command(self, *arguments: str) -> list[str]:
+        return [
+            *[sys.executable, "-m", "snakemake", "--profile", "profiles/slurm"],
+            *["--snakefile", str(ROOT / "tests/cluster/Snakefile"), "--directory", str(self.root)],
+            *["--config", f"results={self.results}"],
+            # its jobs write no checksums, by which mofe/jobs/unnoticed.py keeps what is whole
+            "--keep-incomplete",
+            *["--slurm-init-seconds-before-status-checks", "3", *arguments],
+        ]
+
+    def environment(self, **keys: object) -> dict[str, str]:
+        return {**self.cluster.environment, **site(self.root, **keys), "PYTHONPATH": str(ROOT)}
 
     def jobs(self, *targets: str) -> None:
         """Start a run that makes these."""
@@ -227,19 +231,15 @@ def test_what_follows_an_end_depends_on_its_cause(cluster, run):
 
 
 @pytest.mark.parametrize(
-    "line, value, told",
+    "key, value, told",
     [
         ("cpu_partition", "nowhere", "Invalid partition name specified; correct partition"),
         ("account", "nobody", "Invalid account or account/partition combination"),
     ],
 )
-def test_a_mistake_in_the_profile_is_submitted_once(accounting, tmp_path, line, value, told):
+def test_a_mistake_in_the_sites_file_is_submitted_once(accounting, tmp_path, key, value, told):
     run = Run(accounting, tmp_path)
-    wrong = re.compile(rf"^  {line}: \S+", flags=re.MULTILINE)
-    run.start(
-        *["--", str(run.results / "cpu/a")],
-        edit=lambda text: wrong.sub(f"  {line}: {value}", text),
-    )
+    run.start("--", str(run.results / "cpu/a"), **{key: value})
     output = run.ends(1)
     assert output.count(told) == 1 and "Another attempt would end the same" in output
     assert not run.runs("a")
@@ -279,3 +279,42 @@ def test_a_stopped_run_leaves_no_job_and_the_next_one_goes_on(cluster, run):
 
 def in_queue(cluster: slurm.Slurm) -> str:
     return cluster.run("squeue", "-h", "-o", "%i %T").strip()
+
+
+# ------------------------------------------------------------------------------ sites' own ways
+
+
+def test_snakemake_as_a_job_on_a_site_with_gres_modules_and_mail(cluster, run):
+    """Nothing runs on the login node but sbatch; GPUs are asked for by --gres, a module is loaded before
+    each job, and mail comes at their ends."""
+    modules = run.root / "modules.sh"
+    modules.write_text(f'module() {{ echo "$* for ${{SLURM_JOB_ID}}" >> {run.root}/loaded; }}\n')
+    site = {
+        "gpu_option": "gres",
+        "before": f". {modules} && module load gcc",
+        "sbatch": "--mail-type=END --mail-user=me@home",
+        "profile": {"jobs": 2},
+    }
+    run.go("a", "b")
+    targets = [str(run.results / target) for target in ("cpu/a", "train/b")]
+    wrapped = shlex.join(run.command("--", *targets))
+    submit = ["sbatch", "--parsable", "--wait", "-p", "cpu", "-o", str(run.root / "told-0")]
+    submit += ["--mail-type=END", "--mail-user=me@home", "--mem=2000", "--wrap", wrapped]
+    environment = run.environment(**site)
+    done = subprocess.run(
+        submit, cwd=ROOT, env=environment, check=False, capture_output=True, text=True
+    )
+    told = (run.root / "told-0").read_text()
+    assert done.returncode == 0, told + done.stderr
+    (_, a), *_ = run.runs("a")
+    (_, b), *_ = run.runs("b")
+    assert len({done.stdout.strip(), a, b}) == 3
+    record = run.records(b)
+    assert record["TresPerNode"] == "gres:gpu:a100:1" and "TresPerJob" not in record
+    assert record["Partition"] == "gpu" and run.records(a)["Partition"] == "cpu"
+    loaded = (run.root / "loaded").read_text().splitlines()
+    assert sorted(loaded) == sorted(f"load gcc for {number}" for number in (a, b))
+    jobs, until = (done.stdout.strip(), a, b), time.monotonic() + 60
+    while not all(f"Job_id={number} " in cluster.mail() for number in jobs):
+        assert time.monotonic() < until, cluster.mail()
+        time.sleep(0.2)

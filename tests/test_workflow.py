@@ -18,7 +18,7 @@ from PIL import Image
 from test_given import identities
 from transformers import AutoModelForCausalLM
 
-from mofe import records
+from mofe import provenance, records
 from mofe.report import figures, frames, tables
 from mofe.stages import train
 from mofe.study import claims, reruns
@@ -258,6 +258,16 @@ def test_every_record_is_read_as_it_was_written_and_is_of_its_schema(reduced, pa
             assert json.loads(records.line(records.read(file, kind))) == written[0]
         for record in written:
             validator.validate(record)
+
+
+def test_records_and_the_page_name_the_configurations_files_by_hash(reduced):
+    record, *_ = reduced.records("evals/tinyllama_2tinyllama/none/s0/medmcqa.json")
+    files = {str(f.relative_to(ROOT)): provenance.hash_file(f) for f in (CONFIG, MINI, REDUCED)}
+    settings = provenance.hash_config({"results": str(reduced.results)})
+    assert record["config_files"] == {**files, "--config": settings}
+    assert list(record["config_files"]) == [*files, "--config"], "in the order of their merging"
+    page = (reduced.results / "report.html").read_text()
+    assert all(file in page and digest[:12] in page for file, digest in files.items())
 
 
 def test_the_tidy_tables_hold_the_papers_values_beside_ours(reduced):

@@ -18,7 +18,8 @@ from mofe.study.plan import Plan, Repository
 from mofe.study.variants import Stage
 from mofe.study.words import NO_LATEX, NO_TRACKER
 
-FILLED_IN = ("slurm_account", "slurm_partition", "constraint")  # the user's lines of profiles/slurm
+SITES = ("slurm_account", "slurm_partition", "constraint")  # what a site's file has to say
+MISSING = "missing in "  # what stands in place of one that it does not say; then the file
 
 IsFolder = Callable[[str], bool]
 
@@ -62,7 +63,7 @@ def by_check(costs: Costs, waiting: Sequence[Waiting], machine: Machine) -> dict
     """What each check of `before_the_run` says. They spare a user the wait; only the submitting
     process makes them, so a job refuses the same itself (tests/test_promises.py shows it)."""
     return {
-        "unfilled_profile": unfilled_profile(waiting),
+        "unknown_site": unknown_site(waiting),
         "too_long_rows": too_long_rows(costs, waiting),
         "tied_heads": tied_heads(costs, waiting),
         "misfits": misfits(costs, waiting),
@@ -108,20 +109,20 @@ def missing_image(image: str, exists: Callable[[str], bool]) -> list[str]:
     return [f"MOFE_IMAGE: there is no image {image!r}; {how}"]
 
 
-def unfilled_profile(waiting: Iterable[Waiting]) -> list[str]:
-    """The lines of profiles/slurm that the user has not filled in, where a job is to be
-    submitted."""
-    unfilled = {
-        key.removeprefix("slurm_")
+def unknown_site(waiting: Iterable[Waiting]) -> list[str]:
+    """What the site's file (profiles/slurm/site.py) leaves out, where a job is to be submitted."""
+    missing = {
+        (key.removeprefix("slurm_"), str(job.resources[key]).removeprefix(MISSING))
         for job in waiting
-        for key in FILLED_IN
-        if not job.local and job.resources.get(key) == "FILL_IN"
+        for key in SITES
+        if not job.local and str(job.resources.get(key)).startswith(MISSING)
     }
-    if not unfilled:
+    if not missing:
         return []
-    lines = ", ".join(sorted(unfilled))
-    how = "fill in what your cluster calls them (docs/slurm.md)"
-    return [f"profiles/slurm/config.yaml: {lines} is still FILL_IN; {how}"]
+    keys = ", ".join(sorted({key for key, _ in missing}))
+    file = min(file for _, file in missing)
+    how = "write there what your cluster calls them, as docs/slurm.md shows"
+    return [f"{file}: nothing is submitted without {keys}; {how}"]
 
 
 def misfits(costs: Costs, waiting: Iterable[Waiting]) -> list[str]:

@@ -55,22 +55,29 @@ class Job:
 
 
 def prepare_environment(root: str, device: str) -> None:
-    """Set the environment that jobs inherit: this checkout's package, no hub, settings of glibc's
-    memory allocation, and for a CPU study no GPU."""
+    """Set what jobs inherit from Snakemake: the package in the folder `root`, and for a CPU study
+    settings of glibc's memory allocation. Jobs of a workflow that uses this one as a module are
+    none the worse for them."""
     paths = [root, os.environ.get("PYTHONPATH")]
-    os.environ["PYTHONPATH"] = os.pathsep.join(p for p in paths if p)
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(p for p in paths if p))
     # Without compiled bytecode, importing torch and transformers takes four times as long.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    for variable in OFFLINE:
-        os.environ[variable] = "1"
+    if device == "cpu" and platforms.has_glibc():
+        for variable, value in warm.KEEP_MEMORY.items():  # glibc reads them when a process starts
+            os.environ.setdefault(variable, value)
+
+
+def settings(device: str) -> dict[str, str]:
+    """What else the environment of a job has before it imports anything: no hub, and for a CPU
+    study no GPU."""
+    found = dict.fromkeys(OFFLINE, "1")
     if device == "cuda":
         # micro-batches differ in shape, which would leave gaps between blocks of fixed size
-        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+        alloc = "PYTORCH_ALLOC_CONF"
+        found[alloc] = os.environ.get(alloc, "expandable_segments:True")
     if device == "cpu":
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        if platforms.has_glibc():
-            for variable, value in warm.KEEP_MEMORY.items():
-                os.environ.setdefault(variable, value)
+        found["CUDA_VISIBLE_DEVICES"] = ""
+    return found
 
 
 def online() -> dict[str, str]:
@@ -79,8 +86,9 @@ def online() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if k not in (*OFFLINE, warm.VARIABLE)}
 
 
-def go_online() -> None:
-    """Let this process reach the hub; call it before huggingface_hub is imported."""
+def _go_online() -> None:
+    """Let this process reach the hub, also where its user has switched that off: before
+    huggingface_hub is imported."""
     for variable in os.environ.keys() - online().keys():
         del os.environ[variable]
 
@@ -93,6 +101,7 @@ def run(
     scratch: str | os.PathLike | None = None,
     needs_gpus: bool = True,
     loads: bool = False,
+    needs_hub: bool = False,
     **arguments: Any,
 ) -> None:
     """Make the call for a Snakemake job, here or in the warm parent, and exit with its code.
@@ -100,8 +109,12 @@ def run(
     several: make the call in one process per GPU that the job was given (resource `gpu` is their
     total number, on `nodes` machines). light: the call imports little, so it is made here, without
     waiting for a warm parent that may still be importing. scratch, loads: as in Job. needs_gpus:
-    the call cannot do without the GPUs that the job was given.
+    the call cannot do without the GPUs that the job was given. needs_hub: it reaches the hub, which
+    is off for others.
     """
+    os.environ.update(settings(snakemake.config["device"]))
+    if needs_hub:
+        _go_online()
     names = "/".join(snakemake.wildcards)
     job = Job(
         function=function,

@@ -67,8 +67,13 @@ def _launch(command: list[str], label: str, log: TextIO, asked: list[int]) -> in
         text=True,
         errors="replace",
         start_new_session=True,
-        # torchrun would kill its processes 30 s after SIGTERM, while a large checkpoint is written
-        env={"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "600", **os.environ},
+        env={
+            # torchrun would kill its processes 30 s after SIGTERM, while a large checkpoint is
+            # written
+            "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "600",
+            **os.environ,
+            "PYTHONSAFEPATH": "1",  # no package of this name in the working directory
+        },
     )
 
     def pass_on(number: int, frame) -> None:

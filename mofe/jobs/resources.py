@@ -30,13 +30,16 @@ def cpus(costs: Costs, rule: str) -> Callable[[Mapping[str, str]], int]:
     return lambda wildcards: of(wildcards).cpus
 
 
-def asks(costs: Costs, ends: Ends, rule: str) -> dict[str, Callable[..., Any]]:
+def asks(
+    costs: Costs, ends: Ends, rule: str, called: str | None = None
+) -> dict[str, Callable[..., Any]]:
     """A rule's `resources`. Memory (MB) grows where earlier attempts ran out of it, and so does
-    time (minutes)."""
+    time (minutes). called: Snakemake's name of the rule, by which `ends` knows it, if that is
+    another."""
     of = needs(costs, rule)
 
     def grown(wildcards: Mapping[str, str]) -> Verdict:
-        return decide(ends.of(rule, wildcards), 0)
+        return decide(ends.of(called or rule, wildcards), 0)
 
     return {
         # of the whole job, as Slurm counts them

@@ -37,7 +37,8 @@ def count_as_done(identities: Identities) -> None:
             return found
         if self.dag.workflow.execution_settings and not self.dag.workflow.dryrun:
             await self.finished(job)
-            if job.rule.name in TRAININGS and (folder := scratch.of(job.output[0])).exists():
+            trains = identities.makers[str(job.output[0])].rule in TRAININGS
+            if trains and (folder := scratch.of(job.output[0])).exists():
                 scratch.discard(folder)
         _tell(job)
         return []

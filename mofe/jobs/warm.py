@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -62,16 +62,23 @@ KEEP_MEMORY = {
 }
 
 
-def start(preload: Sequence[str] = PRELOAD, in_turn: bool = False) -> subprocess.Popen | None:
+def start(
+    preload: Sequence[str] = PRELOAD,
+    settings: Mapping[str, str] | None = None,
+    in_turn: bool = False,
+) -> subprocess.Popen | None:
     """Start the warm parent, and put the folder of its socket into this process's environment.
 
-    preload: the modules that it imports. in_turn: it makes no forks, and does the jobs itself, one
-    after the other. It serves until its standard input closes, which happens
-    when this process ends. Where it cannot be started, one line says so, and jobs do their work
-    themselves. They do so without a line where no process may fork, as on macOS.
+    preload: the modules that it imports. settings: what its environment has besides. in_turn: it
+    makes no forks, and does the jobs itself, one after the other. It serves until its standard
+    input closes, which happens when this process ends. Where it cannot be started, one line says
+    so, and jobs do their work themselves. They do so without a line where no process may fork, as
+    on macOS.
     """
     if not platforms.forks():
         return None
+    # -P: no package of this name in the working directory
+    command = [sys.executable, "-P", "-m", "mofe.jobs.warm"]
     try:
         folder = tempfile.mkdtemp(prefix="mofe-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -84,11 +91,12 @@ def start(preload: Sequence[str] = PRELOAD, in_turn: bool = False) -> subprocess
             listener.listen(BACKLOG)
             how = ["in-turn" if in_turn else "forks", folder, str(listener.fileno())]
             server = subprocess.Popen(
-                [sys.executable, "-m", "mofe.jobs.warm", *how, *preload],
+                [*command, *how, *preload],
                 pass_fds=[listener.fileno()],
                 stdin=subprocess.PIPE,
                 stdout=words,
                 stderr=words,
+                env={**os.environ, **(settings or {})},
             )
     except OSError as error:
         print(f"{ALONE} (it cannot be started: {error})", file=sys.stderr, flush=True)

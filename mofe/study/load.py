@@ -27,18 +27,20 @@ SECTIONS = ("models", "sources", "data", "mixes", "tasks", "recipes", "mixtures"
 def load_study(
     config: Mapping[str, Any],
     files: Iterable[str | Path] = (),
-    command: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    where: str = written.COMMAND_LINE,
 ) -> Study:
     """Check a merged configuration and return it as a `Study`.
 
     config: plain data, as Snakemake merges it from its config files and --config.
     files: the YAML files it came from, the first one first, for the places of faults, keys written
-    twice, and what the first one has. command: what --config gives.
+    twice, and what the first one has. settings: what overrides them, and where that stands: of the
+    command line's --config, if nothing else is said.
     Raises ConfigError with every fault at once.
     """
     layers = [written.file(Path(file)) for file in files]
-    if command:
-        layers.append(written.given(command, written.COMMAND_LINE))
+    if settings:
+        layers.append(written.given(settings, where))
     return checked(config, layers, config)
 
 

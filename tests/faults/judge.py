@@ -12,7 +12,7 @@ from tests.faults.study import Job, Study, files
 # Keys of records that depend on when and where a job ran.
 TIMES = {
     *("seconds", "device_seconds", "cpu_seconds", "segments", "resumed", "peak_memory_bytes"),
-    *("git_revision", "versions", "hardware"),
+    *("git_revision", "versions", "hardware", "config_files"),
     "micro_batch",  # halved where memory is short
 }
 

@@ -41,6 +41,7 @@ def warm() -> None:
     from mofe.jobs import job, warm
 
     job.prepare_environment(str(ROOT), "cpu")
+    os.environ.update(job.settings("cpu"))
     for name in warm.PRELOAD:
         importlib.import_module(name)
     import torch

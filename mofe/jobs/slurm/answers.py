@@ -92,8 +92,12 @@ _MISTAKES = {
     "group not permitted to use this partition": ("partition", 'sinfo -o "%P %G"'),
     "Invalid account": ("account", "sacctmgr show assoc user=$USER format=account"),
     "Invalid feature specification": ("constraint", 'sinfo -o "%N %f %G"'),
-    "Invalid qos specification": ("slurm-qos", "sacctmgr show qos format=name"),
+    "Invalid qos specification": ("profile: slurm-qos", "sacctmgr show qos format=name"),
     "Invalid generic resource": ("gpu_model", 'sinfo -o "%N %G"'),
+    "Requested GRES option unsupported": (
+        "gpu_option (gres)",
+        "scontrol show config | grep SelectType",
+    ),
     "Invalid Trackable RESource": ("gpu_model", 'sinfo -o "%N %G"'),
     "Requested node configuration is not available": (
         "partition, constraint or gpu_model",
@@ -103,7 +107,7 @@ _MISTAKES = {
     "requested partition configuration not available": ("partition", 'sinfo -o "%P %l %D"'),
     "More processors requested than permitted": ("partition", 'sinfo -o "%P %c"'),
     "Memory required by task is not available": ("partition", 'sinfo -o "%P %m"'),
-    "Invalid reservation": ("slurm-reservation", "scontrol show reservation"),
+    "Invalid reservation": ("profile: slurm-reservation", "scontrol show reservation"),
     "Access/permission denied": ("account or partition", 'sinfo -o "%P %g"'),
 }
 
@@ -119,7 +123,7 @@ def mistake(told: str) -> str | None:
     """What to correct where a submission can never succeed."""
     for words, (line, how) in _MISTAKES.items():
         if words.lower() in told.lower():
-            return f"correct {line} in your profile (to see what there is: {how})"
+            return f"correct {line} in profiles/site.yaml (to see what there is: {how})"
     return None
 
 

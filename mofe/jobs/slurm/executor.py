@@ -56,8 +56,17 @@ def use(ends: Ends, results: str) -> None:
     that write to it."""
     registry = ExecutorPluginRegistry()
     if registry.is_installed("slurm"):
+        plugin.delete_slurm_environment = _forget_the_job_around
         own = {"ends": ends, "tag": _tag(results)}
         registry.get_plugin("slurm").executor = type("Executor", (Executor,), own)
+
+
+def _forget_the_job_around() -> None:
+    """Take out of the environment what Slurm tells a job, where Snakemake itself is one: its own
+    jobs would take it for theirs. The plugin also takes out where Slurm's configuration is."""
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        if name != "SLURM_CONF":
+            del os.environ[name]
 
 
 def _tag(results: str) -> str:

@@ -23,6 +23,7 @@ def provenance(
         "trainings": len(trained),
         "evaluations": len(evaluated),
         "revisions": _distinct(record.git_revision for record in everything),
+        "files": _distinct(f for record in everything for f in record.config_files.items()),
         "hardware": _distinct(_hardware(part.hardware) for part in parts),
         "versions": {
             name: ", ".join(_distinct(r.versions.get(name, "none") for r in everything))
@@ -80,5 +81,5 @@ def _hardware(hardware: Hardware) -> str:
     return f"{hardware.cpu}, {hardware.cores} cores, {', '.join(hardware.gpus) or 'no GPU'}"
 
 
-def _distinct(texts: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(texts))
+def _distinct(found: Iterable[Any]) -> list[Any]:
+    return list(dict.fromkeys(found))
