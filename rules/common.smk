@@ -237,7 +237,8 @@ def before_jobs():
     refuse(checks.before_the_run(COSTS, will_run, machine))
     refuse(downloads.state(STUDY.hub, checks.downloads(PLAN, will_run)))
     CONTENTS.remember()
-    if {j.rule for j in will_run} - COLD:
+    computing = {j.rule for j in will_run} - COLD
+    if computing:
         write_atomic(PLAN.paths.config, dumped(config))
     if not workflow.touch:
         shown.remove(shown.outdated(GRAPH, will_run))
@@ -249,7 +250,7 @@ def before_jobs():
         workflow.local_exec
         and STUDY.device == "cpu"
         and not workflow.deployment_settings.deployment_method
-        and {j.rule for j in will_run} - COLD
+        and computing
     ):
         global WARM_PARENT
         WARM_PARENT = warm.start(settings=job.settings(STUDY.device))
