@@ -18,6 +18,8 @@ from mofe.study.values import ConfigError
 
 CODE = (
     ".gitignore",
+    "requirements.lock",
+    "envs",
     "Snakefile",
     "config.yaml",
     "docs",
