@@ -156,6 +156,7 @@ def stamped(record: dict[str, Any], packages: Sequence[str] = ()) -> dict[str, A
     from mofe import provenance
 
     stamp = forked(provenance.stamp)  # looking for GPUs would initialise CUDA
+    del stamp["config_files"]
     stamp["git_revision"] = provenance.git_revision("benchmarks/*.py")
     stamp["versions"] |= {package: version(package) for package in packages}
     stamp["hardware"]["load_average"] = [round(load, 1) for load in os.getloadavg()]

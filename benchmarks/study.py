@@ -104,7 +104,7 @@ def main(arguments: list[str]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             record = measure(arguments, Path(folder) / "results")
     stamp = provenance.stamp()
-    stamp.pop("versions")
+    del stamp["versions"], stamp["config_files"]
     text = json.dumps({"arguments": arguments, **record, **stamp}, indent=2)
     write_atomic(out, text + "\n") if out else print(text)
 

@@ -86,11 +86,14 @@ def hardware() -> dict[str, Any]:
 
 
 def stamp() -> dict[str, Any]:
-    """What every record says about the code, the configuration's files and the machine that made
-    it."""
-    made_by = {"git_revision": git_revision(), "versions": versions(), "hardware": hardware()}
-    files = json.loads(os.environ.get(CONFIG_FILES, "null"))  # not there outside the workflow
-    return made_by if files is None else {**made_by, "config_files": files}
+    """What every record says about the code, the configuration's files (none outside the workflow)
+    and the machine that made it."""
+    return {
+        "git_revision": git_revision(),
+        "versions": versions(),
+        "hardware": hardware(),
+        "config_files": json.loads(os.environ.get(CONFIG_FILES, "{}")),
+    }
 
 
 def hash_file(file: str | os.PathLike) -> str:

@@ -9,7 +9,7 @@ run(
     snakemake,
     light=True,
     config=snakemake.config,
-    seen=Path(snakemake.input.here[0]),
-    nodes=list(snakemake.input.nodes),
+    seen=Path(snakemake.input.here),
+    nodes=[snakemake.input.nodes],
     out=Path(snakemake.params.json),
 )

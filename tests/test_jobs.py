@@ -63,7 +63,7 @@ class Run:
 
     def start(self, *preload: str, in_turn: bool = False) -> None:
         os.environ.pop(warm.VARIABLE, None)
-        self.server = warm.start(preload, in_turn)
+        self.server = warm.start(preload, in_turn=in_turn)
 
     def script(self, patience: float = 60, **more) -> subprocess.Popen:
         call = {"file": str(self.notes), **more}

@@ -612,6 +612,7 @@ def clone(reduced, tmp_path) -> Path:
     """Another checkout, with what Snakemake knows of the reduced study's files."""
     reduced.run("all")  # tests before this one remade parts of it
     kept = ("Snakefile", "config.yaml", "docs", "envs", "mofe", "profiles", "rules", "scripts")
+    kept += ("requirements.lock",)
     kept += ("tests/studies",)
     for name in kept:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from mofe import paper
 from mofe.study import harness
 from mofe.study.config import Data, Study, Task
 from mofe.study.plan import Plan
@@ -211,8 +212,13 @@ def whole_tests(plan: Plan) -> Iterator[str]:
     """The paper's study asks whole test sets for the paper's columns, as the paper does. Columns of
     our own may be of a sample."""
     tasks = plan.study.tasks
-    columns = (c for spec in plan.study.tables.values() for c in spec.columns.values())
-    papers = {task_metric(shown, tasks)[0] for shown in columns}
+    printed = {(cell.table, cell.column) for cell in paper.cells().values()}
+    papers = {
+        task_metric(shown, tasks)[0]
+        for number, spec in plan.study.tables.items()
+        for heading, shown in spec.columns.items()
+        if (number, heading) in printed
+    }
     for name in sorted(asked(plan) & papers) if plan.study.study == PAPER else ():
         if sample := tasks[name].sample:
             yield (
