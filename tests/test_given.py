@@ -47,6 +47,7 @@ LOOK_ON = {
     "sums",
     "partial",
     "compare",
+    "status",
     "check",
     "check_here",
     "check_node",
@@ -72,6 +73,7 @@ def planned(tmp_path_factory) -> dict[str, list[dict]]:
             "sums",
             "check",
             "partial",
+            "status",
             *(f"{folder}/{t}" for t in (*ON_DEMAND, PUSHED)),
             "compare",  # whatever follows is what it compares
             *("docs", "tests"),
