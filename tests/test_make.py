@@ -12,7 +12,8 @@ PLACE = [sys.executable, str(ROOT / "envs/place.py")]
 
 def make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess:
     """What make would do, or refuses."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "CUDA", "VENV")}
+    outer = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "CUDA", "VENV")  # `make test` is one itself
+    environment = {k: v for k, v in os.environ.items() if k not in outer}
     return subprocess.run(
         ["make", "-n", *arguments],
         cwd=folder,
