@@ -74,12 +74,13 @@ def _speed(speed: float, amount) -> str:
 
 
 def last(log: str | os.PathLike) -> Told | None:
-    """The last line of progress in a log; None where it has none, or is not there."""
+    """The last line of progress in a log; None where it has none, or cannot be read: not there, or
+    replaced on a shared disk meanwhile."""
     try:
         with open(log, "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
             found = _LINE.findall(file.read().decode(errors="replace"))
-    except FileNotFoundError:
+    except OSError:
         return None
     return Told(int(found[-1][0]) / 100, found[-1][1]) if found else None
 
