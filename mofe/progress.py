@@ -97,7 +97,7 @@ class Progress(tqdm):
 
     def __init__(self, *args, file=None, leave=True, **kwargs):
         file = sys.stdout if file is None else file
-        self._in_log, self._lines, self._said = not _is_terminal(file), 0, ""
+        self._in_log, self._lines, self._said = not is_terminal(file), 0, ""
         if self._in_log:
             kwargs |= {"mininterval": 0, "miniters": 1}
         else:
@@ -148,5 +148,6 @@ class Progress(tqdm):
 Progress.set_lock(threading.RLock())
 
 
-def _is_terminal(file) -> bool:
+def is_terminal(file) -> bool:
+    """Whether a bar can be drawn there: a terminal that can move its cursor."""
     return bool(getattr(file, "isatty", lambda: False)()) and os.environ.get("TERM") != "dumb"
