@@ -74,12 +74,13 @@ def _speed(speed: float, amount) -> str:
 
 
 def last(log: str | os.PathLike) -> Told | None:
-    """The last line of progress in a log; None where it has none, or is not there."""
+    """The last line of progress in a log; None where it has none, or cannot be read: not there, or
+    replaced on a shared disk meanwhile."""
     try:
         with open(log, "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
             found = _LINE.findall(file.read().decode(errors="replace"))
-    except FileNotFoundError:
+    except OSError:
         return None
     return Told(int(found[-1][0]) / 100, found[-1][1]) if found else None
 
@@ -96,7 +97,7 @@ class Progress(tqdm):
 
     def __init__(self, *args, file=None, leave=True, **kwargs):
         file = sys.stdout if file is None else file
-        self._in_log, self._lines, self._said = not _is_terminal(file), 0, ""
+        self._in_log, self._lines, self._said = not is_terminal(file), 0, ""
         if self._in_log:
             kwargs |= {"mininterval": 0, "miniters": 1}
         else:
@@ -147,5 +148,6 @@ class Progress(tqdm):
 Progress.set_lock(threading.RLock())
 
 
-def _is_terminal(file) -> bool:
+def is_terminal(file) -> bool:
+    """Whether a bar can be drawn there: a terminal that can move its cursor."""
     return bool(getattr(file, "isatty", lambda: False)()) and os.environ.get("TERM") != "dumb"

@@ -260,13 +260,20 @@ onstart:
     before_jobs()
 
 
-if CALLED.is_module:  # of which Snakemake heeds no `onstart`
-    CALLED.also_before_jobs(workflow, before_jobs)
-
-
 onsuccess:
     tell_the_end(True, log)
 
 
 onerror:
     tell_the_end(False, log)
+
+
+if CALLED.is_module:  # of which Snakemake heeds none of these
+    CALLED.also_call(
+        workflow,
+        {
+            "onstart": lambda log: before_jobs(),
+            "onsuccess": partial(tell_the_end, True),
+            "onerror": partial(tell_the_end, False),
+        },
+    )

@@ -13,13 +13,12 @@ from conftest import CONFIG, MINI, REDUCED, ROOT, snakemake
 
 from mofe import provenance
 from mofe.jobs.called import MODULE, Called
-from mofe.study.load import load_study
+from mofe.study.load import load_study, overlay
 from mofe.study.values import ConfigError
 
 CODE = (
     ".gitignore",
     "requirements.lock",
-    "envs",
     "Snakefile",
     "config.yaml",
     "docs",
@@ -72,6 +71,18 @@ def test_a_config_in_the_working_directory_is_an_overlay(here):
         f"--configfile {over} --"
     )
     assert call.hashes["over.yaml"] == provenance.hash_file(over)
+
+
+def test_keys_are_in_the_order_of_the_files_whatever_snakemake_reads_first(here):
+    """Tables and rows are shown in this order."""
+    over = file(here, "over.yaml", {"study": "mine", "tables": {4: {"beside": None}, "mine": {}}})
+    top = yaml.safe_load(over.read_text())
+    config = overlay(top, overlay(yaml.safe_load(CONFIG.read_text()), top))  # as Snakemake does
+    assert next(iter(config["tables"])) == 4
+    merged = called(here, typed=[over]).merged(config)
+    assert merged == config
+    assert list(merged["tables"])[:5] == [1, 2, 3, 4, 5] and list(merged["tables"])[-1] == "mine"
+    assert list(merged)[:2] == ["study", "results"]
 
 
 def test_a_modules_config_is_an_overlay_of_the_workflows_own(here):
@@ -150,6 +161,9 @@ configfile: {reduced!r}
 onstart:
     print("here we go")
 
+onsuccess:
+    print("there we are")
+
 module mofe:
     snakefile: {snakefile!r}
     config: config
@@ -171,8 +185,10 @@ def test_a_module_of_another_workflow(tmp_path):
     dry = call(tmp_path, "-n", "--", "mofe_all")
     assert "mofe_train " in dry and "out/results/reduced/table1.tex" in dry
     seen = {"HF_HUB_OFFLINE": "0", "CUDA_VISIBLE_DEVICES": "7"}
-    told = call(tmp_path, "--profile", "none", "--", "mine", **seen)
-    assert "here we go" in told and "no warm parent" not in told
+    watched = ["--config", "notify=echo $MOFE_MESSAGE > told.txt"]
+    told = call(tmp_path, "--profile", "none", *watched, "--", "mine", **seen)
+    assert "here we go" in told and "there we are" in told and "no warm parent" not in told
+    assert (tmp_path / "told.txt").read_text().startswith("reduced: done, 2 of 2 jobs, ")
     assert (tmp_path / "mine.txt").read_text() == "hub=0 gpu=7\n"
     made = tmp_path / "out" / "results" / "reduced"
     assert (made / "contents.json").parent.is_dir() and (

@@ -38,7 +38,7 @@ def test_the_three_keys_are_enough(rendered):
 
 def test_what_a_site_may_need_besides(rendered):
     own = {"jobs": 20, "slurm-qos": "long"}
-    more = {"cpu_partition": "cpu", "gpu_model": "", "gpu_option": "gres", "constraint": ""}
+    more = {"cpu_partition": "cpu", "gpu_model": "a-b", "gpu_option": "gres", "constraint": ""}
     more |= {"before": "module load gcc", "sbatch": "--mail-type=FAIL", "profile": own}
     found = rendered({**SITE, **more})
     assert found["default-resources"] == [
@@ -46,10 +46,12 @@ def test_what_a_site_may_need_besides(rendered):
         "slurm_partition='cpu'",
         "slurm_extra='--mail-type=FAIL'",
     ]
-    assert [r for r in found["set-resources"] if r.startswith("evaluate:")] == [
+    assert {r for r in found["set-resources"] if r.startswith("evaluate:")} == {
         "evaluate:slurm_partition='gpu'",
+        "evaluate:gpu_model='a-b'",
         "evaluate:gpu_option='gres'",
-    ]
+        "evaluate:tasks_at_a_time=1",
+    }
     assert (found["precommand"], found["jobs"], found["slurm-qos"]) == (
         "module load gcc",
         "20",
@@ -63,6 +65,12 @@ def test_what_a_site_may_need_besides(rendered):
         ("acount: lab", "acount: there is no such key; there are account, partition"),
         ("account: 3", "account: 3 is no text; put it in quotes"),
         ("profile: 3", "profile: 3 has no keys; write those of a profile"),
+        ("account:", 'account: nothing stands behind it; write a text, or "" for none'),
+        (
+            "profile: {set-resources: {train: {gpu: 2}}}",
+            "profile: set-resources: it would replace all that the profile sets there; change them",
+        ),
+        ("gpu_model: a100-sxm", "gpu_model: 'a100-sxm' has signs that Snakemake's plugin does not"),
         ("gpu_option: gpu", "gpu_option: 'gpu' is none of gpus, gres"),
         ("- account", "has no keys; write lines such as 'account: lab'"),
         ("account: lab: x", "cannot be read as YAML: mapping values are not allowed"),

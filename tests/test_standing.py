@@ -8,6 +8,7 @@ from conftest import CONFIG, LOOK
 from snakemake.persistence.file import FilePersistence
 from test_given import identities
 
+from mofe import sums
 from mofe.estimate.cost import Costs
 from mofe.jobs import standing
 from mofe.stages import status
@@ -59,6 +60,23 @@ def test_a_job_is_queued_then_runs_as_far_as_its_log_says(study):
     assert (runs.state, runs.told.share) == ("running", 0.9)
     cut = stands(study, {output: later}, at_work=False)
     assert (cut.state, cut.cut_off) == ("waiting", True)
+
+
+def test_one_of_several_in_a_job_of_slurms_ends_before_snakemake_hears_of_it(study):
+    """Snakemake's mark stays until the last of them has ended."""
+    job = job_of(study)
+    now = os.path.getmtime(write_log(study, "failed: ValueError: no\n"))
+    failed = stands(study, {job.outputs[0]: now})
+    assert (failed.state, failed.why) == ("failed", "ValueError: no")
+    write_log(study, "[100%] 9 of 9 steps\n")
+    for file in (*job.outputs, sums.path(job.outputs[0])):
+        os.makedirs(os.path.dirname(file), exist_ok=True)
+        open(file, "w").close()
+        os.utime(file, (now, now))
+    assert stands(study, {job.outputs[0]: now}).state == "done"
+    # what was there before the job began is not what it makes
+    os.utime(sums.path(job.outputs[0]), (now - 9, now - 9))
+    assert stands(study, {job.outputs[0]: now}).state == "running"
 
 
 def test_the_page_shows_what_runs_and_counts_its_part(study):

@@ -2,7 +2,6 @@
 
 import logging
 import sys
-from pathlib import Path
 
 import pytest
 from conftest import CONFIG, MINI, ROOT, snakemake
@@ -12,7 +11,7 @@ from snakemake.logging import ColorizingTextHandler, DefaultFormatter
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from mofe.jobs import notify, watch
-from mofe.jobs.command import without_target
+from mofe.jobs.called import Called
 from mofe.jobs.notify import Ended
 from mofe.jobs.watch import Job
 from mofe.progress import Told
@@ -153,5 +152,5 @@ def test_how_a_run_is_watched_is_part_of_nothing_that_is_made():
     one, two = ({"seeds": [0], **more} for more in ({}, {"notify": "true", "track": "wandb"}))
     made = [Given(Plan(plain), {}, config=config).archive() for config in (one, two)]
     assert made[0] == made[1] and made[0]["config"] == one
-    command = [without_target(["config.yaml"], config, Path(ROOT)) for config in (one, two)]
-    assert command[0] == command[1]
+    command = [Called(ROOT, ROOT, ROOT / "Snakefile", settings=c).command for c in (one, two)]
+    assert command[0] == command[1] and "seeds" in command[0]

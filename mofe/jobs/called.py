@@ -26,6 +26,7 @@ from mofe.study.written import COMMAND_LINE
 CONFIG = "config.yaml"
 PLACES = ("results", "hub", "mirror")  # the keys that name a place of the study
 MODULE = "the module's config"  # where a key stands that no file has
+Hook = Callable[[Sequence[str]], None]  # what Snakemake calls before or after a run, with its logs
 
 
 class Sources(NamedTuple):
@@ -96,8 +97,12 @@ class Called:
 
     def merged(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """The study's configuration. config: what Snakemake has merged, or a module's `config:`."""
+        own = load_configfile(self.own)
         if self.given is not None:
-            config = overlay(load_configfile(self.own), self.given)
+            config = overlay(own, self.given)
+        else:
+            beside = load_configfile(self.beside) if self.beside else {}
+            config = _in_order(config, overlay(own, beside))
         moved = {key: self._moved(config[key]) for key in PLACES if key in config}
         models = config.get("models")
         if isinstance(models, Mapping):
@@ -165,16 +170,35 @@ class Called:
             words += ["--config", *made_with]
         return shlex.join([*words, "--"])
 
-    def also_before_jobs(self, workflow, call: Callable[[], None]) -> None:
-        """Have Snakemake make this call before the first job: of a module it heeds no `onstart`. An
-        `onstart` that the other workflow has above the module is called too."""
-        earlier = workflow._onstart
-        if getattr(earlier, "of", None) == self.code:
-            return  # one `use rule` of several
+    def also_call(self, workflow, calls: Mapping[str, Hook]) -> None:
+        """Have Snakemake make these calls before the first job and at the end of a run: of a module
+        it heeds no such hooks. calls: by the name of the hook (`onstart`, `onsuccess`, `onerror`),
+        each with the addresses of Snakemake's logs. A hook that the other workflow has above the
+        module is called too."""
+        for hook, call in calls.items():
+            earlier = getattr(workflow, f"_{hook}")
+            if getattr(earlier, "of", None) != self.code:  # else one `use rule` of several
+                setattr(workflow, f"_{hook}", _both(call, earlier, self.code))
 
-        def both(log: str) -> None:
-            call()
-            earlier(log)
 
-        both.of = self.code
-        workflow._onstart = both
+def _both(call: Hook, earlier: Hook, code: Path) -> Hook:
+    def both(log: Sequence[str]) -> None:
+        call(log)
+        earlier(log)
+
+    both.of = code
+    return both
+
+
+def _in_order(config: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with its keys in the order of `first`, and then those that it lacks.
+    Snakemake puts those of the command line's files before. Tables and rows are shown in this
+    order."""
+    keys = [*(key for key in first if key in config), *(key for key in config if key not in first)]
+    parts = {key: (config[key], first.get(key)) for key in keys}
+    return {
+        key: _in_order(value, known)
+        if isinstance(value, Mapping) and isinstance(known, Mapping)
+        else value
+        for key, (value, known) in parts.items()
+    }

@@ -8,6 +8,7 @@ import base64
 import binascii
 import os
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -53,17 +54,34 @@ def of(
 
 def _of(identities: Identities, job: Node, marks: Mapping[str, float], at_work: bool) -> Standing:
     log = identities.graph.plan.paths.log(job.outputs[0])
-    written = os.path.getmtime(log) if os.path.exists(log) else 0.0
+    written = _written(log)
     begun = marks.get(job.outputs[0])
     if begun is not None and at_work:
-        seen = written >= begun
-        told = progress.last(log) if seen else None
-        return Standing(job, "running" if seen else "queued", log, told, at=written)
+        return _marked(job, log, written, begun)
     if begun is None and _is_there(job) and not _is_stale(identities, job):
         return Standing(job, "done", log, at=written)
     why = ending.failure(log) if begun is None and written and not _is_there(job) else None
     state: State = "failed" if why else "waiting"
     return Standing(job, state, log, why=why or "", cut_off=begun is not None, at=written)
+
+
+def _marked(job: Node, log: str, written: float, begun: float) -> Standing:
+    """How a job stands that a run at work has begun or submitted. One of several in one of Slurm's
+    jobs may have ended although Snakemake waits for the others."""
+    if written < begun:
+        return Standing(job, "queued", log, at=written)
+    if _is_there(job) and _written(sums.path(job.outputs[0])) >= begun:
+        return Standing(job, "done", log, at=written)
+    if why := ending.failure(log):
+        return Standing(job, "failed", log, why=why, at=written)
+    return Standing(job, "running", log, progress.last(log), at=written)
+
+
+def _written(file: str) -> float:
+    """When a file was written last, in seconds since the epoch; 0 where it is not there."""
+    with suppress(FileNotFoundError):
+        return os.path.getmtime(file)
+    return 0.0
 
 
 def _is_there(job: Node) -> bool:

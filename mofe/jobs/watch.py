@@ -152,7 +152,7 @@ class Watch(logging.Handler):
     @staticmethod
     def _left(jobs: Sequence[Job], told: Sequence[progress.Told | None]) -> str:
         found = time_left(jobs, [said.share if said else None for said in told], time.time())
-        return f"about {units.rough_time(found / 3600)} left" if found else ""
+        return f"about {units.rough_time(found / 3600)} left" if found and found >= 1 else ""
 
 
 def _last(job: Job) -> progress.Told | None:
@@ -179,7 +179,7 @@ def show(watch: Watch, logger: logging.Logger, quiet: Iterable[Any]) -> None:
         return  # a plugin shows the run, or the user wants no words
     (handler,) = ours
     bar = None
-    if handler.is_tty:
+    if progress.is_terminal(handler.stream):
         bar = progress.Progress(
             total=len(watch.jobs), file=handler.stream, bar_format="{bar:20} {desc}", leave=False
         )

@@ -2,6 +2,7 @@
 Snakemake starts, when nothing of the package can be imported yet."""
 
 import os
+import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ VARIABLE = "MOFE_SITE"  # the environment variable that names another file
 MISSING = "missing in "
 NEEDED = ("account", "partition", "constraint")
 GPU_OPTIONS = ("gpus", "gres")
+# Keys of the profile with a part for each rule: another value would take the place of all parts
+WHOLE = ("set-resources", "default-resources")
 
 
 class BadSite(ValueError):
@@ -67,8 +70,18 @@ def _keys(file: Path) -> dict[str, Any]:
         if key == "profile":
             if not isinstance(value, dict):
                 raise BadSite(f"{file}: profile: {value!r} has no keys; write those of a profile")
+            for whole in WHOLE:
+                if whole in value:
+                    how = "change them in a copy of profiles/slurm (docs/slurm.md)"
+                    told = f"profile: {whole}: it would replace all that the profile sets there"
+                    raise BadSite(f"{file}: {told}; {how}")
+        elif value is None:
+            raise BadSite(f'{file}: {key}: nothing stands behind it; write a text, or "" for none')
         elif not isinstance(value, str):
             raise BadSite(f"{file}: {key}: {value!r} is no text; put it in quotes")
     if (option := given.get("gpu_option", "gpus")) not in GPU_OPTIONS:
         raise BadSite(f"{file}: gpu_option: {option!r} is none of {', '.join(GPU_OPTIONS)}")
+    if option == "gpus" and not re.fullmatch(r"[\w.]*", model := given.get("gpu_model", "")):
+        told = f"{model!r} has signs that Snakemake's plugin does not take"
+        raise BadSite(f'{file}: gpu_model: {told}; write "" or gpu_option: gres')
     return given

@@ -9,6 +9,7 @@ from typing import Any
 from mofe import platforms, units
 from mofe.jobs.doctor.here import Fetched, Held, Slurm
 from mofe.jobs.gpus import too_old
+from mofe.jobs.slurm.answers import SITE
 from mofe.records import Finding, NodeFacts
 from mofe.study.hardware import Gpu
 
@@ -155,7 +156,7 @@ def _partition(slurm: Slurm, asked: Mapping[str, Any]) -> Finding:
     if partition in known:
         return _here("Slurm's partition", "ok", f"{partition}, with {known[partition]}")
     told = f"there is no partition {partition!r}; there are {units.listed(sorted(known))}"
-    return _here("Slurm's partition", "fault", told, "correct it in profiles/site.yaml")
+    return _here("Slurm's partition", "fault", told, f"correct it in {SITE}")
 
 
 def _account(slurm: Slurm, asked: Mapping[str, Any]) -> Finding:
@@ -166,4 +167,4 @@ def _account(slurm: Slurm, asked: Mapping[str, Any]) -> Finding:
         return _here("Slurm's account", "ok", account)
     yours = units.listed(sorted({name for name, _ in slurm.accounts})) or "none"
     told = f"{account!r} is no account of yours for partition {partition!r}; you have {yours}"
-    return _here("Slurm's account", "fault", told, "correct it in profiles/site.yaml")
+    return _here("Slurm's account", "fault", told, f"correct it in {SITE}")

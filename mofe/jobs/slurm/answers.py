@@ -86,7 +86,8 @@ _AWAY = re.compile(
     "|Slurm database connection|Network is unreachable|No route to host",
     re.IGNORECASE,
 )
-# The profile's line that is wrong, and how to find what it should be.
+SITE = "the site's file, profiles/site.yaml or the one that $MOFE_SITE names"
+# The key there that is wrong, and how to find what it should be.
 _MISTAKES = {
     "Invalid partition name": ("partition", 'sinfo -o "%P %G"'),
     "group not permitted to use this partition": ("partition", 'sinfo -o "%P %G"'),
@@ -123,7 +124,7 @@ def mistake(told: str) -> str | None:
     """What to correct where a submission can never succeed."""
     for words, (line, how) in _MISTAKES.items():
         if words.lower() in told.lower():
-            return f"correct {line} in profiles/site.yaml (to see what there is: {how})"
+            return f"correct {line} in {SITE} (to see what there is: {how})"
     return None
 
 

@@ -3,7 +3,7 @@
 Snakemake's plugin for Slurm submits the jobs (snakemake-executor-plugin-slurm). Its class is taken
 here with other answers to four questions: how a job ended, whether it is submitted again, what
 follows where Slurm does not answer, and how a run is stopped. Only the interface of executors and
-a few names of the plugin are used, which tests/test_answers.py looks for.
+a few names of the plugin are used, which tests/test_slurm_answers.py looks for.
 """
 
 import hashlib
@@ -23,6 +23,7 @@ from snakemake_executor_plugin_slurm.utils import get_job_wildcards
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
+from snakemake_interface_logger_plugins.common import LogEvent
 
 from mofe.jobs import ending, warm
 from mofe.jobs.slurm.answers import (
@@ -297,9 +298,16 @@ class Executor(plugin.Executor):
         super().report_job_error(info, msg=what + " ", aux_logs=logs)
 
     def print_job_error(self, job_info: SubmittedJobInfo, msg: str | None = None, **keywords: Any):
-        """Tell a failure of what failed: Snakemake would tell it of all jobs, without why."""
-        for job in _unmade(job_info):
-            job.log_error(msg, **keywords)
+        """Tell a failure of what failed: Snakemake would tell it of all jobs, without why. What is
+        made has ended well, which Snakemake tells of no job in a group that failed."""
+        failed = _unmade(job_info)
+        for job in _jobs(job_info):
+            if job in failed:
+                job.log_error(msg, **keywords)
+            else:
+                told = f"Finished jobid: {job.jobid} (Rule: {job.rule.name})"
+                event = {"event": LogEvent.JOB_FINISHED, "job_id": job.jobid}
+                self.logger.info(told, extra=event)
 
     # ------------------------------------------------------------------------------- the end
 
