@@ -16,7 +16,7 @@ def place(folder, target=None):
         return "VENV is empty: name a folder, as in make VENV=/scratch/me/mofe setup"
     folder = os.path.abspath(folder)
     target = folder if target is None else os.path.abspath(os.path.expanduser(target))
-    if target == folder or os.path.exists(folder) and _same(folder, target):
+    if target == folder or (os.path.exists(folder) and _same(folder, target)):
         os.makedirs(os.path.realpath(folder), exist_ok=True)
         return None
     if os.path.exists(folder) and not os.path.islink(folder):
