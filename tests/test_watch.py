@@ -12,7 +12,7 @@ from snakemake.logging import ColorizingTextHandler, DefaultFormatter
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from mofe.jobs import notify, watch
-from mofe.jobs.command import without_target
+from mofe.jobs.called import Called
 from mofe.jobs.notify import Ended
 from mofe.jobs.watch import Job
 from mofe.progress import Told
@@ -153,5 +153,6 @@ def test_how_a_run_is_watched_is_part_of_nothing_that_is_made():
     one, two = ({"seeds": [0], **more} for more in ({}, {"notify": "true", "track": "wandb"}))
     made = [Given(Plan(plain), {}, config=config).archive() for config in (one, two)]
     assert made[0] == made[1] and made[0]["config"] == one
-    command = [without_target(["config.yaml"], config, Path(ROOT)) for config in (one, two)]
-    assert command[0] == command[1]
+    here = Path(ROOT)
+    called = [Called(here, here, here / "Snakefile", settings=config) for config in (one, two)]
+    assert called[0].command == called[1].command and "seeds=[0]" in called[0].command

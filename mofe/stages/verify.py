@@ -42,7 +42,7 @@ class Found:
 
 def verify(*, config: Mapping[str, Any], command: str) -> str:
     """Hash again everything that a study has made. config: its merged configuration. command: what
-    makes a file of it (mofe.jobs.command). Returns counts for the user.
+    makes a file of it (mofe.jobs.called). Returns counts for the user.
 
     Raises NotWhole, with a sentence for each damaged file and the commands that make them again;
     also where something has no checksums, because nothing proves that it is whole.
