@@ -3,7 +3,7 @@
 Snakemake's plugin for Slurm submits the jobs (snakemake-executor-plugin-slurm). Its class is taken
 here with other answers to four questions: how a job ended, whether it is submitted again, what
 follows where Slurm does not answer, and how a run is stopped. Only the interface of executors and
-a few names of the plugin are used, which tests/test_answers.py looks for.
+a few names of the plugin are used, which tests/test_slurm_answers.py looks for.
 """
 
 import hashlib
