@@ -44,6 +44,18 @@ def _anchors(page: Path) -> set[str]:
     return {heading.replace(" ", "-") for heading in plain}
 
 
+# what gives Snakemake the cores, or needs none
+CORES = re.compile(r" --(profile|cores|dag|rulegraph|lint|directory|snakefile)\b| -(n|s) | \.\.\.")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_have_the_cores_that_snakemake_wants(page):
+    text = page.read_text().replace("\\\n", " ")
+    commands = re.findall(r"^    (snakemake .*)$|`(snakemake [^`]*)`", text, flags=re.MULTILINE)
+    lacking = [one or other for one, other in commands if not CORES.search(f"{one or other} ")]
+    assert not lacking
+
+
 def test_the_index_names_every_page():
     linked = {target for target, _ in LINK.findall((ROOT / "docs/README.md").read_text())}
     pages = {page.name for page in ROOT.glob("docs/*.md")} - {"README.md"}
