@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import CONFIG, ROOT
+
+from mofe.estimate.cost import Costs
+from mofe.estimate.forecast import forecast
+from mofe.report import figures
+from mofe.study.load import read_study
+from mofe.study.plan import Plan
 
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)")
@@ -73,6 +79,25 @@ def _sentences() -> list[str]:
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.append(node.value)
     return [re.sub("…+", "…", text) for text in found]
+
+
+def test_numbers_of_the_plan_are_the_plans():
+    """Those that sentences have; tables are generated."""
+
+    def planned(**changes):
+        plan = Plan(read_study(CONFIG, results="results/none", **changes))
+        return forecast(Costs(plan), figures.inputs(plan))
+
+    alone = planned(tables=dict.fromkeys(("C1", "C2", "C3", "C4", "C5")))
+    whole = planned()
+    disk = f"{alone.totals.disk / 1e9:.0f} GB ({whole.totals.disk / 1e9:.0f} with the controls)"
+    for page in ("README.md", "docs/slurm.md"):
+        assert disk in (ROOT / page).read_text(), disk
+    jobs = f"{whole.totals.jobs} for the paper's study with its controls"
+    assert jobs in (ROOT / "docs/plan.md").read_text(), jobs
+    with_more_gpus = [job for job in whole.jobs if job.rule == "train" and job.needs.gpus > 1]
+    assert [job.needs.gpus for job in with_more_gpus] == [2]
+    assert "All trainings but one fit one A100-80GB" in (ROOT / "README.md").read_text()
 
 
 def test_messages_are_quoted_as_the_program_says_them():
