@@ -4,13 +4,14 @@
 # Called from another folder (make -f .../Makefile mini), it works here; paths are of that folder.
 ifneq ($(findstring /,$(MAKEFILE_LIST)),)
 absolute = $(foreach path,$(1),$(if $(wildcard $(path)),$(abspath $(path)),$(path)))
+from_here = $(if $(1),$(if $(filter /% ~%,$(firstword $(1))),,$(CURDIR)/)$(1))# its name may have spaces
 goals := $(or $(MAKECMDGOALS),help)
 .PHONY: $(goals)
 $(firstword $(goals)):
 	@$(MAKE) --no-print-directory -C "$$(dirname "$(strip $(MAKEFILE_LIST))")" $(goals) \
 	  $(if $(OVERLAY),OVERLAY="$(call absolute,$(OVERLAY))") \
-	  $(if $(filter command,$(origin VENV)),VENV="$(abspath $(VENV))") \
-	  $(if $(WHEELHOUSE),WHEELHOUSE="$(abspath $(WHEELHOUSE))")
+	  $(if $(filter command,$(origin VENV)),VENV="$(call from_here,$(VENV))") \
+	  $(if $(WHEELHOUSE),WHEELHOUSE="$(call from_here,$(WHEELHOUSE))")
 $(wordlist 2,$(words $(goals)),$(goals)): $(firstword $(goals)) ; @:
 else
 
@@ -27,12 +28,13 @@ else ifeq ($(CUDA),12)
 ENV := .venv-cuda12
 LOCK := envs/cuda12.lock
 else
-$(error CUDA is $(CUDA), and there are locks for 13 and 12: make CUDA=12)
+$(error CUDA is '$(CUDA)' (by the $(origin CUDA)), and there are locks for 13 and 12: make CUDA=13 or make CUDA=12)
 endif
 BIN := $(ENV)/bin
 
 # Where the environment is to lie, if not here: $(ENV) becomes a link to it, so it is said once.
-ifeq ($(origin VENV),command line)
+dry_run := $(findstring n,$(filter-out -% VENV=%,$(firstword $(MAKEFLAGS))))
+ifeq ($(origin VENV)$(dry_run),command line)
 ifneq ($(shell $(PYTHON) envs/place.py $(ENV) "$(VENV)" && echo placed),placed)
 $(error nothing was set up)
 endif

@@ -138,7 +138,9 @@ class Progress(tqdm):
     def _write(self) -> None:
         seconds = self._time() - self.start_t
         total = self.total or self.n
-        told = line(self.n, total, self.initial, seconds, self.unit, self.desc, self._said)
+        told = line(
+            self.n, total, self.initial, seconds, self.unit, self.desc.rstrip(": "), self._said
+        )
         print(told.replace("\r", " "), file=self.fp, flush=True)
         self.last_print_t = self._time()
         self._lines += 1

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import statistics
+import zlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -65,7 +66,10 @@ def read_lines(path: str | os.PathLike, kind: type[Kind]) -> list[Kind]:
     `read`."""
     content = Path(path).read_bytes()
     if str(path).endswith(".gz"):
-        content = gzip.decompress(content)
+        try:
+            content = gzip.decompress(content)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise ValueError(f"{path}: is damaged ({error})") from error
     lines = enumerate(content.splitlines(), start=1)
     return [_parse(text, kind, f"{path}: line {number}") for number, text in lines]
 

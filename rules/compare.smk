@@ -1,8 +1,7 @@
 # Two results compared: `snakemake ... compare A B`. The rule has no output, so it always runs when it is
 # asked for.
 
-if CALLED.rename(compared.RULE) == compared.RULE:  # no module renames it
-    compared.take_arguments(workflow, refuse)
+compared.take_arguments(workflow, refuse, CALLED.rename(compared.RULE))
 
 
 rule compare:

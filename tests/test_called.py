@@ -198,6 +198,8 @@ def test_a_module_of_another_workflow(tmp_path):
     done = snakemake("--cores", "1", "--", "mofe_verify", folder=tmp_path, check=False)
     assert done.returncode and "out/results/reduced/data/medmcqa.json" in done.stderr
     assert "--snakefile" not in done.stderr and f"--directory {tmp_path}" in done.stderr
+    kept = str(ROOT / "docs" / "reference")
+    assert "scores are in both" in call(tmp_path, "--", "mofe_compare", kept, kept)
 
 
 def test_a_module_from_github_as_snakedeploy_writes_it(tmp_path):

@@ -203,6 +203,7 @@ def test_keys_that_differ_are_named_by_their_paths():
     keys = compare.differing_keys(a, b)
     assert [key for key, *_ in keys] == ["seeds", "training.rate", "training.new"]
     assert keys[0][1:] == ("[0]", "[0, 1]")
+    assert compare.differing_keys(a, a | {"notify": "true", "track": None}) == []
     assert keys[2][1] == "not there" and len(keys[2][2]) == compare.LONGEST
     other = replace(MADE, revisions=("a", "b"), versions={"torch": ("2.10.0",)})
     assert compare.makings(MADE, MADE) == []
@@ -237,6 +238,90 @@ def test_a_reference_answers_as_the_results_that_it_is_from(copies, two, tmp_pat
     (out / reference.ANSWERS).write_bytes(before[reference.ANSWERS][:-20])
     with pytest.raises(ValueError, match=r"answers.csv.gz: cannot be read .* restore the file"):
         reference.read(out, "x")
+
+
+REFERENCE = ROOT / "docs" / "reference"
+GONE = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03" + 99 * b"\xff"  # no deflated data follow
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (reference.ANSWERS, b""),
+        (reference.ANSWERS, GONE),
+        (reference.ANSWERS, None),
+        (reference.QUESTIONS, gzip.compress(b"task,question,prompt_sha256,cluster\n")),
+        (reference.QUESTIONS, GONE),
+        (reference.MADE, None),
+        (reference.MADE, b"{"),
+        (reference.MADE, b"[]"),
+        ("config.yaml", b""),
+        ("config.yaml", b"a: [1"),
+        ("table1.csv", b""),
+        ("table1.csv", b"label,column\n"),
+        ("table1.csv", b"label,column,value,seeds\nA,B,x,1\n"),
+    ],
+)
+def test_a_reference_that_is_not_whole_is_one_sentence(name, content, tmp_path):
+    kept = shutil.copytree(REFERENCE, tmp_path / "kept")
+    if content is None:
+        (kept / name).unlink()
+    else:
+        (kept / name).write_bytes(content)
+    with (
+        pytest.raises(
+            ValueError, match=rf"^{kept}/{name}: cannot be read \(.*\); restore the file$"
+        ),
+        places.opened(str(kept)),
+    ):
+        pass
+
+
+def test_answers_that_do_not_fit_to_the_questions_are_refused(tmp_path):
+    kept = shutil.copytree(REFERENCE, tmp_path / "kept")
+    lines = gzip.decompress((kept / reference.QUESTIONS).read_bytes()).splitlines(keepends=True)
+    (kept / reference.QUESTIONS).write_bytes(gzip.compress(b"".join(lines[:-1])))
+    with (
+        pytest.raises(ValueError, match=r"answers.csv.gz: .* does not fit to questions.csv.gz"),
+        places.opened(str(kept)),
+    ):
+        pass
+
+
+def test_a_packed_reference_is_read_and_a_damaged_archive_refused(tmp_path):
+    packed = shutil.make_archive(str(tmp_path / "kept"), "zip", REFERENCE)
+    with places.opened(packed) as found, places.opened(str(REFERENCE)) as kept:
+        assert found.evaluations == kept.evaluations and found.config == kept.config
+    content = bytearray(Path(packed).read_bytes())
+    at = len(content) // 2
+    content[at : at + 3000] = bytes(3000)
+    Path(packed).write_bytes(content)
+    with (
+        pytest.raises(ValueError, match=r"compare: .*kept.zip is damaged \(.*\); restore it"),
+        places.opened(packed),
+    ):
+        pass
+
+
+def test_answers_that_are_damaged_or_gone_leave_out_their_cell(two, tmp_path):
+    folder = shutil.copytree(two[0], tmp_path / "results")
+    answers = folder / EVALUATED.replace(".json", ".questions.jsonl.gz")
+    found = results.of_folder(folder, "")
+    for damaged in (answers.read_bytes()[:-30], b"", GONE):
+        answers.write_bytes(damaged)
+        with pytest.raises(ValueError, match=rf"^{answers}: is damaged|: has 0 answers"):
+            found.answered(EVALUATED, None)
+    answers.unlink()
+    with pytest.raises(ValueError, match=rf"^{answers} is not there"):
+        found.answered(EVALUATED, None)
+
+
+def test_rows_have_the_names_that_they_are_given(tmp_path):
+    names = ["2", "None", "NA", "1e3"]
+    frame = pd.DataFrame({"label": names, "column": names, "value": 0.5, "seeds": 1})
+    frame.to_csv(tmp_path / "table9.csv", index=False)
+    found = results.tables_in(tmp_path)["9"]
+    assert [*found["label"]] == [*found["column"]] == names
 
 
 def identities(**changes) -> Identities:

@@ -45,6 +45,16 @@ def call(tmp_path, monkeypatch):
     return run
 
 
+def test_an_image_is_built_without_what_git_ignores():
+    """docker reads .dockerignore only, and buildah and podman read it too."""
+    left_out = (ROOT / ".dockerignore").read_text().split()
+    assert not (ROOT / ".containerignore").exists()
+    folders = {".venv*", ".snakemake", "results", "logs", "wheelhouse", "profiles/site.yaml"}
+    assert folders <= {*left_out}
+    ignored = {line.strip("/") for line in (ROOT / ".gitignore").read_text().split()}
+    assert folders - {".venv*"} <= ignored, "a name is not what it was"
+
+
 def test_a_job_runs_in_the_image_that_the_user_names(call, tmp_path):
     image = tmp_path / "my.sif"
     image.touch()

@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import CONFIG, ROOT
+
+from mofe.estimate.cost import Costs
+from mofe.estimate.forecast import forecast
+from mofe.report import figures
+from mofe.study.load import read_study
+from mofe.study.plan import Plan
 
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)")
@@ -44,6 +50,18 @@ def _anchors(page: Path) -> set[str]:
     return {heading.replace(" ", "-") for heading in plain}
 
 
+# what gives Snakemake the cores, or needs none
+CORES = re.compile(r" --(profile|cores|dag|rulegraph|lint|directory|snakefile)\b| -(n|s) | \.\.\.")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_have_the_cores_that_snakemake_wants(page):
+    text = page.read_text().replace("\\\n", " ")
+    commands = re.findall(r"^    (snakemake .*)$|`(snakemake [^`]*)`", text, flags=re.MULTILINE)
+    lacking = [one or other for one, other in commands if not CORES.search(f"{one or other} ")]
+    assert not lacking
+
+
 def test_the_index_names_every_page():
     linked = {target for target, _ in LINK.findall((ROOT / "docs/README.md").read_text())}
     pages = {page.name for page in ROOT.glob("docs/*.md")} - {"README.md"}
@@ -61,6 +79,25 @@ def _sentences() -> list[str]:
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.append(node.value)
     return [re.sub("…+", "…", text) for text in found]
+
+
+def test_numbers_of_the_plan_are_the_plans():
+    """Those that sentences have; tables are generated."""
+
+    def planned(**changes):
+        plan = Plan(read_study(CONFIG, results="results/none", **changes))
+        return forecast(Costs(plan), figures.inputs(plan))
+
+    alone = planned(tables=dict.fromkeys(("C1", "C2", "C3", "C4", "C5")))
+    whole = planned()
+    disk = f"{alone.totals.disk / 1e9:.0f} GB ({whole.totals.disk / 1e9:.0f} with the controls)"
+    for page in ("README.md", "docs/slurm.md"):
+        assert disk in (ROOT / page).read_text(), disk
+    jobs = f"{whole.totals.jobs} for the paper's study with its controls"
+    assert jobs in (ROOT / "docs/plan.md").read_text(), jobs
+    with_more_gpus = [job for job in whole.jobs if job.rule == "train" and job.needs.gpus > 1]
+    assert [job.needs.gpus for job in with_more_gpus] == [2]
+    assert "All trainings but one fit one A100-80GB" in (ROOT / "README.md").read_text()
 
 
 def test_messages_are_quoted_as_the_program_says_them():

@@ -1,6 +1,7 @@
 """The Makefile's own folder, its environments and where they lie."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -58,7 +59,27 @@ def test_the_environment_for_older_drivers_is_another_one():
     assert refused.returncode == 2 and "there are locks for 13 and 12" in refused.stderr
 
 
-def place(folder: Path, *target: Path) -> str:
+def test_a_dry_run_places_nothing_and_a_name_may_have_spaces(tmp_path):
+    clone, here = tmp_path / "clone", tmp_path / "here"
+    (clone / "envs").mkdir(parents=True)
+    here.mkdir()
+    for name in (
+        "Makefile",
+        "requirements.lock",
+        "envs/place.py",
+        "envs/installer.lock",
+        "envs/build.lock",
+    ):
+        (clone / name).write_bytes((ROOT / name).read_bytes())
+    call = ["-f", "../clone/Makefile", "VENV=an environment", "WHEELHOUSE=the wheels", "setup"]
+    done = make(*call, folder=here)
+    assert not (clone / ".venv").is_symlink() and not [*here.iterdir()]
+    assert f'--find-links "{here}/the wheels"' in done.stdout, done.stderr
+    subprocess.run(["make", *call[:-2], "help"], cwd=here, check=True, capture_output=True)
+    assert (clone / ".venv").resolve() == here / "an environment"
+
+
+def place(folder: Path, *target: Path | str) -> str:
     done = subprocess.run(
         [*PLACE, folder, *target], cwd=folder.parent, capture_output=True, text=True, check=False
     )
@@ -74,7 +95,7 @@ def test_an_environment_may_lie_elsewhere(tmp_path):
     assert place(here, there) == place(here) == ""  # said again, and not said again
     assert (here / "kept").exists()
     assert place(here, other) == "" and here.resolve() == other and (there / "kept").exists()
-    other.rmdir()  # as scratch disks are cleared
+    shutil.rmtree(other)  # as scratch disks are cleared
     assert place(here) == "" and here.resolve() == other and other.is_dir()
 
 
@@ -84,3 +105,22 @@ def test_an_environment_that_is_here_is_not_removed(tmp_path):
     (here / "kept").touch()
     assert "is here already: remove it" in place(here, tmp_path / "there")
     assert (here / "kept").exists()
+
+
+def test_an_environment_goes_into_no_folder_of_others(tmp_path):
+    here, older = tmp_path / "clone/.venv", tmp_path / "clone/.venv-cuda12"
+    here.parent.mkdir()
+    assert "VENV is empty: name a folder" in place(here, "")
+    (tmp_path / "clone/Makefile").touch()
+    assert "has other files" in place(here, ".") and "has other files" in place(here, "..")
+    assert "is no folder" in place(here, "Makefile")
+    assert not here.is_symlink()
+    assert place(here, ".venv") == "" and here.is_dir() and not here.is_symlink()
+    here.rmdir()
+    there = tmp_path / "there"
+    assert place(here, there) == ""
+    (there / "ready").touch()
+    assert f"is the environment of {here}: name another folder" in place(older, there)
+    here.unlink()
+    assert place(older, there) == "" and older.resolve() == there
+    assert not (there / "ready").exists(), "it has the packages of another lock"

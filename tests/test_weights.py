@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mofe.data import weights
+from mofe.models.files import IncompatibleModels, weight_files
 from mofe.study.plan import MODEL_FILES
 
 COMMON = [".gitattributes", "README.md", "config.json", "generation_config.json"]
@@ -110,6 +111,26 @@ def test_the_weights_are_those_that_the_index_names_and_are_there(others, named)
     found = weights.wanted(paths | named, MODEL_FILES, index(sorted(named)))
     assert {path for path in found if path.endswith(".safetensors")} == named
     assert {weights.INDEX, "config.json"} <= {*found} <= paths | named
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [("shards/a.safetensors", "not beside it"), ("pytorch_model.bin", "no safetensors file")],
+)
+def test_weights_that_would_not_be_fetched_are_refused(path, told):
+    paths = {weights.INDEX, "config.json", path}
+    with pytest.raises(ValueError, match=f"names {path}, which is {told}; "):
+        weights.wanted(paths, MODEL_FILES, index([path]))
+
+
+def test_an_index_of_pickled_weights_is_refused_in_a_folder(tmp_path):
+    for name, content in (
+        (weights.INDEX, index(["pytorch_model.bin"])),
+        ("pytorch_model.bin", "x"),
+    ):
+        (tmp_path / name).write_text(content)
+    with pytest.raises(IncompatibleModels, match=r"names pytorch_model.bin, which is no safetens"):
+        weight_files(tmp_path, "mine")
 
 
 @given(st.sets(PATHS, max_size=8), st.data())

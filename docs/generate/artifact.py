@@ -112,6 +112,14 @@ def again() -> str:
     )
 
 
+def again_by() -> str:
+    """The command that makes the committed results."""
+    seeds = kept().config["seeds"]
+    whole = read_study(ROOT / "config.yaml", ROOT / "profiles" / "mini" / "study.yaml").seeds
+    given = "" if seeds == [*whole] else f" SEEDS={','.join(map(str, seeds))}"
+    return f"```sh\nmake mini{given} reference\n```"
+
+
 def claims() -> str:
     """Every claim: what it says, the command that makes it, what its trainings take, and what the
     committed results say of it."""
@@ -154,4 +162,5 @@ PARTS: dict[tuple[str, str], Callable[[], str]] = {
     (PAGE, "made"): made,
     (PAGE, "again"): again,
     (PAGE, "claims"): claims,
+    (PAGE, "again-by"): again_by,
 }

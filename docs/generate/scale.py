@@ -78,7 +78,7 @@ def controls() -> str:
     gpu = _planned(False).hardware.gpu.upper()
     return (
         f"At paper scale the controls are planned to take {whole - paper:.0f} GPU-hours of "
-        f"{whole:.0f} on {gpu} with one seed, most of it for C3. `snakemake plan` has the numbers "
+        f"{whole:.0f} on {gpu} with one seed, most of it for C3. Rule `plan` has the numbers "
         "table by table. The pilot has no controls."
     )
 

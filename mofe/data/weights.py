@@ -19,16 +19,23 @@ def of(names: Collection[str], read: Callable[[str], str | bytes]) -> list[str]:
     those that are not among `names`; empty where there is neither.
 
     names: of the files in the checkpoint's folder. read: the content of a named file. Raises
-    ValueError for an index that is none.
+    ValueError for an index that is none, or that names other files than safetensors.
     """
     if SINGLE in names:
         return [SINGLE]
     if INDEX not in names:
         return []
     try:
-        return sorted(set(json.loads(read(INDEX))["weight_map"].values()))
+        named = sorted(set(json.loads(read(INDEX))["weight_map"].values()))
+        others = [name for name in named if not name.endswith(".safetensors")]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{INDEX} lists no files of weights; get the model again") from error
+    if others:
+        raise ValueError(
+            f"{INDEX} names {others[0]}, which is no safetensors file; take a model "
+            "whose index names such files only"
+        )
+    return named
 
 
 def wanted(
@@ -39,7 +46,7 @@ def wanted(
 
     paths: of all files. patterns: of safe files (mofe.study.plan.MODEL_FILES). index: the content
     of INDEX; None where there is none. Raises ValueError where there are no safetensors, where the
-    index is none, or where it names a file that is not there.
+    index is none, or where it names a file that is not there, or not beside it.
     """
     used = of({path for path in paths if is_its(path)}, lambda _: index or b"")
     if not used:
@@ -52,6 +59,11 @@ def wanted(
             f"{INDEX} names {missing[0]}, which the repository lacks; choose a revision that has it"
         )
     found = {path for path in matching(paths, patterns) if is_its(path)}
+    if others := [path for path in used if path not in found]:
+        raise ValueError(
+            f"{INDEX} names {others[0]}, which is not beside it; choose a revision that has its "
+            "weights there"
+        )
     return sorted(found - unused(found, used))
 
 

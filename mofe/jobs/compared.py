@@ -15,18 +15,19 @@ NAME = (
 )
 
 
-def split(targets: Iterable[str]) -> tuple[list[str], list[str]]:
-    """The targets without the arguments of `compare`, and these arguments: all that follow it."""
+def split(targets: Iterable[str], rule: str = RULE) -> tuple[list[str], list[str]]:
+    """The targets without the arguments of `compare`, and these arguments: all that follow it.
+    rule: what a module calls it."""
     targets = list(targets)
-    if RULE not in targets:
+    if rule not in targets:
         return targets, []
-    at = targets.index(RULE) + 1
+    at = targets.index(rule) + 1
     return targets[:at], targets[at:]
 
 
-def refused(targets: Sequence[str], arguments: Sequence[str]) -> list[str]:
+def refused(targets: Sequence[str], arguments: Sequence[str], rule: str = RULE) -> list[str]:
     """Sentences where `compare` is asked for and has not two arguments, or one is not there."""
-    if RULE not in targets:
+    if rule not in targets:
         return []
     if len(arguments) != 2:
         given = f"not {' '.join(arguments)}" if arguments else "and none are named"
@@ -34,16 +35,19 @@ def refused(targets: Sequence[str], arguments: Sequence[str]) -> list[str]:
     return [f"compare: {path} is not there; {NAME}" for path in arguments if not exists(path)]
 
 
-def take_arguments(workflow: Any, refuse: Callable[[Sequence[str]], None]) -> None:
+def take_arguments(
+    workflow: Any, refuse: Callable[[Sequence[str]], None], rule: str = RULE
+) -> None:
     """Have Snakemake take them out of its targets. It knows these only after it has read all rules,
-    when it prepares the graph. refuse: is called with sentences of what is wrong."""
+    when it prepares the graph. refuse: is called with sentences of what is wrong. rule: what a
+    module calls it."""
     prepare, taken = workflow._prepare_dag, []
 
     def prepared(*args: Any, **options: Any) -> Any:
-        targets, arguments = split(workflow.dag_settings.targets)
+        targets, arguments = split(workflow.dag_settings.targets, rule)
         taken[:] = arguments = arguments or taken[:]  # it may be prepared again
         if not workflow.dag_settings.target_jobs:
-            refuse(refused(targets, arguments))
+            refuse(refused(targets, arguments, rule))
         if arguments:
             workflow.dag_settings.targets = targets
             os.environ[VARIABLE] = json.dumps(arguments)  # processes of jobs inherit it

@@ -23,6 +23,7 @@ from mofe.paper import LABEL_SEPARATOR
 from mofe.report import stats
 from mofe.report.results import Answered, Made, Results
 from mofe.report.stats import Answers, Contrast, Interval, Term
+from mofe.study.config import WATCHING
 from mofe.study.tables import Cell, Row, Table
 
 LONGEST = 60  # characters of a key's value that are shown
@@ -237,8 +238,12 @@ def settings(a: Results, b: Results) -> tuple[int, int]:
 
 
 def differing_keys(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """The keys of two configurations that differ, with A's value and B's."""
-    first, second = dict(_flat(a)), dict(_flat(b))
+    """The keys of two configurations that differ, with A's value and B's. How a run is watched is
+    none of them: no result depends on it, and archives do not have it."""
+    first, second = (
+        dict(_flat({key: value for key, value in side.items() if key not in WATCHING}))
+        for side in (a, b)
+    )
     missing = object()
     return [
         (key, *(_shown(side.get(key, missing), missing) for side in (first, second)))

@@ -2,6 +2,7 @@
 (mofe/report/archive.py), and the committed results (mofe/report/reference.py)."""
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,19 +19,27 @@ def opened(path: str) -> Iterator[Results]:
     Raises ValueError where there are none, and where a record is not whole.
     """
     place = Path(path)
-    if (place / reference.ANSWERS).is_file():
-        yield reference.read(place, path)
-    elif place.is_dir():
+    if path and place.is_dir():
         yield _in(place, path)
     elif zipfile.is_zipfile(place):
-        with TemporaryDirectory() as folder, zipfile.ZipFile(place) as archive:
-            archive.extractall(folder)
+        with TemporaryDirectory() as folder:
+            _extract(place, folder)
             yield _in(Path(folder), path)
     else:
         raise ValueError(_none(path))
 
 
+def _extract(archive: Path, folder: str) -> None:
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            packed.extractall(folder)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise ValueError(f"compare: {archive} is damaged ({error}); restore it") from error
+
+
 def _in(folder: Path, path: str) -> Results:
+    if reference.is_one(folder):
+        return reference.read(folder, path)
     found = of_folder(folder, path)
     if not found.evaluations and not found.tables:
         raise ValueError(_none(path))

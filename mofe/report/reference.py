@@ -19,10 +19,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from mofe.files import write_atomic
-from mofe.report.results import CONFIG, Answered, Head, Made, Results, tables_in, trainings_in
+from mofe.report.results import (
+    CONFIG,
+    Answered,
+    Head,
+    Made,
+    Results,
+    configured,
+    tables_in,
+    trainings_in,
+    whole,
+)
 from mofe.study.identity import Identities
 from mofe.study.load import dumped
 
@@ -75,40 +84,51 @@ def write(results: Results, root: Path, config: Mapping[str, Any], out: Path) ->
     write_atomic(out / CONFIG, dumped(config))
 
 
+def is_one(folder: Path) -> bool:
+    """Whether a folder is such a one, or what is left of one."""
+    return any((folder / name).exists() for name in (ANSWERS, QUESTIONS, TRAININGS))
+
+
 def read(folder: Path, name: str) -> Results:
     """The results in such a folder. Raises ValueError where a file is not whole."""
     asked: dict[str, list[str]] = {}
     clusters: dict[str, list[int]] = {}
-    for line in _lines(folder / QUESTIONS, _QUESTIONS):
-        asked.setdefault(line["task"], []).append(line["prompt_sha256"])
-        clusters.setdefault(line["task"], []).append(int(line["cluster"]))
-    lines = {line["evaluation"]: line for line in _lines(folder / ANSWERS, _ANSWERS)}
+    with whole(folder / QUESTIONS):
+        for line in _lines(folder / QUESTIONS, _QUESTIONS):
+            asked.setdefault(line["task"], []).append(line["prompt_sha256"])
+            clusters.setdefault(line["task"], []).append(int(line["cluster"]))
+    with whole(folder / ANSWERS):
+        lines = {line["evaluation"]: line for line in _lines(folder / ANSWERS, _ANSWERS)}
+        evaluations = {
+            address: Head(line["task"], int(line["seed"]), line["metric"], line["config_hash"])
+            for address, line in lines.items()
+        }
+        for address, line in lines.items():
+            if {*line["right"]} - {*"01"} or len(line["right"]) != len(asked.get(line["task"], ())):
+                raise ValueError(f"{address} does not fit to {QUESTIONS}")
 
     def answered(address: str, metric: str | None) -> Answered:
         line = lines[address]
         task, right = line["task"], line["right"]
         if metric not in (None, line["metric"]):
             raise ValueError(f"{name}: has {line['metric']} of {address}, and not {metric}")
-        if {*right} - {*"01"} or len(right) != len(asked.get(task, ())):
-            raise ValueError(f"{folder / ANSWERS}: {address} is not whole; restore the file")
         scores = np.array([int(score) for score in right], dtype=float)
         return Answered(scores, tuple(asked[task]), np.array(clusters[task]))
 
-    made = json.loads((folder / MADE).read_text())
-    return Results(
-        name=name,
-        evaluations={
-            address: Head(line["task"], int(line["seed"]), line["metric"], line["config_hash"])
-            for address, line in lines.items()
-        },
-        answered=answered,
-        tables=tables_in(folder),
-        made=Made(
+    with whole(folder / MADE):
+        made = json.loads((folder / MADE).read_text())
+        made_by = Made(
             revisions=tuple(made["revisions"]),
             versions={package: tuple(found) for package, found in made["versions"].items()},
             machines=tuple(made["machines"]),
-        ),
-        config=yaml.safe_load((folder / CONFIG).read_text()),
+        )
+    return Results(
+        name=name,
+        evaluations=evaluations,
+        answered=answered,
+        tables=tables_in(folder),
+        made=made_by,
+        config=configured(folder / CONFIG),
     )
 
 
@@ -131,10 +151,7 @@ def _packed(heads: Iterable[str], lines: Iterable[Iterable[Any]]) -> bytes:
 
 
 def _lines(file: Path, heads: tuple[str, ...]) -> Iterator[dict[str, str]]:
-    try:
-        found = list(csv.DictReader(io.StringIO(gzip.decompress(file.read_bytes()).decode())))
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: cannot be read ({error}); restore the file") from error
-    if any(tuple(line) != heads or None in line.values() for line in found):
-        raise ValueError(f"{file}: has not the columns {', '.join(heads)}; restore the file")
+    found = list(csv.DictReader(io.StringIO(gzip.decompress(file.read_bytes()).decode())))
+    if not found or any(tuple(line) != heads or None in line.values() for line in found):
+        raise ValueError(f"it has no lines of the columns {', '.join(heads)}")
     yield from found

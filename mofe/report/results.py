@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import csv
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,9 @@ from mofe import records
 from mofe.records import DenseTrainRecord, EvalRecord, Record, TrainRecord
 from mofe.report import answers
 
+_NOT_WHOLE = (OSError, EOFError, zlib.error, csv.Error, yaml.YAMLError)
+_NOT_WHOLE += (ValueError, LookupError, TypeError, AttributeError)
+TEXTS, NUMBERS = ("label", "column"), ("value", "seeds")  # of a table's frame, what is compared
 CONFIG = "config.yaml"  # the merged configuration, in a results folder and in an archive
 
 
@@ -95,7 +101,8 @@ def of_folder(root: Path, name: str) -> Results:
     trained = trainings_in(root)
 
     def answered(address: str, metric: str | None) -> Answered:
-        read = answers.read(str(root / address), metric)
+        with missing_told():
+            read = answers.read(str(root / address), metric)
         return Answered(read.scores, read.asked, read.clusters)
 
     config = root / CONFIG
@@ -108,7 +115,7 @@ def of_folder(root: Path, name: str) -> Results:
         answered=answered,
         tables=tables_in(root),
         made=made_by([*found.values(), *trained.values()]),
-        config=yaml.safe_load(config.read_text()) if config.is_file() else None,
+        config=configured(config) if config.is_file() else None,
     )
 
 
@@ -119,8 +126,43 @@ def trainings_in(root: Path) -> dict[str, TrainRecord | DenseTrainRecord]:
 
 
 def tables_in(folder: Path) -> dict[str, pd.DataFrame]:
-    """The tidy frames of a folder's tables, by number."""
-    return {
-        file.stem.removeprefix("table"): pd.read_csv(file)
-        for file in sorted(folder.glob("table*.csv"))
-    }
+    """The tidy frames of a folder's tables, by number. Raises ValueError where one is not whole."""
+    found = {}
+    for file in sorted(folder.glob("table*.csv")):
+        with whole(file):
+            # a row may be called 2, or None
+            frame = pd.read_csv(
+                file,
+                dtype=dict.fromkeys(TEXTS, str),
+                keep_default_na=False,
+                na_values=dict.fromkeys(NUMBERS, ""),
+            )
+            found[file.stem.removeprefix("table")] = frame.astype(dict.fromkeys(NUMBERS, float))
+    return found
+
+
+def configured(file: Path) -> dict[str, Any]:
+    """A merged configuration. Raises ValueError where the file is not whole."""
+    with whole(file):
+        return dict(yaml.safe_load(file.read_text()).items())
+
+
+@contextmanager
+def whole(file: Path) -> Iterator[None]:
+    """What shows that a file is not whole becomes a ValueError of one sentence."""
+    try:
+        yield
+    except _NOT_WHOLE as error:
+        told = " ".join(str(error).split())
+        raise ValueError(
+            f"{file}: cannot be read ({type(error).__name__}: {told}); restore the file"
+        ) from error
+
+
+@contextmanager
+def missing_told() -> Iterator[None]:
+    """That a file is not there becomes a ValueError of one sentence."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ValueError(f"{error.filename} is not there") from error
