@@ -65,9 +65,11 @@ class Run:
         os.environ.pop(warm.VARIABLE, None)
         self.server = warm.start(preload, in_turn=in_turn)
 
-    def script(self, patience: float = 60, **more) -> subprocess.Popen:
+    def script(
+        self, patience: float = 60, function: str = "calls:note", **more
+    ) -> subprocess.Popen:
         call = {"file": str(self.notes), **more}
-        work = Job("calls:note", call, "note x", log=str(self.folder / "log"))
+        work = Job(function, call, "note x", log=str(self.folder / "log"))
         with open(self._told(self.count), "w") as told:
             script = subprocess.Popen(
                 [sys.executable, "-c", SCRIPT],
@@ -142,6 +144,21 @@ def test_a_killed_parent_leaves_jobs_to_their_scripts_and_is_told_once(run, tmp_
     told = [line for _, lines in ends for line in lines[:-1]]
     assert len(told) == 1 and told[0].startswith(ALONE)
     assert sorted(run.noted()[-len(scripts) :]) == sorted(script.pid for script in scripts)
+
+
+@pytest.mark.parametrize("in_turn", [False, True])
+def test_what_an_imported_library_warns_of_is_in_the_jobs_log(run, tmp_path, in_turn):
+    """transformers and others hold on to the stderr of the process that imports them."""
+    library = "import logging\nlogging.getLogger('talks').addHandler(logging.StreamHandler())\n"
+    (tmp_path / "talks.py").write_text(library)
+    with open(tmp_path / "calls.py", "a") as calls:
+        calls.write(
+            "import logging\ndef warn(file):\n    logging.getLogger('talks').error('old')\n"
+        )
+    run.start("talks", in_turn=in_turn)
+    code, told = run.end(run.script(function="calls:warn"))
+    assert (code, told) == (0, ["note x: written"])
+    assert "old" in (tmp_path / "log").read_text().splitlines()
 
 
 def test_a_parent_that_cannot_import_says_why(run, tmp_path):

@@ -26,6 +26,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from mofe import platforms, stops
 
@@ -260,7 +261,19 @@ def _preload(modules: Sequence[str]) -> None:
 
     for name in modules:
         importlib.import_module(name)
-    logging.getLogger().handlers.clear()  # handlers would hold on to this process's stderr
+    logging.getLogger().handlers.clear()
+    for logger in list(logging.Logger.manager.loggerDict.values()):
+        for handler in getattr(logger, "handlers", ()):
+            if vars(handler).get("stream") is sys.stderr:
+                handler.stream = _Stderr()
+
+
+class _Stderr:
+    """What is stderr when something is written: a job's log, and not that of the process in which a
+    library was imported, to which its loggers would hold on."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
 
 
 # --------------------------------------------------------------- in a fork, or in the parent
