@@ -71,6 +71,8 @@ def test_a_config_in_the_working_directory_is_an_overlay(here):
         f"--configfile {over} --"
     )
     assert call.hashes["over.yaml"] == provenance.hash_file(over)
+    plain, watched = (called(here, settings={"seeds": 1, **m}) for m in ({}, {"notify": "true"}))
+    assert plain.hashes == watched.hashes and "--config" in plain.hashes
 
 
 def test_keys_are_in_the_order_of_the_files_whatever_snakemake_reads_first(here):

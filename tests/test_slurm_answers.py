@@ -3,16 +3,20 @@ No Slurm is needed."""
 
 import inspect
 import json
+import logging
+from types import SimpleNamespace
 
 import pytest
 import snakemake_executor_plugin_slurm as plugin
 import snakemake_executor_plugin_slurm_jobstep as jobstep
 from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake_executor_plugin_slurm import utils
+from snakemake_interface_logger_plugins.common import LogEvent
 
 from mofe.jobs import ending
 from mofe.jobs.slurm import answers, gres, retries
 from mofe.jobs.slurm.answers import Answer, Entry
+from mofe.jobs.slurm.executor import Executor
 from mofe.jobs.slurm.retries import Cause, decide
 
 MEMORY, TIME, LOST, FAILED, REFUSED = (
@@ -190,6 +194,35 @@ def test_the_plugin_has_what_our_executor_takes_from_it():
     handler = inspect.getsource(JobScheduler)
     assert "if job.restart_times > job.attempt - 1:" in handler
     assert "signal.signal(signal.SIGTERM, self.exit_gracefully)" in handler
+
+
+class Task:
+    """A job of Snakemake's in a group, with its log, that made its output or not."""
+
+    def __init__(self, number: int, folder, made: bool):
+        self.jobid, self.rule = number, SimpleNamespace(name="evaluate")
+        self.output, self.log = [str(folder / f"{number}.json")], [str(folder / f"{number}.log")]
+        self.told = []
+        if made:
+            (folder / f"{number}.json").touch()
+            (folder / f"{number}.log").write_text(ending.finished("evaluate x"))
+
+    def log_error(self, message, **_):
+        self.told.append(message)
+
+
+def test_a_group_that_failed_tells_which_of_its_jobs_have_ended_well(tmp_path, monkeypatch, caplog):
+    """Whoever counts the run's jobs hears of each that it ended."""
+    monkeypatch.setenv(ending.SLURM_JOB, "7")
+    made, failed = Task(1, tmp_path, True), Task(2, tmp_path, False)
+    group = SimpleNamespace(jobs=[made, failed], is_group=lambda: True)
+    ours = object.__new__(Executor)
+    ours.logger = logging.getLogger("tests.slurm")
+    with caplog.at_level(logging.INFO, "tests.slurm"):
+        ours.print_job_error(SimpleNamespace(job=group, external_jobid="7"), "no memory")
+    assert (made.told, failed.told) == ([], ["no memory"])
+    (said,) = caplog.records
+    assert (said.event, said.job_id) == (LogEvent.JOB_FINISHED, 1)
 
 
 # ------------------------------------------------------------------------------ GPUs by --gres

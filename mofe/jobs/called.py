@@ -138,10 +138,12 @@ class Called:
 
     @property
     def hashes(self) -> dict[str, str]:
-        """The SHA-256 of everything that the configuration is merged from, by its name."""
+        """The SHA-256 of everything that the configuration is merged from, by its name. Settings
+        that only say how a run is watched are left out."""
         files, settings, where = self.sources
         found = {file: provenance.hash_file(file) for file in files}
-        return {**found, **({where: provenance.hash_config(dict(settings))} if settings else {})}
+        made_with = {key: value for key, value in settings.items() if key not in WATCHING}
+        return {**found, **({where: provenance.hash_config(made_with)} if made_with else {})}
 
     def _named(self, files: Sequence[str | Path]) -> list[str]:
         named = (os.path.relpath(self.folder / file, self.folder) for file in files)
