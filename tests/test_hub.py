@@ -25,6 +25,7 @@ from safetensors.torch import save
 
 from mofe import stops, tasks
 from mofe.data import hub, mirror, sampling, schema, sources, weights
+from mofe.data.refusals import Unreachable
 from mofe.models import files as model_files
 from mofe.models import load
 from mofe.models.files import IncompatibleModels
@@ -474,6 +475,17 @@ def test_a_repository_that_cannot_be_had_does_not_keep_others_back(online, tmp_p
     told = hub.table(stated).splitlines()
     assert told[-2] == "to download: 3 B"
     assert told[-1].startswith("not to be had: org/none at revision main cannot be had from")
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_for_one_repository(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # where nothing listens
+    commit = hub._commit
+    monkeypatch.setattr(hub, "_commit", lambda *of: (asked.append(of), commit(*of))[1])
+    with pytest.raises(Unreachable, match=r"org/name at revision main cannot be had from .*:9: "):
+        hub.sizes([wanted(), wanted("org/other")], tmp_path)
+    assert len(asked) == 1
 
 
 def test_a_sample_is_fetched_without_the_rest(online, tmp_path):

@@ -48,8 +48,8 @@ def main(root: str, again: str | None = None) -> None:
 
 
 def _of_the_study(found: results.Results, plan: Plan) -> dict[str, results.Head]:
-    """The evaluations that the study makes; the folder may have those of other seeds too. Raises
-    KeyError where one of them is missing."""
+    """The evaluations that the study makes; the folder may have those of other seeds too. Ends with
+    a sentence where one of them is missing."""
     files = [
         plan.paths.eval_json(plan.variants[key], seed, task)
         for key, tasks in plan.tasks.items()
@@ -57,6 +57,10 @@ def _of_the_study(found: results.Results, plan: Plan) -> dict[str, results.Head]
         for seed in plan.seeds(plan.variants[key])
     ]
     addresses = sorted(Path(file).relative_to(plan.root).as_posix() for file in files)
+    if missing := [address for address in addresses if address not in found.evaluations]:
+        sys.exit(
+            f"{found.name} lacks {missing[0]}, so the study is not finished; run it to its end"
+        )
     return {address: found.evaluations[address] for address in addresses}
 
 

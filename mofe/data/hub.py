@@ -46,7 +46,7 @@ from huggingface_hub.utils.sha import git_hash
 from mofe import disk, records, stops, units
 from mofe.data import sampling, weights
 from mofe.data.mirror import matching
-from mofe.data.refusals import one_sentence
+from mofe.data.refusals import Unreachable, one_sentence
 from mofe.files import write_atomic
 from mofe.progress import Progress
 
@@ -377,7 +377,8 @@ def to_download(repository: Mapping[str, Any], found: Listing, folder: Path) -> 
 def sizes(repositories: Sequence[Mapping[str, Any]], hub: Path) -> list[dict[str, Any]]:
     """What each repository takes: files, bytes, and the bytes that are here already; or the
     `problem`, where it cannot be fetched. A sample's bytes are those of the files that it is drawn
-    from."""
+    from. Raises Unreachable at the first one where the hub cannot be reached: each try takes half a
+    minute."""
     return [
         {
             "repo": repository["repo"],
@@ -395,6 +396,8 @@ def _size(repository: Mapping[str, Any], hub: Path) -> dict[str, Any]:
         left = found.size
         if not repository["sample"]:
             left = to_download(repository, found, hub / repository["repo"])
+    except Unreachable:
+        raise
     except (ConnectionError, ValueError) as error:
         return {"problem": str(error)}
     here = found.size - left
@@ -440,7 +443,10 @@ def main() -> None:
     an error; if only some cannot, the others are fetched all the same."""
     hub = Path(sys.argv[1])
     disable_progress_bars()  # of dry runs, which take a moment
-    stated = sizes(json.load(sys.stdin), hub)
+    try:
+        stated = sizes(json.load(sys.stdin), hub)
+    except Unreachable as error:
+        sys.exit(f"hub: {error}")
     if all("problem" in repo for repo in stated):
         sys.exit("\n".join(f"hub: {repo['problem']}" for repo in stated))
     write_atomic(hub / "sizes.json", json.dumps(stated, indent=2) + "\n")

@@ -19,12 +19,17 @@ from mofe import disk
 from mofe.data.mirror import FETCH
 
 
+class Unreachable(ConnectionError):
+    """Nothing answers at the hub's address, so that no repository can be had."""
+
+
 @contextmanager
 def one_sentence(
     repository: Mapping[str, Any], before: str, cut_off: str | None = None
 ) -> Iterator[None]:
-    """Errors of the hub and of the way to it become a ConnectionError of one sentence. before: its
-    beginning. cut_off: the beginning where the hub does not refuse, but the way to it ended."""
+    """Errors of the hub and of the way to it become a ConnectionError of one sentence, Unreachable
+    where there is no way. before: its beginning. cut_off: the beginning where the hub does not
+    refuse, but the way to it ended."""
     try:
         yield
     except (OSError, httpx2.HTTPError, json.JSONDecodeError) as error:
@@ -32,7 +37,9 @@ def one_sentence(
         if ours:
             raise  # of this machine: a full disk, a folder that cannot be written
         begin = before if _refused(error) or cut_off is None else cut_off
-        raise ConnectionError(begin + _reason(error, repository)) from error
+        no_way = _among(error, httpx2.ConnectError) or _among(error, httpx2.ConnectTimeout)
+        kind = Unreachable if no_way else ConnectionError
+        raise kind(begin + _reason(error, repository)) from error
 
 
 def _status(error: Exception) -> int | None:
