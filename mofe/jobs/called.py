@@ -139,10 +139,12 @@ class Called:
     @property
     def hashes(self) -> dict[str, str]:
         """The SHA-256 of everything that the configuration is merged from, by its name. Settings
-        that only say how a run is watched are left out."""
+        that only say how a run is watched, or where its results lie, are left out: equal studies
+        have equal records."""
         files, settings, where = self.sources
         found = {file: provenance.hash_file(file) for file in files}
-        made_with = {key: value for key, value in settings.items() if key not in WATCHING}
+        left_out = (*WATCHING, "results")
+        made_with = {key: value for key, value in settings.items() if key not in left_out}
         return {**found, **({where: provenance.hash_config(made_with)} if made_with else {})}
 
     def _named(self, files: Sequence[str | Path]) -> list[str]:
