@@ -35,7 +35,7 @@ def test_every_key_of_the_configuration_is_in_the_table():
 def test_only_what_estimates_exports_and_watchers_state_changes_nothing():
     nothing = {key for key, rules in rows().items() if not rules}
     shapes = {key for key in rows() if re.match(r"models\.\*\.shape\b", key)}
-    estimated = {f"hardware.{key}" for key in ("gpu", "gpus_per_node", "utilisation")}
+    estimated = {f"hardware.{key}" for key in ("gpu", "gpus_per_node", "utilisation", "starting")}
     estimated |= {"data.*.tokens", "tasks.*.tokens", "tasks.*.generated"}
     stated = {"export.license", "export.push", "notify", "track"}
     assert nothing == shapes | estimated | stated
