@@ -181,6 +181,33 @@ OWN = {
 }
 
 
+def cannot(why: str, variable: str) -> None:
+    """Skip a test that cannot be made here, or fail it where this environment variable is set, as CI
+    does (.ci/run)."""
+    if os.environ.get(variable):
+        pytest.fail(f"{variable} is set, but {why}", pytrace=False)
+    pytest.skip(why, allow_module_level=True)
+
+
+def train_moe2a(tiny: Path, data: Path, folder: Path, settings: dict, **training) -> None:
+    """Train the mixture moe2a of `tiny` by MoFE, into a folder. settings: the method's."""
+    from mofe.stages import train
+
+    train.train_variant(
+        merge=str(tiny / "moe2a"),
+        data=[data],
+        parents=[],
+        chain=[],
+        params={"recipe": "mofe", **settings, "training": {**TRAINING, **training}},
+        names={"moe": "moe2a", "stages": "mofe"},
+        seed=0,
+        trained=folder / "trained.safetensors",
+        record=folder / "train.json",
+        log=folder / "log.jsonl",
+        checkpoint=folder / "checkpoint",
+    )
+
+
 class Copies:
     """A study of one row (OWN) in copies without Snakemake's notes, which it keeps by address."""
 

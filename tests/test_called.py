@@ -15,19 +15,9 @@ from mofe import provenance
 from mofe.jobs.called import MODULE, Called
 from mofe.study.load import load_study, overlay
 from mofe.study.values import ConfigError
+from tests.faults.study import LINKED
 
-CODE = (
-    ".gitignore",
-    "requirements.lock",
-    "Snakefile",
-    "config.yaml",
-    "docs",
-    "envs",
-    "mofe",
-    "profiles",
-    "rules",
-    "scripts",
-)
+CODE = (".gitignore", *(name for name in LINKED if name != "tests"))
 CLAIMS = "claims_paper.md"  # made in seconds, from nothing
 
 

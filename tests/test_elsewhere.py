@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import CONFIG, MINI, REDUCED, ROOT, TRAINING
+from conftest import CONFIG, MINI, REDUCED, ROOT, TRAINING, cannot
 from test_models import SETTINGS
 
 from mofe import platforms, processes, records
@@ -51,7 +51,7 @@ def elsewhere(tmp_path):
         check=False,
     )
     if tried.returncode:
-        pytest.skip(f"/proc cannot be taken away here: {tried.stderr.strip()}")
+        cannot(f"/proc cannot be taken away here: {tried.stderr.strip()}", "MOFE_REQUIRE_UNSHARE")
     path = os.pathsep.join(map(str, (ELSEWHERE, ROOT, ROOT / "tests")))
     given = {**os.environ, "PYTHONPATH": path, "MOFE_PROC": str(proc)}
 

@@ -8,7 +8,7 @@ import re
 from contextlib import suppress
 
 import pytest
-from conftest import TRAINING, merge_params
+from conftest import merge_params, train_moe2a
 from hypothesis import given
 from hypothesis import strategies as st
 from test_models import SETTINGS
@@ -16,7 +16,7 @@ from test_models import SETTINGS
 from mofe import progress
 from mofe.models import load
 from mofe.progress import BYTES, Progress
-from mofe.stages import evaluate, merge, train
+from mofe.stages import evaluate, merge
 
 AMOUNTS = st.integers(0, 10**12)
 
@@ -134,19 +134,7 @@ def test_a_terminal_gets_a_bar():
 def test_a_training_and_an_evaluation_say_in_their_logs_how_far_they_are(
     tiny, data, tmp_path, capsys
 ):
-    train.train_variant(
-        merge=str(tiny / "moe2a"),
-        data=[data],
-        parents=[],
-        chain=[],
-        params={"recipe": "mofe", **SETTINGS["mofe"], "training": TRAINING},
-        names={"moe": "moe2a", "stages": "mofe"},
-        seed=0,
-        trained=tmp_path / "trained.safetensors",
-        record=tmp_path / "train.json",
-        log=tmp_path / "log.jsonl",
-        checkpoint=tmp_path / "checkpoint",
-    )
+    train_moe2a(tiny, data, tmp_path, SETTINGS["mofe"])
     told = capsys.readouterr().out
     steps = len((tmp_path / "log.jsonl").read_text().splitlines())
     assert re.search(

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import CONFIG, MINI, ROOT, TRAINING
+from conftest import CONFIG, MINI, ROOT, train_moe2a
 from test_models import SETTINGS
 
 from mofe.data import mirror
@@ -17,7 +17,6 @@ from mofe.estimate.cost import Costs
 from mofe.jobs import checks, gpus
 from mofe.models import load, methods
 from mofe.report import document
-from mofe.stages import train
 from mofe.study.load import read_study
 from mofe.study.methods import parse
 from mofe.study.plan import Plan
@@ -26,23 +25,7 @@ from mofe.training import track
 
 
 def too_long_rows(tiny, data, tmp_path) -> None:
-    train.train_variant(
-        merge=str(tiny / "moe2a"),
-        data=[data],
-        parents=[],
-        chain=[],
-        params={
-            "recipe": "mofe",
-            **SETTINGS["mofe"],
-            "training": {**TRAINING, "max_length": 4096},
-        },
-        names={"moe": "moe2a", "stages": "mofe"},
-        seed=0,
-        trained=tmp_path / "trained.safetensors",
-        record=tmp_path / "train.json",
-        log=tmp_path / "log.jsonl",
-        checkpoint=tmp_path / "checkpoint",
-    )
+    train_moe2a(tiny, data, tmp_path, SETTINGS["mofe"], max_length=4096)
 
 
 def tied_heads(tiny, data, tmp_path) -> None:

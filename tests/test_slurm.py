@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import slurm
 import yaml
-from conftest import CONFIG, HOLD, MINI, REDUCED, ROOT, hold, logged
+from conftest import CONFIG, HOLD, MINI, REDUCED, ROOT, cannot, hold, logged
 
 from mofe.estimate.cost import Costs
 from mofe.study.load import read_study
@@ -39,10 +39,8 @@ def no_slurm(accounting: bool = False) -> None:
     why = f"{', '.join(lacking)} not found" if lacking else None
     if os.geteuid() != 0:
         why = "its daemons are started by root"
-    if why and os.environ.get("MOFE_REQUIRE_SLURM"):
-        pytest.fail(f"MOFE_REQUIRE_SLURM is set, but no Slurm can be started: {why}")
     if why:
-        pytest.skip(f"no Slurm can be started: {why} (docs/slurm.md)")
+        cannot(f"no Slurm can be started: {why} (docs/slurm.md)", "MOFE_REQUIRE_SLURM")
 
 
 SITE = {

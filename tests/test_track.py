@@ -6,12 +6,11 @@ MOFE_REQUIRE_TENSORBOARD=1.
 
 import importlib.util
 import json
-import os
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import TRAINING
+from conftest import TRAINING, cannot
 from test_models import SETTINGS
 
 from mofe.jobs.job import watched
@@ -19,9 +18,7 @@ from mofe.stages import train
 from mofe.training.checkpoint import Checkpoint
 
 if importlib.util.find_spec("tensorboard") is None:
-    if os.environ.get("MOFE_REQUIRE_TENSORBOARD"):
-        pytest.fail("tensorboard is not installed", pytrace=False)
-    pytest.skip("tensorboard is not installed: pip install tensorboard", allow_module_level=True)
+    cannot("tensorboard is not installed: pip install tensorboard", "MOFE_REQUIRE_TENSORBOARD")
 
 RUN = "variants/moe2a/mofe/s0"
 EPOCHS = 4  # enough steps to be cut off between two
