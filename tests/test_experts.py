@@ -344,3 +344,20 @@ def test_doras_norms_are_computed_once_a_step(tiny, batch, monkeypatch):
     parameters.stepped(model)
     loss_and_gradients(model, batch)
     assert len(counted) == 2 * layers
+
+
+@pytest.mark.parametrize("as_in_2_10", [False, True])
+def test_products_with_weights_that_begin_anywhere_are_those_of_aligned_ones(
+    monkeypatch, as_in_2_10
+):
+    """As weights do that are mapped from a file, which torch 2.10 refuses."""
+    if as_in_2_10:
+        monkeypatch.setattr(experts, "BEGINS_ANYWHERE", False)
+    torch.manual_seed(0)
+    x, weight = torch.randn(6, 8), torch.randn(3, 12, 8)
+    moved = torch.empty(weight.numel() + 1)[1:].view(weight.shape).copy_(weight)
+    assert moved.data_ptr() % 16 and torch.equal(moved, weight)
+    ends = torch.tensor([2, 2, 6], dtype=torch.int32)
+    products = [experts.Packed(w).times(x, ends) for w in (weight, moved)]
+    assert torch.allclose(*products, atol=1e-6)
+    assert torch.allclose(products[0][:2], x[:2] @ weight[0].T, atol=1e-6)
