@@ -62,7 +62,11 @@ def test_a_config_in_the_working_directory_is_an_overlay(here):
     )
     assert call.hashes["over.yaml"] == provenance.hash_file(over)
     plain, watched = (called(here, settings={"seeds": 1, **m}) for m in ({}, {"notify": "true"}))
-    assert plain.hashes == watched.hashes and "--config" in plain.hashes
+    assert plain.hashes == watched.hashes
+    assert list(plain.hashes)[-1] == "--config", "in the order of their merging"
+    elsewhere = called(here, settings={"seeds": 1, "results": "there"})
+    assert elsewhere.hashes == plain.hashes, "where results lie is no part of a study"
+    assert called(here, settings={"seeds": 2}).hashes != plain.hashes
 
 
 def test_keys_are_in_the_order_of_the_files_whatever_snakemake_reads_first(here):
