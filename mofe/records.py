@@ -1101,6 +1101,18 @@ class PlanMeasured(Record):
     )
 
 
+class PlanOnDemand(Record):
+    """What a table takes that is made on demand, with all that it needs."""
+
+    totals: PlanTotals = Field(description="Sums over the jobs that it needs.")
+    gpu_hours: dict[str, Amount] = Field(
+        description="GPU-hours by kind of GPU; empty for a CPU study."
+    )
+    other_bases: dict[str, Amount] = Field(
+        description="GPU-hours with each larger base in place of every model; empty for a CPU study."
+    )
+
+
 class PlanRecord(Record):
     """plan.json: what a study will take."""
 
@@ -1116,6 +1128,9 @@ class PlanRecord(Record):
     )
     claims: dict[str, PlanTotals] = Field(
         description="By claim, the same sums over the jobs that its verdict needs."
+    )
+    on_demand: dict[str, PlanOnDemand] = Field(
+        description="By table that is made on demand, what it takes."
     )
     further_seed: PlanSeed = Field(description="What one more seed would take.")
     critical_path: tuple[PlanStep, ...] = Field(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mofe.report.sources import (
@@ -58,8 +58,11 @@ def figure(source: Source, caption: str):
 
 
 def of(plan: Plan) -> dict[str, Figure]:
-    """The figures of a study, by name: those whose source it has."""
-    return {name: figure for name, figure in FIGURES.items() if figure.source.spec(plan)}
+    """The figures of a study, by name: those whose source it has, and one of every table that
+    answers a question, under the table's key."""
+    found = {name: figure for name, figure in FIGURES.items() if figure.source.spec(plan)}
+    asked = [number for number, spec in plan.specs.items() if spec.question]
+    return found | {str(n): replace(BY_ROW, source=FromTables((n,))) for n in asked}
 
 
 def inputs(plan: Plan) -> dict[str, list[str]]:
@@ -91,7 +94,7 @@ def draw(
     """
     from mofe.report import drawing
 
-    figure = FIGURES[name]
+    figure = FIGURES.get(name, BY_ROW)
     with drawing.style():
         drawn = figure.function(figure.source.filled(spec, files, seeds), setting)
         drawing.name_study(drawn, setting)
@@ -100,7 +103,7 @@ def draw(
 
 def caption(name: str, setting: Setting) -> str:
     """A figure's caption, which says what "ours" is."""
-    return f"{FIGURES[name].caption} {setting.ours}"
+    return f"{FIGURES.get(name, BY_ROW).caption} {setting.ours}"
 
 
 SCORES = (
@@ -332,3 +335,26 @@ def power(found: ClaimsRecord, setting: Setting) -> Drawing:
     from mofe.report import claims_drawing
 
     return claims_drawing.least_effects(found)
+
+
+def rows(tables: Sequence[Table], setting: Setting) -> Drawing:
+    """The rows of one table from top to bottom, a panel per score."""
+    from mofe.report import drawing
+
+    (table,) = tables
+    panels = drawing.by_cell(table, setting)
+    names = [" · ".join(row.labels) for row in table.rows]
+    drawn, axes = drawing.panels(len(panels), width=3.2, height=0.7 + 0.19 * len(names))
+    for number, (axis, points) in enumerate(zip(axes, panels.values(), strict=True)):
+        drawing.by_row(axis, points, names if number == 0 else [""] * len(names))
+    drawn.suptitle(f"Table {table.number} row by row")
+    drawing.legend(drawn, [drawing.key("a seed", **drawing.SEED), *drawing.common_keys(setting)])
+    return drawn
+
+
+BY_ROW = Figure(
+    FromTables(()),
+    f"The table's rows from top to bottom. Dots are seeds, the circle is their mean. {SCORES} Dotted: "
+    "the score that needs no model. Hollow markers, at paper scale only: the paper's values.",
+    rows,
+)

@@ -32,8 +32,8 @@ def write(*, config: Mapping[str, Any], markdown_file: Path, json_file: Path) ->
     """Write the forecast of a study. config: its merged configuration. Returns a summary in a few
     lines. Raises ConfigError where a model's shape is not known, and what `check_counts` raises.
     """
-    costs = Costs(Plan(load_study(config)))
-    found = forecast(costs, figures.inputs(costs.plan), check_counts(costs))
+    costs = Costs(Plan(load_study(config), on_demand=True))
+    found = forecast(costs, figures.inputs(costs.plan.of_all), check_counts(costs))
     records.write(json_file, found)
     write_atomic(markdown_file, markdown(found))
     return summary(found) + f"\n{markdown_file} has the rest"

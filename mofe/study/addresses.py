@@ -118,7 +118,9 @@ class Addresses:
         return f"{self.root}/logs/{'hub/' if fetched else ''}{name}.log"
 
     def table(self, number: int | str, kind: str) -> str:
-        return f"{self.root}/table{number}.{kind}"
+        """A table's file: tableC1.tex, or E3.tex for one that is made on demand."""
+        prefix = "" if self.study.tables[number].on_demand else "table"
+        return f"{self.root}/{prefix}{number}.{kind}"
 
     def partial(self, name: str) -> str:
         """A file of the tables of what there is."""

@@ -540,6 +540,20 @@ class TableSpec(Part):
         description="Columns that the paper's table lacks: our headings, and the tasks that "
         "each row is evaluated on too. They are set apart, and not in the `.tex`.",
     )
+    question: str | None = Field(
+        None,
+        description="The question that the table answers. The report shows it in the section beyond "
+        "the paper, with a figure of its rows and the claims whose `section` is the table's key.",
+    )
+    limits: str | None = Field(
+        None, description="With `question`: what the table cannot say, as the report prints it."
+    )
+    on_demand: bool = Field(
+        False,
+        description="Whether the table is made only when its file is asked for, such as "
+        "`results/E3.tex`. It is then no part of `all` and of the report, unless the study goes "
+        "`beyond`.",
+    )
     rows: Annotated[dict[RowName, TableRow], Field(min_length=1)] = Field(
         description="The rows from top to bottom, by their labels as the paper prints them, "
         'joined by " | ".'
@@ -688,6 +702,11 @@ class Study(Part):
     recipes: dict[Name, Recipe] = Field(description="Ways to fine-tune, by name.")
     tables: Annotated[dict[TableKey, TableSpec], Field(min_length=1)] = Field(
         description="The tables, the paper's by number, others by any number or word."
+    )
+    beyond: bool = Field(
+        False,
+        description="Whether `all`, the report and the claims also have the tables that are "
+        "`on_demand`.",
     )
     claims: dict[Name, Claim] = Field(
         {}, description="Claims of your own, by name, beside those of `mofe/claims.yaml`."

@@ -118,6 +118,9 @@ class Given:
         (table,) = tables.bare([self.plan.tables[self.plan.table_key(number)]])
         return {"table": table, **self._shown()}
 
+    def table_on_demand(self, number: str) -> Values:
+        return self.table(number)
+
     def figure(self, figure: str) -> Values:
         return {**self.figures[figure], **self._shown()}
 
@@ -138,23 +141,28 @@ class Given:
         return {"claims": claims, "published": self.published}
 
     def report(self) -> Values:
-        study = self.plan.study
+        study, plan = self.plan.study, self.plan.of_all
         return {
-            "tables": tables.bare(self.plan.tables.values()),
+            "tables": tables.bare(plan.tables.values()),
             "captions": self._captions,
-            "assumptions": self.plan.params.assumptions(),
-            "datasets": list(self.plan.datasets),
+            "assumptions": plan.params.assumptions(),
+            "datasets": list(plan.datasets),
             "trainings": list(self.trainings),
-            "mixes": self.plan.mixes,
+            "mixes": plan.mixes,
             "device": study.device,
             "command": self.command,
             "notes": list(study.notes),
+            "questions": {
+                str(number): {"question": spec.question, "limits": spec.limits}
+                for number, spec in plan.specs.items()
+                if spec.question
+            },
             **self._shown(),
         }
 
     def pdf(self) -> Values:
         return {
-            "numbers": list(self.plan.tables),
+            "numbers": list(self.plan.of_all.tables),
             "captions": self._captions,
             "setting": asdict(self.plan.study.setting),
         }

@@ -149,18 +149,21 @@ class Graph:
     def table(self, number: str) -> Inputs:
         return {"cells": self.plan.table_input(self.plan.table_key(number))}
 
+    def table_on_demand(self, number: str) -> Inputs:
+        return self.table(number)
+
     def claim(self, claim: str) -> Inputs:
         """The records of the cells that it compares, and the world, which knows its ceilings."""
         return {"cells": self.plan.claim_input(claim), "world": self._world()}
 
     def claims(self) -> Inputs:
-        return {"claims": [self.plan.paths.claim(name) for name in self.plan.claims]}
+        return {"claims": [self.plan.paths.claim(name) for name in self.plan.of_all.claims]}
 
     def figure(self, figure: str) -> Inputs:
         return {"files": list(self.figures[figure])}
 
     def report(self) -> Inputs:
-        plan = self.plan
+        plan = self.plan.of_all
         return {
             "trainings": plan.train_jsons,
             "cells": tables.files(plan.tables.values()),
@@ -171,14 +174,14 @@ class Graph:
 
     def pdf(self) -> Inputs:
         return {
-            "tables": [self.plan.paths.table(number, "tex") for number in self.plan.tables],
+            "tables": [self.plan.paths.table(number, "tex") for number in self.plan.of_all.tables],
             "figures": [self.plan.paths.figure(name, "pdf") for name in self.figures],
         }
 
     def archive(self) -> Inputs:
         """Everything that a reader needs to check the numbers, without weights: what `all` makes,
         and the records that it is made from."""
-        plan = self.plan
+        plan = self.plan.of_all
         evaluated = [
             (plan.variants[key], seed, task)
             for key, tasks_ in plan.tasks.items()
@@ -201,7 +204,7 @@ class Graph:
 
     def all(self) -> Inputs:
         return {
-            "tables": [f for number in self.plan.tables for f in self._table_files(number)],
+            "tables": [f for number in self.plan.of_all.tables for f in self._table_files(number)],
             "figures": [f for name in self.figures for f in self._figure_files(name)],
             "claims": self._claims_files(),
             "report": self.plan.paths.report,
@@ -211,12 +214,13 @@ class Graph:
 
     @cached_property
     def jobs(self) -> tuple[Node, ...]:
-        """Every job that `all` may need, each after those that it waits for."""
+        """Every job that `all` and the tables on demand may need, each after those that it waits
+        for."""
         return tuple(self._jobs())
 
     @cached_property
     def on_demand(self) -> tuple[Node, ...]:
-        """The jobs that `all` does not need."""
+        """The jobs that neither `all` nor a table needs."""
         return tuple(self._on_demand())
 
     @cached_property
@@ -261,8 +265,9 @@ class Graph:
             for seed in map(str, seeds):
                 yield _node(self.merge_per_seed, [paths.moe_dir(moe, seed)], moe=name, seed=seed)
         yield from self._runs()
-        for number in plan.tables:
-            yield _node(self.table, self._table_files(number), number=str(number))
+        for number, spec in plan.specs.items():
+            rule = self.table_on_demand if spec.on_demand else self.table
+            yield _node(rule, self._table_files(number), number=str(number))
         for name in plan.claims:
             yield _node(self.claim, [paths.claim(name)], claim=name)
         yield _node(self.claims, self._claims_files())

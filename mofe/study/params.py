@@ -241,7 +241,7 @@ class Params:
         plan, models = self.plan, self.study.models
         stages = [stage for variant in plan.trained.values() for stage in variant.stages]
         dense = [pair for name in plan.models for pair in (models[name].train or {}).items()]
-        rows = [r for t in self.study.tables.values() for r in t.model_rows.values()]
+        rows = [r for t in self.plan.specs.values() for r in t.model_rows.values()]
         searched = {plan.method(variant).search for variant in plan.trained.values()}
         planned = {
             "models": set(plan.models),

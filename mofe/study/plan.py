@@ -6,13 +6,13 @@ tables show is made once, and a change of a key reruns what depends on that key 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
 from mofe.study import claims, tables
 from mofe.study.addresses import Addresses
-from mofe.study.config import Search, Study, TableRow
+from mofe.study.config import Search, Study, TableRow, TableSpec
 from mofe.study.methods import Method, Untuned
 from mofe.study.params import Params
 from mofe.study.tables import Table
@@ -43,9 +43,14 @@ class Repository:
 @dataclass(frozen=True)
 class Plan:
     """Everything that a study makes, each thing once. `paths` has the addresses, `params` what each
-    job reads from the configuration."""
+    job reads from the configuration.
+
+    on_demand: whether tables that are made on demand are among it. Without them it is what `all`
+    makes.
+    """
 
     study: Study
+    on_demand: bool = False
 
     @cached_property
     def paths(self) -> Addresses:
@@ -58,6 +63,17 @@ class Plan:
     @property
     def root(self) -> str:
         return self.paths.root
+
+    @cached_property
+    def of_all(self) -> "Plan":
+        """The plan of what `all` makes and the report shows."""
+        return replace(self, on_demand=False) if self.on_demand else self
+
+    @cached_property
+    def specs(self) -> dict[int | str, TableSpec]:
+        """The tables of this plan, as the configuration has them."""
+        every = self.on_demand or self.study.beyond
+        return {n: s for n, s in self.study.tables.items() if every or not s.on_demand}
 
     @cached_property
     def moes(self) -> dict[str, Moe]:
@@ -107,7 +123,7 @@ class Plan:
     def tasks(self) -> dict[str, tuple[str, ...]]:
         """The tasks that each variant is evaluated on, by the variant's key."""
         found: dict[str, dict[str, None]] = {}
-        for table in self.study.tables.values():
+        for table in self.specs.values():
             shown = [*table.columns.values(), *(table.beside or {}).values()]
             scored = [column for column in shown if column not in SHOWS]
             tasks = [task_metric(column, self.study.tasks)[0] for column in scored]
@@ -128,11 +144,14 @@ class Plan:
     @cached_property
     def claims(self) -> dict[str, list[Table] | None]:
         """By claim, the cells of the study's tables that it is read from; None where the study
-        leaves one out. A claim that such a study is not asked is read from none."""
+        leaves one out. A claim that such a study is not asked is read from none. Claims about
+        tables on demand are there where these tables are."""
         asked = (self.study.scale, self.study.hardware.exclusive)
+        absent = self.study.tables.keys() - self.specs.keys()
         return {
             n: [] if c.unasked(*asked) else claims.claimed(self.tables, c)
             for n, c in self.study.claims.items()
+            if absent.isdisjoint(c.tables())
         }
 
     def claim_input(self, claim: str) -> list[str]:
@@ -141,13 +160,13 @@ class Plan:
 
     def shown_in(self, *numbers: int) -> list[Variant]:
         """The variants that these tables' rows show, each once."""
-        specs = [self.study.tables[n] for n in numbers if n in self.study.tables]
+        specs = [self.specs[n] for n in numbers if n in self.specs]
         rows = [row for spec in specs for row in spec.model_rows.values()]
         return list(dict.fromkeys(self.variant(row) for row in rows))
 
     @cached_property
     def tables(self) -> dict[int | str, Table]:
-        return {n: tables.table(self, n, spec) for n, spec in self.study.tables.items()}
+        return {n: tables.table(self, n, spec) for n, spec in self.specs.items()}
 
     @cached_property
     def repositories(self) -> dict[str, Repository]:
@@ -289,7 +308,7 @@ class Plan:
 
     def _rows(self) -> list[TableRow]:
         """The rows of all tables that show a model."""
-        return [row for t in self.study.tables.values() for row in t.model_rows.values()]
+        return [row for t in self.specs.values() for row in t.model_rows.values()]
 
     def equal_names(self) -> list[str]:
         """A sentence for every name that two artefacts would share: two origins (merges, dense

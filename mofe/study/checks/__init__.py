@@ -46,6 +46,6 @@ def faults(study: Study) -> Iterator[str]:
     for check in OF_STUDY:
         yield from check(study)
     if not list(names.cycles(study)):  # else nothing can be planned
-        plan = Plan(study)
+        plan = Plan(study, on_demand=True)
         for check_of_plan in OF_PLAN:
             yield from check_of_plan(plan)
