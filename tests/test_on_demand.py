@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from conftest import CONFIG, MINI, REDUCED, snakemake
+from conftest import CONFIG, MINI, REDUCED, ROOT, snakemake
 
 from mofe.estimate.cost import Costs
 from mofe.estimate.forecast import forecast
@@ -57,7 +57,9 @@ def test_its_file_needs_its_trainings_and_no_other_table():
     asked = plan(True, **ASKED)
     made = outputs(asked, "results/Q.tex")
     trained = {file for file in made if file.endswith("train.json")}
-    kept = {f"results/variants/tinyllama_2tinyllama/mmlu_{r}/s0/train.json" for r in ("mofe", "full")}
+    kept = {
+        f"results/variants/tinyllama_2tinyllama/mmlu_{r}/s0/train.json" for r in ("mofe", "full")
+    }
     assert trained == kept
     assert not {file for file in made if file.startswith("results/table")}
 
@@ -78,7 +80,7 @@ def test_the_plan_prints_what_it_takes_on_each_gpu_and_with_larger_bases():
     alone = forecast(Costs(plan()), figures.inputs(plan()))
     assert found.totals == alone.totals and not alone.on_demand
     page = markdown(found)
-    assert re.search(rf"\| Q \| {one.totals.jobs} \| 2 \| 2 \|", page)
+    assert re.search(rf"\| Q +\| +{one.totals.jobs} \| +2 \| +2 \|", page)
     assert "Beyond the paper" not in markdown(alone)
 
 
@@ -87,7 +89,12 @@ def test_the_workflow_makes_it_when_it_is_asked_for(tmp_path):
     row = {"mixture": "small", "train": {"mmlu": "mofe"}}
     overlay.write_text(json.dumps({"tables": {"Q": TABLE | {"rows": {"MoFE": row}}}}))
     results = tmp_path / "results"
-    here = ["--profile", "profiles/mini", "--configfile", *map(str, (CONFIG, MINI, REDUCED, overlay))]
+    here = [
+        "--profile",
+        "profiles/mini",
+        "--configfile",
+        *map(str, (CONFIG, MINI, REDUCED, overlay)),
+    ]
     here += ["--config", f"results={results}", "seeds=0"]
     listed = snakemake("-n", *here).stdout
     assert "table_on_demand" not in listed and re.search(r"^table +\d+$", listed, re.M)
@@ -95,3 +102,20 @@ def test_the_workflow_makes_it_when_it_is_asked_for(tmp_path):
     (line,) = csv.DictReader((results / "Q.csv").open())
     assert line["label"] == "MoFE" and 0 <= float(line["value"]) <= 1
     assert "MoFE" in (results / "Q.tex").read_text()
+
+
+def test_the_report_of_a_study_that_goes_beyond_answers_the_question(tmp_path):
+    overlay = tmp_path / "asked.yaml"
+    table = TABLE | {"question": "Does MoFE keep it all?", "limits": "Two rows are few."}
+    claim = CLAIM | {"section": "Q"}
+    overlay.write_text(json.dumps({"tables": {"Q": table}, "claims": {"mine": claim}}))
+    results = tmp_path / "results"
+    files = (CONFIG, MINI, REDUCED, overlay, ROOT / "tests" / "studies" / "asked_alone.yaml")
+    here = ["--profile", "profiles/mini", "--configfile", *map(str, files)]
+    snakemake(*here, "--config", f"results={results}", "beyond=true")
+    page = (results / "report.html").read_text()
+    beyond = page.partition('id="beyond"')[2].partition('id="figures"')[0]
+    assert "Does MoFE keep it all?" in beyond and "Two rows are few." in beyond
+    assert CLAIM["says"] in beyond and CLAIM["says"] not in page.partition('id="beyond"')[0]
+    assert "data:image/png" in beyond and 'id="tableQ"' in beyond
+    assert (results / "figures" / "Q.png").is_file()

@@ -64,9 +64,7 @@ def estimate(costs: Costs, rule: str, wildcards: Mapping[str, str]) -> Estimate:
             return LIGHT
 
 
-def jobs(
-    costs: Costs, figures: Mapping[str, Sequence[str]], *targets: str
-) -> dict[str, Job]:
+def jobs(costs: Costs, figures: Mapping[str, Sequence[str]], *targets: str) -> dict[str, Job]:
     """Every job that makes these addresses, by default those of `all`, by the first file or folder
     that it makes, inputs first.
 

@@ -615,6 +615,11 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, int) else value
 
 
+def _true_or_false(value: Any) -> Any:
+    """Also the words that the command line gives: `--config beyond=true`."""
+    return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+
+
 class Study(Part):
     """The whole study: models, data, mixtures, recipes, tasks and tables."""
 
@@ -703,7 +708,7 @@ class Study(Part):
     tables: Annotated[dict[TableKey, TableSpec], Field(min_length=1)] = Field(
         description="The tables, the paper's by number, others by any number or word."
     )
-    beyond: bool = Field(
+    beyond: Annotated[bool, BeforeValidator(_true_or_false, json_schema_input_type=bool)] = Field(
         False,
         description="Whether `all`, the report and the claims also have the tables that are "
         "`on_demand`.",

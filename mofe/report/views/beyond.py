@@ -7,29 +7,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from mofe.report.views.claims import Row, Screen
-from mofe.report.views.table import View
 
 
 @dataclass(frozen=True)
 class Asked:
     """A question that a table answers. claims: those whose section is the table's key. limits: what
-    the table cannot say; None where nothing is told. figure: as page.image gives it."""
+    the table cannot say; None where nothing is told. figure: as page.image gives it. table: as
+    views.table.view gives it."""
 
     question: str
     limits: str | None
     claims: tuple[Row, ...]
     figure: Mapping[str, Any]
-    table: View
+    table: Mapping[str, Any]
 
 
 def asked(
-    table: View,
+    table: Mapping[str, Any],
     told: Mapping[str, str | None],
     figures: Mapping[str, Mapping[str, Any]],
     screen: Screen,
 ) -> Asked:
     """A question with its answer. told: its `question` and `limits`. figures: by name; the table's
     has its key."""
-    key = str(table.number)
+    key = str(table["number"])
     claims = tuple(row for row in screen.beyond if row.claim.section == key)
     return Asked(told["question"] or "", told["limits"], claims, figures[key], table)

@@ -289,9 +289,7 @@ def screen(
         scale=scaled(claims.scale, claims.study),
         axis=on,
         rows=tuple(r for r in rows if r.claim.in_paper),
-        ours=tuple(
-            r for r in rows if not r.claim.in_paper and r.claim.section not in questions
-        ),
+        ours=tuple(r for r in rows if not r.claim.in_paper and r.claim.section not in questions),
         beyond=tuple(r for r in rows if r.claim.section in questions),
         noise=_bands(claims.noise),
         margin=f"{100 * claims.margin:g} point{'' if claims.margin == 0.01 else 's'}",
