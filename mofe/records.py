@@ -1109,7 +1109,8 @@ class PlanOnDemand(Record):
         description="GPU-hours by kind of GPU; empty for a CPU study."
     )
     other_bases: dict[str, Amount] = Field(
-        description="GPU-hours with each larger base in place of every model; empty for a CPU study."
+        description="GPU-hours with each larger base in place of every model; empty for a CPU "
+        "study."
     )
 
 

@@ -97,7 +97,7 @@ def test_the_workflow_makes_it_when_it_is_asked_for(tmp_path):
     ]
     here += ["--config", f"results={results}", "seeds=0"]
     listed = snakemake("-n", *here).stdout
-    assert "table_on_demand" not in listed and re.search(r"^table +\d+$", listed, re.M)
+    assert "table_on_demand" not in listed and re.search(r"^table +\d+$", listed, re.MULTILINE)
     snakemake(*here, "--", f"{results}/Q.tex")
     (line,) = csv.DictReader((results / "Q.csv").open())
     assert line["label"] == "MoFE" and 0 <= float(line["value"]) <= 1

@@ -256,7 +256,8 @@ def _part(part: Comparison) -> Part:
 @dataclass(frozen=True)
 class Screen:
     """The first screen. rows: the paper's claims, in order. ours: what is not in the paper and
-    changes its reading. beyond: claims about open questions, which other parts show. noise: by column, what two single runs differ by, in points."""
+    changes its reading. beyond: claims about open questions, which another part shows. noise: by
+    column, what two single runs differ by, in points."""
 
     sentence: str
     scale: Scaled
