@@ -355,6 +355,7 @@ def rows(tables: Sequence[Table], setting: Setting) -> Drawing:
 BY_ROW = Figure(
     FromTables(()),
     "The table's rows from top to bottom. Dots are seeds, the circle is their mean. "
-    f"{SCORES} Dotted: the score that needs no model. Hollow markers, at paper scale only: the paper's values.",
+    f"{SCORES} Dotted: the score that needs no model. Hollow markers, at paper scale only: the "
+    "paper's values.",
     rows,
 )

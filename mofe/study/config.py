@@ -543,7 +543,8 @@ class TableSpec(Part):
     question: str | None = Field(
         None,
         description="The question that the table answers. The report shows it in the section "
-        "beyond the paper, with a figure of its rows and the claims whose `section` is the table's key.",
+        "beyond the paper, with a figure of its rows and the claims whose `section` is the "
+        "table's key.",
     )
     limits: str | None = Field(
         None, description="With `question`: what the table cannot say, as the report prints it."
