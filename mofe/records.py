@@ -306,7 +306,7 @@ class _Trained(Record):
     learning_rate: Amount = Field(description="The highest learning rate of its schedule.")
     trainable_parameters: Count = Field(description="Parameters that are trained.")
     total_parameters: Number = Field(
-        description="All parameters of the model, adapters included; a 4-bit one counts as one."
+        description="All parameters of the model, adapters included; a quantised one counts as one."
     )
 
 
@@ -1184,6 +1184,7 @@ class NodeFacts(Record):
     compiler: str | None = Field(description="The C compiler that Triton would take.")
     triton: str | None = Field(description="What a kernel of the expert layer failed by.")
     nf4: str | None = Field(description="What a layer with 4-bit weights failed by.")
+    fp8: str | None = Field(default=None, description="The same of one with 8-bit weights.")
     memory: Count = Field(description="Main memory, in bytes.")
 
 
