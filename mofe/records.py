@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import PydanticCustomError
 
 from mofe.files import write_atomic
+from mofe.metrics import SHARES
 
 Count = Annotated[int, Field(ge=0)]
 Number = Annotated[int, Field(ge=1)]  # a count that is never 0, or a number from 1
@@ -306,7 +307,7 @@ class _Trained(Record):
     learning_rate: Amount = Field(description="The highest learning rate of its schedule.")
     trainable_parameters: Count = Field(description="Parameters that are trained.")
     total_parameters: Number = Field(
-        description="All parameters of the model, adapters included; a 4-bit one counts as one."
+        description="All parameters of the model, adapters included; a quantised one counts as one."
     )
 
 
@@ -352,10 +353,10 @@ class DenseTrainRecord(_TrainRecord, _Dense):
 
 
 class Metric(Record):
-    """A score with its standard error."""
+    """A metric with its standard error."""
 
-    value: Share = Field(description="The mean over questions.")
-    stderr: Share = Field(
+    value: Amount = Field(description="The mean over questions; of `perplexity` see above.")
+    stderr: Amount = Field(
         description="Its standard error, by cluster (CR1). Where no questions are alike, it is "
         "the standard deviation of the questions' scores, divided by √n."
     )
@@ -389,8 +390,11 @@ class Scores(Record):
     )
     metrics: dict[str, Metric] = Field(
         description="Every metric by name. `acc`: the share answered right. `acc_norm`, where "
-        "lm-eval's task has it: the same by log-likelihood per character. `f1` and `exact`: "
-        "SQuAD's F1 over the words of an answer, and the share of exact matches."
+        "lm-eval's task has it: the same by log-likelihood per character. `perplexity`: e to the "
+        "power of the right options' negative log-likelihoods, added up over all questions and "
+        "divided by the number of their tokens (no metric where that is above 1e300). `entropy`: "
+        "the mean entropy, in nats, of the softmax of a question's `loglikelihoods`. `f1` and "
+        "`exact`: SQuAD's F1 over the words of an answer, and the share of exact matches."
     )
     floor: Floor | None = Field(
         description="What the best constant answer scores; null for free text, which has none."
@@ -409,6 +413,13 @@ class Scores(Record):
                 "metrics.{headline} is missing, and headline names it",
                 {"headline": self.headline},
             )
+        for name in SHARES:
+            if name in self.metrics and self.metrics[name].value > 1:
+                raise PydanticCustomError(
+                    "share",
+                    "metrics.{name}.value is {value}, outside its range: at most 1",
+                    {"name": name, "value": self.metrics[name].value},
+                )
         return self
 
 
@@ -477,15 +488,31 @@ class ChoiceAnswer(_Answered):
     correct: Literal[0, 1] = Field(
         description="1 where `choice` is `target`, else 0; lm-eval's `acc`."
     )
+    tokens: Number | None = Field(
+        default=None,
+        description="The tokens of the right option; null where an earlier version did not count "
+        "them.",
+    )
 
     def score(self, metric: str) -> float:
-        """`acc`, or lm-eval's `acc_norm`: 1 where the target is the likeliest option by its
-        log-likelihood per character, else 0."""
+        """`acc`; `entropy`; or lm-eval's `acc_norm`: 1 where the target is the likeliest option by
+        its log-likelihood per character, else 0."""
         if metric == "acc":
             return self.correct
+        if metric == "entropy":
+            return self._entropy
         pairs = zip(self.loglikelihoods, self.options, strict=True)
         likelihoods = [likely / len(option) if option else -math.inf for likely, option in pairs]
         return int(likelihoods.index(max(likelihoods)) == self.target)
+
+    @property
+    def _entropy(self) -> float:
+        """In nats, of the options as the softmax of their log-likelihoods weighs them."""
+        most = max(self.loglikelihoods)
+        weights = [math.exp(likely - most) for likely in self.loglikelihoods]
+        total = math.fsum(weights)
+        shares = [weight / total for weight in weights]
+        return -math.fsum(share * math.log(share) for share in shares if share)
 
 
 class WrittenAnswer(_Answered):
@@ -1200,6 +1227,7 @@ class NodeFacts(Record):
     compiler: str | None = Field(description="The C compiler that Triton would take.")
     triton: str | None = Field(description="What a kernel of the expert layer failed by.")
     nf4: str | None = Field(description="What a layer with 4-bit weights failed by.")
+    fp8: str | None = Field(default=None, description="The same of one with 8-bit weights.")
     memory: Count = Field(description="Main memory, in bytes.")
 
 

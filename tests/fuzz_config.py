@@ -49,7 +49,7 @@ null|~|no|yes|on|off|true|false|y|n|""|''|" "|"\0"|"a\0b"|"\e[31m"|"\ud800"|"\u2
 a|A|x|../x|/|//|.|..|./a|a//b|a/../b|a/b/|~/x|~nobody/x|$HOME/x|$NOT_SET_HERE/x|${NOT_SET_HERE}|$|"{a}"
 "{"|"a*"|"?"|"a b"|README.md|/dev/null|config.yaml/x|é|"日本語"|"💥"|"<b>&amp;</b>"|"\\textbf{x}"|"$x_1$"|"a|b"
 "a | b"|"a: b"|"#"|"%d %s"|"{0.__class__}"|mmlu|medmcqa|tinyllama|small|full|mofe|lora|paper|org/name|a/b/c
-auto|"auto"|cuda|cpu|hours|float32|hidden|random|letter|text|nf4|q_proj|lm_head|attention|trainable|time
+auto|"auto"|cuda|cpu|hours|float32|hidden|random|letter|text|nf4|fp8|q_proj|lm_head|attention|trainable|time
 """
 RAW = [
     *(raw for line in NASTY.strip().splitlines() for raw in line.split("|") if raw),
@@ -357,7 +357,13 @@ CHANGES: dict[tuple[str, ...], tuple] = {
     ("mixtures", "mine", "experts"): ({"law": 1, "code": 1}, {"law": 1}, {"tuned": 2}, {"code": 0}),
     ("mixtures", "mine", "merge"): ({"experts_per_token": 1}, {"gate_mode": "random"}),
     ("models", "tuned", "train"): ({"quiz": "mofe"}, {"quiz": "lora"}, {"quiz": "router"}),
-    ("recipes", "mofe"): ({"frozen": 1}, {"frozen": 3}, {"frozen": 4}, {"quantize": "nf4"}),
+    ("recipes", "mofe"): (
+        {"frozen": 1},
+        {"frozen": 3},
+        {"frozen": 4},
+        {"quantize": "nf4"},
+        {"quantize": "fp8"},
+    ),
     ("recipes", "expert"): ({"training": {"epochs": 2}}, {"training": {"warmup_steps": 9}}),
     ("tables", "8", "rows", "MoFE", "train"): (
         {"quiz": "full"},

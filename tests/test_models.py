@@ -35,6 +35,8 @@ SETTINGS = {
     "lora": {"method": "lora", "rank": 8, "alpha": 16, "targets": QKVO},
     "dora": {"method": "lora", "rank": 8, "alpha": 16, "targets": QKVO, "dora": True},
     "freeze2_nf4": {"method": "freeze", "frozen": 2, "quantize": "nf4"},
+    "freeze2_fp8": {"method": "freeze", "frozen": 2, "quantize": "fp8"},
+    "mofe_fp8": {"method": "freeze", "frozen": "all", "quantize": "fp8"},
     "qlora": {"method": "lora", "rank": 8, "alpha": 16, "targets": QKVO, "quantize": "nf4"},
     "rslora": {"method": "rslora", "rank": 8, "alpha": 16, "targets": QKVO},
     "ia3": {"method": "ia3", "targets": ["k_proj", "v_proj", "o_proj"], "feedforward": ["o_proj"]},

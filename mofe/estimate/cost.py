@@ -140,7 +140,7 @@ def fewest_gpus(
     counts = [(n, 1) for n in range(1, gpus_per_node + 1)]
     counts += [(gpus_per_node, nodes) for nodes in range(2, MAX_NODES + 1)]
     counts = [(n, nodes) for n, nodes in counts if shape.shared_evenly(n * nodes)]
-    if method.is_quantized:  # 4-bit weights cannot be sharded
+    if method.is_quantized:  # such weights cannot be sharded
         counts = [(1, 1)]
     for gpus, nodes in counts:
         how = sharding("fsdp", gpus * nodes)
@@ -305,8 +305,8 @@ class Costs:
         return self._disk_bound(2 * read, resident, shape.parameters, disk)
 
     def export(self, variant: Variant) -> Estimate:
-        """Writing a trained model as one checkpoint. It is in memory in float32; a 4-bit model is
-        there twice, because it is expanded."""
+        """Writing a trained model as one checkpoint. It is in memory in float32; a quantised
+        model is there twice, because it is expanded."""
         shape = self.variant_shape(variant)
         expanded = 4 * shape.parameters if self.plan.method(variant).is_quantized else 0
         resident = memory.PROCESS + memory.loading_bytes(shape) + expanded

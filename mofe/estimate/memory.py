@@ -13,7 +13,6 @@ from typing import Any
 from mofe.study.methods import Method
 from mofe.study.shapes import ATTENTION, EMBEDDINGS, HEAD, NORMS, ROUTER, Shape
 
-NF4 = 0.5 + 4 / 64  # bytes per weight: four bits, and a float32 scale per 64 weights
 # Resident after importing torch, transformers, accelerate and peft. Measured: 900 to 1,108 MB,
 # which depends on how much of their files happened to be in memory.
 PROCESS = 1000e6
@@ -196,8 +195,9 @@ def loading_bytes(shape: Shape, stored: int = 4) -> float:
 def _frozen(shape: Shape, method: Method, width: int) -> float:
     """Bytes of the weights that are not trained. width: bytes per weight that is not quantised."""
     frozen = method.total(shape) - method.trainable(shape)
-    quantized = shape.num_hidden_layers * method.quantized(shape)
-    return NF4 * quantized + width * (frozen - quantized)
+    layers = shape.num_hidden_layers
+    plain = width * (frozen - layers * method.quantized(shape))
+    return layers * method.quantized_bytes(shape) + plain
 
 
 def _cast(shape: Shape, method: Method) -> int:
@@ -287,7 +287,7 @@ def backward(shape: Shape, method: Method, training: Training, mixed: bool) -> P
     if method.quantized(shape):
         # the largest matrices of the layer's frozen FFNs (gate_up), all of them expanded
         frozen = shape.number_of_ffns - method.trained_ffns(shape)
-        parts["expanded NF4"] = frozen * width * 2 * ffn * hidden
+        parts["expanded weights"] = frozen * width * 2 * ffn * hidden
     # Before it is added to the sum over earlier micro-batches: in float32, and under autocast in
     # bfloat16 too. Trained experts are one tensor, and so are their gates and ups.
     largest = max(

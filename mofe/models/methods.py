@@ -11,12 +11,16 @@ from typing import TypeVar
 from torch import nn
 from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 
+from mofe.layers import parameters
 from mofe.layers.experts import SplitExperts
+from mofe.layers.fp8 import Fp8Linear
 from mofe.layers.nf4 import nf4
+from mofe.study.formats import Format
 from mofe.study.methods import Freeze, Full, Ia3, Lora, Method, Partial, RsLora, Untuned
 from mofe.study.shapes import ATTENTION, EMBEDDINGS, HEAD, NORMS, ROUTER, Shape
 
 M = TypeVar("M", bound=Method)
+LINEAR = {"nf4": nf4, "fp8": Fp8Linear}  # frozen linear layers, by the format of their weights
 APPLY: dict[type[Method], Callable[[nn.Module, Method], nn.Module]] = {}
 
 
@@ -59,14 +63,14 @@ def freeze(model: nn.Module, method: Freeze) -> nn.Module:
     if not _number_of_experts(model):
         for layer in model.model.layers:
             layer.mlp.requires_grad_(False)
-            if method.is_quantized:
-                _quantize(layer.mlp)
+            if method.held_in:
+                _quantize(layer.mlp, method.held_in)
     for parent, experts in _expert_layers(model):
         frozen = method.frozen_experts(experts.num_experts)
-        if frozen == experts.num_experts and not method.is_quantized:
+        if frozen == experts.num_experts and not method.held_in:
             experts.requires_grad_(False)
         else:
-            parent.experts = SplitExperts.partly(experts, frozen, method.is_quantized)
+            parent.experts = SplitExperts.partly(experts, frozen, method.held_in)
     return model
 
 
@@ -118,9 +122,9 @@ def _with_products(model: nn.Module, method: Lora, **more: bool) -> nn.Module:
 
     from mofe.layers.dora import Scaled
 
-    if method.is_quantized:
+    if method.held_in:
         for layer in model.model.layers:
-            _quantize(layer)
+            _quantize(layer, method.held_in)
     shape = Shape.of(model.config.to_dict())
     config = LoraConfig(
         r=method.rank,
@@ -163,7 +167,7 @@ def merge_and_unload(model: nn.Module) -> nn.Module:
     Adapters are merged into their layers, and split experts are packed. Raises ValueError for a
     quantised model, because no plain model has the same weights.
     """
-    if any(getattr(p, "quant_state", None) is not None for p in model.parameters()):
+    if parameters.is_quantized(model):
         raise ValueError("tables: a stage cannot follow a quantised one; make it the last")
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
@@ -201,13 +205,14 @@ def _expert_layers(model: nn.Module) -> list[tuple[nn.Module, MixtralExperts]]:
     ]
 
 
-def _quantize(part: nn.Module) -> None:
-    """Hold the linear layers and the experts of a decoder layer, or of a part of it, in NF4."""
+def _quantize(part: nn.Module, held_in: Format) -> None:
+    """Hold the linear layers and the experts of a decoder layer, or of a part of it, in a
+    format."""
     for parent in list(part.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Linear):
                 bias = None if child.bias is None else child.bias.detach()
-                setattr(parent, name, nf4(child.weight.detach(), bias))
+                setattr(parent, name, LINEAR[held_in](child.weight.detach(), bias))
             elif isinstance(child, MixtralExperts):
-                split = SplitExperts.partly(child, child.num_experts, quantized=True)
+                split = SplitExperts.partly(child, child.num_experts, held_in)
                 setattr(parent, name, split)

@@ -269,6 +269,7 @@ def _chosen(scorer: AnswerScorer, questions: Sequence[AskedQuestion]) -> Iterato
             choice=choice,
             loglikelihoods=[round(x, 6) for x in likelihoods],
             correct=int(choice == question.target),
+            tokens=len(question.ids[question.target]) - question.starts[question.target],
         )
 
 
@@ -324,6 +325,8 @@ def summarise(answers: Sequence[Answer], has_norm: bool = False) -> Scores:
         )
         for metric, values in scored.items()
     }
+    if not written:
+        metrics |= _of_likelihoods(answers, alike)
     return Scores(
         n=n,
         clusters=count,
@@ -332,6 +335,40 @@ def summarise(answers: Sequence[Answer], has_norm: bool = False) -> Scores:
         floor=None if written else floor(answers),
         prompts_cut=sum(answer.prompt_cut > 0 for answer in answers),
     )
+
+
+def _of_likelihoods(answers: Sequence[ChoiceAnswer], alike: Sequence[int]) -> dict[str, Metric]:
+    """What the log-likelihoods of options say beside the accuracy. alike: the clusters."""
+    entropies = [answer.score("entropy") for answer in answers]
+    found = {
+        "entropy": Metric(
+            value=statistics.fmean(entropies), stderr=clusters.standard_error(entropies, alike)
+        )
+    }
+    lengths = [answer.tokens for answer in answers]
+    if None not in lengths:
+        nats = [-answer.loglikelihoods[answer.target] for answer in answers]
+        found |= perplexity(nats, lengths, alike)
+    return found
+
+
+def perplexity(
+    nats: Sequence[float], lengths: Sequence[int], alike: Sequence[int]
+) -> dict[str, Metric]:
+    """The perplexity per token of texts; none where it is above 1e300.
+
+    nats: the negative log-likelihood of each text; lengths: its tokens; alike: its cluster. The
+    perplexity is e to the power of a ratio of two sums. The ratio's standard error is that of a
+    mean of its linearised parts, and the power's is the ratio's times the perplexity (the delta
+    method).
+    """
+    per_token, mean_length = math.fsum(nats) / sum(lengths), statistics.fmean(lengths)
+    if per_token > math.log(1e300):
+        return {}
+    parts = [(x - per_token * n) / mean_length for x, n in zip(nats, lengths, strict=True)]
+    value = math.exp(per_token)
+    stderr = value * clusters.standard_error(parts, alike)
+    return {"perplexity": Metric(value=value, stderr=stderr)}
 
 
 def floor(answers: Sequence[ChoiceAnswer]) -> Floor:

@@ -51,7 +51,7 @@ def count_on_modules(shape: Shape, method: Method) -> tuple[int, int]:
             if dense
             else MixtralForCausalLM(MixtralConfig(**sizes))
         )
-        # 4-bit weights cannot be made on the meta device, and are as many as the others
+        # quantised weights cannot be made on the meta device, and are as many as the others
         model = methods.apply(model, method.unquantized())
     everything = sum(p.numel() for p in model.parameters())
     return everything, sum(p.numel() for p in parameters.trained(model).values())

@@ -531,7 +531,7 @@ class TableSpec(Part):
     )
     columns: Annotated[dict[str, Shown], Field(min_length=1)] = Field(
         description="The paper's headings, and what each column shows: a task's headline score, "
-        "another metric of a task (`arc_easy.acc_norm`), or of the row's training "
+        "another metric of a task (`arc_easy.acc_norm`, `medmcqa.perplexity`, `medmcqa.entropy`), or of the row's training "
         + "; ".join(f"`{shown}`, {meaning}" for shown, meaning in SHOWS.items())
         + "."
     )

@@ -12,9 +12,11 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from mofe.study.formats import FORMATS, Format
 from mofe.study.shapes import ATTENTION, EMBEDDINGS, HEAD, NORMS, ROUTER, Shape
 from mofe.study.training import TrainingOverride
 from mofe.study.values import Count, Part, SearchName, count_or
+from mofe.study.words import quoted
 
 NAMED = "The method of fine-tuning."
 TARGETS = "The linear layers that get adapters."
@@ -23,7 +25,6 @@ IN_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 IN_FFN = ("gate_proj", "up_proj", "down_proj")
 Targets = Annotated[list[Literal[*IN_ATTENTION, *IN_FFN]], Field(min_length=1)]
 Products = Annotated[list[Literal[*IN_ATTENTION, *IN_FFN, HEAD]], Field(min_length=1)]
-NF4 = Literal["nf4"]
 SHARED = {"training", "search"}  # keys of every recipe that are no setting of its method
 
 EVERYTHING = frozenset({EMBEDDINGS, HEAD, ATTENTION, NORMS, ROUTER})  # besides FFNs
@@ -107,18 +108,33 @@ class Method(Part):
         """The same of any mixture, whatever its shape."""
         return False
 
+    @property
+    def held_in(self) -> Format | None:
+        """The format of fewer bits in which weights are held; None where all are as they were."""
+        return None
+
     def quantized(self, shape: Shape) -> int:
-        """Weights per layer that are held in 4 bits."""
+        """Weights per layer that are held in that format."""
         return 0
+
+    def quantized_rows(self, shape: Shape) -> int:
+        """The rows of their matrices, one per output."""
+        return 0
+
+    def quantized_bytes(self, shape: Shape) -> float:
+        """The bytes that these weights take per layer, with their scales."""
+        if self.held_in is None:
+            return 0
+        return FORMATS[self.held_in].bytes(self.quantized(shape), self.quantized_rows(shape))
 
     @property
     def is_quantized(self) -> bool:
-        """Whether weights are held in 4 bits. Such a model cannot be sharded, and no stage can
-        follow it, because no plain model has the same weights."""
-        return False
+        """Whether weights are held in a format of fewer bits. Such a model cannot be sharded, and
+        no stage can follow it, because no plain model has the same weights."""
+        return self.held_in is not None
 
     def unquantized(self) -> "Method":
-        """The same method without 4-bit weights."""
+        """The same method with all weights as they were."""
         return self.model_copy(update={"quantize": None}) if self.is_quantized else self
 
     def kept_inputs(self, shape: Shape) -> set[str]:
@@ -211,7 +227,11 @@ class Freeze(Method):
         description="How many experts keep their weights, the first slots of every layer. A dense "
         "model's one FFN per layer is frozen by `all`."
     )
-    quantize: NF4 | None = Field(None, description="Hold the frozen experts in 4 bits.")
+    quantize: Format | None = Field(
+        None,
+        description="Hold the frozen experts in fewer bits: `nf4`, 4 bits by bitsandbytes; `fp8`, "
+        "8 bits, whose products round their inputs to 8 bits too.",
+    )
 
     def misfit(self, experts: int, named: str, tied: bool = False) -> str | None:
         if self.frozen == "all" or self.frozen <= experts:
@@ -231,12 +251,17 @@ class Freeze(Method):
         return experts if self.frozen == "all" else self.frozen
 
     @property
-    def is_quantized(self) -> bool:
-        return self.quantize is not None
+    def held_in(self) -> Format | None:
+        return self.quantize
 
     def quantized(self, shape: Shape) -> int:
         frozen = self.frozen_experts(shape.number_of_ffns)
         return frozen * shape.ffn if self.is_quantized else 0
+
+    def quantized_rows(self, shape: Shape) -> int:
+        frozen = self.frozen_experts(shape.number_of_ffns)
+        outputs = sum(outputs for _, outputs in shape.in_ffn.values())
+        return frozen * outputs if self.is_quantized else 0
 
 
 class Partial(Method):
@@ -300,6 +325,17 @@ class Adapters(Method):
         return {name: sizes for name, sizes in shape.linears.items() if name in self.targets}
 
 
+def _nf4_alone(value: Any) -> Any:
+    if isinstance(value, str) and value in FORMATS and value != "nf4":
+        raise PydanticCustomError(
+            "held_in",
+            "adapters are trained on weights in 'nf4' or unquantised, and {value} is for frozen "
+            "experts (method 'freeze'); write nf4",
+            {"value": quoted(value)},
+        )
+    return value
+
+
 class Lora(Adapters):
     """LoRA: a product of two small matrices is added to each targeted layer. DoRA trains the norms
     of the adapted weight's rows too; QLoRA holds what is not trained in 4 bits."""
@@ -316,13 +352,13 @@ class Lora(Adapters):
     dora: bool | None = Field(
         None, description="Whether to train the weights' magnitudes too (DoRA)."
     )
-    quantize: NF4 | None = Field(
+    quantize: Annotated[Literal["nf4"], BeforeValidator(_nf4_alone)] | None = Field(
         None, description="Hold the linear layers and the experts in 4 bits (QLoRA)."
     )
 
     @property
-    def is_quantized(self) -> bool:
-        return self.quantize is not None
+    def held_in(self) -> Format | None:
+        return self.quantize
 
     @model_validator(mode="after")
     def _head_is_trained_once(self):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
+from mofe.metrics import METRICS
 from mofe.paper import LABEL_SEPARATOR
 from mofe.study.config import TableSpec
 from mofe.study.values import task_metric
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
 class Cell:
     """What a table shows in one row and column, and the files it is read from.
 
-    kind: "task"; "floor", what the best constant answer scores on it; or one of SHOWS. files: for a
-    task, one eval JSON per seed; for a floor, one; for what SHOWS of trainings, the train.json of
-    every stage per seed, and none for an untuned row. metric: the metric of the task that is shown;
-    None means its headline. read: a number that replaces the files in a bare table; cells that are
-    read from the same files have the same number.
+    kind: "task", a score on a task; the name of a metric of it that is no share (mofe/metrics.py);
+    "floor", what the best constant answer scores on it; or one of SHOWS. files: for a task, one
+    eval JSON per seed; for a floor, one; for what SHOWS of trainings, the train.json of every stage
+    per seed, and none for an untuned row. task: None for what SHOWS, and where a row has no value.
+    metric: the metric of the task that is shown; None means its headline. read: a number that
+    replaces the files in a bare table; cells that are read from the same files have the same
+    number.
     """
 
     column: str
@@ -129,7 +132,7 @@ def _constant(name: str, like: Row) -> Row:
 
     def floor(cell: Cell) -> Cell:
         if cell.kind != "task":
-            return replace(cell, files=())
+            return replace(cell, files=(), task=None)
         return replace(cell, kind="floor", files=cell.files[:1])
 
     return Row(
@@ -152,7 +155,7 @@ def files(tables: Iterable[Table]) -> list[str]:
 
 def evaluations(tables: Iterable[Table]) -> list[str]:
     """The JSON files of all evaluations that the tables show, each once."""
-    scored = (cell.files for _, cell in _cells(tables) if cell.kind == "task")
+    scored = (cell.files for _, cell in _cells(tables) if cell.task and cell.kind != "floor")
     return list(dict.fromkeys(file for files in scored for file in files))
 
 
@@ -186,7 +189,7 @@ def filled(bare: Iterable[Mapping[str, Any]], given: Iterable[str], seeds: int) 
 
 
 def _files_of(row: Row, cell: Cell, left: Iterator[str], seeds: int) -> tuple:
-    if cell.kind in ("task", "floor"):
+    if cell.task:
         return tuple(_take(left, seeds if row.per_seed else 1))
     runs = seeds if row.stages else 0
     return tuple(tuple(_take(left, row.stages)) for _ in range(runs))
@@ -220,7 +223,8 @@ def _cell(plan: Plan, heading: str, shown: str, variant: Variant) -> Cell:
     task, metric = task_metric(shown, plan.study.tasks)
     if task in plan.study.tasks:
         evaluations = tuple(plan.paths.eval_json(variant, s, task) for s in plan.seeds(variant))
-        return Cell(heading, "task", evaluations, task, metric)
+        kind = "task" if metric is None or METRICS[metric].is_share else metric
+        return Cell(heading, kind, evaluations, task, metric)
     if not variant.stages:
         return Cell(heading, shown)
     stages = (*variant.parents, variant)

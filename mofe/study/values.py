@@ -21,6 +21,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from mofe.metrics import METRICS
 from mofe.study.words import quoted, shown, suggest
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -38,7 +39,6 @@ SHOWS = {
 TIMES = ("time", "wall_time")  # those of them that are printed in `time_unit`
 # Those that would be another mixture's where equal frozen experts are computed once.
 COMPUTED = (*TIMES, "cpu_seconds", "tokens_per_second", "memory", "flops")
-METRICS = ("acc", "acc_norm", "f1", "exact")  # what a task's column can show: task.metric
 REPOSITORY = r"^[\w.-]+/[\w.-]+$"
 VARIABLE = re.compile(r"\$(\w+|\{[^}]*\}?)")
 LONGEST_NAME = 80  # a file's name has at most 255 bytes, and several names make one

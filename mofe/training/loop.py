@@ -307,8 +307,7 @@ def _refuse_damaged(model: nn.Module) -> None:
     """Raises FloatingPointError where a parameter is not finite. A step changes parameters only
     after a finite loss with finite gradients, so it was not when the training began."""
     for name, parameter in model.named_parameters():
-        state = getattr(parameter, "quant_state", None)
-        part = parameter if state is None else state.absmax
+        part = parameters.floats(parameter)
         part = part.to_local() if hasattr(part, "to_local") else part
         if part.is_floating_point() and not part.isfinite().all():
             raise DamagedModel(

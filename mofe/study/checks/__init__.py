@@ -29,7 +29,7 @@ OF_PLAN: tuple[Callable[[Plan], Iterator[str]], ...] = (
     rows.questions,
     rows.known,
     training.methods,
-    training.in_4_bits,
+    training.quantized_experts,
     training.lengths,
     rows.held_out,
     training.searches,

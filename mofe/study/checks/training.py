@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from mofe.study.checks.tables import shown_rows
 from mofe.study.config import Sizes, Study
+from mofe.study.formats import FORMATS
 from mofe.study.plan import Plan
 from mofe.study.variants import Stage
 
@@ -37,7 +38,7 @@ def trained(plan: Plan) -> Iterator[Trained]:
 
 
 def chains(study: Study) -> Iterator[str]:
-    """A quantised stage must be the last one: its weights are held in 4 bits."""
+    """A quantised stage must be the last one: no plain model has its weights."""
     for where, row in shown_rows(study):
         for recipe in list(row.train.values())[:-1]:
             if study.recipes[recipe].is_quantized:
@@ -47,14 +48,15 @@ def chains(study: Study) -> Iterator[str]:
                 )
 
 
-def in_4_bits(plan: Plan) -> Iterator[str]:
-    """Dense experts are trained without 4-bit weights."""
+def quantized_experts(plan: Plan) -> Iterator[str]:
+    """Dense experts are trained without quantised weights."""
     for name in plan.models:
         for recipe in (plan.study.models[name].train or {}).values():
-            if plan.study.recipes[recipe].is_quantized:
+            if held_in := plan.study.recipes[recipe].held_in:
                 yield (
-                    f"models.{name}.train: recipe '{recipe}' holds weights in 4 bits, and a dense "
-                    "expert is stored as a plain model; name a recipe without 'quantize'"
+                    f"models.{name}.train: recipe '{recipe}' holds weights in "
+                    f"{FORMATS[held_in].bits} bits, and a dense expert is stored as a plain model; "
+                    "name a recipe without 'quantize'"
                 )
 
 
