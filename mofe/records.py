@@ -215,8 +215,8 @@ class RouterLayer(Record):
     )
     mutual_information: Amount = Field(
         description="The mutual information of a choice's expert slot and its row's training set; "
-        "0 where the mix has one set. Estimated from few tokens it is too high, by about (slots - 1) "
-        "(sets - 1) / (2 choices)."
+        "0 where the mix has one set. Estimated from few tokens it is too high, by about "
+        "(slots - 1) (sets - 1) / (2 choices)."
     )
 
 

@@ -11,6 +11,7 @@ from mofe.study.graph import ALL, Graph, Node
 from mofe.study.plan import Plan
 
 TRAININGS = frozenset({"train", "train_expert", "pretrain"})  # the rules that train
+ON_GPUS = TRAININGS | {"evaluate", "tokens"}  # those whose jobs take GPUs
 FREE = Estimate(Needs(cpus=0, mem_mb=0, runtime=0), hours=0)
 
 
@@ -53,7 +54,7 @@ def estimate(costs: Costs, rule: str, wildcards: Mapping[str, str]) -> Estimate:
             return costs.train(costs.plan.variants[wildcards["variant"]])
         case "questions":
             return costs.questions(wildcards["task"])
-        case "evaluate":
+        case "evaluate" | "tokens":  # a few of the questions take no more
             return costs.evaluate(costs.plan.variants[wildcards["variant"]], wildcards["task"])
         case "export":
             return costs.export(costs.plan.variants[wildcards["variant"]])

@@ -245,8 +245,8 @@ def loss_curves(trainings: Sequence[Trainings], setting: Setting) -> Drawing:
 
 
 LAST_LAYER = (
-    "Without an auxiliary loss the last layer's FFN is computed only where the loss reads it, so its "
-    "router is seen at the tokens before an answer's."
+    "Without an auxiliary loss the last layer's FFN is computed only where the loss reads it, so "
+    "its router is seen at the tokens before an answer's."
 )
 
 
@@ -279,8 +279,8 @@ def router_entropy(trainings: Sequence[Routed], setting: Setting) -> Drawing:
 @figure(
     FromRouters(),
     "What an expert tells of the data: the mutual information of the expert slot that a token "
-    "chooses and the training set that its row is from, a line per layer, as a mean over seeds. It is "
-    "0 where a mix has one set, and from few tokens it is estimated too high "
+    "chooses and the training set that its row is from, a line per layer, as a mean over seeds. It "
+    "is 0 where a mix has one set, and from few tokens it is estimated too high "
     f"(docs/router.md). {LAST_LAYER}",
 )
 def router_information(trainings: Sequence[Routed], setting: Setting) -> Drawing:

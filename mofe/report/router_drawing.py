@@ -1,4 +1,4 @@
-"""How the figures of routers over training are drawn (mofe/training/routing.py has what is recorded)."""
+"""How the figures of routers over training are drawn (mofe/training/routing.py records them)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mofe.report.sources import Routed
 
 LAYERS = "viridis"  # colours of layers, from the first to the last; a colour-blind reader sees them
 LOADS = "cividis"
-FIGURES_IN_CELLS = 12  # cells have their number where a panel has no more slots and layers
+FIGURES_IN_CELLS = 12  # cells have their number where there are at most so many slots and layers
 OF = {"entropy": "entropy (nats)", "mutual_information": "mutual information (nats)"}
 
 Step = tuple[RouterLayer, ...]
@@ -29,33 +29,37 @@ def load(trainings: Sequence[Routed]) -> Figure:
     most = max((len(training.slots) for training in trainings), default=0)
     width = 1.6 + 0.42 * most
     drawn, axes = drawing.panels(2 * len(trainings), width=max(3.4, width), height=3.0, columns=2)
-    for number, training in enumerate(trainings):
-        runs = [_steps(file) for file in training.files]
-        for axis, at in zip(axes[2 * number : 2 * number + 2], (0, -1), strict=True):
-            shown = [list(run.items())[at] for run in runs]
-            step = sorted({step for step, _ in shown})
-            _heat(axis, [layers for _, layers in shown], training.slots)
-            axis.set_title(f"{_name(training)}\nstep {' or '.join(map(str, step))}", fontsize=8)
+    panels = []
+    for training in trainings:
+        runs = [list(_steps(file).items()) for file in training.files]
+        for at in (0, -1):
+            steps = " or ".join(map(str, sorted({run[at][0] for run in runs})))
+            shares = _mean_shares([run[at][1] for run in runs])
+            panels.append((f"{_name(training)}\nstep {steps}", shares, training.slots))
+    highest = max(max(map(max, shares)) for _, shares, _ in panels)  # one scale for all panels
+    for axis, (title, shares, slots) in zip(axes, panels, strict=True):
+        _heat(axis, shares, highest, slots)
+        axis.set_title(title, fontsize=8)
     drawn.suptitle("Share of tokens' choices by layer and expert slot")
     return drawn
 
 
-def _heat(axis: Axes, runs: Sequence[Step], slots: Sequence[str]) -> None:
-    """A panel: a row per layer, the first on top, and a column per slot. runs: one step of each
-    seed."""
-    shares = [
-        [statistics.fmean(run[layer].chosen[slot] for run in runs) for slot in range(len(slots))]
-        for layer in range(len(runs[0]))
+def _mean_shares(runs: Sequence[Step]) -> list[list[float]]:
+    """The share of choices by layer and slot. runs: one step of each seed."""
+    return [
+        [statistics.fmean(shares) for shares in zip(*(run.chosen for run in layer), strict=True)]
+        for layer in zip(*runs, strict=True)
     ]
-    highest = max(1.0 / len(slots), *map(max, shares))
+
+
+def _heat(axis: Axes, shares: list[list[float]], highest: float, slots: Sequence[str]) -> None:
+    """A panel: a row per layer, the first on top, and a column per slot."""
     image = axis.imshow(shares, cmap=LOADS, vmin=0, vmax=highest, aspect="auto")
     if max(len(slots), len(shares)) <= FIGURES_IN_CELLS:
         for layer, row in enumerate(shares):
             for slot, share in enumerate(row):
-                colour = "#000000" if share > 0.55 * highest else "#ffffff"
-                axis.text(
-                    slot, layer, f"{share:.2f}", ha="center", va="center", color=colour, size=7
-                )
+                ink = "#000000" if share > 0.55 * highest else "#ffffff"
+                axis.text(slot, layer, f"{share:.2f}", ha="center", va="center", color=ink, size=7)
     axis.figure.colorbar(image, ax=axis, fraction=0.05)
     axis.set_xticks(range(len(slots)), _numbered(slots), rotation=35, ha="right", fontsize=7)
     axis.yaxis.get_major_locator().set_params(integer=True)
@@ -74,9 +78,9 @@ def over_steps(trainings: Sequence[Routed], of: Literal["entropy", "mutual_infor
         deepest = max(deepest, layers)
         for alike in _alike(runs):
             for layer in range(layers):
-                columns_ = [[getattr(run[step][layer], of) for run in alike] for step in alike[0]]
-                mean = [statistics.fmean(values) for values in columns_]
-                axis.plot(list(alike[0]), mean, color=_colour(layer, layers), lw=1.2, **_mark(mean))
+                runs_of = [[getattr(run[step][layer], of) for run in alike] for step in alike[0]]
+                mean = [statistics.fmean(values) for values in runs_of]
+                axis.plot(list(alike[0]), mean, lw=1.2, **_line(layer, layers), **_mark(mean))
         if of == "entropy":
             axis.axhline(math.log(len(training.slots)), color="#333333", lw=0.9, ls=":", zorder=1)
         axis.set_title(_name(training), fontsize=8)
@@ -84,10 +88,7 @@ def over_steps(trainings: Sequence[Routed], of: Literal["entropy", "mutual_infor
         axis.set_ylim(bottom=0)
         drawing.whole_numbers(axis)
     named = {0, deepest - 1} if deepest > 6 else set(range(deepest))
-    keys = [
-        drawing.key(f"layer {layer}", color=_colour(layer, deepest), ls="-", marker="")
-        for layer in sorted(named)
-    ]
+    keys = [drawing.key(f"layer {layer}", **_line(layer, deepest)) for layer in sorted(named)]
     if of == "entropy":
         keys.append(drawing.key("ln(slots)", color="#333333", ls=":"))
     drawn.suptitle(
@@ -107,9 +108,10 @@ def _numbered(slots: Sequence[str]) -> list[str]:
     return [f"{number} {expert}" for number, expert in enumerate(slots)]
 
 
-def _colour(layer: int, layers: int) -> tuple[float, ...]:
-    """From dark to light, without the palest."""
-    return colormaps[LAYERS](0.88 * layer / max(1, layers - 1))
+def _line(layer: int, layers: int) -> dict[str, object]:
+    """A layer's line: from dark to light, without the palest."""
+    colour = colormaps[LAYERS](0.88 * layer / max(1, layers - 1))
+    return {"color": colour, "ls": drawing.LINES[layer % len(drawing.LINES)]}
 
 
 def _mark(points: Sequence[float]) -> dict[str, object]:

@@ -137,9 +137,9 @@ def recorded(plan: Plan) -> Iterator[str]:
             for name, row in table.model_rows.items():
                 if row.mixture and row.train and not plan.params.record_router(plan.variant(row)):
                     yield (
-                        f"tables.{number}.rows.{name}: column {heading!r} shows '{TOKENS_UPDATED}', "
-                        "which this row's training does not record; set training.record_router to "
-                        "a number of steps, or leave the column out"
+                        f"tables.{number}.rows.{name}: column {heading!r} shows "
+                        f"'{TOKENS_UPDATED}', which this row's training does not record; set "
+                        "training.record_router to a number of steps, or leave the column out"
                     )
 
 
