@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import CONFIG, MINI, TRAINING
+from conftest import CONFIG, LOOK, MINI, REDUCED, TRAINING
 from hypothesis import given
 from hypothesis import strategies as st
 from test_models import METHODS, SETTINGS
@@ -17,8 +17,12 @@ from test_train import interrupted, run
 
 from mofe.layers import routers
 from mofe.models import load, methods
-from mofe.records import LossStep, TrainRecord, read
+from mofe.records import TrainRecord, read
+from mofe.report import figures
+from mofe.report.sources import RECORDS
 from mofe.stages import train
+from mofe.study.given import Given
+from mofe.study.graph import Graph
 from mofe.study.load import read_study
 from mofe.study.plan import Plan
 from mofe.study.shapes import Shape
@@ -224,9 +228,8 @@ def test_updated_experts_are_those_whose_weights_or_adapters_are_trained(tiny, m
     """By the modules: a slot is updated where its expert's parameters require a gradient."""
     model = methods.apply(load.checkpoint(tiny / "moe2a2b"), METHODS[method])
     shape = Shape.of(model.config.to_dict())
-    experts = [m for m in model.modules() if hasattr(m, "gate") and hasattr(m, "experts")][
-        0
-    ].experts
+    blocks = (m for m in model.modules() if hasattr(m, "gate") and hasattr(m, "experts"))
+    experts = next(blocks).experts
     stacks = getattr(experts, "stacks", [experts])
     updated, first = [], 0
     for stack in stacks:
@@ -235,6 +238,93 @@ def test_updated_experts_are_those_whose_weights_or_adapters_are_trained(tiny, m
             updated += range(first, first + size)
         first += size
     assert list(METHODS[method].updated_experts(shape)) == updated
+
+
+# -------------------------------------------------------------------------------- the configuration
+
+RECORDED = {"training": {"record_router": 5}}
+ROUTERS = ["router_load", "router_entropy", "router_information"]
+
+
+def given_to(rule: str, *files, **changes) -> dict[tuple, dict]:
+    plan = Plan(read_study(*files, **changes))
+    told = Given(plan, figures.given(plan), trainings=RECORDS.spec(plan))
+    jobs = Graph(plan, figures.inputs(plan)).jobs
+    return {tuple(j.wildcards.values()): told.of(rule, j.wildcards) for j in jobs if j.rule == rule}
+
+
+def test_only_trainings_of_mixtures_are_told_and_no_candidate():
+    """And nothing else of what a job is given changes, so nothing else is made again."""
+    files = [CONFIG, MINI, REDUCED]
+    before, after = given_to("train", *files), given_to("train", *files, **RECORDED)
+    assert before.keys() == after.keys()
+    told = set()
+    for key, values in after.items():
+        training = values["stage"]["training"]
+        if training.pop("record_router", None) == 5:
+            told.add(key[0])
+        assert values == before[key]
+    plan = Plan(read_study(*files))
+    mixtures = {k for k, v in plan.variants.items() if v.origin.experts and not v.is_candidate}
+    assert told == mixtures & set(plan.trained) and len(told) < len({k for k, _ in before})
+    for rule in ("train_expert", "pretrain", "evaluate", "merge"):
+        assert given_to(rule, *files) == given_to(rule, *files, **RECORDED), rule
+
+
+def test_a_recipe_decides_for_itself_and_then_its_mix():
+    changes = {
+        "recipes": {"mofe": {"training": {"record_router": 2}}},
+        "mixes": {"mmlu_medmcqa": {"training": {"record_router": 3}}},
+    }
+    told = given_to("train", CONFIG, LOOK, **changes)
+    steps = {key: values["stage"]["training"].get("record_router") for key, values in told.items()}
+    assert {steps[key] for key in steps if key[0].endswith("_mofe")} == {2}
+    assert {steps[key] for key in steps if key[0].endswith("mmlu_medmcqa_lora")} == {3}
+    assert {steps[key] for key in steps if key[0].endswith("/medmcqa_lora")} <= {None}
+
+
+def test_figures_of_routers_are_of_studies_that_record_them():
+    """The paper's study may: it changes no number."""
+    plain, recording = (Plan(read_study(CONFIG, LOOK, **more)) for more in ({}, RECORDED))
+    assert not set(ROUTERS) & set(figures.of(plain))
+    assert [name for name in figures.of(recording) if name in ROUTERS] == ROUTERS
+    source = figures.of(recording)["router_load"].source
+    read = source.filled(
+        source.spec(recording), source.files(recording), len(recording.study.seeds)
+    )
+    assert {len(training.files) for training in read} == {len(recording.study.seeds)}
+    assert all(training.mixture in training.files[0] for training in read)
+
+
+TOKENS = {
+    "caption": "Ours.",
+    "labels": ["Model"],
+    "columns": {"MMLU": "mmlu", "Updated": "tokens_updated"},
+    "rows": {
+        "Untuned": {"mixture": "small"},
+        "Dense": {"model": "general", "train": {"mmlu": "full"}},
+        "Tuned": {"mixture": "small", "train": {"mmlu": "mofe"}},
+    },
+}
+
+
+def test_a_token_share_that_nothing_records_is_refused():
+    with pytest.raises(ConfigError) as told:
+        read_study(CONFIG, MINI, tables={"ours": TOKENS})
+    (problem,) = told.value.problems
+    assert problem.startswith("tables.ours.rows.Tuned: column 'Updated' shows 'tokens_updated'")
+    assert problem.endswith(
+        "set training.record_router to a number of steps, or leave the column out"
+    )
+    read_study(CONFIG, MINI, tables={"ours": TOKENS}, **RECORDED)
+
+
+def test_a_dense_model_records_no_router():
+    scratch = {"scratch": {"training": {"record_router": 1}}}
+    with pytest.raises(ConfigError) as told:
+        read_study(CONFIG, MINI, models={"tinyllama": scratch})
+    (problem,) = told.value.problems
+    assert problem.startswith("models.tinyllama.scratch.training.record_router: a dense model has")
 
 
 # ------------------------------------------------------------------------------- sums, by numbers
