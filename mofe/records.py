@@ -191,6 +191,36 @@ Stages = Annotated[
 # ------------------------------------------------------------------------------------ training
 
 
+Shares = Annotated[tuple[Share, ...], Field(strict=False)]  # by expert slot
+
+
+class RouterLayer(Record):
+    """What a layer's router did with some tokens. Entropies and information are in nats."""
+
+    tokens: Number = Field(
+        description="Tokens that the layer's FFN computed, without padding. Of the last layer "
+        "these are only the positions that the loss reads, unless there is an auxiliary loss."
+    )
+    chosen: Shares = Field(
+        description="The share of the tokens' choices that went to each expert slot. A token makes "
+        "`experts_per_token` choices."
+    )
+    weight: Shares = Field(description="The same with each choice by its weight.")
+    entropy: Amount = Field(
+        description="The entropy of the router's distribution over all slots, as a mean over "
+        "tokens: 0 where every token is sure of one expert, ln(slots) where none prefers any."
+    )
+    entropy_of_mean: Amount = Field(
+        description="The entropy of the mean of these distributions: ln(slots) where the slots are "
+        "equally likely over all tokens."
+    )
+    mutual_information: Amount = Field(
+        description="The mutual information of a choice's expert slot and its row's training set; "
+        "0 where the mix has one set. Estimated from few tokens it is too high, by about "
+        "(slots - 1) (sets - 1) / (2 choices)."
+    )
+
+
 class LossStep(Record):
     """A line of log.jsonl: one optimiser step."""
 
@@ -207,6 +237,23 @@ class LossStep(Record):
     learning_rate: Amount = Field(description="The learning rate of this step.")
     tokens: Count = Field(description="Tokens read so far, without padding.")
     seconds: Amount = Field(description="Seconds since training began.")
+    router: Annotated[tuple[RouterLayer, ...], Field(strict=False)] | None = Field(
+        default=None,
+        description="What the router of each layer did in this step, first layer first; only in "
+        "steps that `training.record_router` records.",
+    )
+
+
+class TokenShare(Record):
+    """Where a training's tokens went, over the steps that `training.record_router` records."""
+
+    slots: Annotated[tuple[Shares, ...], Field(strict=False)] = Field(
+        description="Of each layer, the share of the tokens' choices that went to each expert slot."
+    )
+    updated: Share = Field(
+        description="The share that went to slots whose experts this training updates, as a mean "
+        "over layers."
+    )
 
 
 class Frozen(Record):
@@ -343,6 +390,12 @@ class _Dense(Record):
 
 class TrainRecord(_TrainRecord, _Variant):
     """train.json of a variant: one stage of its fine-tuning with one seed."""
+
+    token_share: TokenShare | None = Field(
+        default=None,
+        description="Where tokens went, over the recorded steps; only with "
+        "`training.record_router`.",
+    )
 
 
 class DenseTrainRecord(_TrainRecord, _Dense):

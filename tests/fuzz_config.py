@@ -347,6 +347,7 @@ CHANGES: dict[tuple[str, ...], tuple] = {
     ("training", "max_length"): (32, 33, 128, 512, 2048),
     ("training", "router_aux_loss"): (0.0, 0.01, 1, 100, -1),
     ("training", "fold_duplicates"): (True, False),
+    ("training", "record_router"): (1, 7, 400, 0, -1, 1.5),
     ("merge", "gate_mode"): ("hidden", "cheap_embed", "random"),
     ("merge", "experts_per_token"): (1, 2, 3, 4),
     ("merge", "dtype"): ("float32", "bfloat16", "float16"),

@@ -21,7 +21,8 @@ from mofe.study.identity import Identities, placeless
 from mofe.study.load import read_study
 from mofe.study.plan import Plan
 
-ON_DEMAND = ("claims_paper.md", "tables.pdf", "archive.zip")
+TOKENS = "tokens/tinyllama_4tinyllama/medmcqa_mofe/s0/medmcqa.html"
+ON_DEMAND = ("claims_paper.md", "tables.pdf", "archive.zip", TOKENS)
 ON_DEMAND_RULES = ("export", "push", "pdf", "archive", "claims_paper")  # nothing reads their hash
 STUDIES = {
     "the miniature": [CONFIG, MINI, REDUCED],

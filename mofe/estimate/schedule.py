@@ -12,6 +12,7 @@ from mofe.study.plan import Plan
 
 TRAININGS = frozenset({"train", "train_expert", "pretrain"})  # the rules that train
 TABLES = frozenset({"table", "table_on_demand"})
+ON_GPUS = TRAININGS | {"evaluate", "tokens"}  # those whose jobs take GPUs
 FREE = Estimate(Needs(cpus=0, mem_mb=0, runtime=0), hours=0)
 
 
@@ -54,7 +55,7 @@ def estimate(costs: Costs, rule: str, wildcards: Mapping[str, str]) -> Estimate:
             return costs.train(costs.plan.variants[wildcards["variant"]])
         case "questions":
             return costs.questions(wildcards["task"])
-        case "evaluate":
+        case "evaluate" | "tokens":  # a few of the questions take no more
             return costs.evaluate(costs.plan.variants[wildcards["variant"]], wildcards["task"])
         case "export":
             return costs.export(costs.plan.variants[wildcards["variant"]])

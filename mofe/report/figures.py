@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from mofe.report.sources import (
     FromClaims,
+    FromRouters,
     FromSearches,
     FromTables,
     FromTrainings,
+    Routed,
     Searched,
     Trainings,
 )
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from mofe.study.tables import Table
 
 
-Source = FromTables | FromTrainings | FromSearches | FromClaims
+Source = FromTables | FromTrainings | FromRouters | FromSearches | FromClaims
 
 
 @dataclass(frozen=True)
@@ -243,6 +245,52 @@ def loss_curves(trainings: Sequence[Trainings], setting: Setting) -> Drawing:
     ]
     drawing.legend(drawn, keys)
     return drawn
+
+
+LAST_LAYER = (
+    "Without an auxiliary loss the last layer's FFN is computed only where the loss reads it, so "
+    "its router is seen at the tokens before an answer's."
+)
+
+
+@figure(
+    FromRouters(),
+    "Where the routers sent tokens: the share of tokens' choices that went to each expert slot of "
+    "each layer, in the first and in the last step of a training, as a mean over seeds. Slots that "
+    f"are equally loaded all have 1/slots. {LAST_LAYER}",
+)
+def router_load(trainings: Sequence[Routed], setting: Setting) -> Drawing:
+    """Two heat maps per training: layers by slots, in its first and in its last step."""
+    from mofe.report import router_drawing
+
+    return router_drawing.load(trainings)
+
+
+@figure(
+    FromRouters(),
+    "How sure the routers were: the entropy of a router's distribution over the expert slots, as a "
+    "mean over a step's tokens and over seeds, a line per layer. Dotted: ln(slots), where a router "
+    f"prefers no expert. {LAST_LAYER}",
+)
+def router_entropy(trainings: Sequence[Routed], setting: Setting) -> Drawing:
+    """One panel per training; a line for each layer over the recorded steps."""
+    from mofe.report import router_drawing
+
+    return router_drawing.over_steps(trainings, "entropy")
+
+
+@figure(
+    FromRouters(),
+    "What an expert tells of the data: the mutual information of the expert slot that a token "
+    "chooses and the training set that its row is from, a line per layer, as a mean over seeds. It "
+    "is 0 where a mix has one set, and from few tokens it is estimated too high "
+    f"(docs/router.md). {LAST_LAYER}",
+)
+def router_information(trainings: Sequence[Routed], setting: Setting) -> Drawing:
+    """One panel per training; a line for each layer over the recorded steps."""
+    from mofe.report import router_drawing
+
+    return router_drawing.over_steps(trainings, "mutual_information")
 
 
 @figure(

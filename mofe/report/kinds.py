@@ -17,6 +17,7 @@ from mofe.metrics import METRICS
 from mofe.records import EvalRecord, Floor, TrainRecord
 from mofe.study.setting import Unit
 from mofe.study.tables import Cell
+from mofe.study.values import TOKENS_UPDATED
 
 SECONDS_PER = {"hours": 3600.0, "seconds": 1.0}
 
@@ -127,6 +128,13 @@ def _speed(stages: list[TrainRecord]) -> float:
     return sum(stage.tokens for stage in stages) / _device_seconds(stages)
 
 
+def _tokens_updated(cell: Cell, unit: Unit) -> Measured | None:
+    """The share of tokens' choices that went to experts which the last stage updates. A dense model
+    has no router, and nothing to tell."""
+    shares = [stages[-1].token_share for stages in _trainings(cell)]
+    return None if None in shares else _mean([share.updated for share in shares])
+
+
 def _score(cell: Cell, unit: Unit) -> Measured:
     evals = [records.read(path, EvalRecord) for path in cell.files]
     for key in ("n", "headline"):
@@ -235,6 +243,7 @@ KINDS: dict[str, Kind] = {
         _over_stages(lambda stages: sum(stage.flops for stage in stages)),
         _three_digits(scales=units.OPERATIONS),
     ),
+    TOKENS_UPDATED: Kind(_tokens_updated, _decimals(3)),
     "rate": Kind(_of_last_stage("learning_rate"), _rate),
 }
 

@@ -131,7 +131,7 @@ class AnswerScorer:
         """The float32 logits (positions, vocabulary) of each tree from its context's last token on,
         tree after tree."""
         inputs, read = collate(trees, self.device, self.window)
-        with self._precision(), only_at(self.model.model, read):
+        with self.precision(), only_at(self.model.model, read):
             hidden = self.model.model(**inputs, use_cache=False).last_hidden_state
         return self.head(hidden[read].float())
 
@@ -142,7 +142,7 @@ class AnswerScorer:
         batches = tokens.micro_batches(range(len(items)), lengths, most, starting)
         return [[items[i] for i in batch] for batch in batches]
 
-    def _precision(self) -> torch.autocast:
+    def precision(self) -> torch.autocast:
         return torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda")
 
     @torch.inference_mode()
@@ -202,7 +202,7 @@ class AnswerScorer:
             return all(over)
 
         try:
-            with self._precision():
+            with self.precision():
                 pad = self.tokenizer.pad_token_id
                 at_once = max(1, memory.QUESTION_TOKENS[self.device.type] // len(batch))
                 found = decoding.greedy(

@@ -22,7 +22,7 @@ from mofe.study.checks.training import too_long
 from mofe.study.hardware import Sharding
 from mofe.study.methods import Full, Method, parse
 from mofe.study.shapes import Shape
-from mofe.training import loop, parallel, tokens, track
+from mofe.training import loop, parallel, routing, tokens, track
 from mofe.training.checkpoint import Checkpoint
 
 
@@ -70,8 +70,10 @@ def train_variant(
             *(model, method, merge, tokens.read(data), params, seed, kept, inputs, sharding),
             config_hash or _own_hash(params, seed, chain=list(chain), names=dict(names)),
             watched,
+            tokens.sets(data),
         )
-        result = records.TrainRecord(**names, **found)
+        share = routing.token_share(kept.steps(), method.updated_experts(_shape(model)))
+        result = records.TrainRecord(**names, **found, **share)
         with kept.protected():
             store.trained(model, trained)
             if parallel.rank() == 0:
@@ -157,17 +159,32 @@ def pretrain(
     return _summary(result)
 
 
+def _shape(model: nn.Module) -> Shape:
+    return Shape.of(model.config.to_dict())
+
+
 def _own_hash(params: Mapping[str, Any], seed: int, **more: Any) -> str:
     """The hash of a training's own parameters."""
     return provenance.hash_config({**params, "seed": seed, **more})
 
 
 def _fit_recorded(
-    model, method, origin, pairs, params, seed, kept, inputs, sharding, config_hash, watched
+    model,
+    method,
+    origin,
+    pairs,
+    params,
+    seed,
+    kept,
+    inputs,
+    sharding,
+    config_hash,
+    watched,
+    sets=None,
 ) -> dict[str, Any]:
     """Train a model. Returns the values of train.json (a TrainRecord without its names). kept: the
     training's Checkpoint, entered. inputs: the files that it is made from. watched as in
-    train_variant."""
+    train_variant. sets: as in tokens.tokenize."""
     told_to = track.Watched(**watched) if watched else None
     track.arguments(told_to)  # a program that is missing is told before anything is computed
     stamp = provenance.stamp()  # first, so that a failure comes before the training
@@ -176,14 +193,15 @@ def _fit_recorded(
         raise ValueError(too_long("training.max_length", length, positions, Path(origin).name))
     tokenizer = load.tokenizer(origin)
     rows = tokens.tokenize(
-        pairs, tokenizer, params["training"]["max_length"], params.get("add_bos_token", True)
+        *(pairs, tokenizer, params["training"]["max_length"], params.get("add_bos_token", True)),
+        sets,
     )
     training = _with_micro_batch(model, method, params["training"], rows, sharding)
     counts = {
         "trainable_parameters": sum(p.numel() for p in parameters.trained(model).values()),
         "total_parameters": parameters.total(model),
     }
-    shape = Shape.of(model.config.to_dict())
+    shape = _shape(model)
     if training["fold_duplicates"]:
         model = experts.fold_duplicates(model)
         if experts.holds_one(model):
@@ -244,7 +262,7 @@ def _with_micro_batch(
     device, usable = devices.current(), None
     if device.type == "cuda":
         usable = hardware.usable(torch.cuda.get_device_properties(device).total_memory)
-    shape = Shape.of(model.config.to_dict())
+    shape = _shape(model)
     # A micro-batch may consist of the rows with the largest share of labelled tokens, since rows
     # are batched by length and rows of one kind have similar lengths.
     shares = (a / n for a, n in zip(rows.answers, rows.lengths, strict=True))

@@ -98,6 +98,10 @@ class Addresses:
         """A task's questions in the tokens of a variant's tokenizer, which is its base's."""
         return f"{self.root}/questions/{self.study.tokenizer(variant.origin.base)}/{task}.parquet"
 
+    def tokens(self, variant: Variant, seed: int | str, task: str) -> str:
+        """The page of a few of a task's questions, with the experts of each token."""
+        return f"{self.root}/tokens/{variant.key}/s{seed}/{task}.html"
+
     def export_dir(self, variant: Variant, seed: int | str) -> str:
         return f"{self.root}/models/{variant.key}/s{seed}"
 

@@ -19,6 +19,8 @@ from mofe.study.variants import Variant
 
 Values = dict[str, Any]
 
+SHOWN_QUESTIONS = 24  # on a page of tokens; of a task with fewer, all
+
 
 @dataclass(frozen=True)
 class Given:
@@ -86,7 +88,7 @@ class Given:
     def train(self, variant: str, seed: str) -> Values:
         shown = self.plan.variants[variant]
         return {
-            "stage": self.plan.params.stage(shown.stages[-1]),
+            "stage": self.plan.params.training(shown),
             "chain": self.plan.params.chain(shown)[:-1],
             "names": _names(shown),
         }
@@ -103,6 +105,16 @@ class Given:
             "task": self.plan.params.task(task),
             "chain": self.plan.params.chain(shown),
             "names": _names(shown),
+        }
+
+    def tokens(self, variant: str, seed: str, task: str) -> Values:
+        shown = self.plan.variants[variant]
+        return {
+            "chain": self.plan.params.chain(shown),
+            "names": _names(shown),
+            "slots": list(shown.origin.experts),
+            "drawn": {"questions": SHOWN_QUESTIONS, "seed": self.plan.study.sampling_seed},
+            "setting": asdict(self.plan.study.setting),
         }
 
     def export(self, variant: str, seed: str) -> Values:

@@ -132,6 +132,10 @@ class Graph:
         shown = self.plan.variants[variant]
         return {"asked": self.plan.paths.questions(shown, task), **self._trained(shown, seed)}
 
+    def tokens(self, variant: str, seed: str, task: str) -> Inputs:
+        """What an evaluation reads."""
+        return self.evaluate(variant, seed, task)
+
     def export(self, variant: str, seed: str) -> Inputs:
         shown = self.plan.variants[variant]
         trainings = self.plan.params.export(shown, seed)["trainings"]
@@ -284,6 +288,9 @@ class Graph:
                 yield _node(self.export, [paths.export_dir(variant, seed)], **named)
                 if plan.study.export.push is not None:
                     yield _node(self.push, [paths.pushed(variant, seed)], **named)
+                for task in plan.tasks.get(key, ()) if variant.origin.experts else ():
+                    page = paths.tokens(variant, seed, task)
+                    yield _node(self.tokens, [page], **named, task=task)
         yield _node(self.claims_paper, [paths.claims_paper])
         yield _node(self.pdf, [paths.pdf])
         yield _node(self.archive, [paths.archive])

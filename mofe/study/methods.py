@@ -160,9 +160,14 @@ class Method(Part):
         """How many FFNs per layer (the experts, or the one of a dense model) are trained."""
         return shape.number_of_ffns - self.frozen_experts(shape.number_of_ffns)
 
+    def updated_experts(self, shape: Shape) -> range:
+        """The slots of a layer whose experts a training changes."""
+        ffns = shape.number_of_ffns
+        return range(0 if self.adapts_experts(shape) else self.frozen_experts(ffns), ffns)
+
     def makes_experts_differ(self, shape: Shape) -> bool:
         """Whether a training makes equal FFNs of a layer different."""
-        return self.trained_ffns(shape) > 0 or self.adapts_experts(shape)
+        return bool(self.updated_experts(shape))
 
     def trains_stream(self, shape: Shape) -> bool:
         """Whether the embeddings are trained, and so the hidden states are in their float32."""

@@ -129,12 +129,30 @@ class Params:
 
     def stage(self, stage: Stage) -> dict[str, Any]:
         """A stage's resolved recipe: the method, its settings, and the training's. The learning
-        rate is null where the job reads it from what its search found."""
+        rate is null where the job reads it from what its search found. `record_router` is left
+        out: whether there is a router depends on the model (`training`)."""
         recipe = self.study.recipes[stage.recipe]
         mix = self.study.mixes.get(stage.mix)
         training = self._training(*([mix.training] if mix else []), recipe.training)
         searched = {"learning_rate": stage.rate} if recipe.search else {}
         return {**self.method(stage), "training": training | searched, **self._begins()}
+
+    def training(self, variant: Variant) -> dict[str, Any]:
+        """The parameters of a variant's training: of its last stage."""
+        stage = self.stage(variant.stages[-1])
+        if (every := self.record_router(variant)) is not None:
+            stage["training"] |= {"record_router": every}
+        return stage
+
+    def record_router(self, variant: Variant) -> int | None:
+        """Every how many steps a variant's training records its routers; None where it does not.
+        Only a mixture has routers, and nobody looks at those of a search's candidate."""
+        if not variant.stages or not variant.origin.experts or variant.is_candidate:
+            return None
+        stage, study = variant.stages[-1], self.study
+        mix, recipe = study.mixes.get(stage.mix), study.recipes[stage.recipe]
+        parts = [recipe.training, *([mix.training] if mix else []), study.training]
+        return next((p.record_router for p in parts if p.record_router is not None), None)
 
     def method(self, stage: Stage) -> dict[str, Any]:
         """The method and its settings: what is needed to rebuild the trained model."""
@@ -270,6 +288,7 @@ class Params:
         resolved = _plain(self.study.training)
         for override in overrides:
             resolved.update({k: v for k, v in _plain(override).items() if v is not None})
+        del resolved["record_router"]
         return resolved
 
 

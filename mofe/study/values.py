@@ -25,6 +25,7 @@ from mofe.metrics import METRICS
 from mofe.study.words import quoted, shown, suggest
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+TOKENS_UPDATED = "tokens_updated"
 # What a table's column can show besides a task: a kind of mofe/report/kinds.py, and its meaning.
 SHOWS = {
     "trainable": "the parameters that the last stage trains",
@@ -35,6 +36,8 @@ SHOWS = {
     "memory": "the most memory that a process of it held",
     "flops": "its floating-point operations",
     "rate": "the learning rate of the last stage",
+    TOKENS_UPDATED: "the share of tokens' choices that went to experts which the last stage "
+    "updates (`training.record_router`)",
 }
 TIMES = ("time", "wall_time")  # those of them that are printed in `time_unit`
 # Those that would be another mixture's where equal frozen experts are computed once.

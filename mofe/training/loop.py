@@ -23,7 +23,7 @@ from mofe import processes, records
 from mofe.layers import parameters, positions, vocabulary
 from mofe.progress import Progress as Bar
 from mofe.study.hardware import Sharding
-from mofe.training import parallel, tokens, track
+from mofe.training import parallel, routing, tokens, track
 from mofe.training.checkpoint import Checkpoint
 from mofe.training.saved import Progress
 
@@ -55,6 +55,11 @@ class AnswerLoss(nn.Module):
         """The causal language model with its adapters, without peft's wrapper."""
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
+    @property
+    def is_balanced(self) -> bool:
+        """Whether there is an auxiliary loss. It needs the routers of all positions."""
+        return self.router_aux_loss > 0 and hasattr(self.plain.config, "num_local_experts")
+
     def forward(
         self, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor
     ) -> torch.Tensor:
@@ -66,13 +71,10 @@ class AnswerLoss(nn.Module):
         That auxiliary loss is a mean over tokens. It is added once per labelled token, because the
         caller divides the sum by the number of labelled tokens.
         """
-        plain = self.plain
-        balanced = self.router_aux_loss > 0 and hasattr(plain.config, "num_local_experts")
+        plain, balanced = self.plain, self.is_balanced
         extra = {"output_router_logits": True} if balanced else {}
-        targets = labels[:, 1:]
-        picked = targets != tokens.IGNORED
-        read = F.pad(picked, (0, 1))
-        # the auxiliary loss needs all positions
+        targets, read = labels[:, 1:], tokens.predicting(labels)
+        picked = read[:, :-1]
         with nullcontext() if balanced else positions.only_at(plain.model, read):
             out = plain.model(input_ids=input_ids, use_cache=False, **extra)
         logits = plain.lm_head(out.last_hidden_state[:, :-1][picked])
@@ -121,6 +123,8 @@ def fit(
     objective.train()
     trained = parameters.trained(model)
     optimizer = torch.optim.AdamW(_decay_groups(trained, training["weight_decay"]), fused=True)
+    every = training.get("record_router")
+    recorder = routing.Recorder(losses.plain.model, rows, every, steps, losses.is_balanced)
     answers, lengths = rows.answers, rows.lengths
 
     def schedule(done: int, rows_at_once: int) -> Iterator[list[list[int]]]:
@@ -142,11 +146,13 @@ def fit(
         # what a step draws (dropout) depends only on the step's number, also after a restart
         torch.manual_seed(_step_seed(seed, number))
         total = torch.zeros(2, device=accelerator.device)  # of the answers, and the router's
+        recorder.begin(number, total.device)
         mine = parallel.assign(step, parallel.processes(), parallel.rank())
         for turn, (batch, counts) in enumerate(mine, 1):
             inputs = tokens.collate(rows, batch, pad, counts)
             with parallel.no_sync(objective, accelerator, last=turn == len(mine)):
-                with accelerator.autocast():
+                seen = recorder.seeing(batch, inputs) if counts else nullcontext()
+                with seen, accelerator.autocast():
                     part = objective(**{k: v.to(total.device) for k, v in inputs.items()})
                 # gradients are averaged over the processes, but should be summed
                 accelerator.backward(part * parallel.processes() / answer_tokens)
@@ -220,6 +226,7 @@ def fit(
                 learning_rate=rate(number - 1),
                 tokens=progress.tokens,
                 seconds=round(progress.seconds, 3),
+                **recorder.found(),
             )
             log(reached)
             tell(reached, norm)

@@ -127,11 +127,14 @@ def any_of(flag: bool) -> bool:
 
 def summed(number: float) -> float:
     """The sum of the processes' numbers, in all of them."""
-    if processes() == 1:
-        return number
-    total = torch.tensor(number, dtype=torch.float64)
-    dist.all_reduce(total, group=_control())
-    return total.item()
+    return summed_up(torch.tensor(number, dtype=torch.float64)).item()
+
+
+def summed_up(tensor: torch.Tensor) -> torch.Tensor:
+    """The sum of the processes' tensors, which are on the CPU, in all of them."""
+    if processes() > 1:
+        dist.all_reduce(tensor, group=_control())
+    return tensor
 
 
 @cache

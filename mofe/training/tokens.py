@@ -5,12 +5,13 @@ import hashlib
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import torch
+import torch.nn.functional as F
 
 from mofe.training import encoding
 
@@ -24,11 +25,13 @@ STARTING = {"cuda": 2048, "cpu": 256}
 @dataclass(frozen=True)
 class Rows:
     """Tokenised training rows. `ids[i]` are a row's token ids, of which the first `prompt[i]` are
-    the prompt. `dropped` counts rows longer than the limit."""
+    the prompt. `dropped` counts rows longer than the limit. `sets[i]` is the number of the training
+    set that a row comes from; without numbers all come from one."""
 
     ids: list[list[int]]
     prompt: list[int]
     dropped: int
+    sets: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -61,10 +64,21 @@ def read(files: Iterable[str | Path]) -> list[tuple[str, str]]:
     ]
 
 
+def sets(files: Iterable[str | Path]) -> list[int]:
+    """By pair of `read`, the number of its file among the files."""
+    rows = (pq.read_metadata(file).num_rows for file in files)
+    return [number for number, count in enumerate(rows) for _ in range(count)]
+
+
 def tokenize(
-    pairs: Sequence[tuple[str, str]], tokenizer, max_length: int, add_bos_token: bool = True
+    pairs: Sequence[tuple[str, str]],
+    tokenizer,
+    max_length: int,
+    add_bos_token: bool = True,
+    sets: Sequence[int] | None = None,
 ) -> Rows:
-    """Tokenise (prompt, answer) pairs; raw text has an empty prompt.
+    """Tokenise (prompt, answer) pairs; raw text has an empty prompt. sets: the number of each
+    pair's training set; None where there is one set.
 
     A row is the tokens of prompt + answer, and the answer begins where an evaluation has it
     (mofe.training.encoding, also for add_bos_token). A row longer than `max_length` tokens is
@@ -74,27 +88,29 @@ def tokenize(
     asked = encoding.pairs(tokenizer, [pair for pair in pairs if pair[0]], "data", add_bos_token)
     told = encoding.texts(tokenizer, [text for prompt, text in pairs if not prompt], add_bos_token)
     rows, documents = iter(asked), iter(told)
-    ids, starts, dropped = [], [], 0
-    for prompt, _ in pairs:
+    ids, starts, of_set, dropped = [], [], [], 0
+    for number, (prompt, _) in enumerate(pairs):
+        before = len(ids)
         if not prompt:
             row = next(documents)
             pieces = [row[i : i + max_length] for i in range(0, len(row), max_length)]
             pieces = [piece for piece in pieces if len(piece) > 1]
             ids += pieces
             starts += [1] * len(pieces)  # nothing precedes the first token, so nothing predicts it
-            continue
-        row, start = next(rows)
-        if len(row) > max_length:
-            dropped += 1
         else:
-            ids.append(row)
-            starts.append(start)
+            row, start = next(rows)
+            if len(row) > max_length:
+                dropped += 1
+            else:
+                ids.append(row)
+                starts.append(start)
+        of_set += [sets[number] if sets else 0] * (len(ids) - before)
     if not ids:
         raise ValueError(
             f"training.max_length: none of the {len(pairs)} rows has {max_length} tokens or fewer; "
             "raise max_length"
         )
-    return Rows(ids, starts, dropped)
+    return Rows(ids, starts, dropped, of_set)
 
 
 def collate(
@@ -113,6 +129,11 @@ def collate(
         if counts:
             labels[number, start : len(row)] = row[start:]
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def predicting(labels: torch.Tensor) -> torch.Tensor:
+    """(rows, length) bool: the positions whose next token the loss counts. labels: of `collate`."""
+    return F.pad(labels[:, 1:] != IGNORED, (0, 1))
 
 
 def schedule(

@@ -8,6 +8,7 @@ from mofe.study.checks.tables import shown_rows
 from mofe.study.config import Sizes, Study
 from mofe.study.formats import FORMATS
 from mofe.study.plan import Plan
+from mofe.study.values import TOKENS_UPDATED
 from mofe.study.variants import Stage
 
 
@@ -120,6 +121,28 @@ def warm_up(plan: Plan) -> Iterator[str]:
                 f"warm-up leave none of the {steps} steps of recipe '{stage.recipe}' on mix "
                 f"'{stage.mix}'; lower it"
             )
+
+
+def recorded(plan: Plan) -> Iterator[str]:
+    """Where tokens went is known of mixtures whose last training records its routers."""
+    study = plan.study
+    for name in plan.models:
+        scratch = study.models[name].scratch
+        if scratch and scratch.training.record_router is not None:
+            yield (
+                f"models.{name}.scratch.training.record_router: a dense model has no router; leave "
+                "it out"
+            )
+    for number, table in study.tables.items():
+        shown = {**table.columns, **(table.beside or {})}
+        for heading in (h for h, kind in shown.items() if kind == TOKENS_UPDATED):
+            for name, row in table.model_rows.items():
+                if row.mixture and row.train and not plan.params.record_router(plan.variant(row)):
+                    yield (
+                        f"tables.{number}.rows.{name}: column {heading!r} shows "
+                        f"'{TOKENS_UPDATED}', which this row's training does not record; set "
+                        "training.record_router to a number of steps, or leave the column out"
+                    )
 
 
 def set_by(study: Study, stage: Stage, key: str) -> str:
