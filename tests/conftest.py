@@ -228,7 +228,9 @@ class Copies:
         target: str = "{results}/tableown.csv",
         code=0,
     ) -> str:
-        """What the call prints: of a dry run to stdout, else to stderr."""
+        """What the call prints: of a dry run to stdout, else to stderr. The study itself, from which
+        all copies are made, is called once."""
+        assert not results.is_dir() or results != self.folder / "results", "call a copy of it"
         self.files[-1].write_text(yaml.safe_dump(overlay or {}, sort_keys=False))
         study = ["--configfile", *map(str, self.files), "--config", f"results={results}"]
         target = ["--", target.format(results=results)]

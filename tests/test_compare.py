@@ -46,7 +46,8 @@ def test_the_arguments_are_no_targets(tmp_path):
 
 @pytest.fixture(scope="module")
 def two(copies):
-    """A finished study, and a copy of it in which some answers, a setting and a revision differ."""
+    """Copies of a finished study; in the second, some answers, a setting and a revision differ."""
+    first = copies.copy("first")
     other = copies.copy("other")
     file = other / EVALUATED.replace(".json", ".questions.jsonl.gz")
     lines = [json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines()]
@@ -58,7 +59,7 @@ def two(copies):
     (other / EVALUATED).write_text(json.dumps(record))
     config = (other / "config.yaml").read_text()
     (other / "config.yaml").write_text(config.replace("shots: 0", "shots: 3"))
-    return copies.folder / "results", other
+    return first, other
 
 
 def told(copies, a: Path, b: Path, code: int = 0) -> str:
