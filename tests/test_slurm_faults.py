@@ -221,13 +221,13 @@ def test_what_follows_an_end_depends_on_its_cause(cluster, run):
     numbers = {number for name in three for _, number in run.runs(name)}
     assert len(numbers) == 2, "one job for the three, and it again"
     largest = run.records(max(numbers, key=int))
-    assert (memory_mb(largest), minutes(largest)) == (400, 180)
+    assert (memory_mb(largest), minutes(largest)) == (1200, 180)
     assert all(run.runs(name)[-1][0] == "ended" for name in three)
     asked = {}
     for name in ("memory", *names):
         record = run.records(run.runs(name)[-1][1])
         asked[name] = (memory_mb(record), minutes(record))
-    assert asked == {"memory": (400, 60), **dict.fromkeys(names, (200, 60))}
+    assert asked == {"memory": (1200, 60), **dict.fromkeys(names, (600, 60))}
 
 
 @pytest.mark.parametrize(

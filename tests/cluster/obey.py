@@ -38,7 +38,7 @@ if told == "refuse":
     log(ending.failed(ValueError("lower it"), "lower it"))
     sys.exit(1)
 if told == "memory" and attempt == 0:
-    taken = bytearray(os.urandom(1024) * 1024 * 400)
+    taken = bytearray(os.urandom(1024) * 1024 * 900)
     time.sleep(600)
 while not Path(root, f"{name}.go").exists():
     time.sleep(0.2)
