@@ -9,6 +9,9 @@ from mofe.study.plan import Plan
 from mofe.study.setting import PAPER
 from mofe.study.values import task_metric
 
+# What two sets of one split must share, so that the larger one draws the smaller one's rows too.
+SAME = ("subset", "task", "text", "separator", "chunk_words")
+
 
 def asked(plan: Plan) -> set[str]:
     """The tasks that are asked: those of tables, and those that searches compare."""
@@ -114,8 +117,7 @@ def known(plan: Plan) -> Iterator[str]:
 
 
 def held_out(plan: Plan) -> Iterator[str]:
-    """Rows of a training set that are asked must be rows of a task, and no training may draw
-    them."""
+    """Rows of a training set that are asked must be drawn by no training."""
     study = plan.study
     for name, data in ((name, study.data[name]) for name in _read(plan)):
         if data.task and (held := study.tasks[data.task].held_out):
@@ -125,13 +127,26 @@ def held_out(plan: Plan) -> Iterator[str]:
             )
     for name in sorted(asked(plan)):
         task = study.tasks[name]
-        if task.held_out and study.data[task.held_out].task is None:
+        if task.held_out and task.cluster and study.asks_text(name):
             yield (
-                f"tasks.{name}.held_out: data.{task.held_out} is raw text, which asks nothing; "
-                "name a set with a 'task'"
+                f"tasks.{name}.cluster: data.{task.held_out} is raw text, whose texts of one "
+                "document are alike; leave 'cluster' out"
             )
-        elif task.held_out:
+        if task.held_out:
             yield from _left(plan, name)
+
+
+def metrics_of_text(plan: Plan) -> Iterator[str]:
+    """Of raw text that is only read there is a perplexity, and nothing else."""
+    study = plan.study
+    for number, spec in study.tables.items():
+        for heading, shown in (spec.columns | (spec.beside or {})).items():
+            name, metric = task_metric(shown, study.tasks)
+            if name in study.tasks and study.asks_text(name) and metric not in (None, "perplexity"):
+                yield (
+                    f"tables.{number}: column {heading!r} shows {shown}, but tasks.{name} reads "
+                    f"raw text, which has a perplexity only; write {name}"
+                )
 
 
 def _left(plan: Plan, name: str) -> Iterator[str]:
@@ -145,7 +160,7 @@ def _left(plan: Plan, name: str) -> Iterator[str]:
             "leave out (null) the tables that search for a learning rate with it"
         )
         return
-    most = _most_rows(study, data)
+    most = None if data.text else _most_rows(study, data)  # raw text is cut into more
     if most is not None and data.rows + task.questions > most:
         yield (
             f"tasks.{name}.questions: {task.questions} are to be asked, but training on "
@@ -156,12 +171,12 @@ def _left(plan: Plan, name: str) -> Iterator[str]:
         repos = [study.sources[d.source].repo for d in (also, data)]
         same = repos[0] == repos[1] and also.split == data.split
         fewer = also.rows != "full" and also.rows <= data.rows
-        alike = (also.subset, also.task) == (data.subset, data.task)
+        alike = all(getattr(also, key) == getattr(data, key) for key in SAME)
         if same and not (alike and fewer):
             yield (
                 f"{where} and data.{other} draw from one split, so training on the latter may take "
                 "rows that are asked; hold out rows of the one that draws more, and give both the "
-                "same 'subset' and 'task'"
+                "same 'subset' and 'task', or cuts of raw text"
             )
 
 
