@@ -269,6 +269,20 @@ def test_the_perplexity_of_raw_text_is_plain_transformers(tiny, tmp_path):
     assert record.clusters == len({answer.cluster for answer in answers}) > 2
 
 
+def test_texts_that_begin_alike_are_read_one_by_one(tiny, monkeypatch):
+    """Not as the options of one question: each sequence has at most the tokens of one text."""
+    scorer = evaluate.AnswerScorer(load.checkpoint(tiny / "moe2a2b"))
+    asked = [([1, *range(5 + n, 25 + n)], 1) for n in range(8)]
+    together = scorer.loglikelihoods(asked)
+    lengths = []
+    scored = scorer._tree_scores
+    monkeypatch.setattr(
+        scorer, "_tree_scores", lambda trees: lengths.extend(map(len, trees)) or scored(trees)
+    )
+    assert scorer.loglikelihoods(asked, together=False) == pytest.approx(together, abs=1e-4)
+    assert len(lengths) == 8 and max(lengths) <= 21
+
+
 def test_raw_text_is_planned_and_shown_as_a_perplexity(tmp_path):
     plan = news(tmp_path)
     (row,) = plan.tables["H"].rows
@@ -288,7 +302,7 @@ def test_raw_text_is_planned_and_shown_as_a_perplexity(tmp_path):
         ({"task": {"cluster": "x"}}, "tasks.news.cluster: data.multi_news is raw text"),
         (
             {"tables": table("news.acc")},
-            "column 'X' shows news.acc, but tasks.news reads raw text, which has a perplexity only",
+            "column 'X' shows news.acc, but evaluations of tasks.news measure perplexity; show",
         ),
         (
             {"searches": {"rate": {"tasks": ["news"]}}},

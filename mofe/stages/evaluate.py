@@ -86,29 +86,34 @@ class AnswerScorer:
         return config.sliding_window if config.model_type in WINDOWED else None
 
     @torch.inference_mode()
-    def loglikelihoods(self, asked: Sequence[tuple[Sequence[int], int]]) -> list[float]:
+    def loglikelihoods(
+        self, asked: Sequence[tuple[Sequence[int], int]], together: bool = True
+    ) -> list[float]:
         """The log-likelihood in nats of each continuation.
 
         asked: pairs of the tokens of context and continuation, and where the continuation starts.
-        Continuations of one context are read together. A context that is too long loses its
+        Continuations of one context are read together, if `together`: in one sequence, which is too
+        long for long texts that share only their first token. A context that is too long loses its
         beginning, as in HFLM. Raises ValueError for a continuation that leaves no room for a
         context, and where log-likelihoods are not finite.
         """
         asked = [self._fitted(ids, start) for ids, start in asked]
-        sharing: dict[tuple[int, ...], list[int]] = defaultdict(list)  # numbers by their context
+        # numbers by their context, and of those that are read alone by themselves
+        sharing: dict[tuple[tuple[int, ...], int], list[int]] = defaultdict(list)
         for number, (ids, start) in enumerate(asked):
-            sharing[tuple(ids[:start])].append(number)
+            sharing[tuple(ids[:start]), 0 if together else number].append(number)
         trees = [
-            Tree(context, [asked[n][0][len(context) :] for n in numbers])
-            for context, numbers in sorted(sharing.items())
+            (Tree(context, [asked[n][0][len(context) :] for n in numbers]), numbers)
+            for (context, _), numbers in sorted(sharing.items())
         ]
-        trees.sort(key=len)
+        trees.sort(key=lambda pair: len(pair[0]))
         scores = [math.nan] * len(asked)
         most = memory.QUESTION_TOKENS[self.device.type]
         with Progress(total=len(asked), unit="answers") as told:
-            for batch in self._batches(trees, [len(tree) for tree in trees], most):
-                numbers = [number for tree in batch for number in sharing[tree.context]]
-                for number, score in zip(numbers, self._tree_scores(batch), strict=True):
+            for batch in self._batches(trees, [len(tree) for tree, _ in trees], most):
+                numbers = [number for _, own in batch for number in own]
+                found = self._tree_scores([tree for tree, _ in batch])
+                for number, score in zip(numbers, found, strict=True):
                     scores[number] = score
                 told.update(len(numbers))
         if not all(map(math.isfinite, scores)):
@@ -288,7 +293,7 @@ def _chosen(scorer: AnswerScorer, questions: Sequence[AskedQuestion]) -> Iterato
 
 def _read(scorer: AnswerScorer, questions: Sequence[AskedQuestion]) -> Iterator[TextAnswer]:
     asked = [pair for question in questions for pair in _pairs(question)]
-    scores = iter(scorer.loglikelihoods(asked))
+    scores = iter(scorer.loglikelihoods(asked, together=False))
     for question in questions:
         yield TextAnswer(
             task=question.task,

@@ -13,6 +13,13 @@ from mofe.study.values import task_metric
 SAME = ("subset", "task", "text", "separator", "chunk_words")
 
 
+# What is measured of questions, by lm-eval's name of their kind.
+MEASURED = {
+    "multiple_choice": ("acc", "acc_norm", "perplexity", "entropy"),
+    "generate_until": ("f1", "exact"),
+}
+
+
 def asked(plan: Plan) -> set[str]:
     """The tasks that are asked: those of tables, and those that searches compare."""
     return {task for tasks in plan.tasks.values() for task in tasks}
@@ -136,17 +143,28 @@ def held_out(plan: Plan) -> Iterator[str]:
             yield from _left(plan, name)
 
 
-def metrics_of_text(plan: Plan) -> Iterator[str]:
-    """Of raw text that is only read there is a perplexity, and nothing else."""
+def metrics(plan: Plan) -> Iterator[str]:
+    """A column can show only a metric that its task's kind of questions has."""
     study = plan.study
     for number, spec in study.tables.items():
         for heading, shown in (spec.columns | (spec.beside or {})).items():
             name, metric = task_metric(shown, study.tasks)
-            if name in study.tasks and study.asks_text(name) and metric not in (None, "perplexity"):
+            there = _measured(study, name) if metric else ()
+            if there and metric not in there:
                 yield (
-                    f"tables.{number}: column {heading!r} shows {shown}, but tasks.{name} reads "
-                    f"raw text, which has a perplexity only; write {name}"
+                    f"tables.{number}: column {heading!r} shows {shown}, but evaluations of "
+                    f"tasks.{name} measure {', '.join(there)}; show one of these"
                 )
+
+
+def _measured(study: Study, name: str) -> tuple[str, ...]:
+    """The metrics that a task can have, by its kind of questions; none where that is not known."""
+    if study.asks_text(name):
+        return ("perplexity",)
+    held = study.tasks[name].held_out
+    asks = study.data[held].task if held else name
+    kinds = {leaf.kind for leaf in _leaves(asks, study.tasks[asks])}
+    return MEASURED.get(kinds.pop(), ()) if len(kinds) == 1 else ()
 
 
 def _left(plan: Plan, name: str) -> Iterator[str]:
