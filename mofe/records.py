@@ -439,18 +439,21 @@ class Scores(Record):
         description="Number of clusters of questions that are alike; `n` where none are."
     )
     headline: str = Field(
-        description="The metric that tables show: `acc` of multiple choice, `f1` of free text."
+        description="The metric that tables show: `acc` of multiple choice, `f1` of free text, "
+        "`perplexity` of raw text."
     )
     metrics: dict[str, Metric] = Field(
         description="Every metric by name. `acc`: the share answered right. `acc_norm`, where "
         "lm-eval's task has it: the same by log-likelihood per character. `perplexity`: e to the "
-        "power of the right options' negative log-likelihoods, added up over all questions and "
-        "divided by the number of their tokens (no metric where that is above 1e300). `entropy`: "
+        "power of the negative log-likelihoods of the right options, or of raw text, added up over "
+        "all questions and divided by the number of their tokens (no metric where that is above "
+        "1e300). `entropy`: "
         "the mean entropy, in nats, of the softmax of a question's `loglikelihoods`. `f1` and "
         "`exact`: SQuAD's F1 over the words of an answer, and the share of exact matches."
     )
     floor: Floor | None = Field(
-        description="What the best constant answer scores; null for free text, which has none."
+        description="What the best constant answer scores; null for free and raw text, which "
+        "have none."
     )
     prompts_cut: Count = Field(
         default=0,
@@ -587,6 +590,16 @@ class WrittenAnswer(_Answered):
         return {"f1": self.f1, "exact": self.exact}[metric]
 
 
+class TextAnswer(_Answered):
+    """A line of {task}.questions.jsonl.gz: held-out raw text, as a model reads it."""
+
+    loglikelihood: float = Field(
+        description="Its log-likelihood in nats, summed over its tokens but the first one of each "
+        "piece of `training.max_length`, which nothing precedes."
+    )
+    tokens: Number = Field(description="How many tokens that are.")
+
+
 class AskedQuestion(Question):
     """A row of questions/{model}/{task}.parquet: a question in the tokens of a model."""
 
@@ -612,7 +625,7 @@ class AskedQuestion(Question):
     )
     ids: list[list[int]] = Field(
         description="Multiple choice: the tokens of the prompt with each option. Free text: "
-        "those of the prompt alone."
+        "those of the prompt alone. Raw text: those of its pieces."
     )
     starts: list[int] = Field(
         description="Where the answer begins in each of these sequences of tokens."
@@ -622,18 +635,25 @@ class AskedQuestion(Question):
     def _of_one_kind(self) -> Self:
         choice = (self.options, self.target)
         free_text = (self.reference, self.row, self.stops, self.most)
-        given, absent = (free_text, choice) if self.options is None else (choice, free_text)
-        if None in given or any(value is not None for value in absent):
+        whole = [None not in part for part in (choice, free_text)]
+        given = [any(value is not None for value in part) for part in (choice, free_text)]
+        if whole != given or all(given):
             raise PydanticCustomError(
                 "kind",
-                "a question has options and target, or reference, row, stops and most",
+                "a question has options and target, or reference, row, stops and most, or of raw "
+                "text none of them",
             )
         return self
 
     @property
     def in_words(self) -> bool:
         """Whether the answer is free text."""
-        return self.options is None
+        return self.reference is not None
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is raw text, which asks for nothing."""
+        return self.options is None and not self.in_words
 
 
 # ---------------------------------------------------------------------------------------- data
@@ -1302,6 +1322,7 @@ KINDS: dict[str, type[Record]] = {
     "eval": EvalRecord,
     "answer-choice": ChoiceAnswer,
     "answer-text": WrittenAnswer,
+    "answer-raw": TextAnswer,
     "search": SearchRecord,
     "counts-task": TaskCounts,
     "counts-text": TextCounts,

@@ -473,6 +473,16 @@ def test_a_tasks_name_with_a_dot_is_no_metric(config):
     assert (shown["B"].task, shown["B"].metric) == ("mmlu", "acc_norm")
 
 
+@pytest.mark.parametrize("shown", ["mmlu.f1", "finance_open.perplexity", "mmlu_held.exact"])
+def test_a_column_shows_what_is_measured(config, shown):
+    config["tables"][1]["columns"] = {"A": shown}
+    config["tables"][1].pop("header", None)
+    task = shown.partition(".")[0]
+    told = rf"tables.1.*: column 'A' shows {shown}, but evaluations of tasks.{task} measure "
+    with pytest.raises(ConfigError, match=told):
+        load_study(config)
+
+
 def test_a_claim_compares_no_perplexity(config):
     config["tables"][1]["columns"]["P"] = "mmlu.perplexity"
     config["tables"][1].pop("header", None)

@@ -253,7 +253,8 @@ class Costs:
             spec = self.study.tasks[task]
             if not spec.count:
                 keys.append(f"tasks.{task}.questions ({GUESSED_QUESTIONS:,} taken)")
-            if not spec.tokens:
+            held = self.study.data[spec.held_out] if self.study.asks_text(task) else None
+            if not spec.tokens and not (held and held.tokens):
                 keys.append(f"tasks.{task}.tokens ({GUESSED_TOKENS} taken)")
         return sorted(keys)
 
@@ -284,8 +285,16 @@ class Costs:
         """Making a task's questions. They take 2.8 to 3.9 bytes per token of a prompt, which is
         repeated for each option (TinyLlama's tokenizer, samples of four tasks)."""
         spec = self.study.tasks[task]
-        size = 4 * (spec.count or GUESSED_QUESTIONS) * (spec.tokens or GUESSED_TOKENS)
+        size = 4 * (spec.count or GUESSED_QUESTIONS) * self._question_tokens(task)
         return self._reading(disk=size)
+
+    def _question_tokens(self, task: str) -> float:
+        """Mean tokens per question; of raw text those of its training set, cut as that is."""
+        spec = self.study.tasks[task]
+        if not self.study.asks_text(task):
+            return spec.tokens or GUESSED_TOKENS
+        length = spec.tokens or self.row_tokens(spec.held_out)
+        return min(length, self.study.training.max_length)
 
     def _reading(self, disk: float) -> Estimate:
         mem_mb, hours = (2000, LIGHT.hours) if self.study.world else (8000, 5 / 60)
@@ -350,11 +359,12 @@ class Costs:
         shape, spec = self.variant_shape(variant), self.study.tasks[task]
         method = self.plan.method(variant)
         computed = self._computed_shape(variant, fold=True)
-        questions = spec.count or GUESSED_QUESTIONS
-        length = spec.tokens or GUESSED_TOKENS
-        tokens = questions * length
-        flops = tokens * products.forward(computed, length, ANSWER_TOKENS / length)
-        parts = memory.evaluating(shape, method, self.on_cpu, in_words=bool(spec.generated))
+        questions, length = spec.count or GUESSED_QUESTIONS, self._question_tokens(task)
+        tokens, reads = questions * length, self.study.asks_text(task)
+        flops = tokens * products.forward(computed, length, 1 if reads else ANSWER_TOKENS / length)
+        parts = memory.evaluating(
+            shape, method, self.on_cpu, in_words=bool(spec.generated), every_token=reads
+        )
         starting = self._starting(
             variant.origin, len(variant.stages) * self._trained_bytes(variant)
         )

@@ -122,9 +122,12 @@ def _cached(shape: Shape, on_cpu: bool) -> int:
     return (4 if on_cpu else 2) * 2 * shape.num_hidden_layers * shape.key_size
 
 
-def evaluating(shape: Shape, method: Method, on_cpu: bool, in_words: bool = False) -> Parts:
+def evaluating(
+    shape: Shape, method: Method, on_cpu: bool, in_words: bool = False, every_token: bool = False
+) -> Parts:
     """The peak of an evaluation. Trained parameters are float32, all others as in training. A
-    forward pass keeps the activations of one layer; answers in words are decoded with a cache."""
+    forward pass keeps the activations of one layer; answers in words are decoded with a cache. Of
+    raw text (every_token) all tokens have logits, which are float32, and their log-softmax."""
     width, tokens = (4, QUESTION_TOKENS["cpu"]) if on_cpu else (2, QUESTION_TOKENS["cuda"])
     parts = {
         "weights": 4 * method.trainable(shape) + _frozen(shape, method, width),
@@ -133,6 +136,8 @@ def evaluating(shape: Shape, method: Method, on_cpu: bool, in_words: bool = Fals
         * width
         * (4 * shape.active * shape.intermediate_size + 8 * shape.hidden_size),
     }
+    if every_token:
+        parts["logits"] = tokens * shape.vocab_size * 2 * 4
     if in_words:
         parts["cache"] = decoded_tokens(shape, on_cpu) * _cached(shape, on_cpu)
     return parts | ({"process": PROCESS} if on_cpu else {})

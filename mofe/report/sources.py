@@ -153,15 +153,20 @@ class FromSearches:
         """(model, mix, recipe, tasks) of each search."""
         variants = [plan.variants[key] for key in plan.searches]
         return [
-            (v.origin.name, v.stages[-1].mix, v.stages[-1].recipe, plan.tasks.get(v.key, ()))
+            (v.origin.name, v.stages[-1].mix, v.stages[-1].recipe, self._tasks(plan, v))
             for v in variants
         ]
+
+    def _tasks(self, plan: Plan, variant: Variant) -> tuple[str, ...]:
+        """The tasks on which the variant has a score."""
+        tasks = plan.tasks.get(variant.key, ())
+        return tuple(task for task in tasks if not plan.study.asks_text(task))
 
     def files(self, plan: Plan) -> list[str]:
         found = []
         for variant in (plan.variants[key] for key in plan.searches):
             found.append(plan.paths.search_json(variant))
-            for task in plan.tasks.get(variant.key, ()):
+            for task in self._tasks(plan, variant):
                 found += [plan.paths.eval_json(variant, s, task) for s in plan.seeds(variant)]
         return found
 

@@ -266,8 +266,10 @@ def _unfit(study: Study, claim: Claim, cell: CellOf) -> str | None:
     if wanted in SHOWS:
         fits = shown == wanted
     else:
-        metric = task_metric(shown, study.tasks)[1]
-        fits = shown not in SHOWS and (metric is None or METRICS[metric].is_share)
+        task, metric = task_metric(shown, study.tasks)
+        fits = task in study.tasks and (
+            METRICS[metric].is_share if metric else not study.asks_text(task)
+        )
     if not fits:
         return f"kind '{claim.kind}' compares {wanted}, and column {cell.column!r} shows {shown}"
     row = table.rows.get(cell.row)

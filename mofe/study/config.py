@@ -212,7 +212,8 @@ class Task(Part):
         None,
         description="The training set whose rows are asked, in place of a test set: `questions` "
         "of its usable rows that training does not draw, drawn by `sampling_seed`. Their prompts "
-        "are those of training.",
+        "are those of training. Raw text is not asked but read: its headline is the perplexity per "
+        "token.",
     )
     cluster: str | None = Field(
         None,
@@ -531,7 +532,8 @@ class TableSpec(Part):
     )
     columns: Annotated[dict[str, Shown], Field(min_length=1)] = Field(
         description="The paper's headings, and what each column shows: a task's headline score, "
-        "another metric of a task (`arc_easy.acc_norm`, `medmcqa.perplexity`, `medmcqa.entropy`), or of the row's training "
+        "another metric of a task (`arc_easy.acc_norm`, `medmcqa.perplexity`, "
+        "`medmcqa.entropy`), or of the row's training "
         + "; ".join(f"`{shown}`, {meaning}" for shown, meaning in SHOWS.items())
         + "."
     )
@@ -752,6 +754,12 @@ class Study(Part):
         """A mixture's merge settings: those of `merge`, with what the mixture sets differently."""
         own = self.mixtures[mixture].merge.model_dump(exclude_none=True)
         return self.merge.model_copy(update=own)
+
+    def asks_text(self, task: str) -> bool:
+        """Whether a task asks for nothing: its questions are held-out raw text, which a model only
+        reads, and its headline is their perplexity."""
+        held = self.tasks[task].held_out
+        return held is not None and self.data[held].text is not None
 
     def trains(self, models: Iterable[str]) -> bool:
         """Whether one of these dense models is fine-tuned by the study, and so once per seed."""

@@ -51,6 +51,8 @@ class Params:
             data = self.data(spec.held_out)
             drawn = {"set": spec.held_out, "data": data, "questions": spec.questions}
             held = {"name": task, "cluster": spec.cluster, "held_out": drawn}
+            if study.asks_text(task):
+                return {**held, "max_length": study.training.max_length, **self._begins()}
             return {**data["task"], **held, **self._begins()}
         # what changes nothing is left out, so that it reruns nothing
         asked = {"shots_seed": study.shots_seed} if study.shots else {}

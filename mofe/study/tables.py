@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Cell:
     """What a table shows in one row and column, and the files it is read from.
 
-    kind: "task", a score on a task; the name of a metric of it that is no share (mofe/metrics.py);
+    kind: "task", a score on a task; its metric's name where that is no share (mofe/metrics.py);
     "floor", what the best constant answer scores on it; or one of SHOWS. files: for a task, one
     eval JSON per seed; for a floor, one; for what SHOWS of trainings, the train.json of every stage
     per seed, and none for an untuned row. task: None for what SHOWS, and where a row has no value.
@@ -223,7 +223,8 @@ def _cell(plan: Plan, heading: str, shown: str, variant: Variant) -> Cell:
     task, metric = task_metric(shown, plan.study.tasks)
     if task in plan.study.tasks:
         evaluations = tuple(plan.paths.eval_json(variant, s, task) for s in plan.seeds(variant))
-        kind = "task" if metric is None or METRICS[metric].is_share else metric
+        measured = metric or ("perplexity" if plan.study.asks_text(task) else None)
+        kind = "task" if measured is None or METRICS[measured].is_share else measured
         return Cell(heading, kind, evaluations, task, metric)
     if not variant.stages:
         return Cell(heading, shown)

@@ -93,10 +93,9 @@ def tokenize(
         before = len(ids)
         if not prompt:
             row = next(documents)
-            pieces = [row[i : i + max_length] for i in range(0, len(row), max_length)]
-            pieces = [piece for piece in pieces if len(piece) > 1]
-            ids += pieces
-            starts += [1] * len(pieces)  # nothing precedes the first token, so nothing predicts it
+            cut = pieces(row, max_length)
+            ids += cut
+            starts += [1] * len(cut)
         else:
             row, start = next(rows)
             if len(row) > max_length:
@@ -111,6 +110,13 @@ def tokenize(
             "raise max_length"
         )
     return Rows(ids, starts, dropped, of_set)
+
+
+def pieces(ids: Sequence[int], max_length: int) -> list[list[int]]:
+    """The tokens of raw text in pieces of at most so many. Nothing precedes a piece's first token,
+    so nothing predicts it, and a piece of one token is left out."""
+    cut = (list(ids[i : i + max_length]) for i in range(0, len(ids), max_length))
+    return [piece for piece in cut if len(piece) > 1]
 
 
 def collate(

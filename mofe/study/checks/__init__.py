@@ -32,6 +32,7 @@ OF_PLAN: tuple[Callable[[Plan], Iterator[str]], ...] = (
     training.quantized_experts,
     training.lengths,
     rows.held_out,
+    rows.metrics,
     training.searches,
     rows.drawn,
     training.warm_up,

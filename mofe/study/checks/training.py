@@ -175,6 +175,11 @@ def searches(plan: Plan) -> Iterator[str]:
                     f"searches.{name}.tasks: '{task}' asks test questions, which must not choose a "
                     "learning rate; name a task with 'held_out'"
                 )
+            elif study.asks_text(task):
+                yield (
+                    f"searches.{name}.tasks: '{task}' reads raw text, which has no score to find a "
+                    "best rate by; name a task that asks questions"
+                )
     for name, recipe in ((name, study.recipes[name]) for name in sorted(recipes)):
         if recipe.search and recipe.training.learning_rate is not None:
             yield (
