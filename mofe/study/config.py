@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from mofe.paper import LABEL_SEPARATOR
 from mofe.study.claims import Claim
+from mofe.study.gates import GateMode
 from mofe.study.hardware import GPUS
 from mofe.study.harness import GENERIC, SHOTS_SEED
 from mofe.study.methods import Recipe
@@ -327,7 +328,7 @@ class Search(Part):
     )
 
 
-class Gates(Part):
+class Prompts(Part):
     """Prompts for mergekit's `hidden` gates."""
 
     positive: list[Annotated[list[str], Field(min_length=1)]] = Field(
@@ -335,6 +336,18 @@ class Gates(Part):
         "none for a model that is only a base."
     )
     negative: list[str] = Field([], description="Negative prompts, the same for all its slots.")
+
+
+class Gates(Prompts):
+    """A model's prompts, and other sets of them."""
+
+    others: dict[Name, Prompts] = Field(
+        {}, description="Other sets of prompts, by the name that `merge.prompts` chooses them by."
+    )
+
+    def named(self, name: str | None) -> Prompts | None:
+        """The set of this name, or without a name the model's own; None where there is none."""
+        return self if name is None else self.others.get(name)
 
 
 class Hardware(Part):
@@ -451,12 +464,29 @@ class Model(Part):
         return self
 
 
+class Ridge(Part):
+    """How `ridge` gates are fitted."""
+
+    rows: Count = Field(
+        100,
+        description="Training rows of each expert model whose prompts are read, drawn by "
+        "`sampling_seed`; all of them where there are fewer.",
+    )
+    penalty: Annotated[float, Field(gt=0)] = Field(
+        1.0,
+        description="What is added to the diagonal of the normal equations: the weight of the "
+        "gates' squares beside the squared errors, added up over tokens.",
+    )
+
+
 class Merge(Part):
     """mergekit-moe's settings (section 3)."""
 
-    gate_mode: Literal["hidden", "cheap_embed", "random"] = Field(
-        description="What the router's first weights are: the prompts' hidden states, their "
-        "embeddings, or random numbers."
+    gate_mode: GateMode = Field(
+        description="What the router's first weights are: `hidden`, the prompts' hidden states; "
+        "`cheap_embed`, their embeddings; `random`, random numbers; `uniform`, zeros, so that all "
+        "experts weigh the same; `shuffled`, those of `hidden` in the slots of other models; "
+        "`ridge`, fitted to the experts' training rows."
     )
     experts_per_token: Count = Field(
         description="Experts that the router chooses for each token (top-k)."
@@ -465,16 +495,23 @@ class Merge(Part):
         description="The type that a merge's weights are rounded to and that models are "
         "exported in. Experts trained on a GPU are stored in it too."
     )
+    prompts: Name | None = Field(
+        None,
+        description="The set of prompts that gates are made from, one of every model's "
+        "`gates.others`; null for the models' own.",
+    )
+    ridge: Ridge = Field(Ridge(), description="How `ridge` gates are fitted.")
 
 
 class MixtureMerge(Part):
     """What a mixture may set differently from `merge`."""
 
-    gate_mode: Literal["hidden", "cheap_embed", "random"] | None = Field(
-        None, description="What this mixture's router starts from."
-    )
+    gate_mode: GateMode | None = Field(None, description="What this mixture's router starts from.")
     experts_per_token: Count | None = Field(
         None, description="Experts that its router chooses for each token."
+    )
+    prompts: Name | None = Field(
+        None, description="The set of prompts that its gates are made from."
     )
 
 
@@ -620,8 +657,8 @@ class Study(Part):
         "are the same for all seeds."
     )
     sampling_seed: Seed = Field(
-        description="Decides which rows are drawn from data sets, Sujet's 9:1 split, and random "
-        "gates."
+        description="Decides which rows are drawn from data sets, Sujet's 9:1 split, random gates, "
+        "and the rows that `ridge` gates are fitted to."
     )
     hub: OutputFolder = Field(
         description="The folder that the hub's data sets and models are fetched into, as "
@@ -727,6 +764,10 @@ class Study(Part):
         """A mixture's merge settings: those of `merge`, with what the mixture sets differently."""
         own = self.mixtures[mixture].merge.model_dump(exclude_none=True)
         return self.merge.model_copy(update=own)
+
+    def data_of(self, mix: str) -> list[str]:
+        """The data sets of a mix; a data set's own name is a mix of one."""
+        return self.mixes[mix].data if mix in self.mixes else [mix]
 
     def trains(self, models: Iterable[str]) -> bool:
         """Whether one of these dense models is fine-tuned by the study, and so once per seed."""

@@ -92,7 +92,13 @@ class Graph:
     # ------------------------------------------------------------------------------------ variants
 
     def merge(self, moe: str, seed: str | None = None) -> Inputs:
-        return {"dense": self.plan.merge_input(self.plan.moes[moe], seed)}
+        """The dense models, and the training sets that gates are fitted to, if they are."""
+        mixture = self.plan.moes[moe]
+        sets = {d: None for names in self.plan.learned_from(mixture).values() for d in names}
+        return {
+            "dense": self.plan.merge_input(mixture, seed),
+            "data": [self.plan.paths.data_file(dataset) for dataset in sets],
+        }
 
     def merge_per_seed(self, moe: str, seed: str) -> Inputs:
         """As of `merge`; the dense models that the study fine-tunes are those of the seed."""

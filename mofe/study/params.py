@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from mofe.study.addresses import Addresses
 from mofe.study.config import Study
+from mofe.study.gates import NONE, shuffled
 from mofe.study.values import ConfigError
-from mofe.study.variants import Stage, Variant
+from mofe.study.variants import Moe, Stage, Variant
 
 if TYPE_CHECKING:
     from mofe.study.plan import Plan
@@ -104,28 +105,51 @@ class Params:
     def merge(self, moe: str, seed: int | str | None = None) -> dict[str, Any]:
         """The merge's settings, and the prompts of every slot. seed: of the dense models in it
         that the study fine-tunes. The router of a mixture of one expert chooses nothing: its
-        gate_mode is "none", and it needs no prompts."""
-        mixture, taken, slots = self.plan.moes[moe], {}, []
-        alone = len(mixture.experts) == 1
-        for expert in mixture.experts:
-            gates, index = self.study.models[expert].gates, taken.get(expert, 0)
-            taken[expert] = index + 1
-            slots.append(
-                {
-                    "model": self.paths.model_dir(expert, seed),
-                    "positive": [] if alone else list(gates.positive[index]),
-                    "negative": [] if alone else list(gates.negative),
-                }
-            )
-        names = {self.paths.model_dir(model, seed): model for model in mixture.models}
-        base = self.paths.model_dir(mixture.base, seed)
-        own = {"gate_mode": mixture.gate_mode, "experts_per_token": mixture.experts_per_token}
-        settings = _plain(self.study.merge) | {k: v for k, v in own.items() if v is not None}
-        if alone:
-            settings["gate_mode"] = "none"
+        gate_mode is "none"."""
+        mixture = self.plan.moes[moe]
+        merge, gates = self.plan.merge_of(mixture), self.plan.gates(mixture)
+        settings = _plain(merge, without={"prompts", "ridge"})
+        if len(mixture.experts) == 1:
+            settings["gate_mode"] = NONE
         if settings["gate_mode"] == "random":
             settings["seed"] = self.study.sampling_seed
-        return {**settings, "base": base, "slots": slots, "names": names}
+        if gates.learned:
+            settings["ridge"] = self._ridge(mixture)
+        folders = {name: self.paths.model_dir(name, seed) for name in mixture.models}
+        slots = [
+            {"model": folders[expert], "positive": positive, "negative": negative}
+            for expert, (positive, negative) in zip(
+                mixture.experts, self._prompts(mixture), strict=True
+            )
+        ]
+        names = {folder: model for model, folder in folders.items()}
+        return {**settings, "base": folders[mixture.base], "slots": slots, "names": names}
+
+    def _prompts(self, mixture: Moe) -> list[tuple[list[str], list[str]]]:
+        """The positive and negative prompts that each slot's gates are made from."""
+        gates, models = self.plan.gates(mixture), mixture.experts
+        if not gates.listed:
+            return [([], [])] * len(models)
+        chosen, found = self.plan.merge_of(mixture), []
+        for slot, model in enumerate(models):
+            prompts = self.study.models[model].gates.named(chosen.prompts)
+            positive = prompts.positive[models[:slot].count(model)]
+            found.append((list(positive), list(prompts.negative)))
+        order = shuffled(models) if chosen.gate_mode == "shuffled" else range(len(models))
+        return [found[slot] for slot in order]
+
+    def _ridge(self, mixture: Moe) -> dict[str, Any]:
+        """What ridge gates are fitted to, and how: by expert model, the files of its training
+        sets."""
+        return {
+            **_plain(self.study.merge.ridge),
+            "seed": self.study.sampling_seed,
+            "data": {
+                expert: [self.paths.data_file(dataset) for dataset in sets]
+                for expert, sets in self.plan.learned_from(mixture).items()
+            },
+            **self._begins(),
+        }
 
     def stage(self, stage: Stage) -> dict[str, Any]:
         """A stage's resolved recipe: the method, its settings, and the training's. The learning

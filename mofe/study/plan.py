@@ -12,7 +12,8 @@ from typing import Literal
 
 from mofe.study import claims, tables
 from mofe.study.addresses import Addresses
-from mofe.study.config import Search, Study, TableRow
+from mofe.study.config import Merge, MixtureMerge, Search, Study, TableRow
+from mofe.study.gates import GATES, NONE, Gates
 from mofe.study.methods import Method, Untuned
 from mofe.study.params import Params
 from mofe.study.tables import Table
@@ -231,7 +232,7 @@ class Plan:
 
     def mix(self, name: str) -> list[str]:
         """The data sets of a mix; a data set's own name is a mix of one."""
-        return self.study.mixes[name].data if name in self.study.mixes else [name]
+        return self.study.data_of(name)
 
     def merge_input(self, moe: Moe, seed: int | str | None) -> list[str]:
         """The dense checkpoints of a merge, the base first, each once. Every job that loads the
@@ -277,10 +278,30 @@ class Plan:
         spec = self.study.mixtures[mixture]
         # A fixed order, so that equal mixtures get equal names and equal slots.
         slots = tuple(e for e in sorted(spec.experts) for _ in range(spec.experts[e]))
-        ours, merge = self.study.merge, self.study.merged_by(mixture)
-        gates = None if merge.gate_mode == ours.gate_mode else merge.gate_mode
-        same = merge.experts_per_token == ours.experts_per_token
-        return Moe(spec.base, slots, gates, None if same else merge.experts_per_token)
+        ours = self.study.merge
+        own = {k: v for k, v in spec.merge if v is not None and v != getattr(ours, k)}
+        return Moe(spec.base, slots, **own)
+
+    def merge_of(self, moe: Moe) -> Merge:
+        """A merge's settings: those of `merge`, with what the mixture sets differently."""
+        own = {key: getattr(moe, key) for key in MixtureMerge.model_fields}
+        return self.study.merge.model_copy(
+            update={key: value for key, value in own.items() if value is not None}
+        )
+
+    def gates(self, moe: Moe) -> Gates:
+        """What follows from how a merge's gates are made."""
+        return GATES[NONE if len(moe.experts) == 1 else self.merge_of(moe).gate_mode]
+
+    def learned_from(self, moe: Moe) -> dict[str, list[str]]:
+        """The training sets that a merge's gates are fitted to, by expert model; none where they are
+        not fitted."""
+        if not self.gates(moe).learned:
+            return {}
+        trains = {expert: self.study.models[expert].train or {} for expert in moe.experts}
+        return {
+            expert: [d for mix in train for d in self.mix(mix)] for expert, train in trains.items()
+        }
 
     def variant(self, row: TableRow) -> Variant:
         """The variant that a table's row shows, one of a mixture or a model."""
@@ -303,6 +324,6 @@ class Plan:
         clashes = [name for name, artefact in named if seen.setdefault(name, artefact) != artefact]
         return [
             f"tables: two different models would both be stored as {name}; rename one of their "
-            "models, mixes or recipes"
+            "models, mixes, recipes or sets of prompts"
             for name in dict.fromkeys(clashes)
         ]
