@@ -25,7 +25,7 @@ ON_DEMAND = ("claims_paper.md", "tables.pdf", "archive.zip")
 ON_DEMAND_RULES = ("export", "push", "pdf", "archive", "claims_paper")  # nothing reads their hash
 STUDIES = {
     "the miniature": [CONFIG, MINI, REDUCED],
-    "the paper's": [CONFIG, LOOK],
+    "the paper's": [CONFIG, LOOK, ROOT / "tests" / "studies" / "routing.yaml"],
 }
 PUSHED = "pushed/tinyllama_4tinyllama/medmcqa_mofe/s0.json"
 

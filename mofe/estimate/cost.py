@@ -210,8 +210,7 @@ class Costs:
     # ---------------------------------------------------------------------- shapes and tokens
 
     def shape(self, model: str) -> Shape:
-        """A dense model's shape. A fine-tuned model has the shape of the model that it comes
-        from."""
+        """A dense model's shape. One that is made from another has the shape of that one."""
         if model not in self._shapes:
             spec = self.study.models[model]
             known = self.shape(spec.from_) if spec.from_ else _known_shape(self.plan, model)
@@ -295,6 +294,14 @@ class Costs:
     def fetch(self, model: str) -> Estimate:
         """Linking or copying a dense model from the hub; it is stored in float32 at most."""
         return Estimate(Needs(1, 4000, 60), 5 / 60, disk=4 * self.shape(model).parameters)
+
+    def reinitialise(self, model: str) -> Estimate:
+        """Reading a dense model, drawing its FFNs anew, and storing it."""
+        shape = self.shape(model)
+        disk = self._dense_bytes(model)
+        moved = disk + self._dense_bytes(self.study.models[model].from_)
+        resident = memory.PROCESS + memory.loading_bytes(shape)
+        return self._disk_bound(moved, resident, shape.parameters, disk)
 
     def merge(self, moe: str) -> Estimate:
         """Merging: the dense models are checked and hashed, the base computes the router's weights

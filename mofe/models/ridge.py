@@ -1,10 +1,10 @@
-"""A router's first weights in closed form: ridge regression of domains on hidden states, as in Dynamic
-Upcycling MoE (arXiv 2603.29765). No gradient is computed.
+"""A router's first weights in closed form: ridge regression of domains on hidden states, as in
+Dynamic Upcycling MoE (arXiv 2603.29765). No gradient is computed.
 
-Every token of an expert's training prompts is a sample. Its features are the base's hidden state at
-the input of a layer's FFN, behind `post_attention_layernorm`, which is what the router of that layer
-gets; its label is the expert. With samples X (N, D), one-hot labels Y (N, M) and a penalty c, a
-layer's gates are the rows of
+Every token of an expert's training prompts is a sample. Its features are the base's hidden state
+at the input of a layer's FFN, behind `post_attention_layernorm`, which is what the router of that
+layer gets; its label is the expert. With samples X (N, D), one-hot labels Y (N, M) and a penalty c,
+a layer's gates are the rows of
 
     W (M, D) = [(X'X + c I)^-1 X'Y]'
 
@@ -21,8 +21,8 @@ from mofe.progress import Progress
 
 
 def prompts(pairs: Sequence[tuple[str, str]], rows: int, seed: int) -> list[str]:
-    """The prompts of `rows` of these (prompt, answer) pairs, drawn by the seed; of all of them where
-    there are fewer. Raw text, which has no prompt, is taken itself."""
+    """The prompts of `rows` of these (prompt, answer) pairs, drawn by the seed; of all of them
+    where there are fewer. Raw text, which has no prompt, is taken itself."""
     drawn = np.random.default_rng(seed).permutation(len(pairs))[:rows]
     return [pairs[i][0] or pairs[i][1] for i in drawn]
 

@@ -1,8 +1,8 @@
 """Merging: mergekit-moe's Mixtral of a base model and its experts (section 3.1).
 
-mergekit makes the configuration and the router, whose weights are replaced where mergekit has no such
-gates (mofe/study/gates.py). All other weights are those of the dense models and
-stay in their files (mofe/models/manifest.py).
+mergekit makes the configuration and the router, whose weights are replaced where mergekit has no
+such gates (mofe/study/gates.py). All other weights are those of the dense models and stay in their
+files (mofe/models/manifest.py).
 """
 
 from collections.abc import Mapping, Sequence

@@ -416,7 +416,7 @@ class Scratch(Part):
 
 
 class Model(Part):
-    """A dense model: from the hub, a folder, pretrained here, or fine-tuned from another."""
+    """A dense model: from the hub, a folder, pretrained here, or made from another."""
 
     hub: Repository | None = Field(None, description="A model on the hub, or below the mirror.")
     revision: str | None = Field(None, description="With `hub`: the commit that is fetched.")
@@ -435,10 +435,15 @@ class Model(Part):
         None, description="A Llama that is pretrained on the generated world's corpus."
     )
     from_: ModelName | None = Field(
-        None, alias="from", description="The model that this one is fine-tuned from."
+        None, alias="from", description="The model that this one is made from, once for each seed."
     )
     train: Stages | None = Field(
         None, description="With `from`: one stage of fine-tuning, `{mix: recipe}`."
+    )
+    reinitialise: Literal["ffn"] | None = Field(
+        None,
+        description="With `from`, in place of `train`: `ffn` draws the matrices of every FFN anew, "
+        "from the parent's `initializer_range`, by the row's seed. All else stays as it is.",
     )
     gates: Gates = Field(
         Gates(positive=[]), description="The prompts that the router's first weights are made from."
@@ -447,9 +452,12 @@ class Model(Part):
     @model_validator(mode="after")
     def _one_origin(self):
         exactly_one(self, "hub", "path", "scratch", "from_")
-        if (self.from_ is None) != (not self.train):
+        made = [bool(self.train), self.reinitialise is not None]
+        if sum(made) != (self.from_ is not None):
             raise PydanticCustomError(
-                "from_train", "'from' and 'train' go together; give both or neither"
+                "from_train",
+                "'from' goes together with one of 'train' and 'reinitialise'; give 'from' and one "
+                "of them, or none of the three",
             )
         if self.train and len(self.train) != 1:
             raise PydanticCustomError(
@@ -653,7 +661,7 @@ class Study(Part):
         BeforeValidator(_listed, json_schema_input_type=list[Seed] | Seed),
     ] = Field(
         description="The seeds of what a table's row draws. With each, the dense models that have "
-        "`from` are trained anew, merged, and fine-tuned. All other models, and the rows of data, "
+        "`from` are made anew, merged, and fine-tuned. All other models, and the rows of data, "
         "are the same for all seeds."
     )
     sampling_seed: Seed = Field(
@@ -769,8 +777,8 @@ class Study(Part):
         """The data sets of a mix; a data set's own name is a mix of one."""
         return self.mixes[mix].data if mix in self.mixes else [mix]
 
-    def trains(self, models: Iterable[str]) -> bool:
-        """Whether one of these dense models is fine-tuned by the study, and so once per seed."""
+    def is_per_seed(self, models: Iterable[str]) -> bool:
+        """Whether the study makes one of these dense models from another, and so once per seed."""
         return any(self.models[model].from_ is not None for model in models)
 
     def lineage(self, model: str) -> list[str]:

@@ -1,5 +1,5 @@
-"""What a router's first weights are made from: the gate modes of `merge`, and what follows from each
-for prompts, training rows, slots and mergekit. Imports neither torch nor transformers."""
+"""What a router's first weights are made from: the gate modes of `merge`, and what follows from
+each for prompts, training rows, slots and mergekit. Imports neither torch nor transformers."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ GateMode = Literal["hidden", "cheap_embed", "random", "uniform", "shuffled", "ri
 class Gates:
     """A gate mode.
 
-    prompted: rows are made from the slots' prompts, so these must differ. listed: slots have
-    prompts, whether they are read or not. learned: rows are fitted to the rows that the experts
-    were fine-tuned on. between_models: it tells models apart, so a mixture must have several. equal:
-    all slots weigh the same, so every token must be computed by all of them. mergekit: the mode that
-    mergekit is asked for; it must make some router even where another one takes its place.
+    prompted: gates are made from the slots' prompts, so these must differ. listed: slots have
+    prompts, whether they are read or not. learned: gates are fitted to the rows that the experts
+    were fine-tuned on. between_models: it tells models apart, so a mixture must have several.
+    equal: all slots weigh the same, so every token must be computed by all of them. mergekit: the
+    mode that mergekit is asked for; it makes some router even where another one takes its place.
     """
 
     prompted: bool = False
@@ -45,8 +45,8 @@ def shuffled(models: Sequence[str]) -> list[int]:
 
     The slots are put in the order of their models, and the gates are moved on by as many places as
     the most frequent model has slots. That gives as many slots as possible the gates of a slot of
-    another model: all of them, unless one model has more than half of the slots. A model with m of n
-    slots then gets n - m gates of others, which is all that there are.
+    another model: all of them, unless one model has more than half of the slots. A model with m of
+    n slots then gets n - m gates of others, which is all that there are.
     """
     if not models:
         return []

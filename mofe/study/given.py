@@ -75,6 +75,9 @@ class Given:
     def train_expert(self, model: str, seed: str) -> Values:
         return {"stage": self.plan.params.model(model)}
 
+    def reinitialise(self, model: str, seed: str) -> Values:
+        return {"model": self.plan.params.model(model)}
+
     # ------------------------------------------------------------------------------------ variants
 
     def merge(self, moe: str, seed: str | None = None) -> Values:

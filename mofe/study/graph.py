@@ -89,6 +89,10 @@ class Graph:
             "data": [f for mix in spec.train for f in self.plan.stage_data(mix)],
         }
 
+    def reinitialise(self, model: str, seed: str) -> Inputs:
+        """The model that gives everything but its FFNs, of the same seed."""
+        return {"origin": self.plan.paths.model_dir(self.plan.study.models[model].from_, seed)}
+
     # ------------------------------------------------------------------------------------ variants
 
     def merge(self, moe: str, seed: str | None = None) -> Inputs:
@@ -256,11 +260,11 @@ class Graph:
             elif models[name].scratch:
                 yield _node(self.pretrain, [paths.model_dir(name)], model=name)
         for name in plan.models:
-            if models[name].from_:
+            if models[name].train:
                 yield _node(self.preflight, [paths.preflight(name)], model=name)
-                for seed in map(str, plan.study.seeds):
-                    folder = paths.model_dir(name, seed)
-                    yield _node(self.train_expert, [folder], model=name, seed=seed)
+            for seed in map(str, plan.study.seeds if models[name].from_ else ()):
+                rule = self.train_expert if models[name].train else self.reinitialise
+                yield _node(rule, [paths.model_dir(name, seed)], model=name, seed=seed)
         for name, moe in plan.moes.items():
             if not (seeds := plan.merge_seeds(moe)):
                 yield _node(self.merge, [paths.moe_dir(moe)], moe=name)

@@ -80,9 +80,11 @@ class Params:
         return {} if self.study.add_bos_token else {"add_bos_token": False}
 
     def model(self, model: str) -> dict[str, Any]:
-        """What makes a dense model: its stage of training, or its pretraining, or its
-        repository."""
+        """What makes a dense model: its stage of training, or what of it is drawn anew, or its
+        pretraining, or its repository."""
         spec = self.study.models[model]
+        if spec.reinitialise:
+            return {"reinitialise": spec.reinitialise, "dtype": self.expert_dtype(model)}
         if spec.train:
             ((mix, recipe),) = spec.train.items()
             return {**self.stage(Stage(mix, recipe)), "dtype": self.expert_dtype(model)}
@@ -95,9 +97,9 @@ class Params:
         return {"hub": spec.hub, "revision": spec.revision, "mirror": self.paths.model_mirror}
 
     def expert_dtype(self, model: str) -> str:
-        """The type that a dense model fine-tuned here is stored in. It is the merges' dtype: every
-        merge rounds the model to it anyway, so nothing is lost. It is float32 if another model is
-        trained from this one, and in a CPU study, whose models are small."""
+        """The type that a dense model made here from another is stored in. It is the merges' dtype:
+        every merge rounds the model to it anyway, so nothing is lost. It is float32 if another
+        model is made from this one, and in a CPU study, whose models are small."""
         an_origin = any(self.study.models[other].from_ == model for other in self.plan.models)
         exact = an_origin or self.study.device == "cpu"
         return "float32" if exact else self.study.merge.dtype
@@ -182,7 +184,7 @@ class Params:
             "dtype": study.merge.dtype,
             "base": origin.base,
             "experts": {e: origin.experts.count(e) for e in origin.experts},
-            "models": {n: _choice(_plain(study.models[n])) for n in dict.fromkeys(dense)},
+            "models": {name: self._origin(name) for name in dict.fromkeys(dense)},
             "chain": self.chain(variant),
             "training": [self.stage(s)["training"] for s in stages],
             "data": [
@@ -202,6 +204,12 @@ class Params:
             "manifests": self.plan.manifests,
             "license": study.export.license,
         }
+
+    def _origin(self, model: str) -> dict[str, Any]:
+        """Where a dense model comes from, for a card."""
+        spec = self.study.models[model]
+        # what says nothing is left out, so that it reruns nothing
+        return _choice(_plain(spec, without=None if spec.reinitialise else {"reinitialise"}))
 
     def preflight(self, model: str) -> dict[str, Any]:
         """What must fit together before this dense expert is trained: the pairs (base, expert) of

@@ -206,12 +206,12 @@ class Plan:
 
     def is_per_seed(self, variant: Variant) -> bool:
         """Whether every seed gives another model: it is fine-tuned, or made from dense models that
-        the study fine-tunes."""
-        return bool(variant.stages) or self.study.trains(variant.origin.models)
+        the study makes from others."""
+        return bool(variant.stages) or self.study.is_per_seed(variant.origin.models)
 
     def merge_seeds(self, moe: Moe) -> tuple[int, ...]:
         """The seeds that a merge is made with; none if it is made once, for all seeds."""
-        return tuple(self.study.seeds) if self.study.trains(moe.models) else ()
+        return tuple(self.study.seeds) if self.study.is_per_seed(moe.models) else ()
 
     def search(self, variant: Variant) -> Search | None:
         """The search for the learning rate of a variant's last stage; None where it is known."""
@@ -294,8 +294,8 @@ class Plan:
         return GATES[NONE if len(moe.experts) == 1 else self.merge_of(moe).gate_mode]
 
     def learned_from(self, moe: Moe) -> dict[str, list[str]]:
-        """The training sets that a merge's gates are fitted to, by expert model; none where they are
-        not fitted."""
+        """The training sets that a merge's gates are fitted to, by expert model; none where they
+        are not fitted."""
         if not self.gates(moe).learned:
             return {}
         trains = {expert: self.study.models[expert].train or {} for expert in moe.experts}

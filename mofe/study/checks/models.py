@@ -76,7 +76,7 @@ def _gates(study: Study, name: str, experts: Mapping[str, int]) -> Iterator[str]
 
 
 def _learned(study: Study, key: str, name: str, experts: Mapping[str, int]) -> Iterator[str]:
-    """Gates that are fitted to training rows need rows of every expert model, and others of each."""
+    """Gates that are fitted to training rows need rows of every expert, and others of each."""
     first: dict[frozenset[str], str] = {}
     for expert in experts:
         train = study.models[expert].train
@@ -90,14 +90,15 @@ def _learned(study: Study, key: str, name: str, experts: Mapping[str, int]) -> I
         sets = frozenset(d for mix in train for d in study.data_of(mix))
         if (twin := first.setdefault(sets, expert)) != expert:
             yield (
-                f"{key} cannot tell models.{expert} from models.{twin} in mixture '{name}', because "
-                "both were fine-tuned on the same data; choose another gate_mode, or other experts"
+                f"{key} cannot tell models.{expert} from models.{twin} in mixture '{name}', "
+                "because both were fine-tuned on the same data; choose another gate_mode, or other "
+                "experts"
             )
 
 
 def _prompts(study: Study, name: str, experts: Mapping[str, int]) -> Iterator[str]:
-    """The prompts of every slot of a mixture: there are enough, none is empty, and no two slots have
-    the same."""
+    """The prompts of every slot of a mixture: there are enough, none is empty, and no two slots
+    have the same."""
     merge = study.merged_by(name)
     chosen, found = merge.prompts, {}
     for expert, count in experts.items():
