@@ -361,6 +361,39 @@ def test_sets_of_prompts_may_not_be_named_as_another_merge():
         )
 
 
+# ----------------------------------------------------------------------------- one expert per token
+
+
+def test_captions_say_which_routers_get_no_gradient(tiny, tmp_path):
+    rows = {
+        "Two": {"mixture": "two", "train": {"medmcqa": "mofe"}},
+        "One": {"mixture": "top1", "train": {"medmcqa": "mofe"}},
+        "Untuned": {"mixture": "top1"},
+        "Alone": {"mixture": "alone", "train": {"medmcqa": "mofe"}},
+        "Dense": {"model": "tinyllama", "train": {"medmcqa": "mofe"}},
+    }
+    top1 = {"merge": {"experts_per_token": 1}}
+    mixtures = {
+        "two": MEDICAL,
+        "top1": {**MEDICAL, **top1},
+        "alone": {"base": "tinyllama", "experts": {"tinyllama": 1}, **top1},
+    }
+    plan = Plan(
+        read_study(CONFIG, LOOK, mixtures=mixtures, tables={"own": {**TABLE, "rows": rows}})
+    )
+    assert plan.tables["own"].caption == (
+        " With one expert per token (One), its weight is always 1: the router gets no gradient, and "
+        "chooses as it did before training."
+    )
+    params = merge_params(tiny, "a", "aabb")
+    for top_k in (1, 2):
+        merge({**params, "experts_per_token": top_k}, tmp_path / str(top_k))
+        model = load.checkpoint(tmp_path / str(top_k)).train()
+        model(input_ids=IDS, labels=IDS).loss.backward()
+        largest = max(layer.mlp.gate.weight.grad.abs().max() for layer in model.model.layers)
+        assert (largest > 1e-6) == (top_k > 1), "up to rounding"
+
+
 # ------------------------------------------------------------------------------------ new FFNs
 
 

@@ -289,6 +289,13 @@ class Plan:
             update={key: value for key, value in own.items() if value is not None}
         )
 
+    def router_learns(self, origin: Moe | Dense) -> bool:
+        """Whether training can move what a router chooses, if there is something to choose. The
+        weights of a token's experts are normalised to add up to 1, so that of a single one is
+        always 1."""
+        several = len(origin.experts) > 1
+        return not several or self.merge_of(origin).experts_per_token > 1
+
     def gates(self, moe: Moe) -> Gates:
         """What follows from how a merge's gates are made."""
         return GATES[NONE if len(moe.experts) == 1 else self.merge_of(moe).gate_mode]
