@@ -294,8 +294,9 @@ def enumerate_all(plan: Plan) -> None:
     graph.pdf()
     graph.prefetch()
     for variant in plan.variants.values():
-        for seed in plan.seeds(variant):
-            graph.export(variant.key, str(seed))
+        if not plan.routes_rows(variant.origin):
+            for seed in plan.seeds(variant):
+                graph.export(variant.key, str(seed))
     for dataset in plan.datasets:
         plan.params.data(dataset)
     for name in plan.claims:

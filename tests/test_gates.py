@@ -1,7 +1,9 @@
 """What a router starts from: equal weights, other models' gates, other sets of prompts, and gates that are
 fitted to training rows; and dense models whose FFNs are drawn anew."""
 
+import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,23 +11,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import CONFIG, LOOK, MINI, ROOT, merge_params
+from conftest import CONFIG, LOOK, MINI, ROOT, TRAINING, merge_params
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from test_models import IDS, logits
+from test_models import IDS, METHODS, SETTINGS, logits
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mofe.estimate.cost import Costs
 from mofe.estimate.schedule import estimate
-from mofe.models import load, manifest
+from mofe.layers import domains as by_domain
+from mofe.models import load, manifest, methods
+from mofe.stages import train
 from mofe.stages.merge import merge
 from mofe.stages.reinitialise import reinitialise
 from mofe.study.gates import GATES, shuffled
+from mofe.study.given import Given
 from mofe.study.graph import Graph
 from mofe.study.load import read_study
 from mofe.study.plan import Plan
 from mofe.study.values import ConfigError
+from mofe.training import loop, tokens
 
 ROUTING = ROOT / "tests" / "studies" / "routing.yaml"
 MEDICAL = {"base": "tinyllama", "experts": {"medical": 2, "finance": 2}}
@@ -213,6 +219,121 @@ def test_training_sets_are_inputs_of_the_merges_that_are_fitted_to_them_alone():
     assert twice.merge(fitted).tokens == 2 * ridge.tokens
 
 
+# ------------------------------------------------------------------------------------- oracle
+
+
+@pytest.fixture(scope="module")
+def oracle(tiny) -> Path:
+    """A mixture on a that routes rows of domain 0 to b, which fills two slots, and of 1 to a."""
+    params = merge_params(tiny, "a", "bba") | {"gate_mode": "oracle", "experts_per_token": 3}
+    empty = [{**slot, "positive": [], "negative": []} for slot in params["slots"]]
+    merge({**params, "slots": empty}, tiny / "oracle")
+    return tiny / "oracle"
+
+
+def dense(tiny: Path, *ffns: str) -> torch.nn.Module:
+    """a with the mean of these models' FFNs, in plain transformers."""
+    base = AutoModelForCausalLM.from_pretrained(tiny / "a")
+    others = [AutoModelForCausalLM.from_pretrained(tiny / name) for name in ffns]
+    for number, layer in enumerate(base.model.layers):
+        own = [other.model.layers[number].mlp for other in others]
+        layer.mlp.forward = lambda x, own=own: sum(ffn(x) for ffn in own) / len(own)
+    return base
+
+
+def test_an_oracle_computes_each_row_by_the_experts_of_its_domain(tiny, oracle):
+    assert not any(layer.any() for layer in rows(oracle))
+    model = load.checkpoint(oracle)
+    with pytest.raises(RuntimeError, match="was not told the rows' domains"):
+        logits(model, IDS)
+    for domain, ffns in ((0, "b"), (1, "a"), (-1, "bba")):
+        by_domain.tell(model, domain)
+        assert torch.allclose(logits(model, IDS), logits(dense(tiny, *ffns), IDS), atol=1e-5)
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.01])
+@pytest.mark.parametrize("method", ["mofe", "full", "lora"])
+def test_a_batch_of_several_domains_is_trained_on_row_by_row(tiny, oracle, data, balance, method):
+    """The loss and a gradient are those of dense models, each on the rows of its domain."""
+    pairs = tokens.read([data])[:6]
+    of = [0, 1, -1, 0, 1, -1]
+    batch = tokens.tokenize(pairs, load.tokenizer(oracle), 64, domains=of)
+    assert batch.domains == of and batch.digest != replace(batch, domains=None).digest
+    inputs = tokens.collate(batch, range(6), 0)
+    model = methods.apply(load.checkpoint(oracle), METHODS[method])
+    loss = loop.AnswerLoss(model, balance)
+    total = loss(**inputs)
+    total.backward()
+    found = (total - loss.auxiliary).item()
+    expected, gradient = 0.0, 0.0
+    for domain, ffns in ((0, "b"), (1, "a"), (-1, "bba")):
+        mine = [row for row, d in enumerate(of) if d == domain]
+        plain = dense(tiny, *ffns)
+        own = {k: v[mine] for k, v in inputs.items() if k != "domains"}
+        labels = own.pop("labels")
+        part = torch.nn.functional.cross_entropy(
+            plain(**own).logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="sum"
+        )
+        part.backward()
+        expected += part.item()
+        gradient = gradient + plain.model.norm.weight.grad
+    assert found == pytest.approx(expected, rel=1e-5)
+    routers = [layer.mlp.gate.weight.grad for layer in loss.plain.model.layers]
+    if method == "lora":
+        assert routers == [None, None]
+    else:
+        assert not any(grad.any() for grad in routers), "nothing is left to train"
+        assert torch.allclose(loss.plain.model.norm.weight.grad, gradient, atol=1e-5)
+
+
+def test_a_stage_is_trained_by_the_domains_of_its_files(tiny, oracle, data, tmp_path):
+    """As the rule calls it. Rows of a's domain give the losses of a, on which all the rest is based."""
+
+    def losses(merge: str, of: dict, experts: str) -> list[float]:
+        out = tmp_path / f"{merge}{len(of)}{experts}"
+        train.train_variant(
+            merge=str(tiny / merge),
+            data=[data],
+            parents=[],
+            chain=[],
+            params={"recipe": "mofe", **SETTINGS["mofe"], "training": TRAINING, **of},
+            names={"moe": merge, "stages": "mofe"},
+            seed=0,
+            trained=out / "trained.safetensors",
+            record=out / "train.json",
+            log=out / "log.jsonl",
+            checkpoint=out / "checkpoint",
+        )
+        lines = (out / "log.jsonl").read_text().splitlines()
+        return [json.loads(line)["loss"] for line in lines]
+
+    found = losses("oracle", {"domains": [1]}, "a")
+    assert found == pytest.approx(losses("a", {}, ""), rel=1e-3)
+    assert found != pytest.approx(losses("oracle", {"domains": [0]}, "b"), rel=1e-3)
+    assert tokens.domains([data, data], [1, 0]) == [1] * 20 + [0] * 20
+
+
+def test_domains_follow_the_sources_of_data_and_tasks():
+    plan = Plan(read_study(CONFIG, LOOK, ROUTING))
+    graph, told = Graph(plan, {}), Given(plan, {})
+    key = "tinyllama_2finance-2medical_oracle_top4/medmcqa_sujet_mofe"
+    tuned = plan.variants[key]
+    assert told.train(key, "0")["stage"]["domains"] == [1, 0]  # medmcqa, sujet; finance is first
+    asked = {
+        task: told.evaluate(key, "0", task)["task"]["domain"]
+        for task in ("medmcqa", "finance", "pubmedqa", "medmcqa_held")
+    }
+    assert asked == {"medmcqa": 1, "finance": 0, "pubmedqa": -1, "medmcqa_held": 1}
+    assert plan.domain(tuned.origin, "mmlu") == -1
+    plain = "tinyllama_2finance-2medical_ridge/medmcqa_mofe"
+    assert "domains" not in told.train(plain, "0")["stage"]
+    assert "domain" not in told.evaluate(plain, "0", "medmcqa")["task"]
+    with pytest.raises(ConfigError, match=r"'oracle' routes the rows of .*; export a variant of"):
+        graph.export(key, "0")
+    exported = {job.wildcards["variant"] for job in graph.on_demand if job.rule == "export"}
+    assert plain in exported and key not in exported
+
+
 # -------------------------------------------------------------------------- names and refusals
 
 
@@ -220,6 +341,7 @@ def test_every_way_to_make_gates_has_a_name_of_its_own():
     plan = Plan(read_study(CONFIG, LOOK, ROUTING))
     both = "tinyllama_2finance-2medical"
     ways = ["", "_second", "_third", "_random", "_shuffled", "_ridge", "_uniform_top4"]
+    ways += ["_oracle_top4"]
     assert {both + way for way in ways} | {"tinyllama_2new_ffns"} <= set(plan.moes)
     first, second = (plan.params.merge(both + way, 0)["slots"] for way in ("", "_second"))
     assert [slot["model"] for slot in first] == [slot["model"] for slot in second]
@@ -249,9 +371,9 @@ OTHERS = "models.medical.gates.others.second"
             {**MEDICAL, "merge": {"gate_mode": "uniform"}},
             {},
             (
-                "mixtures.tried.merge.gate_mode: 'uniform' gives all experts of mixture 'tried' the same "
-                "weight, and of equal ones the first 2 of 4 would always be chosen; set "
-                "mixtures.tried.merge.experts_per_token to 4"
+                "mixtures.tried.merge.gate_mode: 'uniform' gives equal weights, of which only the first "
+                "2 of the 4 in mixture 'tried' would count; set mixtures.tried.merge.experts_per_token "
+                "to 4"
             ),
         ),
         (
@@ -267,9 +389,8 @@ OTHERS = "models.medical.gates.others.second"
             {"base": "tinyllama", "experts": {"medical": 2, "tinyllama": 2}},
             RIDGE,
             (
-                "merge.gate_mode: 'ridge' is fitted to the rows that each expert of mixture 'tried' was "
-                "fine-tuned on, and models.tinyllama has no 'train'; choose another gate_mode, or other "
-                "experts"
+                "merge.gate_mode: 'ridge' reads which rows each expert of mixture 'tried' was fine-tuned "
+                "on, and models.tinyllama has no 'train'; choose another gate_mode, or other experts"
             ),
         ),
         (
@@ -279,6 +400,18 @@ OTHERS = "models.medical.gates.others.second"
                 "mixtures.tried.merge.gate_mode: 'ridge' cannot tell models.finance from models.medical "
                 "in mixture 'tried', because both were fine-tuned on the same data; choose another "
                 "gate_mode, or other experts"
+            ),
+        ),
+        (
+            {**MEDICAL, "merge": {"gate_mode": "oracle", "experts_per_token": 4}},
+            {
+                "data": {"more": {"source": "medmcqa", "split": "train", "text": "exp", "rows": 9}},
+                "models": {"finance": {"train": {"sujet": None, "more": "expert"}}},
+            },
+            (
+                "mixtures.tried.merge.gate_mode: 'oracle' cannot tell models.finance from "
+                "models.medical in mixture 'tried', because both were fine-tuned on the same source; "
+                "choose another gate_mode, or other experts"
             ),
         ),
         (

@@ -70,6 +70,7 @@ def train_variant(
             *(model, method, merge, tokens.read(data), params, seed, kept, inputs, sharding),
             config_hash or _own_hash(params, seed, chain=list(chain), names=dict(names)),
             watched,
+            tokens.domains(data, params["domains"]) if "domains" in params else None,
         )
         result = records.TrainRecord(**names, **found)
         with kept.protected():
@@ -163,11 +164,22 @@ def _own_hash(params: Mapping[str, Any], seed: int, **more: Any) -> str:
 
 
 def _fit_recorded(
-    model, method, origin, pairs, params, seed, kept, inputs, sharding, config_hash, watched
+    model,
+    method,
+    origin,
+    pairs,
+    params,
+    seed,
+    kept,
+    inputs,
+    sharding,
+    config_hash,
+    watched,
+    domains=None,
 ) -> dict[str, Any]:
     """Train a model. Returns the values of train.json (a TrainRecord without its names). kept: the
     training's Checkpoint, entered. inputs: the files that it is made from. watched as in
-    train_variant."""
+    train_variant. domains: of every pair, where rows are routed by them."""
     told_to = track.Watched(**watched) if watched else None
     track.arguments(told_to)  # a program that is missing is told before anything is computed
     stamp = provenance.stamp()  # first, so that a failure comes before the training
@@ -176,7 +188,11 @@ def _fit_recorded(
         raise ValueError(too_long("training.max_length", length, positions, Path(origin).name))
     tokenizer = load.tokenizer(origin)
     rows = tokens.tokenize(
-        pairs, tokenizer, params["training"]["max_length"], params.get("add_bos_token", True)
+        pairs,
+        tokenizer,
+        params["training"]["max_length"],
+        params.get("add_bos_token", True),
+        domains,
     )
     training = _with_micro_batch(model, method, params["training"], rows, sharding)
     counts = {

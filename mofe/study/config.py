@@ -494,7 +494,8 @@ class Merge(Part):
         description="What the router's first weights are: `hidden`, the prompts' hidden states; "
         "`cheap_embed`, their embeddings; `random`, random numbers; `uniform`, zeros, so that all "
         "experts weigh the same; `shuffled`, those of `hidden` in the slots of other models; "
-        "`ridge`, fitted to the experts' training rows."
+        "`ridge`, fitted to the experts' training rows; `oracle`, zeros that nothing reads: rows "
+        "are routed by the source of their data."
     )
     experts_per_token: Count = Field(
         description="Experts that the router chooses for each token (top-k)."

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-GateMode = Literal["hidden", "cheap_embed", "random", "uniform", "shuffled", "ridge"]
+GateMode = Literal["hidden", "cheap_embed", "random", "uniform", "shuffled", "ridge", "oracle"]
 
 
 @dataclass(frozen=True)
@@ -16,15 +16,19 @@ class Gates:
     prompted: gates are made from the slots' prompts, so these must differ. listed: slots have
     prompts, whether they are read or not. learned: gates are fitted to the rows that the experts
     were fine-tuned on. between_models: it tells models apart, so a mixture must have several.
-    equal: all slots weigh the same, so every token must be computed by all of them. mergekit: the
-    mode that mergekit is asked for; it makes some router even where another one takes its place.
+    by_data: it tells them apart by what they were fine-tuned on. equal: it gives equal weights, so
+    every token must be computed by all slots. routed: rows are routed by their domain, and the
+    router's weights are not read. mergekit: the mode that mergekit is asked for; it makes some
+    router even where another one takes its place.
     """
 
     prompted: bool = False
     listed: bool = False
     learned: bool = False
     between_models: bool = False
+    by_data: bool = False
     equal: bool = False
+    routed: bool = False
     mergekit: str = "random"
 
 
@@ -35,7 +39,8 @@ GATES: dict[str, Gates] = {
     "random": Gates(listed=True),
     "uniform": Gates(equal=True),
     "shuffled": Gates(prompted=True, listed=True, between_models=True, mergekit="hidden"),
-    "ridge": Gates(learned=True, between_models=True),
+    "ridge": Gates(learned=True, between_models=True, by_data=True),
+    "oracle": Gates(between_models=True, by_data=True, equal=True, routed=True),
     NONE: Gates(),
 }
 

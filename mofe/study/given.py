@@ -89,7 +89,7 @@ class Given:
     def train(self, variant: str, seed: str) -> Values:
         shown = self.plan.variants[variant]
         return {
-            "stage": self.plan.params.stage(shown.stages[-1]),
+            "stage": self.plan.params.trained(shown),
             "chain": self.plan.params.chain(shown)[:-1],
             "names": _names(shown),
         }
@@ -103,7 +103,7 @@ class Given:
     def evaluate(self, variant: str, seed: str, task: str) -> Values:
         shown = self.plan.variants[variant]
         return {
-            "task": self.plan.params.task(task),
+            "task": self.plan.params.asked(shown, task),
             "chain": self.plan.params.chain(shown),
             "names": _names(shown),
         }

@@ -143,7 +143,10 @@ class Graph:
         return {"asked": self.plan.paths.questions(shown, task), **self._trained(shown, seed)}
 
     def export(self, variant: str, seed: str) -> Inputs:
+        """Raises ConfigError where no checkpoint can say how rows are routed, before anything is
+        trained."""
         shown = self.plan.variants[variant]
+        self.plan.params.refuse_export(shown)
         trainings = self.plan.params.export(shown, seed)["trainings"]
         return {**self._trained(shown, seed), "trainings": trainings}
 
@@ -283,7 +286,8 @@ class Graph:
 
     def _on_demand(self) -> Iterator[Node]:
         plan, paths = self.plan, self.plan.paths
-        for key, variant in plan.variants.items():
+        exported = {k: v for k, v in plan.variants.items() if not plan.routes_rows(v.origin)}
+        for key, variant in exported.items():
             for seed in plan.seeds(variant):
                 named = {"variant": key, "seed": str(seed)}
                 yield _node(self.export, [paths.export_dir(variant, seed)], **named)

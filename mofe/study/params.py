@@ -162,6 +162,22 @@ class Params:
         searched = {"learning_rate": stage.rate} if recipe.search else {}
         return {**self.method(stage), "training": training | searched, **self._begins()}
 
+    def trained(self, variant: Variant) -> dict[str, Any]:
+        """A variant's last stage; where rows are routed by their domain, with the domain of each of
+        its training sets."""
+        stage, plan = variant.stages[-1], self.plan
+        if not plan.routes_rows(variant.origin):
+            return self.stage(stage)
+        domains = [plan.domain(variant.origin, dataset) for dataset in plan.mix(stage.mix)]
+        return {**self.stage(stage), "domains": domains}
+
+    def asked(self, variant: Variant, task: str) -> dict[str, Any]:
+        """A task that a variant is asked; where rows are routed by their domain, with its
+        domain."""
+        if not self.plan.routes_rows(variant.origin):
+            return self.task(task)
+        return {**self.task(task), "domain": self.plan.domain_of_task(variant.origin, task)}
+
     def method(self, stage: Stage) -> dict[str, Any]:
         """The method and its settings: what is needed to rebuild the trained model."""
         return {"recipe": stage.recipe, **self.study.recipes[stage.recipe].settings()}
@@ -204,6 +220,15 @@ class Params:
             "manifests": self.plan.manifests,
             "license": study.export.license,
         }
+
+    def refuse_export(self, variant: Variant) -> None:
+        """Raise ConfigError where a variant routes rows by their domain, as no checkpoint can."""
+        if self.plan.routes_rows(variant.origin):
+            told = (
+                f"merge.gate_mode: 'oracle' routes the rows of {variant.key} by their data's source"
+            )
+            how = "export a variant of another gate_mode"
+            raise ConfigError([f"{told}, which no checkpoint can; {how}"])
 
     def _origin(self, model: str) -> dict[str, Any]:
         """Where a dense model comes from, for a card."""

@@ -24,11 +24,13 @@ STARTING = {"cuda": 2048, "cpu": 256}
 @dataclass(frozen=True)
 class Rows:
     """Tokenised training rows. `ids[i]` are a row's token ids, of which the first `prompt[i]` are
-    the prompt. `dropped` counts rows longer than the limit."""
+    the prompt. `dropped` counts rows longer than the limit. `domains[i]` is a row's domain, where
+    rows are routed by it (mofe.layers.domains)."""
 
     ids: list[list[int]]
     prompt: list[int]
     dropped: int
+    domains: list[int] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -43,6 +45,8 @@ class Rows:
         digest = hashlib.sha256()
         for ids, prompt in zip(self.ids, self.prompt, strict=True):
             digest.update(np.array([len(ids), prompt, *ids], dtype="<i8").tobytes())
+        if self.domains is not None:
+            digest.update(np.array(self.domains, dtype="<i8").tobytes())
         return digest.hexdigest()
 
     @property
@@ -61,10 +65,21 @@ def read(files: Iterable[str | Path]) -> list[tuple[str, str]]:
     ]
 
 
+def domains(files: Iterable[str | Path], of_files: Iterable[int]) -> list[int]:
+    """The domain of every pair that `read` gives, where each file has one."""
+    found = zip(files, of_files, strict=True)
+    return [domain for file, domain in found for _ in range(pq.read_metadata(file).num_rows)]
+
+
 def tokenize(
-    pairs: Sequence[tuple[str, str]], tokenizer, max_length: int, add_bos_token: bool = True
+    pairs: Sequence[tuple[str, str]],
+    tokenizer,
+    max_length: int,
+    add_bos_token: bool = True,
+    domains: Sequence[int] | None = None,
 ) -> Rows:
-    """Tokenise (prompt, answer) pairs; raw text has an empty prompt.
+    """Tokenise (prompt, answer) pairs; raw text has an empty prompt. domains: of every pair, where
+    rows are routed by them.
 
     A row is the tokens of prompt + answer, and the answer begins where an evaluation has it
     (mofe.training.encoding, also for add_bos_token). A row longer than `max_length` tokens is
@@ -74,14 +89,15 @@ def tokenize(
     asked = encoding.pairs(tokenizer, [pair for pair in pairs if pair[0]], "data", add_bos_token)
     told = encoding.texts(tokenizer, [text for prompt, text in pairs if not prompt], add_bos_token)
     rows, documents = iter(asked), iter(told)
-    ids, starts, dropped = [], [], 0
-    for prompt, _ in pairs:
+    ids, starts, origins, dropped = [], [], [], 0  # origins: the pair that each row is of
+    for number, (prompt, _) in enumerate(pairs):
         if not prompt:
             row = next(documents)
             pieces = [row[i : i + max_length] for i in range(0, len(row), max_length)]
             pieces = [piece for piece in pieces if len(piece) > 1]
             ids += pieces
             starts += [1] * len(pieces)  # nothing precedes the first token, so nothing predicts it
+            origins += [number] * len(pieces)
             continue
         row, start = next(rows)
         if len(row) > max_length:
@@ -89,19 +105,21 @@ def tokenize(
         else:
             ids.append(row)
             starts.append(start)
+            origins.append(number)
     if not ids:
         raise ValueError(
             f"training.max_length: none of the {len(pairs)} rows has {max_length} tokens or fewer; "
             "raise max_length"
         )
-    return Rows(ids, starts, dropped)
+    return Rows(ids, starts, dropped, domains and [domains[number] for number in origins])
 
 
 def collate(
     rows: Rows, indices: Sequence[int], pad: int, counts: bool = True
 ) -> dict[str, torch.Tensor]:
-    """A right-padded batch: `input_ids`, `attention_mask` and `labels`, each int64 (rows, length).
-    Labels are -100 outside the answer, and everywhere if the rows do not count."""
+    """A right-padded batch: `input_ids`, `attention_mask` and `labels`, each int64 (rows, length),
+    and where rows have domains `domains`, int64 (rows,). Labels are -100 outside the answer, and
+    everywhere if the rows do not count."""
     length = max(len(rows.ids[i]) for i in indices)
     ids = torch.full((len(indices), length), pad)
     mask = torch.zeros((len(indices), length), dtype=torch.int64)
@@ -112,7 +130,10 @@ def collate(
         mask[number, : len(row)] = 1
         if counts:
             labels[number, start : len(row)] = row[start:]
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    if rows.domains is not None:
+        batch["domains"] = torch.tensor([rows.domains[index] for index in indices])
+    return batch
 
 
 def schedule(

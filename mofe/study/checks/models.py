@@ -55,8 +55,8 @@ def _gates(study: Study, name: str, experts: Mapping[str, int]) -> Iterator[str]
     key = f"{where}.gate_mode: {merge.gate_mode!r}"
     if gates.equal and merge.experts_per_token < total:
         yield (
-            f"{key} gives all experts of mixture '{name}' the same weight, and of equal ones the "
-            f"first {merge.experts_per_token} of {total} would always be chosen; set "
+            f"{key} gives equal weights, of which only the first {merge.experts_per_token} of the "
+            f"{total} in mixture '{name}' would count; set "
             f"mixtures.{name}.merge.experts_per_token to {total}"
         )
     if gates.between_models and len(experts) == 1:
@@ -64,8 +64,8 @@ def _gates(study: Study, name: str, experts: Mapping[str, int]) -> Iterator[str]
             f"{key} tells models apart, and all experts of mixture '{name}' are of one, "
             f"'{next(iter(experts))}'; choose another gate_mode, or add experts of another model"
         )
-    if gates.learned:
-        yield from _learned(study, key, name, experts)
+    if gates.by_data:
+        yield from _by_data(study, key, name, experts)
     if own.prompts is not None and not gates.prompted:
         yield (
             f"mixtures.{name}.merge.prompts: {own.prompts!r} would change nothing, because "
@@ -75,24 +75,27 @@ def _gates(study: Study, name: str, experts: Mapping[str, int]) -> Iterator[str]
         yield from _prompts(study, name, experts)
 
 
-def _learned(study: Study, key: str, name: str, experts: Mapping[str, int]) -> Iterator[str]:
-    """Gates that are fitted to training rows need rows of every expert, and others of each."""
-    first: dict[frozenset[str], str] = {}
+def _by_data(study: Study, key: str, name: str, experts: Mapping[str, int]) -> Iterator[str]:
+    """Gates that tell experts apart by their training rows need rows of every expert, and others of
+    each: of other sources where rows are routed by them."""
+    routed = GATES[study.merged_by(name).gate_mode].routed
+    first: dict[str, str] = {}
     for expert in experts:
         train = study.models[expert].train
         if not train:
             yield (
-                f"{key} is fitted to the rows that each expert of mixture '{name}' was fine-tuned "
-                f"on, and models.{expert} has no 'train'; choose another gate_mode, or other "
-                "experts"
+                f"{key} reads which rows each expert of mixture '{name}' was fine-tuned on, and "
+                f"models.{expert} has no 'train'; choose another gate_mode, or other experts"
             )
             continue
-        sets = frozenset(d for mix in train for d in study.data_of(mix))
-        if (twin := first.setdefault(sets, expert)) != expert:
+        sets = [d for mix in train for d in study.data_of(mix)]
+        read = [study.data[d].source for d in sets] if routed else [" ".join(sorted(set(sets)))]
+        twins = {first.setdefault(source, expert) for source in read} - {expert}
+        for twin in sorted(twins):
             yield (
                 f"{key} cannot tell models.{expert} from models.{twin} in mixture '{name}', "
-                "because both were fine-tuned on the same data; choose another gate_mode, or other "
-                "experts"
+                f"because both were fine-tuned on the same {'source' if routed else 'data'}; "
+                "choose another gate_mode, or other experts"
             )
 
 
