@@ -807,8 +807,8 @@ class MergeManifest(Record):
     format: int = Field(description="The version of this format.")
     dtype: str = Field(description="The type that weights are rounded to.")
     gate_mode: str = Field(
-        description="How the router was initialised, in mergekit's words; `none` for a mixture of "
-        "one expert, whose router is a row of zeros that nothing reads."
+        description="How the router was initialised, in the words of `merge.gate_mode`; `none` for "
+        "a mixture of one expert, whose router is a row of zeros that nothing reads."
     )
     experts_per_token: Number = Field(description="Experts that compute each token.")
     base: str = Field(

@@ -116,7 +116,7 @@ def names(planned):
 
 
 def models_by(origin):
-    return names(m for m in PLAN.models if getattr(STUDY.models[m], origin) is not None)
+    return names(m for m in PLAN.models if getattr(STUDY.models[m], origin))
 
 
 @cache

@@ -294,8 +294,9 @@ def enumerate_all(plan: Plan) -> None:
     graph.pdf()
     graph.prefetch()
     for variant in plan.variants.values():
-        for seed in plan.seeds(variant):
-            graph.export(variant.key, str(seed))
+        if not plan.routes_rows(variant.origin):
+            for seed in plan.seeds(variant):
+                graph.export(variant.key, str(seed))
     for dataset in plan.datasets:
         plan.params.data(dataset)
     for name in plan.claims:
@@ -348,7 +349,9 @@ CHANGES: dict[tuple[str, ...], tuple] = {
     ("training", "router_aux_loss"): (0.0, 0.01, 1, 100, -1),
     ("training", "fold_duplicates"): (True, False),
     ("training", "record_router"): (1, 7, 400, 0, -1, 1.5),
-    ("merge", "gate_mode"): ("hidden", "cheap_embed", "random"),
+    ("merge", "gate_mode"): ("hidden", "cheap_embed", "random", "uniform", "shuffled", "ridge"),
+    ("merge", "prompts"): ("second", None, 3),
+    ("merge", "ridge"): ({"rows": 1}, {"penalty": 1e-9}, {"penalty": 0}),
     ("merge", "experts_per_token"): (1, 2, 3, 4),
     ("merge", "dtype"): ("float32", "bfloat16", "float16"),
     ("scoring",): ("letter", "text"),
@@ -356,7 +359,12 @@ CHANGES: dict[tuple[str, ...], tuple] = {
     ("tasks", "quiz", "test_share"): (0.1, 0.2, 0.5, 0.9, 1.0, 0.0),
     ("data", "quiz", "rows"): ("full", 1, 5, 40, 0),
     ("mixtures", "mine", "experts"): ({"law": 1, "code": 1}, {"law": 1}, {"tuned": 2}, {"code": 0}),
-    ("mixtures", "mine", "merge"): ({"experts_per_token": 1}, {"gate_mode": "random"}),
+    ("mixtures", "mine", "merge"): (
+        {"experts_per_token": 1},
+        {"gate_mode": "random"},
+        {"gate_mode": "shuffled"},
+        {"gate_mode": "uniform", "experts_per_token": 2},
+    ),
     ("models", "tuned", "train"): ({"quiz": "mofe"}, {"quiz": "lora"}, {"quiz": "router"}),
     ("recipes", "mofe"): (
         {"frozen": 1},

@@ -26,7 +26,7 @@ ON_DEMAND = ("claims_paper.md", "tables.pdf", "archive.zip", TOKENS)
 ON_DEMAND_RULES = ("export", "push", "pdf", "archive", "claims_paper")  # nothing reads their hash
 STUDIES = {
     "the miniature": [CONFIG, MINI, REDUCED],
-    "the paper's": [CONFIG, QUESTIONS, LOOK],
+    "the paper's": [CONFIG, QUESTIONS, LOOK, ROOT / "tests" / "studies" / "routing.yaml"],
 }
 ASKED = {"the paper's": ["E7.tex"]}  # tables on demand
 PUSHED = "pushed/tinyllama_4tinyllama/medmcqa_mofe/s0.json"

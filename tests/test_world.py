@@ -468,16 +468,18 @@ def test_the_job_is_given_plain_data(made, tmp_path):
     assert json.loads((tmp_path / "world.json").read_text()) == made[1]
 
 
-def test_the_mini_studys_gate_prompts_are_in_the_worlds_words_and_distinct(made):
-    """An unknown word would give every slot the same gate."""
+@pytest.mark.parametrize("name", [None, "second", "third"])
+def test_the_mini_studys_gate_prompts_are_in_the_worlds_words_and_distinct(made, name):
+    """An unknown word would give every slot the same gate. name: of a set of prompts."""
     words = Tokenizer.from_file(str(made[0] / "mofe" / "tokenizer" / "tokenizer.json"))
     unknown = words.token_to_id("<unk>")
     study = read_study(CONFIG, MINI)
     for mixture in study.mixtures.values():
+        gates = {expert: study.models[expert].gates.named(name) for expert in mixture.experts}
         slots = [
-            (tuple(prompts), tuple(study.models[expert].gates.negative))
+            (tuple(prompts), tuple(gates[expert].negative))
             for expert, count in mixture.experts.items()
-            for prompts in study.models[expert].gates.positive[:count]
+            for prompts in gates[expert].positive[:count]
         ]
         assert len(set(slots)) == len(slots)
         for prompt in (p for slot in slots for prompts in slot for p in prompts):

@@ -39,6 +39,7 @@ NODE = 1500  # MB added per node: Snakemake's own processes, and tokenised rows
 DISK = 100e6  # bytes/s that a shared disk reads or writes
 TOKENIZER = 80  # bytes of a tokenizer's files per token: TinyLlama's have 75
 CPU_FLOPS = 20e9  # FLOP/s per thread, until a CPU study's own runs have measured it
+RIDGE_CPUS = 8  # of a merge whose gates are fitted, which needs no GPU
 MAX_NODES = 64  # no training is spread further
 
 # Where the configuration states no number and nothing is prepared yet.
@@ -209,8 +210,7 @@ class Costs:
     # ---------------------------------------------------------------------- shapes and tokens
 
     def shape(self, model: str) -> Shape:
-        """A dense model's shape. A fine-tuned model has the shape of the model that it comes
-        from."""
+        """A dense model's shape. One that is made from another has the shape of that one."""
         if model not in self._shapes:
             spec = self.study.models[model]
             known = self.shape(spec.from_) if spec.from_ else _known_shape(self.plan, model)
@@ -219,7 +219,7 @@ class Costs:
 
     def moe_shape(self, moe: str) -> Shape:
         mixture = self.plan.moes[moe]
-        top_k = mixture.experts_per_token or self.study.merge.experts_per_token
+        top_k = self.plan.merge_of(mixture).experts_per_token
         return self.shape(mixture.base).mixture(len(mixture.experts), top_k)
 
     def variant_shape(self, variant: Variant) -> Shape:
@@ -304,6 +304,14 @@ class Costs:
         """Linking or copying a dense model from the hub; it is stored in float32 at most."""
         return Estimate(Needs(1, 4000, 60), 5 / 60, disk=4 * self.shape(model).parameters)
 
+    def reinitialise(self, model: str) -> Estimate:
+        """Reading a dense model, drawing its FFNs anew, and storing it."""
+        shape = self.shape(model)
+        disk = self._dense_bytes(model)
+        moved = disk + self._dense_bytes(self.study.models[model].from_)
+        resident = memory.PROCESS + memory.loading_bytes(shape)
+        return self._disk_bound(moved, resident, shape.parameters, disk)
+
     def merge(self, moe: str) -> Estimate:
         """Merging: the dense models are checked and hashed, the base computes the router's weights
         in bfloat16, and router and tokenizer are stored."""
@@ -311,7 +319,28 @@ class Costs:
         read = 4 * shape.dense.parameters * len({mixture.base, *mixture.experts})
         resident = memory.PROCESS + (4 + 2) * shape.dense.parameters
         disk = self._stored * shape.num_hidden_layers * shape.router + TOKENIZER * shape.vocab_size
-        return self._disk_bound(2 * read, resident, shape.parameters, disk)
+        made = self._disk_bound(2 * read, resident, shape.parameters, disk)
+        if not (sets := self.plan.learned_from(mixture)):
+            return made
+        tokens = sum(self._ridge_tokens(datasets) for datasets in sets.values())
+        return self._fitted(made, resident, shape.dense, tokens)
+
+    def _ridge_tokens(self, datasets: Sequence[str]) -> float:
+        """Tokens of an expert's training rows that ridge gates are fitted to."""
+        there = sum(map(self.rows, datasets))
+        each = sum(self.rows(d) * self.row_tokens(d) for d in datasets) / there
+        return min(there, self.study.merge.ridge.rows) * each
+
+    def _fitted(self, made: Estimate, resident: float, dense: Shape, tokens: float) -> Estimate:
+        """A merge whose gates are fitted, too: the base, in float32, reads `tokens` tokens, and per
+        layer their products are added up and solved in float64."""
+        square = dense.num_hidden_layers * dense.hidden_size**2
+        flops = tokens * (products.forward(dense, GUESSED_TOKENS, 0) + 2 * square)
+        flops += square * dense.hidden_size
+        cpus = 1 if self.on_cpu else RIDGE_CPUS
+        hours = made.hours + flops / (cpus * CPU_FLOPS) / 3600
+        needs = Needs(cpus, self._mem_mb(resident + 3 * 8 * square), self._minutes(hours))
+        return replace(made, needs=needs, hours=hours, tokens=tokens, flops=flops)
 
     def export(self, variant: Variant) -> Estimate:
         """Writing a trained model as one checkpoint. It is in memory in float32; a quantised

@@ -49,6 +49,8 @@ def estimate(costs: Costs, rule: str, wildcards: Mapping[str, str]) -> Estimate:
             return costs.fetch(wildcards["model"])
         case "pretrain" | "train_expert":
             return costs.train_expert(wildcards["model"])
+        case "reinitialise":
+            return costs.reinitialise(wildcards["model"])
         case "merge" | "merge_per_seed":
             return costs.merge(wildcards["moe"])
         case "train":

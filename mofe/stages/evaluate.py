@@ -25,7 +25,7 @@ from torch import nn
 from mofe import clusters, provenance, records, tasks
 from mofe.estimate import memory
 from mofe.files import write_atomic
-from mofe.layers import experts
+from mofe.layers import domains, experts
 from mofe.layers.branches import Tree, collate
 from mofe.layers.positions import only_at
 from mofe.models import decoding, devices, finite, load
@@ -483,6 +483,7 @@ def evaluate_variant(
     built = asking.read(asked)
     tokenizer = load.tokenizer(merge) if built[0].in_words else None  # loading one takes a while
     model = _ready(merge, chain, trained)
+    domains.tell(model, params.get("domain"))
     answered = score(model, tokenizer, built, params)
     lines = "".join(map(records.line, answered))
     # no time stamp in the header: equal records are equal files

@@ -196,6 +196,8 @@ def _fit_recorded(
         *(pairs, tokenizer, params["training"]["max_length"], params.get("add_bos_token", True)),
         sets,
     )
+    if "domains" in params:
+        rows = replace(rows, domains=params["domains"])
     training = _with_micro_batch(model, method, params["training"], rows, sharding)
     counts = {
         "trainable_parameters": sum(p.numel() for p in parameters.trained(model).values()),

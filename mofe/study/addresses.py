@@ -41,7 +41,7 @@ class Addresses:
 
     def model_dir(self, name: str, seed: int | str | None = None) -> str:
         """A dense model's folder. seed: that of the row which the model is for. Models that the
-        study does not fine-tune are the same for every seed, and need none."""
+        study does not make from others are the same for every seed, and need none."""
         folder = self.study.models[name].path or f"{self.root}/experts/{name}"
         return self._of_seed(folder, [name], seed)
 
@@ -59,7 +59,7 @@ class Addresses:
     def _of_seed(self, folder: str, models: Sequence[str], seed: int | str | None) -> str:
         """The folder of what is made from dense models. Raises ValueError where they are of a seed
         and none is named."""
-        if not self.study.trains(models):
+        if not self.study.is_per_seed(models):
             return folder
         if seed is None:
             raise ValueError(f"{folder}: there is one for each seed; name the seed")

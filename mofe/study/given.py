@@ -77,6 +77,9 @@ class Given:
     def train_expert(self, model: str, seed: str) -> Values:
         return {"stage": self.plan.params.model(model)}
 
+    def reinitialise(self, model: str, seed: str) -> Values:
+        return {"model": self.plan.params.model(model)}
+
     # ------------------------------------------------------------------------------------ variants
 
     def merge(self, moe: str, seed: str | None = None) -> Values:
@@ -102,7 +105,7 @@ class Given:
     def evaluate(self, variant: str, seed: str, task: str) -> Values:
         shown = self.plan.variants[variant]
         return {
-            "task": self.plan.params.task(task),
+            "task": self.plan.params.asked(shown, task),
             "chain": self.plan.params.chain(shown),
             "names": _names(shown),
         }

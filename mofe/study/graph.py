@@ -89,10 +89,20 @@ class Graph:
             "data": [f for mix in spec.train for f in self.plan.stage_data(mix)],
         }
 
+    def reinitialise(self, model: str, seed: str) -> Inputs:
+        """The model that gives everything but its FFNs, of the same seed."""
+        return {"origin": self.plan.paths.model_dir(self.plan.study.models[model].from_, seed)}
+
     # ------------------------------------------------------------------------------------ variants
 
     def merge(self, moe: str, seed: str | None = None) -> Inputs:
-        return {"dense": self.plan.merge_input(self.plan.moes[moe], seed)}
+        """The dense models, and the training sets that gates are fitted to, if they are."""
+        mixture = self.plan.moes[moe]
+        sets = {d: None for names in self.plan.learned_from(mixture).values() for d in names}
+        return {
+            "dense": self.plan.merge_input(mixture, seed),
+            "data": [self.plan.paths.data_file(dataset) for dataset in sets],
+        }
 
     def merge_per_seed(self, moe: str, seed: str) -> Inputs:
         """As of `merge`; the dense models that the study fine-tunes are those of the seed."""
@@ -137,7 +147,10 @@ class Graph:
         return self.evaluate(variant, seed, task)
 
     def export(self, variant: str, seed: str) -> Inputs:
+        """Raises ConfigError where no checkpoint can say how rows are routed, before anything is
+        trained."""
         shown = self.plan.variants[variant]
+        self.plan.params.refuse_export(shown)
         trainings = self.plan.params.export(shown, seed)["trainings"]
         return {**self._trained(shown, seed), "trainings": trainings}
 
@@ -258,11 +271,11 @@ class Graph:
             elif models[name].scratch:
                 yield _node(self.pretrain, [paths.model_dir(name)], model=name)
         for name in plan.models:
-            if models[name].from_:
+            if models[name].train:
                 yield _node(self.preflight, [paths.preflight(name)], model=name)
-                for seed in map(str, plan.study.seeds):
-                    folder = paths.model_dir(name, seed)
-                    yield _node(self.train_expert, [folder], model=name, seed=seed)
+            for seed in map(str, plan.study.seeds if models[name].from_ else ()):
+                rule = self.train_expert if models[name].train else self.reinitialise
+                yield _node(rule, [paths.model_dir(name, seed)], model=name, seed=seed)
         for name, moe in plan.moes.items():
             if not (seeds := plan.merge_seeds(moe)):
                 yield _node(self.merge, [paths.moe_dir(moe)], moe=name)
@@ -282,7 +295,8 @@ class Graph:
 
     def _on_demand(self) -> Iterator[Node]:
         plan, paths = self.plan, self.plan.paths
-        for key, variant in plan.variants.items():
+        exported = {k: v for k, v in plan.variants.items() if not plan.routes_rows(v.origin)}
+        for key, variant in exported.items():
             for seed in plan.seeds(variant):
                 named = {"variant": key, "seed": str(seed)}
                 yield _node(self.export, [paths.export_dir(variant, seed)], **named)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from mofe.study.addresses import Addresses
 from mofe.study.config import Study
+from mofe.study.gates import NONE, shuffled
 from mofe.study.values import ConfigError
-from mofe.study.variants import Stage, Variant
+from mofe.study.variants import Moe, Stage, Variant
 
 if TYPE_CHECKING:
     from mofe.study.plan import Plan
@@ -81,9 +82,11 @@ class Params:
         return {} if self.study.add_bos_token else {"add_bos_token": False}
 
     def model(self, model: str) -> dict[str, Any]:
-        """What makes a dense model: its stage of training, or its pretraining, or its
-        repository."""
+        """What makes a dense model: its stage of training, or what of it is drawn anew, or its
+        pretraining, or its repository."""
         spec = self.study.models[model]
+        if spec.reinitialise:
+            return {"reinitialise": spec.reinitialise, "dtype": self.expert_dtype(model)}
         if spec.train:
             ((mix, recipe),) = spec.train.items()
             return {**self.stage(Stage(mix, recipe)), "dtype": self.expert_dtype(model)}
@@ -96,9 +99,9 @@ class Params:
         return {"hub": spec.hub, "revision": spec.revision, "mirror": self.paths.model_mirror}
 
     def expert_dtype(self, model: str) -> str:
-        """The type that a dense model fine-tuned here is stored in. It is the merges' dtype: every
-        merge rounds the model to it anyway, so nothing is lost. It is float32 if another model is
-        trained from this one, and in a CPU study, whose models are small."""
+        """The type that a dense model made here from another is stored in. It is the merges' dtype:
+        every merge rounds the model to it anyway, so nothing is lost. It is float32 if another
+        model is made from this one, and in a CPU study, whose models are small."""
         an_origin = any(self.study.models[other].from_ == model for other in self.plan.models)
         exact = an_origin or self.study.device == "cpu"
         return "float32" if exact else self.study.merge.dtype
@@ -106,28 +109,51 @@ class Params:
     def merge(self, moe: str, seed: int | str | None = None) -> dict[str, Any]:
         """The merge's settings, and the prompts of every slot. seed: of the dense models in it
         that the study fine-tunes. The router of a mixture of one expert chooses nothing: its
-        gate_mode is "none", and it needs no prompts."""
-        mixture, taken, slots = self.plan.moes[moe], {}, []
-        alone = len(mixture.experts) == 1
-        for expert in mixture.experts:
-            gates, index = self.study.models[expert].gates, taken.get(expert, 0)
-            taken[expert] = index + 1
-            slots.append(
-                {
-                    "model": self.paths.model_dir(expert, seed),
-                    "positive": [] if alone else list(gates.positive[index]),
-                    "negative": [] if alone else list(gates.negative),
-                }
-            )
-        names = {self.paths.model_dir(model, seed): model for model in mixture.models}
-        base = self.paths.model_dir(mixture.base, seed)
-        own = {"gate_mode": mixture.gate_mode, "experts_per_token": mixture.experts_per_token}
-        settings = _plain(self.study.merge) | {k: v for k, v in own.items() if v is not None}
-        if alone:
-            settings["gate_mode"] = "none"
+        gate_mode is "none"."""
+        mixture = self.plan.moes[moe]
+        merge, gates = self.plan.merge_of(mixture), self.plan.gates(mixture)
+        settings = _plain(merge, without={"prompts", "ridge"})
+        if len(mixture.experts) == 1:
+            settings["gate_mode"] = NONE
         if settings["gate_mode"] == "random":
             settings["seed"] = self.study.sampling_seed
-        return {**settings, "base": base, "slots": slots, "names": names}
+        if gates.learned:
+            settings["ridge"] = self._ridge(mixture)
+        folders = {name: self.paths.model_dir(name, seed) for name in mixture.models}
+        slots = [
+            {"model": folders[expert], "positive": positive, "negative": negative}
+            for expert, (positive, negative) in zip(
+                mixture.experts, self._prompts(mixture), strict=True
+            )
+        ]
+        names = {folder: model for model, folder in folders.items()}
+        return {**settings, "base": folders[mixture.base], "slots": slots, "names": names}
+
+    def _prompts(self, mixture: Moe) -> list[tuple[list[str], list[str]]]:
+        """The positive and negative prompts that each slot's gates are made from."""
+        gates, models = self.plan.gates(mixture), mixture.experts
+        if not gates.listed:
+            return [([], [])] * len(models)
+        chosen, found = self.plan.merge_of(mixture), []
+        for slot, model in enumerate(models):
+            prompts = self.study.models[model].gates.named(chosen.prompts)
+            positive = prompts.positive[models[:slot].count(model)]
+            found.append((list(positive), list(prompts.negative)))
+        order = shuffled(models) if chosen.gate_mode == "shuffled" else range(len(models))
+        return [found[slot] for slot in order]
+
+    def _ridge(self, mixture: Moe) -> dict[str, Any]:
+        """What ridge gates are fitted to, and how: by expert model, the files of its training
+        sets."""
+        return {
+            **_plain(self.study.merge.ridge),
+            "seed": self.study.sampling_seed,
+            "data": {
+                expert: [self.paths.data_file(dataset) for dataset in sets]
+                for expert, sets in self.plan.learned_from(mixture).items()
+            },
+            **self._begins(),
+        }
 
     def stage(self, stage: Stage) -> dict[str, Any]:
         """A stage's resolved recipe: the method, its settings, and the training's. The learning
@@ -140,8 +166,12 @@ class Params:
         return {**self.method(stage), "training": training | searched, **self._begins()}
 
     def training(self, variant: Variant) -> dict[str, Any]:
-        """The parameters of a variant's training: of its last stage."""
-        stage = self.stage(variant.stages[-1])
+        """The parameters of a variant's training: of its last stage, and where rows are routed by
+        their domain, the domain of each of its training sets."""
+        stage, plan = self.stage(variant.stages[-1]), self.plan
+        if plan.routes_rows(variant.origin):
+            sets = plan.mix(variant.stages[-1].mix)
+            stage["domains"] = [plan.domain(variant.origin, dataset) for dataset in sets]
         if (every := self.record_router(variant)) is not None:
             stage["training"] |= {"record_router": every}
         return stage
@@ -155,6 +185,13 @@ class Params:
         mix, recipe = study.mixes.get(stage.mix), study.recipes[stage.recipe]
         parts = [recipe.training, *([mix.training] if mix else []), study.training]
         return next((p.record_router for p in parts if p.record_router is not None), None)
+
+    def asked(self, variant: Variant, task: str) -> dict[str, Any]:
+        """A task that a variant is asked; where rows are routed by their domain, with its
+        domain."""
+        if not self.plan.routes_rows(variant.origin):
+            return self.task(task)
+        return {**self.task(task), "domain": self.plan.domain_of_task(variant.origin, task)}
 
     def method(self, stage: Stage) -> dict[str, Any]:
         """The method and its settings: what is needed to rebuild the trained model."""
@@ -178,7 +215,7 @@ class Params:
             "dtype": study.merge.dtype,
             "base": origin.base,
             "experts": {e: origin.experts.count(e) for e in origin.experts},
-            "models": {n: _choice(_plain(study.models[n])) for n in dict.fromkeys(dense)},
+            "models": {name: self._origin(name) for name in dict.fromkeys(dense)},
             "chain": self.chain(variant),
             "training": [self.stage(s)["training"] for s in stages],
             "data": [
@@ -198,6 +235,21 @@ class Params:
             "manifests": self.plan.manifests,
             "license": study.export.license,
         }
+
+    def refuse_export(self, variant: Variant) -> None:
+        """Raise ConfigError where a variant routes rows by their domain, as no checkpoint can."""
+        if self.plan.routes_rows(variant.origin):
+            told = (
+                f"merge.gate_mode: 'oracle' routes the rows of {variant.key} by their data's source"
+            )
+            how = "export a variant of another gate_mode"
+            raise ConfigError([f"{told}, which no checkpoint can; {how}"])
+
+    def _origin(self, model: str) -> dict[str, Any]:
+        """Where a dense model comes from, for a card."""
+        spec = self.study.models[model]
+        # what says nothing is left out, so that it reruns nothing
+        return _choice(_plain(spec, without=None if spec.reinitialise else {"reinitialise"}))
 
     def preflight(self, model: str) -> dict[str, Any]:
         """What must fit together before this dense expert is trained: the pairs (base, expert) of

@@ -12,7 +12,8 @@ from typing import Literal
 
 from mofe.study import claims, tables
 from mofe.study.addresses import Addresses
-from mofe.study.config import Search, Study, TableRow, TableSpec
+from mofe.study.config import Merge, MixtureMerge, Search, Study, TableRow, TableSpec
+from mofe.study.gates import GATES, NONE, Gates
 from mofe.study.methods import Method, Untuned
 from mofe.study.params import Params
 from mofe.study.tables import Table
@@ -224,12 +225,12 @@ class Plan:
 
     def is_per_seed(self, variant: Variant) -> bool:
         """Whether every seed gives another model: it is fine-tuned, or made from dense models that
-        the study fine-tunes."""
-        return bool(variant.stages) or self.study.trains(variant.origin.models)
+        the study makes from others."""
+        return bool(variant.stages) or self.study.is_per_seed(variant.origin.models)
 
     def merge_seeds(self, moe: Moe) -> tuple[int, ...]:
         """The seeds that a merge is made with; none if it is made once, for all seeds."""
-        return tuple(self.study.seeds) if self.study.trains(moe.models) else ()
+        return tuple(self.study.seeds) if self.study.is_per_seed(moe.models) else ()
 
     def search(self, variant: Variant) -> Search | None:
         """The search for the learning rate of a variant's last stage; None where it is known."""
@@ -250,7 +251,7 @@ class Plan:
 
     def mix(self, name: str) -> list[str]:
         """The data sets of a mix; a data set's own name is a mix of one."""
-        return self.study.mixes[name].data if name in self.study.mixes else [name]
+        return self.study.data_of(name)
 
     def merge_input(self, moe: Moe, seed: int | str | None) -> list[str]:
         """The dense checkpoints of a merge, the base first, each once. Every job that loads the
@@ -296,10 +297,65 @@ class Plan:
         spec = self.study.mixtures[mixture]
         # A fixed order, so that equal mixtures get equal names and equal slots.
         slots = tuple(e for e in sorted(spec.experts) for _ in range(spec.experts[e]))
-        ours, merge = self.study.merge, self.study.merged_by(mixture)
-        gates = None if merge.gate_mode == ours.gate_mode else merge.gate_mode
-        same = merge.experts_per_token == ours.experts_per_token
-        return Moe(spec.base, slots, gates, None if same else merge.experts_per_token)
+        ours = self.study.merge
+        own = {k: v for k, v in spec.merge if v is not None and v != getattr(ours, k)}
+        return Moe(spec.base, slots, **own)
+
+    def merge_of(self, moe: Moe) -> Merge:
+        """A merge's settings: those of `merge`, with what the mixture sets differently."""
+        own = {key: getattr(moe, key) for key in MixtureMerge.model_fields}
+        return self.study.merge.model_copy(
+            update={key: value for key, value in own.items() if value is not None}
+        )
+
+    def router_learns(self, origin: Moe | Dense) -> bool:
+        """Whether training can move what a router chooses, if there is something to choose. The
+        weights of a token's experts are normalised to add up to 1, so that of a single one is
+        always 1."""
+        several = len(origin.experts) > 1
+        return not several or self.merge_of(origin).experts_per_token > 1
+
+    def gates(self, moe: Moe) -> Gates:
+        """What follows from how a merge's gates are made."""
+        return GATES[NONE if len(moe.experts) == 1 else self.merge_of(moe).gate_mode]
+
+    def domain(self, origin: Moe | Dense, dataset: str) -> int | None:
+        """The domain of a data set's rows, where an origin routes rows by their domain: the number
+        of the expert model, among the mixture's in their order, that was fine-tuned on rows of the
+        same source. -1 where none was; None where tokens are routed."""
+        if not self.routes_rows(origin):
+            return None
+        source = self.study.data[dataset].source
+        return self._domain_of_source(origin, source)
+
+    def domain_of_task(self, origin: Moe | Dense, task: str) -> int | None:
+        """The same of a task's questions."""
+        spec = self.study.tasks[task]
+        if not self.routes_rows(origin):
+            return None
+        held = self.study.data[spec.held_out].source if spec.held_out else spec.source
+        return self._domain_of_source(origin, held)
+
+    def routes_rows(self, origin: Moe | Dense) -> bool:
+        """Whether rows are routed by their domain, and not tokens."""
+        return isinstance(origin, Moe) and self.gates(origin).routed
+
+    def _domain_of_source(self, moe: Moe, source: str) -> int:
+        for number, expert in enumerate(dict.fromkeys(moe.experts)):
+            sets = [d for mix in self.study.models[expert].train for d in self.mix(mix)]
+            if source in {self.study.data[d].source for d in sets}:
+                return number
+        return -1
+
+    def learned_from(self, moe: Moe) -> dict[str, list[str]]:
+        """The training sets that a merge's gates are fitted to, by expert model; none where they
+        are not fitted."""
+        if not self.gates(moe).learned:
+            return {}
+        trains = {expert: self.study.models[expert].train or {} for expert in moe.experts}
+        return {
+            expert: [d for mix in train for d in self.mix(mix)] for expert, train in trains.items()
+        }
 
     def variant(self, row: TableRow) -> Variant:
         """The variant that a table's row shows, one of a mixture or a model."""
@@ -322,6 +378,6 @@ class Plan:
         clashes = [name for name, artefact in named if seen.setdefault(name, artefact) != artefact]
         return [
             f"tables: two different models would both be stored as {name}; rename one of their "
-            "models, mixes or recipes"
+            "models, mixes, recipes or sets of prompts"
             for name in dict.fromkeys(clashes)
         ]

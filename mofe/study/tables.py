@@ -91,7 +91,7 @@ def table(plan: Plan, number: int | str, spec: TableSpec) -> Table:
     width = len(spec.labels) + len(spec.columns)
     return Table(
         number=number,
-        caption=spec.caption + _samples(plan, spec),
+        caption=spec.caption + _samples(plan, spec) + _fixed_routers(plan, spec),
         label_headings=tuple(spec.labels),
         columns=tuple(spec.columns),
         header=tuple(spec.header or [("", width)]),
@@ -109,6 +109,24 @@ def _samples(plan: Plan, spec: TableSpec) -> str:
         if name in tasks and (drawn := tasks[name].sample):
             told.append(f"{heading}: a sample of {drawn:,} questions.")
     return "".join(f" {sentence}" for sentence in told)
+
+
+def _fixed_routers(plan: Plan, spec: TableSpec) -> str:
+    """What a caption adds where rows are trained whose tokens have one of several experts, so that
+    nobody takes them for rows whose router learns."""
+    variants = {name: plan.variant(row) for name, row in spec.model_rows.items()}
+    rows = [
+        name
+        for name, variant in variants.items()
+        if variant.stages and not plan.router_learns(variant.origin)
+    ]
+    if not rows:
+        return ""
+    named = "; ".join(name.replace(LABEL_SEPARATOR, ", ") for name in rows)
+    return (
+        f" With one expert per token ({named}), its weight is always 1: the router gets no "
+        "gradient, and chooses as it did before training."
+    )
 
 
 def _row(plan: Plan, spec: TableSpec, name: str) -> Row:

@@ -9,7 +9,7 @@ import gc
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from itertools import islice
 from typing import Any
 
@@ -21,6 +21,7 @@ from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_fun
 
 from mofe import processes, records
 from mofe.layers import parameters, positions, vocabulary
+from mofe.layers.domains import told
 from mofe.progress import Progress as Bar
 from mofe.study.hardware import Sharding
 from mofe.training import parallel, routing, tokens, track
@@ -61,9 +62,14 @@ class AnswerLoss(nn.Module):
         return self.router_aux_loss > 0 and hasattr(self.plain.config, "num_local_experts")
 
     def forward(
-        self, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor
+        self,
+        input_ids: torch.Tensor,
+        labels: torch.Tensor,
+        attention_mask: torch.Tensor,
+        domains: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Three int64 (rows, length) -> a float32 scalar. Labels are -100 where there is no loss.
+        domains: int64 (rows,), for routers that go by them (mofe.layers.domains).
 
         Rows are padded on the right and attention is causal, so no row's tokens see padding: the
         mask only keeps padding out of the router's auxiliary loss.
@@ -75,7 +81,12 @@ class AnswerLoss(nn.Module):
         extra = {"output_router_logits": True} if balanced else {}
         targets, read = labels[:, 1:], tokens.predicting(labels)
         picked = read[:, :-1]
-        with nullcontext() if balanced else positions.only_at(plain.model, read):
+        with ExitStack() as within:
+            if not balanced:  # the auxiliary loss needs all positions
+                within.enter_context(positions.only_at(plain.model, read))
+            if domains is not None:
+                of_tokens = domains[:, None].expand_as(input_ids)
+                within.enter_context(told(plain.model, of_tokens, None if balanced else read))
             out = plain.model(input_ids=input_ids, use_cache=False, **extra)
         logits = plain.lm_head(out.last_hidden_state[:, :-1][picked])
         loss = F.cross_entropy(logits.float(), targets[picked], reduction="sum")

@@ -26,12 +26,14 @@ STARTING = {"cuda": 2048, "cpu": 256}
 class Rows:
     """Tokenised training rows. `ids[i]` are a row's token ids, of which the first `prompt[i]` are
     the prompt. `dropped` counts rows longer than the limit. `sets[i]` is the number of the training
-    set that a row comes from; without numbers all come from one."""
+    set that a row comes from; without numbers all come from one. `domains`: by number of a set, its
+    domain, where rows are routed by it (mofe.layers.domains)."""
 
     ids: list[list[int]]
     prompt: list[int]
     dropped: int
     sets: list[int] = field(default_factory=list)
+    domains: Sequence[int] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -46,6 +48,9 @@ class Rows:
         digest = hashlib.sha256()
         for ids, prompt in zip(self.ids, self.prompt, strict=True):
             digest.update(np.array([len(ids), prompt, *ids], dtype="<i8").tobytes())
+        if self.domains is not None:
+            of_rows = [self.domains[number] for number in self.sets]
+            digest.update(np.array(of_rows, dtype="<i8").tobytes())
         return digest.hexdigest()
 
     @property
@@ -122,8 +127,9 @@ def pieces(ids: Sequence[int], max_length: int) -> list[list[int]]:
 def collate(
     rows: Rows, indices: Sequence[int], pad: int, counts: bool = True
 ) -> dict[str, torch.Tensor]:
-    """A right-padded batch: `input_ids`, `attention_mask` and `labels`, each int64 (rows, length).
-    Labels are -100 outside the answer, and everywhere if the rows do not count."""
+    """A right-padded batch: `input_ids`, `attention_mask` and `labels`, each int64 (rows, length),
+    and where rows have domains `domains`, int64 (rows,). Labels are -100 outside the answer, and
+    everywhere if the rows do not count."""
     length = max(len(rows.ids[i]) for i in indices)
     ids = torch.full((len(indices), length), pad)
     mask = torch.zeros((len(indices), length), dtype=torch.int64)
@@ -134,7 +140,11 @@ def collate(
         mask[number, : len(row)] = 1
         if counts:
             labels[number, start : len(row)] = row[start:]
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    if rows.domains is not None:
+        of_rows = [rows.domains[rows.sets[index]] for index in indices]
+        batch["domains"] = torch.tensor(of_rows)
+    return batch
 
 
 def predicting(labels: torch.Tensor) -> torch.Tensor:
