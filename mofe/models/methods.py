@@ -6,6 +6,7 @@ model.
 """
 
 from collections.abc import Callable
+from itertools import chain
 from typing import TypeVar
 
 from torch import nn
@@ -15,6 +16,7 @@ from mofe.layers.experts import SplitExperts
 from mofe.layers.nf4 import nf4
 from mofe.study.methods import Freeze, Full, Ia3, Lora, Method, Partial, RsLora, Untuned
 from mofe.study.shapes import ATTENTION, EMBEDDINGS, HEAD, NORMS, ROUTER, Shape
+from mofe.training.unfreezing import Unfrozen
 
 M = TypeVar("M", bound=Method)
 APPLY: dict[type[Method], Callable[[nn.Module, Method], nn.Module]] = {}
@@ -53,21 +55,38 @@ def full(model: nn.Module, method: Full) -> nn.Module:
 
 @_of(Freeze)
 def freeze(model: nn.Module, method: Freeze) -> nn.Module:
-    """Put frozen experts into a stack of their own. A dense model's FFNs are frozen where they
-    are."""
+    """Put frozen experts into a stack of their own, and those that are updated later too. A dense
+    model's FFNs are frozen where they are."""
     model.requires_grad_(True)
-    if not _number_of_experts(model):
+    if not _number_of_experts(model) and method.frozen_slots(1):
         for layer in model.model.layers:
             layer.mlp.requires_grad_(False)
             if method.is_quantized:
                 _quantize(layer.mlp)
     for parent, experts in _expert_layers(model):
-        frozen = method.frozen_experts(experts.num_experts)
-        if frozen == experts.num_experts and not method.is_quantized:
+        frozen = method.frozen_slots(experts.num_experts)
+        if len(frozen) == experts.num_experts and not method.is_quantized:
             experts.requires_grad_(False)
         else:
-            parent.experts = SplitExperts.partly(experts, frozen, method.is_quantized)
+            later = [slots for _, slots in method.unfrozen_slots(experts.num_experts)]
+            parent.experts = SplitExperts.partly(experts, frozen, later, method.is_quantized)
     return model
+
+
+def unfrozen(model: nn.Module, method: Method) -> list[Unfrozen]:
+    """The parameters of a model to which the method is applied that are to stay as they are until
+    a part of the training is done. All of them are marked as trained (`requires_grad`)."""
+    number = _number_of_experts(model)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    found = []
+    for after, slots in method.unfrozen_slots(number or 1):
+        parts = (
+            layer.mlp.experts.holders(slots) if number else [layer.mlp]
+            for layer in model.model.layers
+        )
+        held = [p for part in chain.from_iterable(parts) for p in part.parameters()]
+        found.append(Unfrozen(after, slots, tuple(names[parameter] for parameter in held)))
+    return found
 
 
 @_of(Partial)
@@ -75,7 +94,7 @@ def partial(model: nn.Module, method: Partial) -> nn.Module:
     """Mark the parameters of the parts that are trained, and no others."""
     model.requires_grad_(False)
     _train_parts(model, method)
-    if not method.frozen_experts(1):
+    if not method.frozen_slots(1):
         for layer in model.model.layers:
             (layer.mlp.experts if _number_of_experts(model) else layer.mlp).requires_grad_(True)
     return model
@@ -209,5 +228,5 @@ def _quantize(part: nn.Module) -> None:
                 bias = None if child.bias is None else child.bias.detach()
                 setattr(parent, name, nf4(child.weight.detach(), bias))
             elif isinstance(child, MixtralExperts):
-                split = SplitExperts.partly(child, child.num_experts, quantized=True)
+                split = SplitExperts.partly(child, range(child.num_experts), quantized=True)
                 setattr(parent, name, split)

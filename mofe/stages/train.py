@@ -43,6 +43,7 @@ def train_variant(
     sharding: Sharding = "none",
     config_hash: str | None = None,
     watched: Mapping[str, Any] | None = None,
+    replay: Sequence[str] = (),
 ) -> str:
     """Train one stage of a variant, and store the trained parameters and the record.
 
@@ -52,7 +53,8 @@ def train_variant(
     goes on; it is left there, for the caller to remove once the result is safe. search: the
     search.json that has the learning rate, where `params` has none. config_hash: of all that the
     training depends on (mofe.study.identity); without one, that of these parameters. watched: the
-    values of a mofe.training.track.Watched, where the training is watched.
+    values of a mofe.training.track.Watched, where the training is watched. replay: the training
+    sets that rows are replayed from, of which `params` then says how many.
 
     Every process of the job calls this; the first one writes. Returns a line for the user. Raises
     RuntimeError where a frozen parameter changed, and Interrupted on a signal.
@@ -65,11 +67,12 @@ def train_variant(
         if chain:
             model = methods.merge_and_unload(model)
         model = methods.apply(model, method)
-        inputs = [*manifest.files(merge), *data, *parents]
+        inputs = [*manifest.files(merge), *data, *replay, *parents]
         found = _fit_recorded(
             *(model, method, merge, tokens.read(data), params, seed, kept, inputs, sharding),
             config_hash or _own_hash(params, seed, chain=list(chain), names=dict(names)),
             watched,
+            tokens.read(replay),
         )
         result = records.TrainRecord(**names, **found)
         with kept.protected():
@@ -99,6 +102,7 @@ def train_dense(
     sharding: Sharding = "none",
     config_hash: str | None = None,
     watched: Mapping[str, Any] | None = None,
+    replay: Sequence[str] = (),
 ) -> str:
     """Fine-tune a dense model into an expert: a checkpoint, train.json and log.jsonl in `out`.
 
@@ -108,11 +112,12 @@ def train_dense(
         set_seed(seed)
         method = parse(params)
         model = methods.apply(load.checkpoint(origin), method)
-        inputs = [*manifest.files(origin), *data]
+        inputs = [*manifest.files(origin), *data, *replay]
         found = _fit_recorded(
             *(model, method, origin, tokens.read(data), params, seed, kept, inputs, sharding),
             config_hash or _own_hash(params, seed),
             watched,
+            tokens.read(replay),
         )
         result = records.DenseTrainRecord(model=name, **found)
         _store_dense(model, method, params, origin, result, kept, out)
@@ -163,11 +168,22 @@ def _own_hash(params: Mapping[str, Any], seed: int, **more: Any) -> str:
 
 
 def _fit_recorded(
-    model, method, origin, pairs, params, seed, kept, inputs, sharding, config_hash, watched
+    model,
+    method,
+    origin,
+    pairs,
+    params,
+    seed,
+    kept,
+    inputs,
+    sharding,
+    config_hash,
+    watched,
+    replay=(),
 ) -> dict[str, Any]:
     """Train a model. Returns the values of train.json (a TrainRecord without its names). kept: the
     training's Checkpoint, entered. inputs: the files that it is made from. watched as in
-    train_variant."""
+    train_variant. replay: the (prompt, answer) pairs that rows are replayed from."""
     told_to = track.Watched(**watched) if watched else None
     track.arguments(told_to)  # a program that is missing is told before anything is computed
     stamp = provenance.stamp()  # first, so that a failure comes before the training
@@ -175,9 +191,7 @@ def _fit_recorded(
     if length > positions:
         raise ValueError(too_long("training.max_length", length, positions, Path(origin).name))
     tokenizer = load.tokenizer(origin)
-    rows = tokens.tokenize(
-        pairs, tokenizer, params["training"]["max_length"], params.get("add_bos_token", True)
-    )
+    rows = _rows(pairs, replay, tokenizer, params)
     training = _with_micro_batch(model, method, params["training"], rows, sharding)
     counts = {
         "trainable_parameters": sum(p.numel() for p in parameters.trained(model).values()),
@@ -196,7 +210,8 @@ def _fit_recorded(
     before = provenance.hash_tensors(parameters.frozen(model))
     try:
         pad = tokenizer.pad_token_id
-        run = loop.fit(model, rows, training, seed, pad, kept, sharding, told_to)
+        later = methods.unfrozen(model, method)
+        run = loop.fit(model, rows, training, seed, pad, kept, sharding, told_to, later)
     except loop.DamagedModel as error:
         raise loop.DamagedModel(f"{origin}: {error}; make it again, or fetch it again") from error
     after = provenance.hash_tensors(parameters.frozen(model))
@@ -214,6 +229,16 @@ def _fit_recorded(
         **stamp,
     }
     return found
+
+
+def _rows(pairs, replay, tokenizer, params: Mapping[str, Any]) -> tokens.Rows:
+    """The rows of each epoch: those of the mix, and those that are replayed with them."""
+    how = tokenizer, params["training"]["max_length"], params.get("add_bos_token", True)
+    rows = tokens.tokenize(pairs, *how)
+    if "replay" not in params:
+        return rows
+    drawn = params["replay"]
+    return tokens.with_replay(rows, tokens.tokenize(replay, *how), drawn["share"], drawn["seed"])
 
 
 def _write(

@@ -86,7 +86,7 @@ class Given:
     def train(self, variant: str, seed: str) -> Values:
         shown = self.plan.variants[variant]
         return {
-            "stage": self.plan.params.stage(shown.stages[-1]),
+            "stage": self.plan.params.stage(shown.stages[-1], shown.origin.experts),
             "chain": self.plan.params.chain(shown)[:-1],
             "names": _names(shown),
         }

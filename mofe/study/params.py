@@ -4,6 +4,7 @@ runs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -127,22 +128,31 @@ class Params:
             settings["seed"] = self.study.sampling_seed
         return {**settings, "base": base, "slots": slots, "names": names}
 
-    def stage(self, stage: Stage) -> dict[str, Any]:
+    def stage(self, stage: Stage, experts: Sequence[str] = ()) -> dict[str, Any]:
         """A stage's resolved recipe: the method, its settings, and the training's. The learning
-        rate is null where the job reads it from what its search found."""
+        rate is null where the job reads it from what its search found. experts: the models in the
+        slots of the mixture that is trained; none of a dense model."""
         recipe = self.study.recipes[stage.recipe]
         mix = self.study.mixes.get(stage.mix)
         training = self._training(*([mix.training] if mix else []), recipe.training)
         searched = {"learning_rate": stage.rate} if recipe.search else {}
-        return {**self.method(stage), "training": training | searched, **self._begins()}
+        method, replay = self.method(stage, experts), self.plan.replay(stage.mix)
+        drawn = {"share": replay.share, "seed": self.study.sampling_seed} if replay else None
+        return {
+            **method,
+            "training": training | searched,
+            **({"replay": drawn} if drawn else {}),
+            **self._begins(),
+        }
 
-    def method(self, stage: Stage) -> dict[str, Any]:
-        """The method and its settings: what is needed to rebuild the trained model."""
-        return {"recipe": stage.recipe, **self.study.recipes[stage.recipe].settings()}
+    def method(self, stage: Stage, experts: Sequence[str] = ()) -> dict[str, Any]:
+        """The method and its settings: what is needed to rebuild the trained model. experts: as of
+        `stage`."""
+        return {"recipe": stage.recipe, **self.plan.method_of(stage, experts).settings()}
 
     def chain(self, variant: Variant) -> list[dict[str, Any]]:
         """The methods of a variant's stages, first stage first."""
-        return [self.method(s) for s in variant.stages]
+        return [self.method(s, variant.origin.experts) for s in variant.stages]
 
     def export(self, variant: Variant, seed: int | str) -> dict[str, Any]:
         """What an exported model's weights and its card depend on."""
@@ -150,7 +160,7 @@ class Params:
         dense = [m for n in origin.models for m in self.study.lineage(n)]
         mixes = [m for name in dict.fromkeys(dense) for m in study.models[name].train or ()]
         datasets = dict.fromkeys(
-            d for m in (*mixes, *(s.mix for s in stages)) for d in self.plan.mix(m)
+            d for m in (*mixes, *(s.mix for s in stages)) for d in self.plan.read_by(m)
         )
         parts = (*variant.parents, variant) if stages else ()
         return {

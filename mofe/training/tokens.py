@@ -24,11 +24,13 @@ STARTING = {"cuda": 2048, "cpu": 256}
 @dataclass(frozen=True)
 class Rows:
     """Tokenised training rows. `ids[i]` are a row's token ids, of which the first `prompt[i]` are
-    the prompt. `dropped` counts rows longer than the limit."""
+    the prompt. `dropped` counts rows longer than the limit. The last `replayed` rows come from
+    other training sets than the mix's own (`with_replay`)."""
 
     ids: list[list[int]]
     prompt: list[int]
     dropped: int
+    replayed: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -95,6 +97,27 @@ def tokenize(
             "raise max_length"
         )
     return Rows(ids, starts, dropped)
+
+
+def with_replay(rows: Rows, others: Rows, share: float, seed: int) -> Rows:
+    """A mix's own rows, and so many rows of other sets that they are this share of all.
+
+    They are drawn by `seed`, without a row twice and once for all epochs; a larger share takes the
+    rows of a smaller one too. Raises ValueError where the other sets have too few.
+    """
+    number = max(1, round(len(rows) * share / (1 - share)))
+    if number > len(others):
+        raise ValueError(
+            f"mixes: 'replay' of {share:g} beside {len(rows)} rows needs {number} rows, and its "
+            f"data sets have {len(others)}; lower 'share', or give it more data"
+        )
+    drawn = np.random.default_rng(seed).permutation(len(others))[:number].tolist()
+    return Rows(
+        rows.ids + [others.ids[i] for i in drawn],
+        rows.prompt + [others.prompt[i] for i in drawn],
+        rows.dropped,
+        replayed=number,
+    )
 
 
 def collate(
