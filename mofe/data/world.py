@@ -630,8 +630,8 @@ SCHEMAS = {
     NEWS: pa.schema({"document": STRING, "summary": STRING}),
     CORPUS: pa.schema({"text": STRING}),
 }
-SCHEMAS |= {repo: SCHEMAS[MEDICAL_TEXT] for repo in MEDICAL_KINDS.values()}
-SCHEMAS |= {repo: SCHEMAS[NEWS] for repo in NEWS_KINDS.values()}
+SCHEMAS |= dict.fromkeys(MEDICAL_KINDS.values(), SCHEMAS[MEDICAL_TEXT])
+SCHEMAS |= dict.fromkeys(NEWS_KINDS.values(), SCHEMAS[NEWS])
 SUJET_COLUMNS = (
     "Unnamed: 0",
     "inputs",

@@ -222,7 +222,11 @@ def _fit_recorded(
         "seed": seed,
         "learning_rate": training["learning_rate"],
         **counts,
-        **dict(run),
+        **{
+            name: getattr(run, name)
+            for name in type(run).model_fields
+            if name in run.model_fields_set
+        },
         "flops": _flops(shape, method, run, training["epochs"]),
         "frozen_sha256": records.Frozen(before=before, after=after),
         "config_hash": config_hash,
