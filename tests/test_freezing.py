@@ -192,6 +192,16 @@ def test_a_dense_model_has_one_ffn_to_freeze_and_unfreeze():
         study({"x": {"method": "freeze", "frozen": ["medical"]}}, rows)
 
 
+def test_one_step_leaves_nothing_to_unfreeze():
+    rows = {"it": {"mixture": "medical_2_general_2", "train": {"medmcqa": "later"}}}
+    one = {"later": {**RECIPES["later"], "training": {"epochs": 1, "global_batch": 20_000}}}
+    with pytest.raises(ConfigError) as refused:
+        study(one, rows)
+    (told,) = refused.value.problems
+    assert told.startswith("recipes.later.unfreeze: needs 2 optimiser steps")
+    assert told.endswith("lower recipes.later.training.global_batch, or leave it out")
+
+
 def test_equal_experts_that_a_list_freezes_are_folded_and_no_others():
     """A table that shows time refuses a mixture that is computed as a smaller one."""
     columns = {"Time": "time"}

@@ -35,6 +35,7 @@ OF_PLAN: tuple[Callable[[Plan], Iterator[str]], ...] = (
     training.searches,
     rows.drawn,
     training.warm_up,
+    training.unfreezing,
     training.replayed,
     rows.too_few_questions,
     rows.small_samples,

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mofe.study.checks.tables import shown_rows
 from mofe.study.config import Sizes, Study
@@ -99,8 +99,30 @@ def too_long(key: str, length: int, positions: int, model: str) -> str:
 
 
 def warm_up(plan: Plan) -> Iterator[str]:
-    """A warm-up must end before its training does, as far as the number of rows is known: raw text
-    is cut into more rows, and `full` takes all."""
+    """A warm-up must end before its training does."""
+    for stage, training, steps in _known_steps(plan):
+        if training["warmup_steps"] >= steps:
+            yield (
+                f"{set_by(plan.study, stage, 'warmup_steps')}: {training['warmup_steps']} steps of "
+                f"warm-up leave none of the {steps} steps of recipe '{stage.recipe}' on mix "
+                f"'{stage.mix}'; lower it"
+            )
+
+
+def unfreezing(plan: Plan) -> Iterator[str]:
+    """What is updated after a part of the steps needs a step before and one after."""
+    for stage, _, steps in _known_steps(plan):
+        if steps < 2 and plan.study.recipes[stage.recipe].unfrozen_slots(1):
+            yield (
+                f"recipes.{stage.recipe}.unfreeze: needs 2 optimiser steps, and training on mix "
+                f"'{stage.mix}' has {steps}; lower {set_by(plan.study, stage, 'global_batch')}, or "
+                "leave it out"
+            )
+
+
+def _known_steps(plan: Plan) -> Iterator[tuple[Stage, Mapping[str, Any], int]]:
+    """Every stage of a training with its `training` keys and optimiser steps, as far as the number
+    of rows is known: raw text is cut into more rows, and `full` takes all."""
     study = plan.study
     stages = [s for v in plan.trained.values() for s in v.stages[-1:]]
     trains = [study.models[name].train or {} for name in plan.models]
@@ -112,13 +134,7 @@ def warm_up(plan: Plan) -> Iterator[str]:
         training, replay = plan.params.stage(stage)["training"], plan.replay(stage.mix)
         rows = sum(data.rows for data in sets)
         rows += round(rows * replay.beside) if replay else 0
-        steps = training["epochs"] * math.ceil(rows / training["global_batch"])
-        if training["warmup_steps"] >= steps:
-            yield (
-                f"{set_by(study, stage, 'warmup_steps')}: {training['warmup_steps']} steps of "
-                f"warm-up leave none of the {steps} steps of recipe '{stage.recipe}' on mix "
-                f"'{stage.mix}'; lower it"
-            )
+        yield stage, training, training["epochs"] * math.ceil(rows / training["global_batch"])
 
 
 def replayed(plan: Plan) -> Iterator[str]:
