@@ -33,7 +33,7 @@ CHUNK = 2**22  # weights that are compared at once
 
 class Before:
     """The trained parameters of a model as they were before a training, in a file without a name
-    in `folder`, which is gone when this is.
+    in `folder`.
 
     model: with its trained parameters marked (`requires_grad`), as this process holds it. sharded:
     whether each process holds a part of every parameter.
@@ -48,19 +48,20 @@ class Before:
                 self._file.write(chunk.numpy().tobytes())
 
     def drift(self) -> records.Drift:
-        """The drift of every group that has weights and no adapters. All processes must call
-        this."""
+        """The drift of every group that has weights and no adapters. All processes must call this,
+        once: the file is then gone."""
         moved, size = defaultdict(float), defaultdict(float)
-        self._file.seek(0)
-        for name, parameter in self._own():
-            if name not in self._trained:
-                continue
-            group = self._group(name)
-            for after in _chunks(parameter):
-                before = np.frombuffer(self._file.read(4 * len(after)), np.float32)
-                before, after = before.astype(np.float64), after.numpy().astype(np.float64)
-                moved[group] += np.square(after - before).sum()
-                size[group] += np.square(before).sum()
+        with self._file:
+            self._file.seek(0)
+            for name, parameter in self._own():
+                if name not in self._trained:
+                    continue
+                group = self._group(name)
+                for after in _chunks(parameter):
+                    before = np.frombuffer(self._file.read(4 * len(after)), np.float32)
+                    before, after = before.astype(np.float64), after.numpy().astype(np.float64)
+                    moved[group] += np.square(after - before).sum()
+                    size[group] += np.square(before).sum()
         for name, parameter in self._own():
             group = self._group(name)
             if name not in self._trained and group in size:  # a group that is trained in part
