@@ -159,6 +159,12 @@ class Method(Part):
         """How many FFNs per layer (the experts, or the one of a dense model) are trained."""
         return shape.number_of_ffns - len(self.frozen_slots(shape.number_of_ffns))
 
+    def splits_experts(self, shape: Shape) -> bool:
+        """Whether a mixture's experts are held in several stacks, because they are not all trained,
+        or not all at once."""
+        apart = 0 < self.trained_ffns(shape) < shape.number_of_ffns
+        return apart or bool(shape.num_local_experts and self.unfrozen_slots(1))
+
     def makes_experts_differ(self, shape: Shape) -> bool:
         """Whether a training makes equal FFNs of a layer different."""
         return self.trained_ffns(shape) > 0 or self.adapts_experts(shape)
