@@ -275,6 +275,46 @@ class Frozen(Record):
         return self.before == self.after
 
 
+class Unfrozen(Record):
+    """Experts that a training leaves as they are until a part of its steps is done."""
+
+    first_step: Number = Field(description="The first optimiser step that updates them.")
+    slots: Annotated[tuple[Count, ...], Field(strict=False)] = Field(
+        description="Their slots in every layer, from 0; of a dense model, its one FFN is 0."
+    )
+    parameters: Number = Field(description="Their parameters.")
+    sha256: str = Field(
+        description="SHA-256 of these before training. If it is another before `first_step`, the "
+        "training fails."
+    )
+
+
+class Drift(Record):
+    """How far a training moved the weights of each group: ||after - before|| / ||before||, with
+    Frobenius norms over all weights of the group in all layers. It is of this training alone, not
+    of the stages before. A group is missing where the model has none of it, and where a method adds
+    adapters to it, because its own weights then stay as they are."""
+
+    experts_updated: Amount | None = Field(
+        default=None,
+        description="The experts that are updated, in the end; of a dense model, its FFNs.",
+    )
+    experts_frozen: Amount | None = Field(
+        default=None, description="Those that are not: 0, by `frozen_sha256`."
+    )
+    attention: Amount | None = Field(default=None, description="The projections of attention.")
+    embeddings: Amount | None = Field(
+        default=None, description="The embeddings, and `lm_head` where it is not tied to them."
+    )
+    norms: Amount | None = Field(default=None, description="All norms.")
+    router: Amount | None = Field(default=None, description="The routers.")
+
+    @property
+    def experts(self) -> float | None:
+        """The drift of the updated experts, or of the frozen ones where none is updated."""
+        return self.experts_frozen if self.experts_updated is None else self.experts_updated
+
+
 class Segment(Record):
     """A part of a training that one call computed: from its beginning, or from the checkpoint at
     which it was interrupted."""
@@ -312,6 +352,10 @@ class Run(Record):
     dropped_rows: Count = Field(
         description="Rows that were left out because they have more than `max_length` tokens."
     )
+    replayed_rows: Count = Field(
+        default=0,
+        description="Those of `rows` that come from the mix's `replay`; missing where it has none.",
+    )
     tokens: Number = Field(description="Tokens read in all epochs, without padding.")
     answer_tokens: Number = Field(description="Those of them that the loss is computed on.")
     final_loss: float = Field(
@@ -344,6 +388,16 @@ class Run(Record):
     peak_memory_bytes: Count = Field(
         description="The most memory that the first process held: on its GPU, without one resident."
     )
+    unfrozen: Annotated[tuple[Unfrozen, ...], Field(strict=False)] = Field(
+        default=(),
+        description="What is updated after a part of the training (`unfreeze`), in order; missing "
+        "where nothing is.",
+    )
+    drift: Drift | None = Field(
+        default=None,
+        description="How far the training moved the weights; missing in records of versions that "
+        "did not measure it.",
+    )
 
 
 class _Trained(Record):
@@ -352,7 +406,9 @@ class _Trained(Record):
         description="The seed of the training; of a variant also that of its dense experts."
     )
     learning_rate: Amount = Field(description="The highest learning rate of its schedule.")
-    trainable_parameters: Count = Field(description="Parameters that are trained.")
+    trainable_parameters: Count = Field(
+        description="Parameters that are trained; with `unfreeze`, in the end."
+    )
     total_parameters: Number = Field(
         description="All parameters of the model, adapters included; a quantised one counts as one."
     )
@@ -364,7 +420,8 @@ class _TrainRecord(Run, _Trained):
         "and backward, as the plan counts them (mofe/estimate/flops.py)."
     )
     frozen_sha256: Frozen = Field(
-        description="Hashes of the frozen parameters. If they differ, the training fails."
+        description="Hashes of the parameters that are frozen to the end. If they differ, the "
+        "training fails."
     )
     config_hash: str = Field(description=_HASHED)
     git_revision: GitRevision

@@ -130,7 +130,7 @@ def test_experts_compute_what_plain_torch_does(kinds, rows, seed, data):
     plain = Plain(copy.deepcopy(packed), frozen)
     expected = gradients(plain, *inputs)
     for fold in (False, True):
-        ours = experts.SplitExperts.partly(packed, frozen, "fp8")
+        ours = experts.SplitExperts.partly(packed, range(frozen), held_in="fp8")
         if fold:
             ours.fold_duplicates()
             assert len(ours.stacks[0]) == len(set(kinds[:frozen]))
@@ -147,7 +147,7 @@ def test_the_routers_gradient_is_that_of_what_was_computed():
     """Not of the activations before they are rounded."""
     packed, inputs = layer([0, 1]), routed(30, 2, 1)
     expected = gradients(Plain(packed, 2), *inputs)[2]
-    ours = experts.SplitExperts.partly(packed, 2, "fp8")
+    ours = experts.SplitExperts.partly(packed, range(2), held_in="fp8")
     assert torch.allclose(gradients(ours, *inputs)[2], expected, atol=1e-5)
     ours.stacks[0].downs.rounds = False
     assert not torch.allclose(gradients(ours, *inputs)[2], expected, atol=1e-3)
@@ -165,7 +165,7 @@ def batch(tiny):
 @pytest.mark.parametrize("method", ["mofe_fp8", "freeze2_fp8"])
 def test_a_mixtures_loss_and_gradients_are_plain_torchs(tiny, batch, method):
     plain = methods.apply(load.checkpoint(tiny / "moe2a2b"), Full())
-    frozen = METHODS[method].frozen_experts(4)
+    frozen = len(METHODS[method].frozen_slots(4))
     for block in plain.model.layers:
         block.mlp.experts = Plain(block.mlp.experts, frozen)
     expected = loss_and_gradients(plain, batch)
@@ -225,7 +225,7 @@ def test_a_quantised_tensor_counts_as_its_weights_and_its_hash_has_its_scales(ti
 def test_equal_values_with_other_scales_are_other_experts():
     equal = layer([0, 0])
     equal.gate_up_proj.data[1] *= 2
-    ours = experts.SplitExperts.partly(equal, 2, "fp8")
+    ours = experts.SplitExperts.partly(equal, range(2), held_in="fp8")
     assert torch.equal(*ours.stacks[0].gate_ups.values)
     ours.fold_duplicates()
     assert len(ours.stacks[0]) == 2

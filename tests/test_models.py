@@ -32,6 +32,13 @@ SETTINGS = {
     "mofe": {"method": "freeze", "frozen": "all"},
     "freeze3": {"method": "freeze", "frozen": 3},
     "freeze1": {"method": "freeze", "frozen": 1},
+    "freeze_any": {"method": "freeze", "frozen": [1, 3]},
+    "freeze_any_nf4": {"method": "freeze", "frozen": [0, 2, 3], "quantize": "nf4"},
+    "unfreeze": {
+        "method": "freeze",
+        "frozen": [0, 1, 3],
+        "unfreeze": [{"after": 0.3, "experts": [1]}, {"after": 0.7, "experts": 1}],
+    },
     "lora": {"method": "lora", "rank": 8, "alpha": 16, "targets": QKVO},
     "dora": {"method": "lora", "rank": 8, "alpha": 16, "targets": QKVO, "dora": True},
     "freeze2_nf4": {"method": "freeze", "frozen": 2, "quantize": "nf4"},

@@ -34,6 +34,9 @@ CASES = [
     ("mofe", "fsdp"),
     ("freeze3", "ddp"),
     ("freeze3", "fsdp"),
+    ("freeze_any", "ddp"),
+    ("unfreeze", "ddp"),
+    ("unfreeze", "fsdp"),
     ("lora", "ddp"),
     ("lora", "fsdp"),
     ("dora", "ddp"),
@@ -144,6 +147,8 @@ def test_two_processes_compute_what_one_does(both, tiny, method, sharding):
     assert losses(two) == pytest.approx(losses(one), rel=1e-4)
     records = [json.loads((out / "train.json").read_text()) for out in (one, two)]
     counts = ("steps", "rows", "tokens", "answer_tokens", "trainable_parameters", "flops")
+    counts += ("unfrozen",) if method == "unfreeze" else ()
+    assert records[0]["drift"] == pytest.approx(records[1]["drift"], rel=1e-2)
     for key in (*counts, "config_hash"):
         assert records[0][key] == records[1][key], key
     assert (records[1]["processes"], records[1]["sharding"]) == (2, sharding)
@@ -253,7 +258,18 @@ def interrupt(call: dict, number: signal.Signals, after: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "method", ["full", "freeze3", "lora", "qlora", "ia3", "lora_also", "lora_experts", "attention"]
+    "method",
+    [
+        "full",
+        "freeze3",
+        "unfreeze",
+        "lora",
+        "qlora",
+        "ia3",
+        "lora_also",
+        "lora_experts",
+        "attention",
+    ],
 )
 def test_an_interrupted_training_is_the_uninterrupted_one(tiny, data, tmp_path, method):
     """Bit for bit, dropout included, through SIGTERM and then SIGUSR1."""

@@ -352,6 +352,18 @@ def test_the_kind_of_documents_changes_nothing_else(both):
     assert all(name.startswith(parts) for name in changed) and len(changed) == len(parts)
 
 
+@pytest.mark.parametrize("kind", ["asked", "other"])
+def test_a_world_has_documents_of_both_kinds_beside_the_hubs(both, kind):
+    """The same rows in either world as the hub's repositories have in the world of their kind."""
+    for out in both.values():
+        for hubs, ours, file in (
+            (worlds.MEDICAL_TEXT, worlds.MEDICAL_KINDS[kind], "data/en"),
+            (worlds.NEWS, worlds.NEWS_KINDS[kind], "data/train"),
+        ):
+            assert rows_of(out, ours, file) == rows_of(both[kind], hubs, file)
+            assert (out / ours / "README.md").exists()
+
+
 def test_words_of_links_are_no_other_words(both):
     """No document of the asked kind has them, nor anything else but the other documents."""
     added = {word for link in worlds.LINKS for word in link.words}

@@ -145,6 +145,14 @@ EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
     "recipes.*.method": ("hub", {"recipes": {"stable": {"method": "lora"}}}),
     "recipes.*.search": ("hub", {"recipes": {"stable": {"search": "rate"}}}),
     "recipes.*.frozen": ("hub", {"recipes": {"mofe": {"frozen": 1}}}),
+    "recipes.*.unfreeze": (
+        "hub",
+        {"recipes": {"mofe": {"unfreeze": [{"after": 0.5, "experts": "all"}]}}},
+    ),
+    "mixes.*.replay": (
+        "hub",
+        {"mixes": {"mmlu_medmcqa": {"replay": {"data": ["sujet"], "share": 0.1}}}},
+    ),
     "recipes.*.quantize": ("hub", {"recipes": {"qlora_tuned": {"quantize": None}}}),
     "recipes.*.train": ("hub", {"recipes": {"router": {"train": ["attention"]}}}),
     "recipes.*.also": ("hub", {"recipes": {"stable": {"also": ["lm_head"]}}}),

@@ -78,12 +78,10 @@ class Estimate:
     needs: what it asks for. hours: wall-clock time. memory: bytes at the peak by what holds them,
     per GPU; in a CPU study, resident bytes. starting: hours of a GPU job until its first step:
     processes, imports, and reading the model (schedule.sharing). disk: bytes that it leaves.
-    scratch: bytes of its checkpoint's two states, which are deleted when it ends. micro_batch: rows
-    per forward pass of a
-    training. request: a training's shape, method, `training` keys and labelled share
-    (mofe.estimate.memory).
-    fits: whether some number of these GPUs holds it. measured: whether its speed is that of
-    finished runs.
+    scratch: bytes of its checkpoint's two states and of the weights before training, which are
+    deleted when it ends. micro_batch: rows per forward pass of a training. request: its shape,
+    method, `training` keys and labelled share (mofe.estimate.memory). fits: whether some number of
+    these GPUs holds it. measured: whether its speed is that of finished runs.
     """
 
     needs: Needs
@@ -265,7 +263,18 @@ class Costs:
         return self._estimated_tokens(mix)
 
     def _estimated_tokens(self, mix: str) -> float:
-        return sum(self.rows(d) * self.row_tokens(d) for d in self.plan.mix(mix))
+        rows = self._rows_by_set(mix)
+        return sum(rows[dataset] * self.row_tokens(dataset) for dataset in rows)
+
+    def _rows_by_set(self, mix: str) -> dict[str, float]:
+        """Rows per epoch of a mix from each data set. Those that are replayed are drawn from all
+        sets of `replay` alike."""
+        rows: dict[str, float] = {dataset: self.rows(dataset) for dataset in self.plan.mix(mix)}
+        if replay := self.plan.replay(mix):
+            others = {dataset: self.rows(dataset) for dataset in replay.data}
+            drawn = replay.beside * sum(rows.values()) / sum(others.values())
+            rows |= {dataset: drawn * count for dataset, count in others.items()}
+        return rows
 
     def counts(self, dataset: str) -> records.TaskCounts | records.TextCounts | None:
         """The counts of a training set's rows; None before it is prepared."""
@@ -362,7 +371,8 @@ class Costs:
         """One stage of a variant's fine-tuning: its last."""
         shape, disk = self.variant_shape(variant), self._trained_bytes(variant)
         starting = self._starting(variant.origin, (len(variant.stages) - 1) * disk)
-        return self._train(shape, variant.stages[-1], disk, starting, self._trained_shape(variant))
+        how = shape, self.plan.method(variant), variant.stages[-1]
+        return self._train(*how, disk, starting, self._trained_shape(variant))
 
     def _trained_bytes(self, variant: Variant) -> float:
         """Bytes of the file with what a variant's last stage trained. Large matrices trained on a
@@ -381,7 +391,8 @@ class Costs:
         ((mix, recipe),) = spec.train.items()
         width = 4 if self.plan.params.expert_dtype(model) == "float32" else 2
         starting = self._starting(Dense(spec.from_))
-        return self._train(shape, Stage(mix, recipe), width * shape.parameters, starting)
+        how = shape, self.study.recipes[recipe], Stage(mix, recipe)
+        return self._train(*how, width * shape.parameters, starting)
 
     def evaluate(self, variant: Variant, task: str) -> Estimate:
         """Evaluating a variant on one task, on one GPU, with trained parameters in float32."""
@@ -478,37 +489,39 @@ class Costs:
     def _train(
         self,
         shape: Shape,
+        method: Method,
         stage: Stage,
         disk: float,
         starting: float,
         computed: Shape | None = None,
     ) -> Estimate:
-        method = self.study.recipes[stage.recipe]
         training = self.plan.params.stage(stage)["training"]
         per_epoch = self.epoch_tokens(stage.mix)
         tokens = training["epochs"] * per_epoch
-        flops = tokens * self._flops_per_token(computed or shape, stage, per_epoch)
+        flops = tokens * self._flops_per_token(computed or shape, method, stage, per_epoch)
         request = shape, method, training, self._labelled(stage.mix)
         return self._training(request, tokens, flops, stage.recipe, disk, starting)
 
-    def _flops_per_token(self, computed: Shape, stage: Stage, epoch_tokens: float) -> float:
+    def _flops_per_token(
+        self, computed: Shape, method: Method, stage: Stage, epoch_tokens: float
+    ) -> float:
         """FLOPs per token of a stage's training, whose rows have `epoch_tokens` tokens in all."""
-        rows = sum(map(self.rows, self.plan.mix(stage.mix)))
+        rows = sum(self._rows_by_set(stage.mix).values())
         most = self.plan.params.stage(stage)["training"]["max_length"]
         length = min(epoch_tokens / rows, most)
         raw_text = self._labelled(stage.mix) == memory.TEXT
         answers = 1.0 if raw_text else min(1.0, ANSWER_TOKENS / length)
-        return products.step(computed, self.study.recipes[stage.recipe], length, answers)
+        return products.step(computed, method, length, answers)
 
     def _estimated_flops(self, variant: Variant) -> float:
         """FLOPs per token of a variant's last stage, without anything that was measured."""
         stage = variant.stages[-1]
         computed, tokens = self._trained_shape(variant), self._estimated_tokens(stage.mix)
-        return self._flops_per_token(computed, stage, tokens)
+        return self._flops_per_token(computed, self.plan.method(variant), stage, tokens)
 
     def _labelled(self, mix: str) -> float:
         """The largest share of labelled tokens that the rows of a mix are planned with."""
-        return max(map(self._labelled_share, self.plan.mix(mix)))
+        return max(map(self._labelled_share, self.plan.read_by(mix)))
 
     def _labelled_share(self, dataset: str) -> float:
         data = self.study.data[dataset]
@@ -526,9 +539,9 @@ class Costs:
         computed once (mofe/layers/experts.py). If all experts are equal and no stage trains or
         adapts them, one expert then computes each token."""
         shape = self.variant_shape(variant)
-        recipes = [self.study.recipes[stage.recipe] for stage in variant.stages]
         equal = len(set(variant.origin.experts)) == 1
-        stay = not any(recipe.makes_experts_differ(shape) for recipe in recipes)
+        methods = self.plan.methods(variant)
+        stay = not any(method.makes_experts_differ(shape) for method in methods)
         return replace(shape, num_experts_per_tok=1) if fold and equal and stay else shape
 
     def _pretrain(self, shape: Shape, model: str) -> Estimate:
@@ -570,7 +583,8 @@ class Costs:
             starting=starting,
             memory=placed.parts,
             disk=disk,
-            scratch=2 * 12 * trainable,  # two states of float32 weights and two moments
+            # two states of float32 weights and two moments; the weights before training
+            scratch=(2 * 12 + 4) * trainable,
             micro_batch=placed.micro_batch,
             fits=placed.fits,
             measured=recipe in self.measured.speed,

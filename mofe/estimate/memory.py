@@ -105,7 +105,7 @@ def on_cpu(
     # weights that were quantised or split into stacks are freed, but malloc keeps their memory
     if method.quantized(shape):
         fitting["loaded weights"] = 4 * shape.parameters
-    elif 0 < method.trained_ffns(shape) < shape.number_of_ffns:
+    elif method.splits_experts(shape):
         fitting["loaded weights"] = 4 * shape.num_hidden_layers * shape.ffns
     loading = {"process": PROCESS, "loading": loading_bytes(shape, stored)}
     return max(fitting, loading, key=total)

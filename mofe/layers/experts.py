@@ -18,7 +18,7 @@ Shapes. Where a shape helps the reader, the capitals at the end of a tensor's na
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from typing import Self
 
 import torch
@@ -148,8 +148,9 @@ class Dispatch:
         stored = max(expert_map) + 1
         if stored == 1:
             return cls.to_one(weights_TK)
-        if stored < len(expert_map):
+        if list(expert_map) != list(range(stored)):
             index_TK = torch.tensor(expert_map, device=index_TK.device)[index_TK]
+        if stored < len(expert_map):
             return cls.to_distinct(index_TK, weights_TK, stored)
         return cls.to_top_k(index_TK, weights_TK, stored)
 
@@ -416,17 +417,29 @@ class SplitExperts(nn.Module):
 
     @classmethod
     def partly(
-        cls, packed: MixtralExperts, frozen: int, held_in: Format | None = None
+        cls,
+        packed: MixtralExperts,
+        frozen: Sequence[int],
+        apart: Sequence[Sequence[int]] = (),
+        held_in: Format | None = None,
     ) -> "SplitExperts":
-        """The first `frozen` experts of a layer in a frozen stack, quantised where `held_in` names
-        a format, the others, if there are any, in a trained one."""
+        """The experts of a layer in stacks: those in the slots `frozen` in a frozen one (in NF4 if
+        `quantized`), then all others in a trained one, but for those that each of `apart` names,
+        which are in trained stacks of their own. No stack is empty."""
         weights = packed.gate_up_proj.detach(), packed.down_proj.detach()
-        still = [w[:frozen].clone() for w in weights]
-        moved = [w[frozen:].clone() for w in weights]
-        stacks = [QuantizedStack(*still, held_in) if held_in else Stack(*still, trained=False)]
-        if len(moved[0]):
-            stacks.append(Stack(*moved, trained=True))
-        return cls(stacks, packed.act_fn)
+        own = {*frozen, *chain.from_iterable(apart)}
+        trained = [slot for slot in range(packed.num_experts) if slot not in own]
+        groups = [list(slots) for slots in (trained, *apart) if len(slots)]
+        stacks = [Stack(*(w[slots] for w in weights), trained=True) for slots in groups]
+        if len(frozen):
+            groups.insert(0, list(frozen))
+            still = [w[groups[0]] for w in weights]
+            own_stack = QuantizedStack(*still, held_in) if held_in else Stack(*still, trained=False)
+            stacks.insert(0, own_stack)
+        split = cls(stacks, packed.act_fn)
+        order = list(chain.from_iterable(groups))
+        split.expert_map = [order.index(slot) for slot in range(packed.num_experts)]
+        return split
 
     @classmethod
     def adapted(
@@ -448,8 +461,13 @@ class SplitExperts(nn.Module):
         chosen = top_k_index, top_k_weights
         return mixture(hidden_states, *chosen, self.stacks, self.expert_map, self.act_fn)
 
+    def holders(self, slots: Sequence[int]) -> list[nn.Module]:
+        """The stacks that hold the experts in these slots, each once."""
+        of = [stack for stack in self.stacks for _ in range(len(stack))]
+        return list(dict.fromkeys(of[self.expert_map[slot]] for slot in slots))
+
     def fold_duplicates(self) -> None:
-        """Hold equal frozen experts, those of the first stack, once."""
+        """Hold equal frozen experts, those of the first stack, once. Trained ones stay apart."""
         frozen = self.stacks[0]
         kept: list[int] = []  # experts that differ from all before them
         moved: list[int] = []  # by stored expert: where it is found afterwards

@@ -6,6 +6,7 @@ model.
 """
 
 from collections.abc import Callable
+from itertools import chain
 from typing import TypeVar
 
 from torch import nn
@@ -18,6 +19,7 @@ from mofe.layers.nf4 import nf4
 from mofe.study.formats import Format
 from mofe.study.methods import Freeze, Full, Ia3, Lora, Method, Partial, RsLora, Untuned
 from mofe.study.shapes import ATTENTION, EMBEDDINGS, HEAD, NORMS, ROUTER, Shape
+from mofe.training.unfreezing import Unfrozen
 
 M = TypeVar("M", bound=Method)
 LINEAR = {"nf4": nf4, "fp8": Fp8Linear}  # frozen linear layers, by the format of their weights
@@ -57,21 +59,38 @@ def full(model: nn.Module, method: Full) -> nn.Module:
 
 @_of(Freeze)
 def freeze(model: nn.Module, method: Freeze) -> nn.Module:
-    """Put frozen experts into a stack of their own. A dense model's FFNs are frozen where they
-    are."""
+    """Put frozen experts into a stack of their own, and those that are updated later too. A dense
+    model's FFNs are frozen where they are."""
     model.requires_grad_(True)
-    if not _number_of_experts(model):
+    if not _number_of_experts(model) and method.frozen_slots(1):
         for layer in model.model.layers:
             layer.mlp.requires_grad_(False)
             if method.held_in:
                 _quantize(layer.mlp, method.held_in)
     for parent, experts in _expert_layers(model):
-        frozen = method.frozen_experts(experts.num_experts)
-        if frozen == experts.num_experts and not method.held_in:
+        frozen = method.frozen_slots(experts.num_experts)
+        if len(frozen) == experts.num_experts and not method.held_in:
             experts.requires_grad_(False)
         else:
-            parent.experts = SplitExperts.partly(experts, frozen, method.held_in)
+            later = [slots for _, slots in method.unfrozen_slots(experts.num_experts)]
+            parent.experts = SplitExperts.partly(experts, frozen, later, method.held_in)
     return model
+
+
+def unfrozen(model: nn.Module, method: Method) -> list[Unfrozen]:
+    """The parameters of a model to which the method is applied that are to stay as they are until
+    a part of the training is done. All of them are marked as trained (`requires_grad`)."""
+    number = _number_of_experts(model)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    found = []
+    for after, slots in method.unfrozen_slots(number or 1):
+        parts = (
+            layer.mlp.experts.holders(slots) if number else [layer.mlp]
+            for layer in model.model.layers
+        )
+        held = [p for part in chain.from_iterable(parts) for p in part.parameters()]
+        found.append(Unfrozen(after, slots, tuple(names[parameter] for parameter in held)))
+    return found
 
 
 @_of(Partial)
@@ -79,7 +98,7 @@ def partial(model: nn.Module, method: Partial) -> nn.Module:
     """Mark the parameters of the parts that are trained, and no others."""
     model.requires_grad_(False)
     _train_parts(model, method)
-    if not method.frozen_experts(1):
+    if not method.frozen_slots(1):
         for layer in model.model.layers:
             (layer.mlp.experts if _number_of_experts(model) else layer.mlp).requires_grad_(True)
     return model
@@ -214,5 +233,5 @@ def _quantize(part: nn.Module, held_in: Format) -> None:
                 bias = None if child.bias is None else child.bias.detach()
                 setattr(parent, name, LINEAR[held_in](child.weight.detach(), bias))
             elif isinstance(child, MixtralExperts):
-                split = SplitExperts.partly(child, child.num_experts, held_in)
+                split = SplitExperts.partly(child, range(child.num_experts), held_in=held_in)
                 setattr(parent, name, split)

@@ -94,6 +94,18 @@ def _of_last_stage(key: str) -> Callable[[Cell, Unit], Measured]:
     return measure
 
 
+def _drift(group: str) -> Callable[[Cell, Unit], Measured | None]:
+    """The mean over seeds of how far the last stage moved a group's weights; None where its records
+    do not say so (mofe.records.Drift)."""
+
+    def measure(cell: Cell, unit: Unit) -> Measured | None:
+        found = [stages[-1].drift for stages in _trainings(cell)]
+        values = [drift and getattr(drift, group) for drift in found]
+        return None if None in values else _mean(values)
+
+    return measure
+
+
 def _over_stages(combine: Callable[[list[TrainRecord]], float]) -> Callable[[Cell, Unit], Measured]:
     """The mean over seeds of a number that `combine` makes of the stages' records."""
 
@@ -223,6 +235,11 @@ def _rate(value: float, sd: float) -> Printed:
     return Printed(units.learning_rate(value))
 
 
+def _ratio(value: float, sd: float) -> Printed:
+    """Three digits, however small the value is."""
+    return Printed(f"{value:.3g}", "" if math.isnan(sd) else f"{sd:.2g}")
+
+
 KINDS: dict[str, Kind] = {
     "task": Kind(_score, _decimals(4), difference=4),
     "perplexity": Kind(_score, _four_digits),
@@ -245,6 +262,10 @@ KINDS: dict[str, Kind] = {
     ),
     TOKENS_UPDATED: Kind(_tokens_updated, _decimals(3)),
     "rate": Kind(_of_last_stage("learning_rate"), _rate),
+    **{
+        f"drift_{group}": Kind(_drift(group), _ratio)
+        for group in ("experts", "attention", "embeddings", "norms", "router")
+    },
 }
 
 

@@ -63,18 +63,20 @@ def check_counts(costs: Costs) -> int:
     Raises RuntimeError where the modules and mofe/study/methods.py disagree.
     """
     plan, study = costs.plan, costs.study
-    kinds = {(costs.variant_shape(v), v.stages[-1].recipe): None for v in plan.trained.values()}
+    kinds = {
+        (costs.variant_shape(v), v.stages[-1].recipe, repr(plan.method(v))): plan.method(v)
+        for v in plan.trained.values()
+    }
     for model in plan.models:
         for recipe in (study.models[model].train or {}).values():
-            kinds[costs.shape(model), recipe] = None
-    for shape, recipe in kinds:
-        method = study.recipes[recipe]
+            kinds[costs.shape(model), recipe, ""] = study.recipes[recipe]
+    for (shape, recipe, _), method in kinds.items():
         expected = method.total(shape), method.trainable(shape)
         found = count_on_modules(shape, method)
         if found != expected:
             raise RuntimeError(
                 f"mofe/study/methods.py: recipe '{recipe}' should have {expected} parameters (all, "
                 f"trained), but its modules have {found}; correct `added`, `parts` or "
-                f"`frozen_experts` of {type(method).__name__}"
+                f"`frozen_slots` of {type(method).__name__}"
             )
     return len(kinds)

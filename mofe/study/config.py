@@ -172,10 +172,32 @@ class Data(Part):
         return exactly_one(self, "task", "text")
 
 
+class Replay(Part):
+    """Rows of other training sets, such as a model's earlier ones, that are trained on with a mix's
+    own: an answer to forgetting."""
+
+    data: Annotated[list[DataName], Field(min_length=1)] = Field(
+        description="The training sets that the rows come from."
+    )
+    share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="Their share of all rows of an epoch; raw text counts in pieces of "
+        "`max_length`. So many rows are drawn by `sampling_seed`, each at most once, and are the "
+        "same in all epochs."
+    )
+
+    @property
+    def beside(self) -> float:
+        """Replayed rows per row of the mix's own."""
+        return self.share / (1 - self.share)
+
+
 class Mix(Part):
     """Data sets that are trained on together."""
 
     data: Annotated[list[DataName], Field(min_length=1)] = Field(description="The training sets.")
+    replay: Replay | None = Field(
+        None, description="Rows of other training sets that are trained on with these."
+    )
     training: TrainingOverride = Field(
         default_factory=TrainingOverride, description="Settings of `training` that differ."
     )

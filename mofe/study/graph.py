@@ -81,12 +81,14 @@ class Graph:
         return {"models": list(self.plan.params.preflight(model)["names"])}
 
     def train_expert(self, model: str, seed: str) -> Inputs:
-        """The model that it is fine-tuned from, of the same seed, and its training sets."""
+        """The model that it is fine-tuned from, of the same seed, its training sets, and those that
+        are replayed."""
         spec = self.plan.study.models[model]
         return {
             "preflight": self.plan.paths.preflight(model),
             "origin": self.plan.paths.model_dir(spec.from_, seed),
             "data": [f for mix in spec.train for f in self.plan.stage_data(mix)],
+            "replay": [f for mix in spec.train for f in self.plan.stage_replay(mix)],
         }
 
     def reinitialise(self, model: str, seed: str) -> Inputs:
@@ -109,13 +111,14 @@ class Graph:
         return self.merge(moe, seed)
 
     def train(self, variant: str, seed: str) -> Inputs:
-        """The merge, the trained parameters of the stages before, the training sets, and what the
-        search for the learning rate found, if there is one."""
+        """The merge, the trained parameters of the stages before, the training sets, those that are
+        replayed, and what the search for the learning rate found, if there is one."""
         shown = self.plan.variants[variant]
         return {
             **self._origin(shown, seed),
             "parents": self.plan.trained_files(shown, seed)[:-1],
             "data": self.plan.stage_data(shown.stages[-1].mix),
+            "replay": self.plan.stage_replay(shown.stages[-1].mix),
             "search": [self.plan.paths.search_json(shown)] if self.plan.search(shown) else [],
         }
 

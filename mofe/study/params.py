@@ -4,6 +4,7 @@ runs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -155,22 +156,30 @@ class Params:
             **self._begins(),
         }
 
-    def stage(self, stage: Stage) -> dict[str, Any]:
+    def stage(self, stage: Stage, experts: Sequence[str] = ()) -> dict[str, Any]:
         """A stage's resolved recipe: the method, its settings, and the training's. The learning
         rate is null where the job reads it from what its search found. `record_router` is left
-        out: whether there is a router depends on the model (`training`)."""
+        out: whether there is a router depends on the model (`training`). experts: the models in the
+        slots of the mixture that is trained; none of a dense model."""
         recipe = self.study.recipes[stage.recipe]
         mix = self.study.mixes.get(stage.mix)
         training = self._training(*([mix.training] if mix else []), recipe.training)
         searched = {"learning_rate": stage.rate} if recipe.search else {}
-        return {**self.method(stage), "training": training | searched, **self._begins()}
+        method, replay = self.method(stage, experts), self.plan.replay(stage.mix)
+        drawn = {"share": replay.share, "seed": self.study.sampling_seed} if replay else None
+        return {
+            **method,
+            "training": training | searched,
+            **({"replay": drawn} if drawn else {}),
+            **self._begins(),
+        }
 
     def training(self, variant: Variant) -> dict[str, Any]:
         """The parameters of a variant's training: of its last stage, and where rows are routed by
         their domain, the domain of each of its training sets."""
-        stage, plan = self.stage(variant.stages[-1]), self.plan
+        stage, plan = self.stage(variant.stages[-1], variant.origin.experts), self.plan
         if plan.routes_rows(variant.origin):
-            sets = plan.mix(variant.stages[-1].mix)
+            sets = plan.read_by(variant.stages[-1].mix)
             stage["domains"] = [plan.domain(variant.origin, dataset) for dataset in sets]
         if (every := self.record_router(variant)) is not None:
             stage["training"] |= {"record_router": every}
@@ -193,13 +202,14 @@ class Params:
             return self.task(task)
         return {**self.task(task), "domain": self.plan.domain_of_task(variant.origin, task)}
 
-    def method(self, stage: Stage) -> dict[str, Any]:
-        """The method and its settings: what is needed to rebuild the trained model."""
-        return {"recipe": stage.recipe, **self.study.recipes[stage.recipe].settings()}
+    def method(self, stage: Stage, experts: Sequence[str] = ()) -> dict[str, Any]:
+        """The method and its settings: what is needed to rebuild the trained model. experts: as of
+        `stage`."""
+        return {"recipe": stage.recipe, **self.plan.method_of(stage, experts).settings()}
 
     def chain(self, variant: Variant) -> list[dict[str, Any]]:
         """The methods of a variant's stages, first stage first."""
-        return [self.method(s) for s in variant.stages]
+        return [self.method(s, variant.origin.experts) for s in variant.stages]
 
     def export(self, variant: Variant, seed: int | str) -> dict[str, Any]:
         """What an exported model's weights and its card depend on."""
@@ -207,7 +217,7 @@ class Params:
         dense = [m for n in origin.models for m in self.study.lineage(n)]
         mixes = [m for name in dict.fromkeys(dense) for m in study.models[name].train or ()]
         datasets = dict.fromkeys(
-            d for m in (*mixes, *(s.mix for s in stages)) for d in self.plan.mix(m)
+            d for m in (*mixes, *(s.mix for s in stages)) for d in self.plan.read_by(m)
         )
         parts = (*variant.parents, variant) if stages else ()
         return {

@@ -5,14 +5,14 @@ transformers. The rules ask it for every name, input and parameter. So an artefa
 tables show is made once, and a change of a key reruns what depends on that key and nothing else.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
 from mofe.study import claims, tables
 from mofe.study.addresses import Addresses
-from mofe.study.config import Merge, MixtureMerge, Search, Study, TableRow, TableSpec
+from mofe.study.config import Merge, MixtureMerge, Replay, Search, Study, TableRow, TableSpec
 from mofe.study.gates import GATES, NONE, Gates
 from mofe.study.methods import Method, Untuned
 from mofe.study.params import Params
@@ -118,7 +118,7 @@ class Plan:
         """Every training set that a needed model or variant is trained on."""
         mixes = [s.mix for v in self.trained.values() for s in v.stages]
         mixes += [m for name in self.models for m in self.study.models[name].train or ()]
-        return tuple(dict.fromkeys(d for mix in mixes for d in self.mix(mix)))
+        return tuple(dict.fromkeys(d for mix in mixes for d in self.read_by(mix)))
 
     @cached_property
     def tasks(self) -> dict[str, tuple[str, ...]]:
@@ -245,13 +245,33 @@ class Plan:
 
     def method(self, variant: Variant) -> Method:
         """The method of a variant's last stage."""
-        if not variant.stages:
-            return Untuned()
-        return self.study.recipes[variant.stages[-1].recipe]
+        return self.methods(variant)[-1] if variant.stages else Untuned()
+
+    def methods(self, variant: Variant) -> list[Method]:
+        """The methods of a variant's stages, first stage first."""
+        return [self.method_of(stage, variant.origin.experts) for stage in variant.stages]
+
+    def method_of(self, stage: Stage, experts: Sequence[str] = ()) -> Method:
+        """The method of a stage, of a mixture whose slots these models fill, or of a dense
+        model."""
+        return self.study.recipes[stage.recipe].in_slots(experts)
 
     def mix(self, name: str) -> list[str]:
         """The data sets of a mix; a data set's own name is a mix of one."""
         return self.study.data_of(name)
+
+    def replay(self, mix: str) -> Replay | None:
+        """What is replayed while a mix is trained on."""
+        return self.study.mixes[mix].replay if mix in self.study.mixes else None
+
+    def replayed(self, mix: str) -> list[str]:
+        """The data sets that rows are replayed from while a mix is trained on."""
+        replay = self.replay(mix)
+        return replay.data if replay else []
+
+    def read_by(self, mix: str) -> list[str]:
+        """The data sets that training on a mix reads: its own, and those that are replayed."""
+        return [*self.mix(mix), *self.replayed(mix)]
 
     def merge_input(self, moe: Moe, seed: int | str | None) -> list[str]:
         """The dense checkpoints of a merge, the base first, each once. Every job that loads the
@@ -265,6 +285,9 @@ class Plan:
 
     def stage_data(self, mix: str) -> list[str]:
         return [self.paths.data_file(d) for d in self.mix(mix)]
+
+    def stage_replay(self, mix: str) -> list[str]:
+        return [self.paths.data_file(d) for d in self.replayed(mix)]
 
     def trained_files(self, variant: Variant, seed: int | str) -> list[str]:
         """The files of trained parameters that turn the origin into this variant, first stage
@@ -282,8 +305,12 @@ class Plan:
 
     @cached_property
     def mixes(self) -> dict[str, list[str]]:
-        """The data sets of every mix that a variant is trained on."""
-        return {v.stages[-1].mix: self.mix(v.stages[-1].mix) for v in self.trained.values()}
+        """The data sets of every mix that a variant is trained on, in words where it replays
+        one."""
+        mixes = dict.fromkeys(v.stages[-1].mix for v in self.trained.values())
+        return {
+            mix: [*self.mix(mix), *map("{} (replayed)".format, self.replayed(mix))] for mix in mixes
+        }
 
     @cached_property
     def train_jsons(self) -> list[str]:

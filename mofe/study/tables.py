@@ -255,7 +255,7 @@ def _cell(plan: Plan, heading: str, shown: str, variant: Variant) -> Cell:
 
 
 def _frozen(plan: Plan, variant: Variant) -> int | None:
-    """How many experts the last stage freezes; None for an untuned or a dense model."""
+    """How many experts the last stage freezes to its end; None for an untuned or a dense model."""
     if not variant.stages or not variant.origin.experts:
         return None
-    return plan.method(variant).frozen_experts(len(variant.origin.experts))
+    return len(plan.method(variant).frozen_slots(len(variant.origin.experts)))

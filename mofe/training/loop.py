@@ -8,7 +8,7 @@ when it resumes, and ends with exit code 0 when the loss is not a number.
 import gc
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from itertools import islice
 from typing import Any
@@ -24,9 +24,10 @@ from mofe.layers import parameters, positions, vocabulary
 from mofe.layers.domains import told
 from mofe.progress import Progress as Bar
 from mofe.study.hardware import Sharding
-from mofe.training import parallel, routing, tokens, track
+from mofe.training import drift, parallel, routing, tokens, track
 from mofe.training.checkpoint import Checkpoint
 from mofe.training.saved import Progress
+from mofe.training.unfreezing import Schedule, Unfrozen
 
 
 class OutOfMemory(RuntimeError):
@@ -112,6 +113,7 @@ def fit(
     checkpoint: Checkpoint,
     sharding: Sharding = "none",
     watched: track.Watched | None = None,
+    unfrozen: Sequence[Unfrozen] = (),
 ) -> records.Run:
     """Train the parameters that require gradients, in place, in all processes of this job.
 
@@ -120,11 +122,13 @@ def fit(
     Its log gets one LossStep per optimiser step. sharding: how several processes share the work. It
     changes neither the rows of a step nor the loss. Where memory does not suffice, the step is
     computed again with half the rows at once, which changes neither. watched: who is told of each
-    step besides, if anyone; it changes nothing either.
+    step besides, if anyone; it changes nothing either. unfrozen: those of the parameters that stay
+    as they are until a part of the training is done.
 
     Returns what it measured (seconds by its own clock) and counted. Raises FloatingPointError where
-    the loss or the gradient's norm is not finite, ValueError where warm-up takes every step,
-    OutOfMemory where one row at once is too much, Interrupted after a signal.
+    the loss or the gradient's norm is not finite, ValueError where warm-up or what is to stay as it
+    is takes every step, RuntimeError where that changed, OutOfMemory where one row at once is too
+    much, Interrupted after a signal.
     """
     accelerator = parallel.accelerator(**track.arguments(watched))
     steps = tokens.count_steps(len(rows), training["epochs"], training["global_batch"])
@@ -133,6 +137,8 @@ def fit(
     objective = parallel.prepare(losses, accelerator, sharding)
     objective.train()
     trained = parameters.trained(model)
+    before = drift.Before(model, checkpoint.folder, sharded=sharding == "fsdp")
+    phases = Schedule(unfrozen, trained, steps)
     optimizer = torch.optim.AdamW(_decay_groups(trained, training["weight_decay"]), fused=True)
     every = training.get("record_router")
     recorder = routing.Recorder(losses.plain.model, rows, every, steps, losses.is_balanced)
@@ -174,10 +180,17 @@ def fit(
         norm = torch.nn.utils.clip_grad_norm_(trained.values(), training["max_grad_norm"])
         return loss, auxiliary, parallel.full_tensor(norm).item()
 
+    def reach(done: int) -> None:
+        """Train what is trained after so many steps."""
+        nonlocal objective
+        if phases.reach(done) and sharding == "ddp":
+            objective = parallel.prepared_again(losses, accelerator)
+
     def save() -> None:
         checkpoint.save(trained, optimizer)
 
     progress = checkpoint.restore(trained, optimizer, steps)
+    reach(progress.step)
     micro_batch = checkpoint.rows_at_once(training["micro_batch"])
     restored, started = progress, time.perf_counter()
     computed = time.process_time()
@@ -192,6 +205,7 @@ def fit(
         upcoming = schedule(progress.step, micro_batch)
         while progress.step < steps:
             number, step = progress.step + 1, next(upcoming)
+            reach(progress.step)
             try:
                 loss, auxiliary, norm = gradients(step, number)
                 fits = True
@@ -245,7 +259,11 @@ def fit(
             if parallel.any_of(checkpoint.due()) or number == steps:
                 save()
         checkpoint.stop_if_asked(save)
-    return _run(progress, steps, rows, checkpoint, sharding, micro_batch)
+    # what has a default is written only where it says something (records.write)
+    found = {"unfrozen": phases.records()} if unfrozen else {}
+    found |= {"replayed_rows": rows.replayed} if rows.replayed else {}
+    found["drift"] = before.drift()
+    return _run(progress, steps, rows, checkpoint, sharding, micro_batch, found)
 
 
 def _said(line: records.LossStep) -> str:
@@ -261,8 +279,9 @@ def _run(
     checkpoint: Checkpoint,
     sharding: Sharding,
     micro_batch: int,
+    more: Mapping[str, Any],
 ) -> records.Run:
-    """What a training that is done has measured and counted."""
+    """What a training that is done has measured and counted. more: further fields."""
     last = checkpoint.last_line
     return records.Run(
         seconds=progress.seconds,
@@ -281,6 +300,7 @@ def _run(
         sharding=sharding,
         micro_batch=micro_batch,
         peak_memory_bytes=progress.peak_memory_bytes,
+        **more,
     )
 
 

@@ -99,6 +99,13 @@ def prepare(objective: nn.Module, accelerator: Accelerator, sharding: Sharding) 
     return fully_shard(objective, **how)
 
 
+def prepared_again(objective: nn.Module, accelerator: Accelerator) -> nn.Module:
+    """A replicated objective as this process calls it, after other parameters require gradients:
+    what exchanges gradients knows only those that did when it was made."""
+    accelerator.free_memory()  # what it has wrapped, whose hooks on parameters would stay
+    return accelerator.prepare_model(objective).train()
+
+
 def _evenly(parameter: nn.Parameter) -> Shard | None:
     """The axis along which a parameter is sharded. Stacked experts are cut within each expert,
     because there may be fewer experts than processes. Where that leaves a remainder, and for

@@ -27,13 +27,15 @@ class Rows:
     """Tokenised training rows. `ids[i]` are a row's token ids, of which the first `prompt[i]` are
     the prompt. `dropped` counts rows longer than the limit. `sets[i]` is the number of the training
     set that a row comes from; without numbers all come from one. `domains`: by number of a set, its
-    domain, where rows are routed by it (mofe.layers.domains)."""
+    domain, where rows are routed by it (mofe.layers.domains). The last `replayed` rows come from
+    other training sets than the mix's own (`with_replay`)."""
 
     ids: list[list[int]]
     prompt: list[int]
     dropped: int
     sets: list[int] = field(default_factory=list)
     domains: Sequence[int] | None = None
+    replayed: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -122,6 +124,28 @@ def pieces(ids: Sequence[int], max_length: int) -> list[list[int]]:
     so nothing predicts it, and a piece of one token is left out."""
     cut = (list(ids[i : i + max_length]) for i in range(0, len(ids), max_length))
     return [piece for piece in cut if len(piece) > 1]
+
+
+def with_replay(rows: Rows, others: Rows, share: float, seed: int) -> Rows:
+    """A mix's own rows, and so many rows of other sets that they are this share of all.
+
+    They are drawn by `seed`, without a row twice and once for all epochs; a larger share takes the
+    rows of a smaller one too. Raises ValueError where the other sets have too few.
+    """
+    number = max(1, round(len(rows) * share / (1 - share)))
+    if number > len(others):
+        raise ValueError(
+            f"mixes: 'replay' of {share:g} beside {len(rows)} rows needs {number} rows, and its "
+            f"data sets have {len(others)}; lower 'share', or give it more data"
+        )
+    drawn = np.random.default_rng(seed).permutation(len(others))[:number].tolist()
+    return Rows(
+        rows.ids + [others.ids[i] for i in drawn],
+        rows.prompt + [others.prompt[i] for i in drawn],
+        rows.dropped,
+        rows.sets + [others.sets[i] for i in drawn],
+        replayed=number,
+    )
 
 
 def collate(

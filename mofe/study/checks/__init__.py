@@ -37,6 +37,8 @@ OF_PLAN: tuple[Callable[[Plan], Iterator[str]], ...] = (
     rows.drawn,
     training.warm_up,
     training.recorded,
+    training.unfreezing,
+    training.replayed,
     rows.too_few_questions,
     rows.small_samples,
     rows.whole_tests,
