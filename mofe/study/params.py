@@ -168,7 +168,8 @@ class Params:
         stage, plan = variant.stages[-1], self.plan
         if not plan.routes_rows(variant.origin):
             return self.stage(stage)
-        domains = [plan.domain(variant.origin, dataset) for dataset in plan.mix(stage.mix)]
+        sources = [self.study.data[dataset].source for dataset in plan.mix(stage.mix)]
+        domains = [plan.domain(variant.origin, source) for source in sources]
         return {**self.stage(stage), "domains": domains}
 
     def asked(self, variant: Variant, task: str) -> dict[str, Any]:
@@ -176,7 +177,9 @@ class Params:
         domain."""
         if not self.plan.routes_rows(variant.origin):
             return self.task(task)
-        return {**self.task(task), "domain": self.plan.domain_of_task(variant.origin, task)}
+        spec = self.study.tasks[task]
+        source = self.study.data[spec.held_out].source if spec.held_out else spec.source
+        return {**self.task(task), "domain": self.plan.domain(variant.origin, source)}
 
     def method(self, stage: Stage) -> dict[str, Any]:
         """The method and its settings: what is needed to rebuild the trained model."""
