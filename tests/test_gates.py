@@ -318,14 +318,13 @@ def test_domains_follow_the_sources_of_data_and_tasks():
     plan = Plan(read_study(CONFIG, LOOK, ROUTING))
     graph, told = Graph(plan, {}), Given(plan, {})
     key = "tinyllama_2finance-2medical_oracle_top4/medmcqa_sujet_mofe"
-    tuned = plan.variants[key]
     assert told.train(key, "0")["stage"]["domains"] == [1, 0]  # medmcqa, sujet; finance is first
     asked = {
         task: told.evaluate(key, "0", task)["task"]["domain"]
         for task in ("medmcqa", "finance", "pubmedqa", "medmcqa_held")
     }
     assert asked == {"medmcqa": 1, "finance": 0, "pubmedqa": -1, "medmcqa_held": 1}
-    assert plan.domain(tuned.origin, "mmlu") == -1
+    assert plan.domain(plan.variants[key].origin, "mmlu") == -1
     plain = "tinyllama_2finance-2medical_ridge/medmcqa_mofe"
     assert "domains" not in told.train(plain, "0")["stage"]
     assert "domain" not in told.evaluate(plain, "0", "medmcqa")["task"]

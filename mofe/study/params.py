@@ -179,8 +179,8 @@ class Params:
         their domain, the domain of each of its training sets."""
         stage, plan = self.stage(variant.stages[-1], variant.origin.experts), self.plan
         if plan.routes_rows(variant.origin):
-            sets = plan.read_by(variant.stages[-1].mix)
-            stage["domains"] = [plan.domain(variant.origin, dataset) for dataset in sets]
+            read = (self.study.data[name] for name in plan.read_by(variant.stages[-1].mix))
+            stage["domains"] = [plan.domain(variant.origin, data.source) for data in read]
         if (every := self.record_router(variant)) is not None:
             stage["training"] |= {"record_router": every}
         return stage
@@ -200,7 +200,9 @@ class Params:
         domain."""
         if not self.plan.routes_rows(variant.origin):
             return self.task(task)
-        return {**self.task(task), "domain": self.plan.domain_of_task(variant.origin, task)}
+        spec = self.study.tasks[task]
+        source = self.study.data[spec.held_out].source if spec.held_out else spec.source
+        return {**self.task(task), "domain": self.plan.domain(variant.origin, source)}
 
     def method(self, stage: Stage, experts: Sequence[str] = ()) -> dict[str, Any]:
         """The method and its settings: what is needed to rebuild the trained model. experts: as of

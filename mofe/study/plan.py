@@ -346,28 +346,14 @@ class Plan:
         """What follows from how a merge's gates are made."""
         return GATES[NONE if len(moe.experts) == 1 else self.merge_of(moe).gate_mode]
 
-    def domain(self, origin: Moe | Dense, dataset: str) -> int | None:
-        """The domain of a data set's rows, where an origin routes rows by their domain: the number
-        of the expert model, among the mixture's in their order, that was fine-tuned on rows of the
-        same source. -1 where none was; None where tokens are routed."""
-        if not self.routes_rows(origin):
-            return None
-        source = self.study.data[dataset].source
-        return self._domain_of_source(origin, source)
-
-    def domain_of_task(self, origin: Moe | Dense, task: str) -> int | None:
-        """The same of a task's questions."""
-        spec = self.study.tasks[task]
-        if not self.routes_rows(origin):
-            return None
-        held = self.study.data[spec.held_out].source if spec.held_out else spec.source
-        return self._domain_of_source(origin, held)
-
     def routes_rows(self, origin: Moe | Dense) -> bool:
         """Whether rows are routed by their domain, and not tokens."""
         return isinstance(origin, Moe) and self.gates(origin).routed
 
-    def _domain_of_source(self, moe: Moe, source: str) -> int:
+    def domain(self, moe: Moe, source: str) -> int:
+        """The domain of a source's rows, where they are routed by it: the number of the expert,
+        among the mixture's models in their order, that was fine-tuned on rows of this source; -1
+        where none was."""
         for number, expert in enumerate(dict.fromkeys(moe.experts)):
             sets = [d for mix in self.study.models[expert].train for d in self.mix(mix)]
             if source in {self.study.data[d].source for d in sets}:
