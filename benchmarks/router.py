@@ -111,7 +111,7 @@ def main() -> None:
     for name in arguments.sizes or sizes:
         size = (STUDIES | ON_GPU)[name]
         if arguments.quick:
-            size = replace(size, steps=40)
+            size = replace(size, steps=min(size.steps, 12))
         with tempfile.TemporaryDirectory() as folder:
             rows, vocabulary = forked(make_rows, size, Path(folder))
         size = replace(size, shape=replace(size.shape, vocab_size=vocabulary))
