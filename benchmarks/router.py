@@ -24,7 +24,7 @@ SHOWN = (1, 10, 50)  # record_router
 # One optimiser step has the rows of the study's own: a small batch is the worst case.
 STUDIES = {
     "mini": replace(SIZES["mini"], rows=32, steps=300),
-    "rows": replace(SIZES["rows"], rows=16, steps=50),
+    "rows": replace(SIZES["rows"], rows=16, steps=20),
 }
 ON_GPU = {"tinyllama": replace(SIZES["tinyllama"], rows=128, steps=50)}
 EXPERTS = 4
@@ -111,7 +111,7 @@ def main() -> None:
     for name in arguments.sizes or sizes:
         size = (STUDIES | ON_GPU)[name]
         if arguments.quick:
-            size = replace(size, steps=40)
+            size = replace(size, steps=min(size.steps, 12))
         with tempfile.TemporaryDirectory() as folder:
             rows, vocabulary = forked(make_rows, size, Path(folder))
         size = replace(size, shape=replace(size.shape, vocab_size=vocabulary))
