@@ -251,7 +251,7 @@ GONE = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03" + 99 * b"\xff"  # no deflated
         (reference.ANSWERS, b""),
         (reference.ANSWERS, GONE),
         (reference.ANSWERS, None),
-        (reference.QUESTIONS, gzip.compress(b"task,question,prompt_sha256,cluster\n")),
+        (reference.QUESTIONS, gzip.compress(b"task,question,prompt_sha256,cluster\n", mtime=0)),
         (reference.QUESTIONS, GONE),
         (reference.MADE, None),
         (reference.MADE, b"{"),

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 
-from mofe.layers import experts, nf4, parameters, swiglu
+from mofe.layers import experts, nf4, parameters, products, swiglu
 from mofe.models import load, methods
 from mofe.stages import export
 from mofe.study.methods import Full
@@ -352,3 +352,20 @@ def test_doras_norms_are_computed_once_a_step(tiny, batch, monkeypatch):
     parameters.stepped(model)
     loss_and_gradients(model, batch)
     assert len(counted) == 2 * layers
+
+
+@pytest.mark.parametrize("as_in_2_10", [False, True])
+def test_products_with_weights_that_begin_anywhere_are_those_of_aligned_ones(
+    monkeypatch, as_in_2_10
+):
+    """As weights do that are mapped from a file, which torch 2.10 refuses."""
+    if as_in_2_10:
+        monkeypatch.setattr(products, "BEGINS_ANYWHERE", False)
+    torch.manual_seed(0)
+    x, weight = torch.randn(6, 8), torch.randn(3, 12, 8)
+    moved = torch.empty(weight.numel() + 1)[1:].view(weight.shape).copy_(weight)
+    assert moved.data_ptr() % 16 and torch.equal(moved, weight)
+    ends = torch.tensor([2, 2, 6], dtype=torch.int32)
+    found = [experts.Packed(w).times(x, ends) for w in (weight, moved)]
+    assert torch.allclose(*found, atol=1e-6)
+    assert torch.allclose(found[0][:2], x[:2] @ weight[0].T, atol=1e-6)

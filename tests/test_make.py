@@ -11,12 +11,12 @@ from conftest import ROOT
 PLACE = [sys.executable, str(ROOT / "envs/place.py")]
 
 
-def make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess:
-    """What make would do, or refuses."""
+def make(*arguments: str, folder: Path = ROOT, does: bool = False) -> subprocess.CompletedProcess:
+    """What make would do, or `does`, or refuses."""
     outer = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "CUDA", "VENV")  # `make test` is one itself
     environment = {k: v for k, v in os.environ.items() if k not in outer}
     return subprocess.run(
-        ["make", "-n", *arguments],
+        ["make", *([] if does else ["-n"]), *arguments],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -75,7 +75,7 @@ def test_a_dry_run_places_nothing_and_a_name_may_have_spaces(tmp_path):
     done = make(*call, folder=here)
     assert not (clone / ".venv").is_symlink() and not [*here.iterdir()]
     assert f'--find-links "{here}/the wheels"' in done.stdout, done.stderr
-    subprocess.run(["make", *call[:-2], "help"], cwd=here, check=True, capture_output=True)
+    assert make(*call[:-2], "help", folder=here, does=True).returncode == 0
     assert (clone / ".venv").resolve() == here / "an environment"
 
 

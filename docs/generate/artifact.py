@@ -78,21 +78,11 @@ def made() -> str:
 
 def times() -> str:
     """How long the miniature took where it was measured, and what the committed trainings took."""
-    measured = miniature.taken() or _of_an_older_version()
+    measured = miniature.taken()
     seconds = pd.read_csv(REFERENCE / reference.TRAININGS)["cpu_seconds"]
     return (
         f"{measured}\n\nThe committed results have {len(seconds)} trainings, which took "
         f"{seconds.sum():,.0f} CPU seconds in all."
-    )
-
-
-def _of_an_older_version() -> str:
-    found = json.loads((ROOT / "benchmarks" / "results" / "study.json").read_text())
-    hardware, called = found["hardware"], " ".join(found["arguments"])
-    return (
-        f"`snakemake {called}` took {found['wall'] / 60:.0f} minutes on {hardware['cores']} cores "
-        f"of an {hardware['cpu']}, at `{found['git_revision'][:7]}`, when it had "
-        f"{found['jobs']['all']['jobs']:,.0f} jobs."
     )
 
 

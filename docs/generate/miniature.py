@@ -18,8 +18,10 @@ def taken() -> str:
 
 def _sentence(name: str, record: dict[str, Any]) -> str:
     hardware = record["hardware"]
+    seeds = [a.removeprefix("seeds=") for a in record["arguments"] if a.startswith("seeds=")]
+    command = " ".join([f"make {name}", *(f"SEEDS={given}" for given in seeds)])
     return (
-        f"`make {name}` took {record['wall'] / 60:.0f} minutes on {hardware['cores']} cores of an "
+        f"`{command}` took {record['wall'] / 60:.0f} minutes on {hardware['cores']} cores of an "
         f"{hardware['cpu']}, {units.size(record['memory'])} of memory, and "
         f"{units.size(record['disk'])} of disk for its results."
     )

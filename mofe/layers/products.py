@@ -11,6 +11,9 @@ import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 ALIGNED = 16  # bytes that rows must be a multiple of in grouped products
+# The torch of envs/cuda12.lock wants both factors to begin at such a multiple too, and weights that
+# are mapped from a file may begin anywhere.
+BEGINS_ANYWHERE = torch.__version__ >= "2.11"  # a TorchVersion, which compares by parts
 
 
 class Matrices(Protocol):
@@ -34,11 +37,13 @@ class Matrices(Protocol):
 
 def grouped_mm(a: torch.Tensor, b: torch.Tensor, ends_E: torch.Tensor) -> torch.Tensor:
     """torch's grouped product, (P, in) with (E, in, out) or (out, P) with (P, in), expert by expert
-    where rows are not aligned, which torch would refuse."""
+    where rows, or in older versions of torch the factors, are not aligned, which torch refuses."""
     size = a.element_size()
     inner = () if b.ndim == 2 else (a.shape[1],)
     outer = (a.shape[0], b.shape[-1]) if b.ndim == 2 else (b.shape[-1],)
-    if all(length * size % ALIGNED == 0 for length in (*inner, *outer)):
+    begin = () if BEGINS_ANYWHERE else (a.data_ptr(), b.data_ptr())
+    aligned = all(length * size % ALIGNED == 0 for length in (*inner, *outer))
+    if aligned and all(address % ALIGNED == 0 for address in begin):
         return F.grouped_mm(a, b, offs=ends_E)
     groups = list(pairwise([0, *ends_E.tolist()]))
     if b.ndim == 2:
