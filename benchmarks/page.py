@@ -296,6 +296,26 @@ def loading(record: dict[str, Any]) -> Iterator[str]:
     yield from table(["", "size", "takes"], rows)
 
 
+def recording(record: dict[str, Any]) -> Iterator[str]:
+    yield (
+        "What `training.record_router` costs: CPU seconds of a recorded step beside the next one, which "
+        "is not recorded, and of a training with every second step recorded beside one without. From "
+        "the first follows what a training costs in which every n-th step is recorded. "
+        f"{record['experts']} different experts, MoFE."
+    )
+    yield ""
+    costs = {every: None for size in record["sizes"].values() for every in size["cost_of_every"]}
+    head = ["", "rows a step", "a recorded step takes", "the training takes"]
+    rows = [
+        [
+            *(TITLES[name], f"{size['rows']}", times(size["step"]), times(size["run"])),
+            *(f"{100 * size['cost_of_every'][every]:+.2f}%" for every in costs),
+        ]
+        for name, size in record["sizes"].items()
+    ]
+    yield from table([*head, *(f"`record_router: {every}`" for every in costs)], rows)
+
+
 def starts(record: dict[str, Any]) -> Iterator[str]:
     yield (
         "What it takes until a job on a cluster's node begins to read its model, without a GPU: two "
@@ -527,8 +547,8 @@ def page() -> Iterator[str]:
         name: read(name)
         for name in (
             *("training-cpu", "training-gpu", "evaluation-cpu", "evaluation-gpu"),
-            *("decoding-cpu", "decoding-gpu", "merge", "loading", "starts", "revisions"),
-            *("look", "mini"),
+            *("decoding-cpu", "decoding-gpu", "merge", "loading", "router", "router-gpu", "starts"),
+            *("revisions", "look", "mini"),
         )
     }
     yield "# Benchmarks"
@@ -589,6 +609,8 @@ def page() -> Iterator[str]:
         ("decoding-gpu", "Answers in words on a GPU", decoding),
         ("merge", "Merging", merging),
         ("loading", "Loading with checksums", loading),
+        ("router", "Recording routers", recording),
+        ("router-gpu", "Recording routers on a GPU", recording),
         ("starts", "Starting a job", starts),
         ("revisions", "Beside an earlier revision", revisions),
         ("look", "A first look", whole_study),

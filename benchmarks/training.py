@@ -272,7 +272,7 @@ def _stock(shape: Shape, method: str):
     model = build(shape)
     if METHODS[method].is_quantized:
         model = _loaded_in_4bit(model)
-    if METHODS[method].frozen_experts(shape.num_local_experts):
+    if METHODS[method].frozen_slots(shape.num_local_experts):
         for layer in model.model.layers:
             layer.mlp.experts.requires_grad_(False)
             if torch.cuda.is_available():  # else their products would be float32's, by autocast too

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import PydanticCustomError
 
 from mofe.files import write_atomic
+from mofe.metrics import SHARES
 
 Count = Annotated[int, Field(ge=0)]
 Number = Annotated[int, Field(ge=1)]  # a count that is never 0, or a number from 1
@@ -190,6 +191,36 @@ Stages = Annotated[
 # ------------------------------------------------------------------------------------ training
 
 
+Shares = Annotated[tuple[Share, ...], Field(strict=False)]  # by expert slot
+
+
+class RouterLayer(Record):
+    """What a layer's router did with some tokens. Entropies and information are in nats."""
+
+    tokens: Number = Field(
+        description="Tokens that the layer's FFN computed, without padding. Of the last layer "
+        "these are only the positions that the loss reads, unless there is an auxiliary loss."
+    )
+    chosen: Shares = Field(
+        description="The share of the tokens' choices that went to each expert slot. A token makes "
+        "`experts_per_token` choices."
+    )
+    weight: Shares = Field(description="The same with each choice by its weight.")
+    entropy: Amount = Field(
+        description="The entropy of the router's distribution over all slots, as a mean over "
+        "tokens: 0 where every token is sure of one expert, ln(slots) where none prefers any."
+    )
+    entropy_of_mean: Amount = Field(
+        description="The entropy of the mean of these distributions: ln(slots) where the slots are "
+        "equally likely over all tokens."
+    )
+    mutual_information: Amount = Field(
+        description="The mutual information of a choice's expert slot and its row's training set; "
+        "0 where the mix has one set. Estimated from few tokens it is too high, by about "
+        "(slots - 1) (sets - 1) / (2 choices)."
+    )
+
+
 class LossStep(Record):
     """A line of log.jsonl: one optimiser step."""
 
@@ -206,6 +237,23 @@ class LossStep(Record):
     learning_rate: Amount = Field(description="The learning rate of this step.")
     tokens: Count = Field(description="Tokens read so far, without padding.")
     seconds: Amount = Field(description="Seconds since training began.")
+    router: Annotated[tuple[RouterLayer, ...], Field(strict=False)] | None = Field(
+        default=None,
+        description="What the router of each layer did in this step, first layer first; only in "
+        "steps that `training.record_router` records.",
+    )
+
+
+class TokenShare(Record):
+    """Where a training's tokens went, over the steps that `training.record_router` records."""
+
+    slots: Annotated[tuple[Shares, ...], Field(strict=False)] = Field(
+        description="Of each layer, the share of the tokens' choices that went to each expert slot."
+    )
+    updated: Share = Field(
+        description="The share that went to slots whose experts this training updates, as a mean "
+        "over layers."
+    )
 
 
 class Frozen(Record):
@@ -225,6 +273,46 @@ class Frozen(Record):
     def unchanged(self) -> bool:
         """Whether every frozen parameter is bit for bit the same as before."""
         return self.before == self.after
+
+
+class Unfrozen(Record):
+    """Experts that a training leaves as they are until a part of its steps is done."""
+
+    first_step: Number = Field(description="The first optimiser step that updates them.")
+    slots: Annotated[tuple[Count, ...], Field(strict=False)] = Field(
+        description="Their slots in every layer, from 0; of a dense model, its one FFN is 0."
+    )
+    parameters: Number = Field(description="Their parameters.")
+    sha256: str = Field(
+        description="SHA-256 of these before training. If it is another before `first_step`, the "
+        "training fails."
+    )
+
+
+class Drift(Record):
+    """How far a training moved the weights of each group: ||after - before|| / ||before||, with
+    Frobenius norms over all weights of the group in all layers. It is of this training alone, not
+    of the stages before. A group is missing where the model has none of it, and where a method adds
+    adapters to it, because its own weights then stay as they are."""
+
+    experts_updated: Amount | None = Field(
+        default=None,
+        description="The experts that are updated, in the end; of a dense model, its FFNs.",
+    )
+    experts_frozen: Amount | None = Field(
+        default=None, description="Those that are not: 0, by `frozen_sha256`."
+    )
+    attention: Amount | None = Field(default=None, description="The projections of attention.")
+    embeddings: Amount | None = Field(
+        default=None, description="The embeddings, and `lm_head` where it is not tied to them."
+    )
+    norms: Amount | None = Field(default=None, description="All norms.")
+    router: Amount | None = Field(default=None, description="The routers.")
+
+    @property
+    def experts(self) -> float | None:
+        """The drift of the updated experts, or of the frozen ones where none is updated."""
+        return self.experts_frozen if self.experts_updated is None else self.experts_updated
 
 
 class Segment(Record):
@@ -264,6 +352,10 @@ class Run(Record):
     dropped_rows: Count = Field(
         description="Rows that were left out because they have more than `max_length` tokens."
     )
+    replayed_rows: Count = Field(
+        default=0,
+        description="Those of `rows` that come from the mix's `replay`; missing where it has none.",
+    )
     tokens: Number = Field(description="Tokens read in all epochs, without padding.")
     answer_tokens: Number = Field(description="Those of them that the loss is computed on.")
     final_loss: float = Field(
@@ -296,6 +388,16 @@ class Run(Record):
     peak_memory_bytes: Count = Field(
         description="The most memory that the first process held: on its GPU, without one resident."
     )
+    unfrozen: Annotated[tuple[Unfrozen, ...], Field(strict=False)] = Field(
+        default=(),
+        description="What is updated after a part of the training (`unfreeze`), in order; missing "
+        "where nothing is.",
+    )
+    drift: Drift | None = Field(
+        default=None,
+        description="How far the training moved the weights; missing in records of versions that "
+        "did not measure it.",
+    )
 
 
 class _Trained(Record):
@@ -304,9 +406,11 @@ class _Trained(Record):
         description="The seed of the training; of a variant also that of its dense experts."
     )
     learning_rate: Amount = Field(description="The highest learning rate of its schedule.")
-    trainable_parameters: Count = Field(description="Parameters that are trained.")
+    trainable_parameters: Count = Field(
+        description="Parameters that are trained; with `unfreeze`, in the end."
+    )
     total_parameters: Number = Field(
-        description="All parameters of the model, adapters included; a 4-bit one counts as one."
+        description="All parameters of the model, adapters included; a quantised one counts as one."
     )
 
 
@@ -316,7 +420,8 @@ class _TrainRecord(Run, _Trained):
         "and backward, as the plan counts them (mofe/estimate/flops.py)."
     )
     frozen_sha256: Frozen = Field(
-        description="Hashes of the frozen parameters. If they differ, the training fails."
+        description="Hashes of the parameters that are frozen to the end. If they differ, the "
+        "training fails."
     )
     config_hash: str = Field(description=_HASHED)
     git_revision: GitRevision
@@ -343,6 +448,12 @@ class _Dense(Record):
 class TrainRecord(_TrainRecord, _Variant):
     """train.json of a variant: one stage of its fine-tuning with one seed."""
 
+    token_share: TokenShare | None = Field(
+        default=None,
+        description="Where tokens went, over the recorded steps; only with "
+        "`training.record_router`.",
+    )
+
 
 class DenseTrainRecord(_TrainRecord, _Dense):
     """train.json of a dense model that was trained here."""
@@ -352,10 +463,10 @@ class DenseTrainRecord(_TrainRecord, _Dense):
 
 
 class Metric(Record):
-    """A score with its standard error."""
+    """A metric with its standard error."""
 
-    value: Share = Field(description="The mean over questions.")
-    stderr: Share = Field(
+    value: Amount = Field(description="The mean over questions; of `perplexity` see above.")
+    stderr: Amount = Field(
         description="Its standard error, by cluster (CR1). Where no questions are alike, it is "
         "the standard deviation of the questions' scores, divided by √n."
     )
@@ -385,15 +496,21 @@ class Scores(Record):
         description="Number of clusters of questions that are alike; `n` where none are."
     )
     headline: str = Field(
-        description="The metric that tables show: `acc` of multiple choice, `f1` of free text."
+        description="The metric that tables show: `acc` of multiple choice, `f1` of free text, "
+        "`perplexity` of raw text."
     )
     metrics: dict[str, Metric] = Field(
         description="Every metric by name. `acc`: the share answered right. `acc_norm`, where "
-        "lm-eval's task has it: the same by log-likelihood per character. `f1` and `exact`: "
-        "SQuAD's F1 over the words of an answer, and the share of exact matches."
+        "lm-eval's task has it: the same by log-likelihood per character. `perplexity`: e to the "
+        "power of the negative log-likelihoods of the right options, or of raw text, added up over "
+        "all questions and divided by the number of their tokens (no metric where that is above "
+        "1e300). `entropy`: "
+        "the mean entropy, in nats, of the softmax of a question's `loglikelihoods`. `f1` and "
+        "`exact`: SQuAD's F1 over the words of an answer, and the share of exact matches."
     )
     floor: Floor | None = Field(
-        description="What the best constant answer scores; null for free text, which has none."
+        description="What the best constant answer scores; null for free and raw text, which "
+        "have none."
     )
     prompts_cut: Count = Field(
         default=0,
@@ -409,6 +526,13 @@ class Scores(Record):
                 "metrics.{headline} is missing, and headline names it",
                 {"headline": self.headline},
             )
+        for name in SHARES:
+            if name in self.metrics and self.metrics[name].value > 1:
+                raise PydanticCustomError(
+                    "share",
+                    "metrics.{name}.value is {value}, outside its range: at most 1",
+                    {"name": name, "value": self.metrics[name].value},
+                )
         return self
 
 
@@ -477,15 +601,31 @@ class ChoiceAnswer(_Answered):
     correct: Literal[0, 1] = Field(
         description="1 where `choice` is `target`, else 0; lm-eval's `acc`."
     )
+    tokens: Number | None = Field(
+        default=None,
+        description="The tokens of the right option; null where an earlier version did not count "
+        "them.",
+    )
 
     def score(self, metric: str) -> float:
-        """`acc`, or lm-eval's `acc_norm`: 1 where the target is the likeliest option by its
-        log-likelihood per character, else 0."""
+        """`acc`; `entropy`; or lm-eval's `acc_norm`: 1 where the target is the likeliest option by
+        its log-likelihood per character, else 0."""
         if metric == "acc":
             return self.correct
+        if metric == "entropy":
+            return self._entropy
         pairs = zip(self.loglikelihoods, self.options, strict=True)
         likelihoods = [likely / len(option) if option else -math.inf for likely, option in pairs]
         return int(likelihoods.index(max(likelihoods)) == self.target)
+
+    @property
+    def _entropy(self) -> float:
+        """In nats, of the options as the softmax of their log-likelihoods weighs them."""
+        most = max(self.loglikelihoods)
+        weights = [math.exp(likely - most) for likely in self.loglikelihoods]
+        total = math.fsum(weights)
+        shares = [weight / total for weight in weights]
+        return -math.fsum(share * math.log(share) for share in shares if share)
 
 
 class WrittenAnswer(_Answered):
@@ -505,6 +645,16 @@ class WrittenAnswer(_Answered):
     def score(self, metric: str) -> float:
         """`f1` or `exact`."""
         return {"f1": self.f1, "exact": self.exact}[metric]
+
+
+class TextAnswer(_Answered):
+    """A line of {task}.questions.jsonl.gz: held-out raw text, as a model reads it."""
+
+    loglikelihood: float = Field(
+        description="Its log-likelihood in nats, summed over its tokens but the first one of each "
+        "piece of `training.max_length`, which nothing precedes."
+    )
+    tokens: Number = Field(description="How many tokens that are.")
 
 
 class AskedQuestion(Question):
@@ -532,7 +682,7 @@ class AskedQuestion(Question):
     )
     ids: list[list[int]] = Field(
         description="Multiple choice: the tokens of the prompt with each option. Free text: "
-        "those of the prompt alone."
+        "those of the prompt alone. Raw text: those of its pieces."
     )
     starts: list[int] = Field(
         description="Where the answer begins in each of these sequences of tokens."
@@ -542,18 +692,25 @@ class AskedQuestion(Question):
     def _of_one_kind(self) -> Self:
         choice = (self.options, self.target)
         free_text = (self.reference, self.row, self.stops, self.most)
-        given, absent = (free_text, choice) if self.options is None else (choice, free_text)
-        if None in given or any(value is not None for value in absent):
+        whole = [None not in part for part in (choice, free_text)]
+        given = [any(value is not None for value in part) for part in (choice, free_text)]
+        if whole != given or all(given):
             raise PydanticCustomError(
                 "kind",
-                "a question has options and target, or reference, row, stops and most",
+                "a question has options and target, or reference, row, stops and most, or of raw "
+                "text none of them",
             )
         return self
 
     @property
     def in_words(self) -> bool:
         """Whether the answer is free text."""
-        return self.options is None
+        return self.reference is not None
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is raw text, which asks for nothing."""
+        return self.options is None and not self.in_words
 
 
 # ---------------------------------------------------------------------------------------- data
@@ -707,8 +864,8 @@ class MergeManifest(Record):
     format: int = Field(description="The version of this format.")
     dtype: str = Field(description="The type that weights are rounded to.")
     gate_mode: str = Field(
-        description="How the router was initialised, in mergekit's words; `none` for a mixture of "
-        "one expert, whose router is a row of zeros that nothing reads."
+        description="How the router was initialised, in the words of `merge.gate_mode`; `none` for "
+        "a mixture of one expert, whose router is a row of zeros that nothing reads."
     )
     experts_per_token: Number = Field(description="Experts that compute each token.")
     base: str = Field(
@@ -1101,6 +1258,19 @@ class PlanMeasured(Record):
     )
 
 
+class PlanOnDemand(Record):
+    """What a table takes that is made on demand, with all that it needs."""
+
+    totals: PlanTotals = Field(description="Sums over the jobs that it needs.")
+    gpu_hours: dict[str, Amount] = Field(
+        description="GPU-hours by kind of GPU; empty for a CPU study."
+    )
+    other_bases: dict[str, Amount] = Field(
+        description="GPU-hours with each larger base in place of every model; empty for a CPU "
+        "study."
+    )
+
+
 class PlanRecord(Record):
     """plan.json: what a study will take."""
 
@@ -1116,6 +1286,9 @@ class PlanRecord(Record):
     )
     claims: dict[str, PlanTotals] = Field(
         description="By claim, the same sums over the jobs that its verdict needs."
+    )
+    on_demand: dict[str, PlanOnDemand] = Field(
+        description="By table that is made on demand, what it takes."
     )
     further_seed: PlanSeed = Field(description="What one more seed would take.")
     critical_path: tuple[PlanStep, ...] = Field(
@@ -1184,6 +1357,7 @@ class NodeFacts(Record):
     compiler: str | None = Field(description="The C compiler that Triton would take.")
     triton: str | None = Field(description="What a kernel of the expert layer failed by.")
     nf4: str | None = Field(description="What a layer with 4-bit weights failed by.")
+    fp8: str | None = Field(default=None, description="The same of one with 8-bit weights.")
     memory: Count = Field(description="Main memory, in bytes.")
 
 
@@ -1205,6 +1379,7 @@ KINDS: dict[str, type[Record]] = {
     "eval": EvalRecord,
     "answer-choice": ChoiceAnswer,
     "answer-text": WrittenAnswer,
+    "answer-raw": TextAnswer,
     "search": SearchRecord,
     "counts-task": TaskCounts,
     "counts-text": TextCounts,

@@ -54,7 +54,7 @@ def refuse(sentences):
 
 try:
     STUDY = load_study(config, *CALLED.sources)
-    PLAN = Plan(STUDY)
+    PLAN = Plan(STUDY, on_demand=True)
 except ConfigError as error:
     raise WorkflowError(str(error))
 refuse(checks.missing_folders(PLAN, os.path.isdir))
@@ -75,12 +75,12 @@ os.environ[provenance.CONFIG_FILES] = json.dumps(CALLED.hashes)
 if workflow.execution_settings is not None:
     os.environ[made.LATENCY] = str(workflow.execution_settings.latency_wait)
 ROOT = PLAN.root
-FIGURES = figures.of(PLAN)
-GRAPH = Graph(PLAN, figures.inputs(PLAN))
+FIGURES = figures.of(PLAN.of_all)
+GRAPH = Graph(PLAN, figures.inputs(PLAN.of_all))
 GIVEN = Given(
     PLAN,
-    figures.given(PLAN),
-    trainings=RECORDS.spec(PLAN),
+    figures.given(PLAN.of_all),
+    trainings=RECORDS.spec(PLAN.of_all),
     published=paper.digest(),
     command=CALLED.command,
     config=config,
@@ -116,7 +116,7 @@ def names(planned):
 
 
 def models_by(origin):
-    return names(m for m in PLAN.models if getattr(STUDY.models[m], origin) is not None)
+    return names(m for m in PLAN.models if getattr(STUDY.models[m], origin))
 
 
 @cache
@@ -155,7 +155,6 @@ wildcard_constraints:
     variant=names(PLAN.variants),
     task=names(STUDY.tasks),
     seed=r"\d+",
-    number=names(map(str, PLAN.tables)),
 
 
 @cache

@@ -1,5 +1,5 @@
 # Evaluation: a task's questions, made once for all variants with the same tokenizer, and the
-# answers of one variant with one seed.
+# answers of one variant with one seed. On demand, the experts of each token of a few questions.
 
 
 rule questions:
@@ -39,3 +39,24 @@ rule evaluate:
         **given("evaluate", "task", "chain", "names"),
     script:
         "../scripts/evaluate.py"
+
+
+rule tokens:
+    # On demand: no table needs it, so `all` makes none.
+    input:
+        unpack(lambda w: GRAPH.tokens(**w)),
+    output:
+        f"{ROOT}/tokens/{{variant}}/s{{seed}}/{{task}}.html",
+    log:
+        f"{ROOT}/logs/tokens/{{variant}}/s{{seed}}/{{task}}.log",
+    wildcard_constraints:
+        variant=names(key for key, v in PLAN.variants.items() if v.origin.experts),
+    conda:
+        "../envs/mofe.yaml"
+    threads: cpus("tokens")
+    resources:
+        **asks("tokens"),
+    params:
+        **given("tokens", "chain", "names", "slots", "drawn", "setting"),
+    script:
+        "../scripts/tokens.py"

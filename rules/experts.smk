@@ -53,7 +53,7 @@ rule preflight:
     log:
         f"{ROOT}/logs/preflight/{{model}}.log",
     wildcard_constraints:
-        model=models_by("from_"),
+        model=models_by("train"),
     localrule: True  # it takes as long as reading the models once
     conda:
         "../envs/mofe.yaml"
@@ -71,7 +71,7 @@ rule train_expert:
     log:
         f"{ROOT}/logs/experts/{{model}}/s{{seed}}.log",
     wildcard_constraints:
-        model=models_by("from_"),
+        model=models_by("train"),
     conda:
         "../envs/mofe.yaml"
     threads: cpus("train_expert")
@@ -82,3 +82,23 @@ rule train_expert:
         **given("train_expert", "stage"),
     script:
         "../scripts/train_expert.py"
+
+
+rule reinitialise:
+    input:
+        unpack(lambda w: GRAPH.reinitialise(**w)),
+    output:
+        directory(f"{ROOT}/experts/{{model}}/s{{seed}}"),
+    log:
+        f"{ROOT}/logs/experts/{{model}}/s{{seed}}.log",
+    wildcard_constraints:
+        model=models_by("reinitialise"),
+    conda:
+        "../envs/mofe.yaml"
+    threads: cpus("reinitialise")
+    resources:
+        **asks("reinitialise"),
+    params:
+        **given("reinitialise", "model"),
+    script:
+        "../scripts/reinitialise.py"

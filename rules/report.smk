@@ -16,6 +16,8 @@ rule table:
         ),
     log:
         f"{ROOT}/logs/table{{number}}.log",
+    wildcard_constraints:
+        number=names(str(n) for n, spec in PLAN.specs.items() if not spec.on_demand),
     conda:
         "../envs/mofe.yaml"
     threads: cpus("table")
@@ -25,6 +27,25 @@ rule table:
         **given("table", "table", "seeds", "setting", "published"),
     script:
         "../scripts/table.py"
+
+
+use rule table as table_on_demand with:
+    # Such as the open questions': E3.tex.
+    output:
+        tex=f"{ROOT}/{{number}}.tex",
+        md=f"{ROOT}/{{number}}.md",
+        csv=report(
+            f"{ROOT}/{{number}}.csv",
+            caption="../docs/captions/table.rst",
+            category="Tables",
+            labels={"table": "{number}"},
+        ),
+    log:
+        f"{ROOT}/logs/{{number}}.log",
+    wildcard_constraints:
+        number=names(str(n) for n, spec in PLAN.specs.items() if spec.on_demand),
+    params:
+        **given("table_on_demand", "table", "seeds", "setting", "published"),
 
 
 rule figure:
@@ -81,6 +102,7 @@ rule report:
             "device",
             "command",
             "notes",
+            "questions",
             "seeds",
             "setting",
             "published",

@@ -24,5 +24,6 @@ run(
     setting=Setting(**snakemake.params.setting),
     device=snakemake.params.device,
     notes=snakemake.params.notes,
+    questions=snakemake.params.questions,
     out=snakemake.output[0],
 )

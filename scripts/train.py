@@ -13,6 +13,7 @@ run(
     several=True,
     merge=snakemake.input.merge,
     data=list(snakemake.input.data),
+    replay=list(snakemake.input.replay),
     parents=list(snakemake.input.parents),
     chain=snakemake.params.chain,
     params=snakemake.params.stage,

@@ -14,6 +14,7 @@ run(
     several=True,
     origin=snakemake.input.origin,
     data=list(snakemake.input.data),
+    replay=list(snakemake.input.replay),
     params=snakemake.params.stage,
     name=snakemake.wildcards.model,
     seed=int(snakemake.wildcards.seed),

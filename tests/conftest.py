@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("MOFE_SHARED", ROOT.parent / "shared"))
 CONFIG = ROOT / "config.yaml"
 MINI = ROOT / "profiles" / "mini" / "study.yaml"
+QUESTIONS = ROOT / "profiles" / "questions.yaml"  # what the paper leaves open
 LOOK = ROOT / "profiles" / "mini" / "look.yaml"  # the paper's tables alone, with one seed
 REDUCED = ROOT / "tests" / "studies" / "reduced.yaml"
 HOLD = ROOT / "tests" / "hold"  # for the PYTHONPATH of trainings that `hold` is to hold

@@ -49,7 +49,7 @@ null|~|no|yes|on|off|true|false|y|n|""|''|" "|"\0"|"a\0b"|"\e[31m"|"\ud800"|"\u2
 a|A|x|../x|/|//|.|..|./a|a//b|a/../b|a/b/|~/x|~nobody/x|$HOME/x|$NOT_SET_HERE/x|${NOT_SET_HERE}|$|"{a}"
 "{"|"a*"|"?"|"a b"|README.md|/dev/null|config.yaml/x|é|"日本語"|"💥"|"<b>&amp;</b>"|"\\textbf{x}"|"$x_1$"|"a|b"
 "a | b"|"a: b"|"#"|"%d %s"|"{0.__class__}"|mmlu|medmcqa|tinyllama|small|full|mofe|lora|paper|org/name|a/b/c
-auto|"auto"|cuda|cpu|hours|float32|hidden|random|letter|text|nf4|q_proj|lm_head|attention|trainable|time
+auto|"auto"|cuda|cpu|hours|float32|hidden|random|letter|text|nf4|fp8|q_proj|lm_head|attention|trainable|time
 """
 RAW = [
     *(raw for line in NASTY.strip().splitlines() for raw in line.split("|") if raw),
@@ -294,8 +294,9 @@ def enumerate_all(plan: Plan) -> None:
     graph.pdf()
     graph.prefetch()
     for variant in plan.variants.values():
-        for seed in plan.seeds(variant):
-            graph.export(variant.key, str(seed))
+        if not plan.routes_rows(variant.origin):
+            for seed in plan.seeds(variant):
+                graph.export(variant.key, str(seed))
     for dataset in plan.datasets:
         plan.params.data(dataset)
     for name in plan.claims:
@@ -347,7 +348,10 @@ CHANGES: dict[tuple[str, ...], tuple] = {
     ("training", "max_length"): (32, 33, 128, 512, 2048),
     ("training", "router_aux_loss"): (0.0, 0.01, 1, 100, -1),
     ("training", "fold_duplicates"): (True, False),
-    ("merge", "gate_mode"): ("hidden", "cheap_embed", "random"),
+    ("training", "record_router"): (1, 7, 400, 0, -1, 1.5),
+    ("merge", "gate_mode"): ("hidden", "cheap_embed", "random", "uniform", "shuffled", "ridge"),
+    ("merge", "prompts"): ("second", None, 3),
+    ("merge", "ridge"): ({"rows": 1}, {"penalty": 1e-9}, {"penalty": 0}),
     ("merge", "experts_per_token"): (1, 2, 3, 4),
     ("merge", "dtype"): ("float32", "bfloat16", "float16"),
     ("scoring",): ("letter", "text"),
@@ -355,9 +359,20 @@ CHANGES: dict[tuple[str, ...], tuple] = {
     ("tasks", "quiz", "test_share"): (0.1, 0.2, 0.5, 0.9, 1.0, 0.0),
     ("data", "quiz", "rows"): ("full", 1, 5, 40, 0),
     ("mixtures", "mine", "experts"): ({"law": 1, "code": 1}, {"law": 1}, {"tuned": 2}, {"code": 0}),
-    ("mixtures", "mine", "merge"): ({"experts_per_token": 1}, {"gate_mode": "random"}),
+    ("mixtures", "mine", "merge"): (
+        {"experts_per_token": 1},
+        {"gate_mode": "random"},
+        {"gate_mode": "shuffled"},
+        {"gate_mode": "uniform", "experts_per_token": 2},
+    ),
     ("models", "tuned", "train"): ({"quiz": "mofe"}, {"quiz": "lora"}, {"quiz": "router"}),
-    ("recipes", "mofe"): ({"frozen": 1}, {"frozen": 3}, {"frozen": 4}, {"quantize": "nf4"}),
+    ("recipes", "mofe"): (
+        {"frozen": 1},
+        {"frozen": 3},
+        {"frozen": 4},
+        {"quantize": "nf4"},
+        {"quantize": "fp8"},
+    ),
     ("recipes", "expert"): ({"training": {"epochs": 2}}, {"training": {"warmup_steps": 9}}),
     ("tables", "8", "rows", "MoFE", "train"): (
         {"quiz": "full"},

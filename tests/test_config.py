@@ -473,6 +473,29 @@ def test_a_tasks_name_with_a_dot_is_no_metric(config):
     assert (shown["B"].task, shown["B"].metric) == ("mmlu", "acc_norm")
 
 
+@pytest.mark.parametrize("shown", ["mmlu.f1", "finance_open.perplexity", "mmlu_held.exact"])
+def test_a_column_shows_what_is_measured(config, shown):
+    config["tables"][1]["columns"] = {"A": shown}
+    config["tables"][1].pop("header", None)
+    task = shown.partition(".")[0]
+    told = rf"tables.1.*: column 'A' shows {shown}, but evaluations of tasks.{task} measure "
+    with pytest.raises(ConfigError, match=told):
+        load_study(config)
+
+
+def test_a_claim_compares_no_perplexity(config):
+    config["tables"][1]["columns"]["P"] = "mmlu.perplexity"
+    config["tables"][1].pop("header", None)
+    rows = list(config["tables"][1]["rows"])[:2]
+    claim = {"says": "x", "place": "here", "section": "own", "table": 1, "kind": "all"}
+    config["claims"] = {"mine": {**claim, "parts": {"P": [rows]}}}
+    with pytest.raises(ConfigError, match=r"compares a score.* column 'P' shows mmlu.perplexity"):
+        load_study(config)
+    del config["claims"]
+    table = Plan(load_study(config)).tables[1]
+    assert {c.kind for row in table.rows for c in row.cells if c.column == "P"} == {"perplexity"}
+
+
 @pytest.mark.parametrize("given, seeds", [(0, [0]), ("0,1,2", [0, 1, 2]), ([4], [4])])
 def test_seeds_as_the_command_line_gives_them(config, given, seeds):
     assert load_study({**config, "seeds": given}).seeds == seeds

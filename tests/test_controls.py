@@ -313,6 +313,7 @@ def test_sizes_of_identical_frozen_experts_are_one_function_and_so_is_the_dense_
 DENSE = {
     **{name: SETTINGS[name] for name in ("mofe", "lora_also", "lora_experts", "attention")},
     **{name: SETTINGS[name] for name in ("embeddings", "norms_experts", "qlora_all")},
+    "mofe_fp8": SETTINGS["mofe_fp8"],
     "mofe_nf4": {"method": "freeze", "frozen": "all", "quantize": "nf4"},
 }
 

@@ -40,6 +40,13 @@ FULL, MOFE, LORA = Full(), Freeze(frozen="all"), Lora(rank=8, alpha=16, targets=
 IA3 = Ia3(targets=["k_proj", "v_proj", "o_proj"], feedforward=["o_proj"])
 METHODS = [FULL, MOFE, Freeze(frozen=1), LORA, Lora(rank=8, alpha=16, targets=QKVO, dora=True)]
 METHODS += [Lora(rank=8, alpha=16, targets=QKVO, quantize="nf4"), IA3]
+METHODS += [Freeze(frozen="all", quantize="nf4"), Freeze(frozen="all", quantize="fp8")]
+METHODS += [
+    Freeze(frozen=[1]),
+    Freeze(frozen=[0, 1], quantize="nf4"),
+    Freeze(frozen="all", unfreeze=[{"after": 0.5, "experts": "all"}]),
+    Freeze(frozen=2, unfreeze=[{"after": 0.1, "experts": 1}, {"after": 0.5, "experts": [0]}]),
+]
 METHODS += [RsLora(rank=3, alpha=16, targets=["q_proj", "v_proj"])]
 METHODS += [
     Lora(rank=8, alpha=16, targets=QKVO, also=["embed_tokens", "lm_head"]),

@@ -34,6 +34,7 @@ WHOLE = {
     "compiler": "/usr/bin/gcc",
     "triton": "",
     "nf4": "",
+    "fp8": "",
     "memory": 1 << 38,
 }
 
@@ -45,7 +46,14 @@ def of_node(cuda: bool = True, **changed) -> dict[str, records.Finding]:
 
 def test_a_machine_that_has_everything():
     assert {found.verdict for found in of_node().values()} == {"ok"}
-    assert set(of_node()) == {"Python", "packages", "GPUs", "Triton", "4-bit weights"}
+    assert set(of_node()) == {
+        "Python",
+        "packages",
+        "GPUs",
+        "Triton",
+        "4-bit weights",
+        "8-bit weights",
+    }
 
 
 SMALL = (GpuFact(name="NVIDIA A100-SXM4-40GB", memory=39 * GIB),)
@@ -75,6 +83,7 @@ OTHER = (GpuFact(name="NVIDIA H100 80GB HBM3", memory=79 * GIB),)
         ({"gpus": OTHER}, "GPUs", "warning", "H100"),
         ({"triton": "no compiler", "compiler": None}, "Triton", "fault", "no compiler"),
         ({"nf4": "RuntimeError: x"}, "4-bit weights", "fault", "RuntimeError: x"),
+        ({"fp8": "RuntimeError: x"}, "8-bit weights", "fault", "RuntimeError: x"),
     ],
 )
 def test_what_is_wrong_is_told_with_a_remedy(changed, subject, verdict, told):
@@ -144,8 +153,13 @@ def test_a_study_under_an_old_driver_ends_with_one_sentence(old_driver, tmp_path
     assert done.returncode == 1 and f"FAULT   node  GPUs: {told}" in done.stderr, done.stderr
 
 
+def test_quantised_weights_are_tried_where_the_study_has_them():
+    found = node.facts(["requirements.lock"], {"fp8"})
+    assert found.fp8 == "" and found.nf4 is None
+
+
 def test_a_study_for_the_cpu_needs_no_gpu():
-    found = of_node(cuda=False, gpus=(), driver=None, triton=None, nf4=None)
+    found = of_node(cuda=False, gpus=(), driver=None, triton=None, nf4=None, fp8=None)
     assert {one.verdict for one in found.values()} == {"ok"}
     assert set(found) == {"Python", "packages", "GPUs"}
 

@@ -20,6 +20,7 @@ from test_models import METHODS
 
 from mofe import records, tasks
 from mofe.layers import parameters
+from mofe.metrics import SHARES
 from mofe.models import load, methods, store
 from mofe.records import AskedQuestion, ChoiceAnswer, EvalRecord, Floor, WrittenAnswer
 from mofe.stages import evaluate, questions
@@ -57,10 +58,80 @@ def test_scores_are_lm_evals(tiny, plan, task, scoring):
     if len(theirs["results"]) == 1:
         (result,) = theirs["results"].values()
         metrics = evaluate.summarise(ours, tasks.has_norm(params)).metrics
+        metrics = {name: metric for name, metric in metrics.items() if name in SHARES}
         assert list(metrics) == [m for m in ("acc", "acc_norm") if f"{m},none" in result]
         for metric, summary in metrics.items():
             assert summary.value == pytest.approx(result[f"{metric},none"])
             assert summary.stderr == pytest.approx(result[f"{metric}_stderr,none"])
+
+
+@pytest.mark.parametrize("task", ["mmlu", "medmcqa", "pubmedqa"])
+@pytest.mark.parametrize("scoring", ["text", "letter"])
+def test_perplexity_and_entropy_are_plain_transformers(tiny, plan, task, scoring):
+    """Each option is read alone, by the model as transformers loads it."""
+    params = {**plan.params.task(task), "scoring": scoring}
+    tokenizer, model = load.tokenizer(tiny / "a"), load.checkpoint(tiny / "moe2a2b")
+    built = [  # the world's options are single words
+        question.model_copy(update={"ids": tuple((*ids, *[7] * (n % 3)) for ids in question.ids)})
+        for n, question in enumerate(questions.build(params, tokenizer)[:60])
+    ]
+    found = evaluate.summarise(evaluate.score(model, tokenizer, built, params))
+    model.set_experts_implementation("eager")
+    nats, tokens_of, entropies = [], [], []
+    for question in built:
+        sums = []
+        for ids, start in zip(question.ids, question.starts, strict=True):
+            with torch.no_grad():
+                logits = model(input_ids=torch.tensor([ids])).logits[0, start - 1 : -1]
+            loss = torch.nn.functional.cross_entropy(
+                logits, torch.tensor(ids[start:]), reduction="sum"
+            )
+            sums.append(-loss)
+        nats.append(-sums[question.target].item())
+        tokens_of.append(len(question.ids[question.target]) - question.starts[question.target])
+        choice = torch.distributions.Categorical(logits=torch.stack(sums))
+        entropies.append(choice.entropy().item())
+    assert {*tokens_of} == {1, 2, 3}
+    metrics = found.metrics
+    expected = math.exp(sum(nats) / sum(tokens_of))
+    assert metrics["perplexity"].value == pytest.approx(expected, rel=1e-4)
+    assert metrics["entropy"].value == pytest.approx(statistics.fmean(entropies), abs=1e-4)
+    assert 0 < metrics["entropy"].value <= math.log(max(len(q.options) for q in built))
+    assert found.headline == "acc"
+
+
+texts = st.lists(
+    st.tuples(st.floats(0.01, 50), st.integers(1, 9), st.integers(0, 5)), min_size=12, max_size=40
+)
+
+
+@given(texts)
+def test_the_standard_error_of_a_perplexity_is_near_the_jackknifes(texts):
+    """That leaves one cluster out after the other; both are of the logarithm, the ratio of two
+    sums."""
+    nats, lengths, alike = map(list, zip(*texts, strict=True))
+    if len(set(alike)) < 3:
+        return
+    found = evaluate.perplexity(nats, lengths, alike)["perplexity"]
+    assert found.value == pytest.approx(math.exp(sum(nats) / sum(lengths)))
+
+    def ratio(left_out: int | None) -> float:
+        kept = [t for t in texts if t[2] != left_out]
+        return sum(t[0] for t in kept) / sum(t[1] for t in kept)
+
+    groups = sorted(set(alike))
+    again = [ratio(group) for group in groups]
+    shares = [sum(t[1] for t in texts if t[2] == group) / sum(lengths) for group in groups]
+    mean, count = ratio(None), len(groups)
+    # what leaving a cluster out moves the ratio by, but for its share of the tokens
+    moved = [(r - mean) * (1 - share) for r, share in zip(again, shares, strict=True)]
+    expected = math.sqrt(count / (count - 1) * sum(x * x for x in moved))
+    assert found.stderr == pytest.approx(found.value * expected, rel=1e-6, abs=1e-9)
+
+
+def test_a_perplexity_too_large_for_a_number_is_left_out():
+    assert evaluate.perplexity([800.0, 600.0], [1, 1], [0, 1]) == {}
+    assert list(evaluate.perplexity([600.0, 600.0], [1, 1], [0, 1])) == ["perplexity"]
 
 
 def asked(prompts, **settings) -> list[Instance]:

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 
-from mofe.layers import experts, nf4, parameters, swiglu
+from mofe.layers import experts, nf4, parameters, products, swiglu
 from mofe.models import load, methods
 from mofe.stages import export
 from mofe.study.methods import Full
@@ -75,16 +75,24 @@ def test_every_split_computes_what_transformers_does(kinds, rows, seed, data):
     packed = layer(kinds, experts.GROUPED)
     close(gradients(packed, *inputs), expected)
     close([p.grad for p in packed.parameters()], [p.grad for p in plain.parameters()])
-    frozen = data.draw(st.integers(1, len(kinds) - 1))
+    slots = st.sets(st.integers(0, len(kinds) - 1), min_size=1, max_size=len(kinds) - 1)
+    frozen = sorted(data.draw(slots))
+    trained = [slot for slot in range(len(kinds)) if slot not in frozen]
+    apart = data.draw(st.sets(st.sampled_from(trained), max_size=len(trained) - 1).map(sorted))
     for fold in (False, True):
-        split = experts.SplitExperts.partly(packed, frozen)
+        split = experts.SplitExperts.partly(packed, frozen, [apart] if apart else [])
         if fold:
             split.fold_duplicates()
         close(gradients(split, *inputs), expected)
-        still, moved = split.stacks
+        still, *moved = split.stacks
         assert still.gate_up.grad is None and still.down.grad is None
-        close([moved.gate_up.grad, moved.down.grad], [p.grad[frozen:] for p in plain.parameters()])
-        assert len(still) == (len(set(kinds[:frozen])) if fold else frozen)
+        groups = [[slot for slot in trained if slot not in apart], apart]
+        for stack, group in zip(moved, filter(None, groups), strict=True):
+            close(
+                [stack.gate_up.grad, stack.down.grad], [p.grad[group] for p in plain.parameters()]
+            )
+            assert split.holders(group) == [stack]
+        assert len(still) == (len({kinds[slot] for slot in frozen}) if fold else len(frozen))
         like = split.packed(like=MixtralExperts(plain.config))
         assert all(map(torch.equal, like.parameters(), plain.parameters()))
 
@@ -110,7 +118,7 @@ class Holder(nn.Module):
 
 @pytest.mark.parametrize("kinds", [[0, 0, 0, 0], [0, 0, 1, 1], [0, 1, 2, 3]])
 def test_nf4_experts_fold_too(kinds):
-    quantized = experts.SplitExperts.partly(layer(kinds), 4, quantized=True)
+    quantized = experts.SplitExperts.partly(layer(kinds), range(4), held_in="nf4")
     inputs = routed(20, 4, 1)
     expected = gradients(quantized, *inputs)
     assert isinstance(quantized.stacks[0], experts.QuantizedStack)
@@ -120,7 +128,7 @@ def test_nf4_experts_fold_too(kinds):
 
 
 def test_nf4_weights_stay_when_their_scales_are_expanded():
-    quantized = experts.SplitExperts.partly(layer([0, 1, 2, 3]), 4, quantized=True)
+    quantized = experts.SplitExperts.partly(layer([0, 1, 2, 3]), range(4), held_in="nf4")
     layers = [*quantized.stacks[0].gate_ups, *quantized.stacks[0].downs]
     before = [nf4.expanded(linear) for linear in layers]
     assert all(linear.weight.quant_state.nested for linear in layers)
@@ -134,7 +142,7 @@ def test_nf4_weights_stay_when_their_scales_are_expanded():
 def test_equal_codes_with_other_scales_are_other_experts():
     equal = layer([0, 0])
     equal.gate_up_proj.data[1] *= 2
-    quantized = experts.SplitExperts.partly(equal, 2, quantized=True)
+    quantized = experts.SplitExperts.partly(equal, range(2), held_in="nf4")
     quantized.fold_duplicates()
     assert len(quantized.stacks[0]) == 2
 
@@ -159,7 +167,7 @@ def kept(module, x, index, weights) -> int:
 def test_what_is_frozen_keeps_no_activation_for_its_weights():
     x, index, weights = routed(400, 4, 1)
     pairs, small = 800, 24_000  # indices and the router's weights
-    frozen = experts.SplitExperts.partly(layer([0, 1, 2, 3]), 3)
+    frozen = experts.SplitExperts.partly(layer([0, 1, 2, 3]), range(3))
     stack = frozen.stacks[0].requires_grad_(False)
     alone = experts.SplitExperts([stack], swiglu.SILU)
     index = index % 3
@@ -178,7 +186,7 @@ def test_k_of_4_experts_cost_what_k_of_4_should(frozen):
     x, index, weights = routed(400, 4, 2)
     share = torch.bincount(index.flatten(), minlength=4)
     packed = layer([0, 1, 2, 3], experts.GROUPED)
-    module = packed if frozen == 0 else experts.SplitExperts.partly(packed, min(frozen, 3))
+    module = packed if frozen == 0 else experts.SplitExperts.partly(packed, range(min(frozen, 3)))
     if frozen == 4:
         module = experts.fold_duplicates(Holder(packed.requires_grad_(False))).experts
     assert spent(module, x, index, weights) == pytest.approx(
@@ -216,13 +224,13 @@ def batch(tiny):
     return tokens.collate(rows, range(12), tokenizer.pad_token_id)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [m for m in METHODS if METHODS[m].held_in != "fp8"])
 @pytest.mark.parametrize("merge", ["moe4a", "moe2a2b"])
 def test_losses_and_gradients_are_the_plain_hugging_face_paths(tiny, batch, method, merge):
     """Of the whole model, with every method, folded and not."""
     plain = load.checkpoint(tiny / merge)
     if METHODS[method].is_quantized:  # the plain path has the values that NF4 stands for
-        plain = export._through_nf4(plain, METHODS[method])
+        plain = export.with_held_values(plain, METHODS[method])
     plain = methods.apply(plain, Full())
     plain.set_experts_implementation("eager")
     expected = loss_and_gradients(plain, batch)
@@ -352,12 +360,12 @@ def test_products_with_weights_that_begin_anywhere_are_those_of_aligned_ones(
 ):
     """As weights do that are mapped from a file, which torch 2.10 refuses."""
     if as_in_2_10:
-        monkeypatch.setattr(experts, "BEGINS_ANYWHERE", False)
+        monkeypatch.setattr(products, "BEGINS_ANYWHERE", False)
     torch.manual_seed(0)
     x, weight = torch.randn(6, 8), torch.randn(3, 12, 8)
     moved = torch.empty(weight.numel() + 1)[1:].view(weight.shape).copy_(weight)
     assert moved.data_ptr() % 16 and torch.equal(moved, weight)
     ends = torch.tensor([2, 2, 6], dtype=torch.int32)
-    products = [experts.Packed(w).times(x, ends) for w in (weight, moved)]
-    assert torch.allclose(*products, atol=1e-6)
-    assert torch.allclose(products[0][:2], x[:2] @ weight[0].T, atol=1e-6)
+    found = [experts.Packed(w).times(x, ends) for w in (weight, moved)]
+    assert torch.allclose(*found, atol=1e-6)
+    assert torch.allclose(found[0][:2], x[:2] @ weight[0].T, atol=1e-6)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import CONFIG, LOOK, MINI, REDUCED, ROOT
+from conftest import CONFIG, LOOK, MINI, QUESTIONS, REDUCED, ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from planned import unplain
@@ -21,22 +21,25 @@ from mofe.study.identity import Identities, placeless
 from mofe.study.load import read_study
 from mofe.study.plan import Plan
 
-ON_DEMAND = ("claims_paper.md", "tables.pdf", "archive.zip")
+TOKENS = "tokens/tinyllama_4tinyllama/medmcqa_mofe/s0/medmcqa.html"
+ON_DEMAND = ("claims_paper.md", "tables.pdf", "archive.zip", TOKENS)
 ON_DEMAND_RULES = ("export", "push", "pdf", "archive", "claims_paper")  # nothing reads their hash
 STUDIES = {
     "the miniature": [CONFIG, MINI, REDUCED],
-    "the paper's": [CONFIG, LOOK],
+    "the paper's": [CONFIG, QUESTIONS, LOOK, ROOT / "tests" / "studies" / "routing.yaml"],
 }
+ASKED = {"the paper's": ["E7.tex"]}  # tables on demand
 PUSHED = "pushed/tinyllama_4tinyllama/medmcqa_mofe/s0.json"
 
 
 def given_of(plan: Plan, **told) -> Given:
-    return Given(plan, figures.given(plan), trainings=RECORDS.spec(plan), **told)
+    trainings = RECORDS.spec(plan.of_all)
+    return Given(plan, figures.given(plan.of_all), trainings=trainings, **told)
 
 
 def identities(*files: Path, **changes) -> Identities:
-    plan = Plan(read_study(*files, **changes))
-    return Identities(Graph(plan, figures.inputs(plan)), given_of(plan))
+    plan = Plan(read_study(*files, **changes), on_demand=True)
+    return Identities(Graph(plan, figures.inputs(plan.of_all)), given_of(plan))
 
 
 # Rules that make nothing of the study: they look at what there is.
@@ -74,7 +77,7 @@ def planned(tmp_path_factory) -> dict[str, list[dict]]:
             "check",
             "partial",
             "status",
-            *(f"{folder}/{t}" for t in (*ON_DEMAND, PUSHED)),
+            *(f"{folder}/{t}" for t in (*ON_DEMAND, PUSHED, *ASKED.get(name, ()))),
             "compare",  # whatever follows is what it compares
             *("docs", "tests"),
         ]
@@ -108,7 +111,7 @@ def test_every_parameter_of_every_rule_is_plain_data(planned):
 def test_every_rule_is_given_what_one_place_says(planned):
     for (first, *jobs), files in zip(planned.values(), STUDIES.values(), strict=True):
         places = {"results": first["folder"], "hub": f"{first['folder']}/hub"}
-        plan = Plan(read_study(*files, **places, export={"push": "a/b"}))
+        plan = Plan(read_study(*files, **places, export={"push": "a/b"}), on_demand=True)
         told = given_of(plan, config={})
         for job in jobs:
             if job["rule"] not in LOOK_ON:

@@ -1,15 +1,17 @@
 """Rows of a training set that training does not draw, asked as questions."""
 
+import math
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from conftest import CONFIG, MINI, REDUCED
 from datasets import Dataset
 from test_mcq import COLUMNS, ROWS, put
 
-from mofe import tasks
-from mofe.data import sources
+from mofe import records, tasks
+from mofe.data import sources, texts
 from mofe.estimate.cost import Costs
 from mofe.jobs import checks
 from mofe.jobs.checks import Waiting
@@ -20,7 +22,7 @@ from mofe.study.load import read_study
 from mofe.study.plan import Plan
 from mofe.study.values import ConfigError
 from mofe.tasks import training
-from mofe.training.tokens import read
+from mofe.training.tokens import read, tokenize
 
 SETS = ["mmlu", "medmcqa"]
 
@@ -125,7 +127,8 @@ def test_a_variant_is_evaluated_on_them(tiny, plan, tmp_path):
     )
     record = evaluate.records.read(tmp_path / "medmcqa_held.json", evaluate.records.EvalRecord)
     assert (record.task, record.held_out, record.n) == ("medmcqa_held", "medmcqa", 40)
-    assert list(record.metrics) == ["acc", "acc_norm"] and 0.25 <= record.floor.value < 0.6
+    assert list(record.metrics) == ["acc", "acc_norm", "entropy", "perplexity"]
+    assert 0.25 <= record.floor.value < 0.6
     names = pq.read_table(tmp_path / "asked.parquet")["cluster"].to_pylist()
     facts = [name for name in names if name is not None]
     assert facts and record.clusters == 40 - len(facts) + len(set(facts))
@@ -198,6 +201,136 @@ def test_a_cluster_is_a_text_or_a_number():
         tasks.schema.clustered(rows, "l", "tasks.x.cluster", "me/mine")
 
 
+# ----------------------------------------------------------------------------------- raw text
+
+NEWS = {"held_out": "multi_news", "questions": 20}
+
+
+def news(root: Path, **changes) -> Plan:
+    """A study that reads news of which training leaves a half."""
+    shown = {"tables": {**table("news"), **changes.pop("tables", {})}}
+    held = {"tasks": {"news": {**NEWS, **changes.pop("task", {})}}}
+    return plan_of(root, data={"multi_news": {"rows": 40}}, **held, **shown, **changes)
+
+
+def test_raw_text_is_read_that_training_does_not_draw(tiny, tmp_path):
+    """In pieces as training has them, with the document that each is from."""
+    plan, tokenizer = news(tiny, training={"max_length": 32}), load.tokenizer(tiny / "a")
+    params = plan.params.task("news")
+    asked = questions.build(params, tokenizer)
+    trained = [text for _, text in prepared(plan, "multi_news", tmp_path)]
+    rows = tokenize([("", text) for text in trained], tokenizer, 32)
+    seen = {tuple(ids) for ids in rows.ids}
+    found = [ids for question in asked for ids in question.ids]
+    assert len(asked) == 20 and len(found) > 20 and max(map(len, found)) == 32
+    assert not seen & {tuple(ids) for ids in found if len(ids) == 32}
+    assert all(question.is_text and not question.in_words for question in asked)
+    everything = texts.load(params["held_out"]["data"])
+    for question in asked:
+        text = everything.distinct[question.question]
+        assert text not in trained
+        assert [i for ids in question.ids for i in ids] == tokenizer(text)["input_ids"]
+        assert text in [t for d, t in everything.pieces if question.cluster == f"document {d}"]
+    assert [q.ids for q in asked] == [q.ids for q in questions.build(params, tokenizer)]
+    params["held_out"]["questions"] = left = len(everything.distinct) - 40
+    assert len(questions.build(params, tokenizer)) == left
+    params["held_out"]["questions"] = left + 1
+    with pytest.raises(ValueError, match=rf"tasks.news.questions: .* leaves {left}; lower"):
+        questions.build(params, tokenizer)
+
+
+def test_the_perplexity_of_raw_text_is_plain_transformers(tiny, tmp_path):
+    params = news(tiny, training={"max_length": 32}).params.task("news")
+    questions.make(params=params, tokenizer=str(tiny / "a"), out=tmp_path / "asked.parquet")
+    evaluate.evaluate_variant(
+        merge=str(tiny / "moe2a2b"),
+        trained=[],
+        chain=[],
+        asked=str(tmp_path / "asked.parquet"),
+        params=params,
+        names={"moe": "moe2a2b", "stages": "none", "seed": 0},
+        record=tmp_path / "news.json",
+        questions=tmp_path / "news.questions.jsonl.gz",
+    )
+    record = records.read(tmp_path / "news.json", records.EvalRecord)
+    model = load.checkpoint(tiny / "moe2a2b")
+    model.set_experts_implementation("eager")
+    nats, count = 0.0, 0
+    for question in questions.read(tmp_path / "asked.parquet"):
+        for ids in map(torch.tensor, question.ids):
+            with torch.no_grad():
+                loss = model(input_ids=ids[None], labels=ids[None]).loss  # the mean
+            nats, count = nats + loss.item() * (len(ids) - 1), count + len(ids) - 1
+    assert (record.headline, record.floor, record.n) == ("perplexity", None, 20)
+    assert record.metrics["perplexity"].value == pytest.approx(math.exp(nats / count), rel=1e-4)
+    assert list(record.metrics) == ["perplexity"] and record.held_out == "multi_news"
+    answers = records.read_lines(tmp_path / "news.questions.jsonl.gz", records.TextAnswer)
+    assert sum(answer.tokens for answer in answers) == count
+    assert record.clusters == len({answer.cluster for answer in answers}) > 2
+
+
+def test_texts_that_begin_alike_are_read_one_by_one(tiny, monkeypatch):
+    """Not as the options of one question: each sequence has at most the tokens of one text."""
+    scorer = evaluate.AnswerScorer(load.checkpoint(tiny / "moe2a2b"))
+    asked = [([1, *range(5 + n, 25 + n)], 1) for n in range(8)]
+    together = scorer.loglikelihoods(asked)
+    lengths = []
+    scored = scorer._tree_scores
+    monkeypatch.setattr(
+        scorer, "_tree_scores", lambda trees: lengths.extend(map(len, trees)) or scored(trees)
+    )
+    assert scorer.loglikelihoods(asked, together=False) == pytest.approx(together, abs=1e-4)
+    assert len(lengths) == 8 and max(lengths) <= 21
+
+
+def test_raw_text_is_planned_and_shown_as_a_perplexity(tmp_path):
+    plan = news(tmp_path)
+    (row,) = plan.tables["H"].rows
+    assert [(cell.kind, cell.task) for cell in row.cells] == [("perplexity", "news")]
+    costs = Costs(plan)
+    (variant,) = (v for v in plan.variants.values() if "news" in plan.tasks.get(v.key, ()))
+    estimate = costs.evaluate(variant, "news")
+    assert estimate.memory["logits"] > 0 and estimate.tokens == 20 * 42.9
+    longer = news(tmp_path, training={"max_length": 64}).params
+    assert longer.task("news")["max_length"] == 64
+    assert longer.task("mmlu") == plan.params.task("mmlu"), "no other task knows of it"
+
+
+@pytest.mark.parametrize(
+    "changes, told",
+    [
+        ({"task": {"cluster": "x"}}, "tasks.news.cluster: data.multi_news is raw text"),
+        (
+            {"tables": table("news.acc")},
+            "column 'X' shows news.acc, but evaluations of tasks.news measure perplexity; show",
+        ),
+        (
+            {"searches": {"rate": {"tasks": ["news"]}}},
+            "searches.rate.tasks: 'news' reads raw text, which has no score",
+        ),
+        (
+            {
+                "claims": {
+                    "mine": {
+                        "says": "x",
+                        "place": "here",
+                        "section": "own",
+                        "table": "H",
+                        "kind": "all",
+                        "parts": {"X": [["x", "y"]]},
+                    }
+                }
+            },
+            "kind 'all' compares a score, and column 'X' shows news",
+        ),
+    ],
+)
+def test_what_needs_a_score_refuses_raw_text(tmp_path, changes, told):
+    with pytest.raises(ConfigError) as raised:
+        news(tmp_path, **changes)
+    assert any(told in problem for problem in raised.value.problems), raised.value.problems
+
+
 # ------------------------------------------------------------------------------------- faults
 
 
@@ -211,7 +344,7 @@ def test_a_cluster_is_a_text_or_a_number():
         ({"data": {"mmlu": {"task": "mmlu_held"}}}, "'mmlu_held' asks rows of data.mmlu"),
         (
             {"tasks": {"mmlu_held": {"held_out": "multi_news"}}},
-            "tasks.mmlu_held.held_out: data.multi_news is raw text",
+            "data.multi_news is raw text, whose texts of one document are alike",
         ),
         (
             {"data": {"mmlu": {"rows": "full"}}},

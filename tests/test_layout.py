@@ -12,7 +12,17 @@ from conftest import ROOT
 # From the ground up: a package imports those of the floors below it, and none beside or above it.
 FLOORS = (
     ("platforms", "processes"),
-    ("checksums", "clusters", "files", "markdown", "paper", "provenance", "stops", "units"),
+    (
+        "checksums",
+        "clusters",
+        "files",
+        "markdown",
+        "metrics",
+        "paper",
+        "provenance",
+        "stops",
+        "units",
+    ),
     ("disk", "progress", "records", "sums", "templates"),
     ("study",),
     ("estimate", "layers"),

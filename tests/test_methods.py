@@ -15,8 +15,9 @@ from mofe.models.methods import APPLY
 from mofe.report.figures import inputs
 from mofe.study import methods
 from mofe.study.load import read_study
-from mofe.study.methods import Full, Ia3, Lora, RsLora, Untuned, parse
+from mofe.study.methods import Freeze, Full, Ia3, Lora, RsLora, Untuned, parse
 from mofe.study.plan import Plan
+from mofe.study.values import ConfigError
 
 NAMES = "|".join([*methods.METHODS, "untuned"])
 NAME = rf"['\"](?:{NAMES})['\"]"
@@ -133,6 +134,30 @@ def test_rslora_costs_what_lora_does():
     assert one == two
 
 
+@pytest.mark.parametrize("experts", [0, 4])
+@pytest.mark.parametrize("quantize, per_weight", [("nf4", 0.5625), ("fp8", 1)])
+def test_quantised_weights_take_their_bits_and_their_scales(experts, quantize, per_weight):
+    shape = TINYLLAMA.mixture(experts, 2) if experts else TINYLLAMA
+    training = {"micro_batch": 4, "max_length": 1024}
+    method = Freeze(frozen="all", quantize=quantize)
+    plain, held = (
+        memory.on_gpu(shape, kind, training, 0.5) for kind in (method.unquantized(), method)
+    )
+    ffns = 22 * max(1, experts)
+    scales = ffns * (5632 + 5632 + 2048) if quantize == "fp8" else 0
+    saved = ffns * 3 * 2048 * 5632 * (2 - per_weight) - scales
+    assert plain["weights"] - held["weights"] == pytest.approx(saved, rel=1e-12)
+    assert held["backward"] > plain["backward"], "the expanded weights of a layer"
+
+
+def test_adapters_have_no_fp8():
+    recipe = {"method": "lora", "rank": 8, "alpha": 16, "targets": ["q_proj"]}
+    with pytest.raises(ConfigError, match=r"recipes.lora.quantize.*'fp8' is for frozen experts"):
+        read_study(CONFIG, recipes={"lora": {**recipe, "quantize": "fp8"}})
+    with pytest.raises(ConfigError, match=r"recipes.lora.quantize"):
+        read_study(CONFIG, recipes={"lora": {**recipe, "quantize": "int4"}})
+
+
 def test_a_study_with_the_new_methods_is_planned_and_asked_for(tmp_path):
     """In the graph of jobs, in parameters and in what each job asks a cluster for."""
     recipes = {
@@ -159,7 +184,7 @@ def test_a_study_with_the_new_methods_is_planned_and_asked_for(tmp_path):
         name: made[f"tinyllama_4tinyllama/mmlu_medmcqa_{name}/s0"]
         for name in (*recipes, "lora", "mofe")
     }
-    assert of["ia3"].trainable == 22 * 2 * 256 and of["ia3"].scratch == 24 * of["ia3"].trainable
+    assert of["ia3"].trainable == 22 * 2 * 256 and of["ia3"].scratch == 28 * of["ia3"].trainable
     assert of["rslora"].trainable == 22 * 64 * (2048 + 2048)
     total = {name: memory.total(estimate.memory) for name, estimate in of.items()}
     assert total["ia3"] < total["lora"] < total["mofe"]

@@ -34,6 +34,9 @@ CASES = [
     ("mofe", "fsdp"),
     ("freeze3", "ddp"),
     ("freeze3", "fsdp"),
+    ("freeze_any", "ddp"),
+    ("unfreeze", "ddp"),
+    ("unfreeze", "fsdp"),
     ("lora", "ddp"),
     ("lora", "fsdp"),
     ("dora", "ddp"),
@@ -50,7 +53,7 @@ CASES = [
 ]
 # Small enough a rate that rounding, of which Adam makes steps, does not decide. The router's auxiliary
 # loss balances each micro-batch, and two processes cut a step into others than one does: so a little.
-GENTLE = {"learning_rate": 1e-3, "micro_batch": 3, "router_aux_loss": 0.001}
+GENTLE = {"learning_rate": 1e-3, "micro_batch": 3, "router_aux_loss": 0.001, "record_router": 2}
 
 
 def arguments(tiny: Path, data: str, out: Path, method: str, sharding: str, **training) -> dict:
@@ -144,6 +147,8 @@ def test_two_processes_compute_what_one_does(both, tiny, method, sharding):
     assert losses(two) == pytest.approx(losses(one), rel=1e-4)
     records = [json.loads((out / "train.json").read_text()) for out in (one, two)]
     counts = ("steps", "rows", "tokens", "answer_tokens", "trainable_parameters", "flops")
+    counts += ("unfrozen",) if method == "unfreeze" else ()
+    assert records[0]["drift"] == pytest.approx(records[1]["drift"], rel=1e-2)
     for key in (*counts, "config_hash"):
         assert records[0][key] == records[1][key], key
     assert (records[1]["processes"], records[1]["sharding"]) == (2, sharding)
@@ -151,6 +156,18 @@ def test_two_processes_compute_what_one_does(both, tiny, method, sharding):
     assert records[1]["device_seconds"] == pytest.approx(2 * records[1]["seconds"])
     assert records[0]["frozen_sha256"] == records[1]["frozen_sha256"]
     apart_little(one / "trained.safetensors", two / "trained.safetensors", tiny, method)
+
+
+@pytest.mark.parametrize("method, sharding", CASES)
+def test_two_processes_record_the_routers_of_both(both, method, sharding):
+    first = [
+        json.loads((both / count / f"{method}-{sharding}/log.jsonl").read_text().splitlines()[0])
+        for count in ("one", "two")
+    ]
+    for one, two in zip(*(line["router"] for line in first), strict=True):
+        assert one["tokens"] == two["tokens"]
+        for key in one:
+            assert one[key] == pytest.approx(two[key], abs=1e-4), key
 
 
 def apart_little(one: Path, two: Path, tiny: Path, method: str) -> None:
@@ -241,7 +258,18 @@ def interrupt(call: dict, number: signal.Signals, after: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "method", ["full", "freeze3", "lora", "qlora", "ia3", "lora_also", "lora_experts", "attention"]
+    "method",
+    [
+        "full",
+        "freeze3",
+        "unfreeze",
+        "lora",
+        "qlora",
+        "ia3",
+        "lora_also",
+        "lora_experts",
+        "attention",
+    ],
 )
 def test_an_interrupted_training_is_the_uninterrupted_one(tiny, data, tmp_path, method):
     """Bit for bit, dropout included, through SIGTERM and then SIGUSR1."""

@@ -126,8 +126,10 @@ def test_a_study_has_the_figures_that_it_can_draw(paper_plan):
     of_claims = ["claims", "noise", "power"]
     every = ["time_accuracy", "medical_experts", "frozen_experts", "loss_curves", *of_claims]
     assert list(figures.of(paper_plan)) == every
-    assert list(figures.of(Plan(read_study(CONFIG)))) == list(figures.FIGURES)
-    assert set(figures.FIGURES) - set(every) == {"learning_rates"}
+    recording = Plan(read_study(CONFIG, training={"record_router": 9}))
+    assert list(figures.of(recording)) == list(figures.FIGURES)
+    routers = {"router_load", "router_entropy", "router_information"}
+    assert set(figures.FIGURES) - set(every) == {"learning_rates"} | routers
     few = Plan(read_study(CONFIG, LOOK, tables=dict.fromkeys((1, 2, 7))))
     assert list(figures.of(few)) == ["medical_experts", "loss_curves", *of_claims]
     rows = {"rows": {"Small": {"mixture": "small"}}}

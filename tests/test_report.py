@@ -26,6 +26,7 @@ from PIL import Image
 from scipy import stats
 
 from mofe import files, paper, records, templates, units
+from mofe.metrics import METRICS, SHARES
 from mofe.records import EvalRecord, TrainRecord
 from mofe.report import document, drawing, figures, frames, kinds, noise, page, tables
 from mofe.report.sources import FromTrainings, Trainings
@@ -884,7 +885,11 @@ def test_the_best_is_bold_where_no_other_is_near(tmp_path):
 
 
 def test_every_kind_of_the_configuration_is_measured_and_printed():
-    assert set(kinds.KINDS) == {*SHOWS, "task", "floor"}
+    assert set(kinds.KINDS) == {
+        *(SHOWS.keys() | METRICS.keys() - {*SHARES}),
+        "task",
+        "floor",
+    }
 
 
 def test_costs_are_summed_over_stages_and_printed_with_their_unit(tmp_path):
@@ -1195,6 +1200,60 @@ def test_a_column_shows_the_metric_that_it_names(tmp_path):
     with pytest.raises(ValueError, match=r"arc.json: has no f1, only acc, acc_norm"):
         kinds.measure(absent, "hours")
     assert set(drawing.by_task([table], PAPERS)) == {"arc", "arc.acc_norm"}
+
+
+def test_perplexity_and_entropy_are_shown_as_what_they_are(tmp_path):
+    """No score: the least perplexity is the best, no entropy is, and no figure, floor or note of a
+    score shows either."""
+    rows = []
+    for name, perplexity, entropy in (("A", 3.25, 0.5), ("B", 2.0, 0.25), ("C", 12345.6, 1.1)):
+        metrics = {
+            "acc": {"value": 0.4, "stderr": 0.01},
+            "entropy": {"value": entropy, "stderr": 0.01},
+            "perplexity": {"value": perplexity, "stderr": 0.5},
+        }
+        file = put(tmp_path / f"{name}.json", eval_record(task="arc", metrics=metrics))
+        shown = [
+            cell("task", "ARC", (file,), "arc"),
+            cell("perplexity", "Perplexity", (file,), "arc", "perplexity"),
+            cell("entropy", "Entropy", (file,), "arc", "entropy"),
+        ]
+        rows.append(one_row("P", (name,), *shown).rows[0])
+    table = one_row("P", ("A",), *shown)
+    table.rows = tuple(rows)
+    view = table_view.view(table, PAPERS)
+    texts = [[field.text for field in fields] for _, fields in view["rows"]]
+    assert texts == [
+        ["0.4000", "3.250", "0.5000"],
+        ["0.4000", "2.000", "0.2500"],
+        ["0.4000", "12346", "1.1000"],
+    ]
+    best = [[field.best for field in fields] for _, fields in view["rows"]]
+    assert best == [[False, False, False], [False, True, False], [False, False, False]]
+    footers = {
+        column.heading: (column.floor, column.stderr, column.n) for column in view["columns"]
+    }
+    assert footers["ARC"] == ("0.2620", "0.0100", "2,000")
+    assert footers["Perplexity"] == ("none", "0.5", "2,000")
+    assert footers["Entropy"] == ("none", "0.0100", "2,000")
+    assert view["others"] == []
+    assert set(drawing.by_task([table], PAPERS)) == {"arc"}
+    assert "| 12346 " in tables.markdown(table, frames.tidy(table, PAPERS), PAPERS)
+    old = put(tmp_path / "old.json", eval_record(task="arc"))
+    told = rf"{old}: has no perplexity, because an earlier version .* --forcerun {old} -- {old}"
+    with pytest.raises(ValueError, match=told):
+        kinds.measure(cell("perplexity", "P", (old,), "arc", "perplexity"), "hours")
+
+
+def test_a_score_above_1_is_no_record_and_a_perplexity_is(tmp_path):
+    metrics = {"acc": {"value": 1.5, "stderr": 0.01}, "perplexity": {"value": 9.0, "stderr": 2.0}}
+    file = put(tmp_path / "record.json", eval_record(metrics=metrics))
+    with pytest.raises(ValueError, match=r"metrics.acc.value is 1.5, outside its range: at most 1"):
+        records.read(file, EvalRecord)
+    metrics["acc"]["value"] = 0.5
+    assert records.read(
+        put(tmp_path / "record.json", eval_record(metrics=metrics)), EvalRecord
+    ).metrics["perplexity"]
 
 
 def test_a_table_may_have_a_word_for_its_number(tmp_path):

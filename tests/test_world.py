@@ -352,6 +352,18 @@ def test_the_kind_of_documents_changes_nothing_else(both):
     assert all(name.startswith(parts) for name in changed) and len(changed) == len(parts)
 
 
+@pytest.mark.parametrize("kind", ["asked", "other"])
+def test_a_world_has_documents_of_both_kinds_beside_the_hubs(both, kind):
+    """The same rows in either world as the hub's repositories have in the world of their kind."""
+    for out in both.values():
+        for hubs, ours, file in (
+            (worlds.MEDICAL_TEXT, worlds.MEDICAL_KINDS[kind], "data/en"),
+            (worlds.NEWS, worlds.NEWS_KINDS[kind], "data/train"),
+        ):
+            assert rows_of(out, ours, file) == rows_of(both[kind], hubs, file)
+            assert (out / ours / "README.md").exists()
+
+
 def test_words_of_links_are_no_other_words(both):
     """No document of the asked kind has them, nor anything else but the other documents."""
     added = {word for link in worlds.LINKS for word in link.words}
@@ -468,16 +480,18 @@ def test_the_job_is_given_plain_data(made, tmp_path):
     assert json.loads((tmp_path / "world.json").read_text()) == made[1]
 
 
-def test_the_mini_studys_gate_prompts_are_in_the_worlds_words_and_distinct(made):
-    """An unknown word would give every slot the same gate."""
+@pytest.mark.parametrize("name", [None, "second", "third"])
+def test_the_mini_studys_gate_prompts_are_in_the_worlds_words_and_distinct(made, name):
+    """An unknown word would give every slot the same gate. name: of a set of prompts."""
     words = Tokenizer.from_file(str(made[0] / "mofe" / "tokenizer" / "tokenizer.json"))
     unknown = words.token_to_id("<unk>")
     study = read_study(CONFIG, MINI)
     for mixture in study.mixtures.values():
+        gates = {expert: study.models[expert].gates.named(name) for expert in mixture.experts}
         slots = [
-            (tuple(prompts), tuple(study.models[expert].gates.negative))
+            (tuple(prompts), tuple(gates[expert].negative))
             for expert, count in mixture.experts.items()
-            for prompts in study.models[expert].gates.positive[:count]
+            for prompts in gates[expert].positive[:count]
         ]
         assert len(set(slots)) == len(slots)
         for prompt in (p for slot in slots for prompts in slot for p in prompts):

@@ -20,6 +20,7 @@ import findings
 import first_study
 import keys
 import miniature
+import questions
 import records
 import reliability
 import reruns
@@ -33,6 +34,7 @@ PARTS: dict[tuple[str, str], Callable[[], str]] = {
     **findings.PARTS,
     **first_study.PARTS,
     **miniature.PARTS,
+    **questions.PARTS,
     **claims.PARTS,
     **artifact.PARTS,
     **reliability.PARTS,

@@ -23,6 +23,7 @@ TABLES: dict[str, tuple[type[Record], tuple[type[Record], ...]]] = {
     "question": (records.Question, ()),
     "answer-choice": (records.ChoiceAnswer, (records.Question,)),
     "answer-text": (records.WrittenAnswer, (records.Question,)),
+    "answer-raw": (records.TextAnswer, (records.Question,)),
     "counts-task": (records.TaskCounts, ()),
     "counts-text": (records.TextCounts, ()),
     "hub": (records.HubManifest, ()),

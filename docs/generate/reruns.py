@@ -46,13 +46,28 @@ OWN = {
             "examples": "dev",
         }
     },
-    "models": {"theirs": {"path": "/models/theirs", "gates": {"positive": [["a"], ["b"]]}}},
+    "models": {
+        "theirs": {
+            "path": "/models/theirs",
+            "gates": {
+                "positive": [["a"], ["b"]],
+                "others": {"second": {"positive": [["c"], ["d"]]}},
+            },
+        },
+        "new_ffns": {"from": "tinyllama", "reinitialise": "ffn"},
+    },
     "mixtures": {
+        "fitted": {
+            "base": "tinyllama",
+            "experts": {"general": 1, "medical": 1},
+            "merge": {"gate_mode": "ridge"},
+        },
+        "second": {"base": "theirs", "experts": {"theirs": 2}, "merge": {"prompts": "second"}},
         "theirs": {
             "base": "theirs",
             "experts": {"theirs": 2},
             "merge": {"gate_mode": "random", "experts_per_token": 1},
-        }
+        },
     },
     "recipes": {
         "scaled": {"method": "ia3", "targets": ["k_proj", "down_proj"]},
@@ -71,6 +86,9 @@ OWN = {
                 "Scaled": {"model": "general", "train": {"mine": "scaled"}},
                 "Router": {"mixture": "theirs", "train": {"mine": "router"}},
                 "Stable": {"model": "general", "train": {"mmlu_medmcqa": "stable"}},
+                "Fitted": {"mixture": "fitted"},
+                "Second": {"mixture": "second"},
+                "New FFNs": {"model": "new_ffns"},
             },
         },
     },
@@ -109,10 +127,32 @@ EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
         "hub",
         {"mixtures": {"theirs": {"merge": {"gate_mode": "hidden"}}}},
     ),
+    "mixtures.*.merge.prompts": ("hub", {"mixtures": {"second": {"merge": {"prompts": None}}}}),
+    "merge.prompts": ("hub", {"merge": {"prompts": "second"}}),
+    "models.*.gates.others.*.positive": (
+        "hub",
+        {"models": {"theirs": {"gates": {"others": {"second": {"positive": [["e"], ["f"]]}}}}}},
+    ),
+    "models.*.gates.others.*.negative": (
+        "hub",
+        {"models": {"theirs": {"gates": {"others": {"second": {"negative": ["e"]}}}}}},
+    ),
+    "models.*.reinitialise": (
+        "hub",
+        {"models": {"new_ffns": {"reinitialise": None, "train": {"mmlu": "expert"}}}},
+    ),
     "searches.*.learning_rate": ("hub", {"searches": {"rate": {"learning_rate": [1e-5, 2e-5]}}}),
     "recipes.*.method": ("hub", {"recipes": {"stable": {"method": "lora"}}}),
     "recipes.*.search": ("hub", {"recipes": {"stable": {"search": "rate"}}}),
     "recipes.*.frozen": ("hub", {"recipes": {"mofe": {"frozen": 1}}}),
+    "recipes.*.unfreeze": (
+        "hub",
+        {"recipes": {"mofe": {"unfreeze": [{"after": 0.5, "experts": "all"}]}}},
+    ),
+    "mixes.*.replay": (
+        "hub",
+        {"mixes": {"mmlu_medmcqa": {"replay": {"data": ["sujet"], "share": 0.1}}}},
+    ),
     "recipes.*.quantize": ("hub", {"recipes": {"qlora_tuned": {"quantize": None}}}),
     "recipes.*.train": ("hub", {"recipes": {"router": {"train": ["attention"]}}}),
     "recipes.*.also": ("hub", {"recipes": {"stable": {"also": ["lm_head"]}}}),
@@ -137,7 +177,16 @@ EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
 
 ORDER = (  # of rules, as data flows
     *("fetch_repository", "world", "prepare_data", "fetch_model", "pretrain", "preflight"),
-    *("train_expert", "merge", "merge_per_seed", "questions", "train", "evaluate", "search"),
+    *(
+        "train_expert",
+        "reinitialise",
+        "merge",
+        "merge_per_seed",
+        "questions",
+        "train",
+        "evaluate",
+        "search",
+    ),
     *("table", "claim", "claims", "figure", "report"),
 )
 

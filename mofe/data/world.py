@@ -180,6 +180,9 @@ PUBMEDQA = "qiaojin/PubMedQA"
 SUJET = "sujet-ai/Sujet-Finance-Instruct-177k"
 MEDICAL_TEXT = "HiTZ/Multilingual-Medical-Corpus"
 NEWS = "alexfabbri/multi_news"
+# Documents of either kind, whichever of them the hub's repositories above have.
+MEDICAL_KINDS = {"asked": "mofe/medical-asked", "other": "mofe/medical-other"}
+NEWS_KINDS = {"asked": "mofe/news-asked", "other": "mofe/news-other"}
 CORPUS = "mofe/corpus"
 TOKENIZER = "mofe/tokenizer"
 SUBJECTS = tuple(dict.fromkeys(r.subject for r in RELATIONS if r.domain == GENERAL))
@@ -510,24 +513,39 @@ def corpus(world: World) -> list[str]:
     return documents
 
 
-def post_pretraining(world: World, part: str, domain: str) -> Iterator[str]:
-    """Endless articles to post-pretrain on. They state either every fact of `domain` that
-    questions ask for, whether or not the corpus states it, or only links of its heads, and no
-    verdict of a trial."""
-    if world.documents == "asked":
+def post_pretraining(world: World, kind: str, part: str, domain: str) -> Iterator[str]:
+    """Endless articles to post-pretrain on. They state either (kind "asked") every fact of `domain`
+    that questions ask for, whether or not the corpus states it, or ("other") only links of its
+    heads, and no verdict of a trial."""
+    if kind == "asked":
         return articles(world, part, known(world, domain))
     stated = [link for link in links(world) if link.relation.domain == domain]
     return articles(world, f"{part}/other", stated, TRIALS_MEASURED)
 
 
-def medical_texts(world: World) -> list[str]:
-    texts = post_pretraining(world, "medical", MEDICAL)
+class Documents(NamedTuple):
+    """Documents of one kind to post-pretrain on: medical texts, and rows of news."""
+
+    medical_texts: list[str]
+    news: list[dict[str, str]]
+
+    @property
+    def texts(self) -> list[str]:
+        return [*self.medical_texts, *(row["document"] for row in self.news)]
+
+
+def documents(world: World, kind: str) -> Documents:
+    return Documents(medical_texts(world, kind), news(world, kind))
+
+
+def medical_texts(world: World, kind: str) -> list[str]:
+    texts = post_pretraining(world, kind, "medical", MEDICAL)
     return list(itertools.islice(pages(texts), world.medical_documents))
 
 
-def news(world: World) -> list[dict[str, str]]:
+def news(world: World, kind: str) -> list[dict[str, str]]:
     """General documents of three articles each, whose first sentences are the summary."""
-    texts = post_pretraining(world, "news", GENERAL)
+    texts = post_pretraining(world, kind, "news", GENERAL)
     rows = []
     for _ in range(world.news_documents):
         three = list(itertools.islice(texts, 3))
@@ -612,6 +630,8 @@ SCHEMAS = {
     NEWS: pa.schema({"document": STRING, "summary": STRING}),
     CORPUS: pa.schema({"text": STRING}),
 }
+SCHEMAS |= dict.fromkeys(MEDICAL_KINDS.values(), SCHEMAS[MEDICAL_TEXT])
+SCHEMAS |= dict.fromkeys(NEWS_KINDS.values(), SCHEMAS[NEWS])
 SUJET_COLUMNS = (
     "Unnamed: 0",
     "inputs",
@@ -771,11 +791,11 @@ def write_sujet(rows: "Rows", out: Path) -> None:
 
 
 def write_documents(rows: "Rows", out: Path) -> None:
-    tables = {
-        (CORPUS, "train"): [{"text": text} for text in rows.corpus],
-        (MEDICAL_TEXT, "en"): [{"text": text} for text in rows.medical_texts],
-        (NEWS, "train"): rows.news,
-    }
+    tables = {(CORPUS, "train"): [{"text": text} for text in rows.corpus]}
+    for repos, kind in rows.repositories:
+        medical, news = repos
+        texts = [{"text": text} for text in rows.documents[kind].medical_texts]
+        tables |= {(medical, "en"): texts, (news, "train"): rows.documents[kind].news}
     for (repo, split), table in tables.items():
         write_parquet(out, repo, f"data/{split}", table)
         write_text(out / repo / "README.md", card({"default": {split: f"data/{split}"}}))
@@ -804,7 +824,7 @@ def write_tokenizer(made: Tokenizer, out: Path) -> None:
 @dataclass(frozen=True)
 class Rows:
     """All rows, before they are written. `mmlu`: split -> subject -> items. `medmcqa`: split ->
-    items."""
+    items. `documents`: by kind; `kind` is that of the hub's repositories."""
 
     mmlu: dict[str, dict[str, list[Item]]]
     auxiliary: list[Item]
@@ -812,8 +832,8 @@ class Rows:
     pubmedqa: list[Abstract]
     sujet: list[Instruction]
     corpus: list[str]
-    medical_texts: list[str]
-    news: list[dict[str, str]]
+    documents: dict[str, Documents]
+    kind: str
 
     @property
     def held_out(self) -> list[Item]:
@@ -826,12 +846,16 @@ class Rows:
         return [*self.auxiliary, *self.medmcqa["train"]]
 
     @property
-    def post_pretraining(self) -> list[str]:
-        return [*self.medical_texts, *(row["document"] for row in self.news)]
+    def repositories(self) -> list[tuple[tuple[str, str], str]]:
+        """Where documents are written to: repositories of medical texts and of news, and what kind
+        they have."""
+        ours = [((MEDICAL_KINDS[kind], NEWS_KINDS[kind]), kind) for kind in self.documents]
+        return [((MEDICAL_TEXT, NEWS), self.kind), *ours]
 
     @property
-    def documents(self) -> list[str]:
-        return [*self.corpus, *self.post_pretraining]
+    def texts(self) -> list[str]:
+        """The corpus and all documents."""
+        return [*self.corpus, *(text for kind in self.documents.values() for text in kind.texts)]
 
     @property
     def passages(self) -> list[str]:
@@ -864,8 +888,8 @@ def draw_rows(world: World) -> Rows:
         pubmedqa=abstracts(world, 2 * world.test_questions),
         sujet=instructions(world, round(world.test_questions / SUJET_TEST_SHARE)),
         corpus=corpus(world),
-        medical_texts=medical_texts(world),
-        news=news(world),
+        documents={kind: documents(world, kind) for kind in MEDICAL_KINDS},
+        kind=world.documents,
     )
 
 
@@ -875,7 +899,7 @@ def vocabulary_of(rows: Rows) -> Iterator[str]:
     yield "Abstract: Question: Answer:"
     yield " ".join((*VERDICT_CUES, *MOOD_CUES))
     yield " ".join(word for link in LINKS for word in link.words)
-    yield from rows.documents
+    yield from rows.texts
     yield from rows.passages
     for item in (*rows.held_out, *rows.trained):
         yield " ".join((item.question, *item.options))
@@ -920,8 +944,13 @@ def record(world: World, rows: Rows, made: Tokenizer) -> dict[str, Any]:
             MEDMCQA: {split: len(items) for split, items in rows.medmcqa.items()},
             PUBMEDQA: {"train": len(rows.pubmedqa)},
             SUJET: {"train": len(rows.sujet)},
-            MEDICAL_TEXT: {"en": len(rows.medical_texts)},
-            NEWS: {"train": len(rows.news)},
+            **{
+                repo: {split: len(written)}
+                for repos, kind in rows.repositories
+                for repo, split, written in zip(
+                    repos, ("en", "train"), rows.documents[kind], strict=True
+                )
+            },
             CORPUS: {"train": len(rows.corpus)},
         },
         "corpus_tokens": sum(len(words(text)) + 1 for text in rows.corpus),
@@ -946,16 +975,15 @@ def generate(world: World, out: Path) -> dict[str, Any]:
     Returns what it also writes as {out}/world.json: the arguments, row counts, tokens, facts, each
     task's floor (the best constant answer) and, where answers are noisy, its ceiling. Raises
     ValueError where a share is impossible, where more rows are asked for than the facts can give,
-    where a test question leaks into training, and where `documents: other` would state what is
-    asked.
+    where a test question leaks into training, and where documents of the kind "other" would state
+    what is asked.
     """
     if world.told + world.taught < 1:
         raise ValueError("told + taught: below 1, so some tested facts would be nowhere to learn")
     out, rows = Path(out), draw_rows(world)
     tested = [*(item.question for item in rows.held_out), *rows.passages]
-    check_no_leak(tested, (item.question for item in rows.trained), rows.documents)
-    if world.documents == "other":
-        check_unstated(facts(world), rows.post_pretraining)
+    check_no_leak(tested, (item.question for item in rows.trained), rows.texts)
+    check_unstated(facts(world), rows.documents["other"].texts)
     made = tokenizer(vocabulary_of(rows))
     for write in (write_mmlu, write_medmcqa, write_pubmedqa, write_sujet, write_documents):
         write(rows, out)

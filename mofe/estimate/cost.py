@@ -39,6 +39,7 @@ NODE = 1500  # MB added per node: Snakemake's own processes, and tokenised rows
 DISK = 100e6  # bytes/s that a shared disk reads or writes
 TOKENIZER = 80  # bytes of a tokenizer's files per token: TinyLlama's have 75
 CPU_FLOPS = 20e9  # FLOP/s per thread, until a CPU study's own runs have measured it
+RIDGE_CPUS = 8  # of a merge whose gates are fitted, which needs no GPU
 MAX_NODES = 64  # no training is spread further
 
 # Where the configuration states no number and nothing is prepared yet.
@@ -77,12 +78,10 @@ class Estimate:
     needs: what it asks for. hours: wall-clock time. memory: bytes at the peak by what holds them,
     per GPU; in a CPU study, resident bytes. starting: hours of a GPU job until its first step:
     processes, imports, and reading the model (schedule.sharing). disk: bytes that it leaves.
-    scratch: bytes of its checkpoint's two states, which are deleted when it ends. micro_batch: rows
-    per forward pass of a
-    training. request: a training's shape, method, `training` keys and labelled share
-    (mofe.estimate.memory).
-    fits: whether some number of these GPUs holds it. measured: whether its speed is that of
-    finished runs.
+    scratch: bytes of its checkpoint's two states and of the weights before training, which are
+    deleted when it ends. micro_batch: rows per forward pass of a training. request: its shape,
+    method, `training` keys and labelled share (mofe.estimate.memory). fits: whether some number of
+    these GPUs holds it. measured: whether its speed is that of finished runs.
     """
 
     needs: Needs
@@ -140,7 +139,7 @@ def fewest_gpus(
     counts = [(n, 1) for n in range(1, gpus_per_node + 1)]
     counts += [(gpus_per_node, nodes) for nodes in range(2, MAX_NODES + 1)]
     counts = [(n, nodes) for n, nodes in counts if shape.shared_evenly(n * nodes)]
-    if method.is_quantized:  # 4-bit weights cannot be sharded
+    if method.is_quantized:  # such weights cannot be sharded
         counts = [(1, 1)]
     for gpus, nodes in counts:
         how = sharding("fsdp", gpus * nodes)
@@ -209,8 +208,7 @@ class Costs:
     # ---------------------------------------------------------------------- shapes and tokens
 
     def shape(self, model: str) -> Shape:
-        """A dense model's shape. A fine-tuned model has the shape of the model that it comes
-        from."""
+        """A dense model's shape. One that is made from another has the shape of that one."""
         if model not in self._shapes:
             spec = self.study.models[model]
             known = self.shape(spec.from_) if spec.from_ else _known_shape(self.plan, model)
@@ -219,7 +217,7 @@ class Costs:
 
     def moe_shape(self, moe: str) -> Shape:
         mixture = self.plan.moes[moe]
-        top_k = mixture.experts_per_token or self.study.merge.experts_per_token
+        top_k = self.plan.merge_of(mixture).experts_per_token
         return self.shape(mixture.base).mixture(len(mixture.experts), top_k)
 
     def variant_shape(self, variant: Variant) -> Shape:
@@ -253,7 +251,8 @@ class Costs:
             spec = self.study.tasks[task]
             if not spec.count:
                 keys.append(f"tasks.{task}.questions ({GUESSED_QUESTIONS:,} taken)")
-            if not spec.tokens:
+            held = self.study.data[spec.held_out] if self.study.asks_text(task) else None
+            if not spec.tokens and not (held and held.tokens):
                 keys.append(f"tasks.{task}.tokens ({GUESSED_TOKENS} taken)")
         return sorted(keys)
 
@@ -264,7 +263,18 @@ class Costs:
         return self._estimated_tokens(mix)
 
     def _estimated_tokens(self, mix: str) -> float:
-        return sum(self.rows(d) * self.row_tokens(d) for d in self.plan.mix(mix))
+        rows = self._rows_by_set(mix)
+        return sum(rows[dataset] * self.row_tokens(dataset) for dataset in rows)
+
+    def _rows_by_set(self, mix: str) -> dict[str, float]:
+        """Rows per epoch of a mix from each data set. Those that are replayed are drawn from all
+        sets of `replay` alike."""
+        rows: dict[str, float] = {dataset: self.rows(dataset) for dataset in self.plan.mix(mix)}
+        if replay := self.plan.replay(mix):
+            others = {dataset: self.rows(dataset) for dataset in replay.data}
+            drawn = replay.beside * sum(rows.values()) / sum(others.values())
+            rows |= {dataset: drawn * count for dataset, count in others.items()}
+        return rows
 
     def counts(self, dataset: str) -> records.TaskCounts | records.TextCounts | None:
         """The counts of a training set's rows; None before it is prepared."""
@@ -284,8 +294,16 @@ class Costs:
         """Making a task's questions. They take 2.8 to 3.9 bytes per token of a prompt, which is
         repeated for each option (TinyLlama's tokenizer, samples of four tasks)."""
         spec = self.study.tasks[task]
-        size = 4 * (spec.count or GUESSED_QUESTIONS) * (spec.tokens or GUESSED_TOKENS)
+        size = 4 * (spec.count or GUESSED_QUESTIONS) * self._question_tokens(task)
         return self._reading(disk=size)
+
+    def _question_tokens(self, task: str) -> float:
+        """Mean tokens per question; of raw text those of its training set, cut as that is."""
+        spec = self.study.tasks[task]
+        if not self.study.asks_text(task):
+            return spec.tokens or GUESSED_TOKENS
+        length = spec.tokens or self.row_tokens(spec.held_out)
+        return min(length, self.study.training.max_length)
 
     def _reading(self, disk: float) -> Estimate:
         mem_mb, hours = (2000, LIGHT.hours) if self.study.world else (8000, 5 / 60)
@@ -295,6 +313,14 @@ class Costs:
         """Linking or copying a dense model from the hub; it is stored in float32 at most."""
         return Estimate(Needs(1, 4000, 60), 5 / 60, disk=4 * self.shape(model).parameters)
 
+    def reinitialise(self, model: str) -> Estimate:
+        """Reading a dense model, drawing its FFNs anew, and storing it."""
+        shape = self.shape(model)
+        disk = self._dense_bytes(model)
+        moved = disk + self._dense_bytes(self.study.models[model].from_)
+        resident = memory.PROCESS + memory.loading_bytes(shape)
+        return self._disk_bound(moved, resident, shape.parameters, disk)
+
     def merge(self, moe: str) -> Estimate:
         """Merging: the dense models are checked and hashed, the base computes the router's weights
         in bfloat16, and router and tokenizer are stored."""
@@ -302,11 +328,32 @@ class Costs:
         read = 4 * shape.dense.parameters * len({mixture.base, *mixture.experts})
         resident = memory.PROCESS + (4 + 2) * shape.dense.parameters
         disk = self._stored * shape.num_hidden_layers * shape.router + TOKENIZER * shape.vocab_size
-        return self._disk_bound(2 * read, resident, shape.parameters, disk)
+        made = self._disk_bound(2 * read, resident, shape.parameters, disk)
+        if not (sets := self.plan.learned_from(mixture)):
+            return made
+        tokens = sum(self._ridge_tokens(datasets) for datasets in sets.values())
+        return self._fitted(made, resident, shape.dense, tokens)
+
+    def _ridge_tokens(self, datasets: Sequence[str]) -> float:
+        """Tokens of an expert's training rows that ridge gates are fitted to."""
+        there = sum(map(self.rows, datasets))
+        each = sum(self.rows(d) * self.row_tokens(d) for d in datasets) / there
+        return min(there, self.study.merge.ridge.rows) * each
+
+    def _fitted(self, made: Estimate, resident: float, dense: Shape, tokens: float) -> Estimate:
+        """A merge whose gates are fitted, too: the base, in float32, reads `tokens` tokens, and per
+        layer their products are added up and solved in float64."""
+        square = dense.num_hidden_layers * dense.hidden_size**2
+        flops = tokens * (products.forward(dense, GUESSED_TOKENS, 0) + 2 * square)
+        flops += square * dense.hidden_size
+        cpus = 1 if self.on_cpu else RIDGE_CPUS
+        hours = made.hours + flops / (cpus * CPU_FLOPS) / 3600
+        needs = Needs(cpus, self._mem_mb(resident + 3 * 8 * square), self._minutes(hours))
+        return replace(made, needs=needs, hours=hours, tokens=tokens, flops=flops)
 
     def export(self, variant: Variant) -> Estimate:
-        """Writing a trained model as one checkpoint. It is in memory in float32; a 4-bit model is
-        there twice, because it is expanded."""
+        """Writing a trained model as one checkpoint. It is in memory in float32; a quantised
+        model is there twice, because it is expanded."""
         shape = self.variant_shape(variant)
         expanded = 4 * shape.parameters if self.plan.method(variant).is_quantized else 0
         resident = memory.PROCESS + memory.loading_bytes(shape) + expanded
@@ -324,7 +371,8 @@ class Costs:
         """One stage of a variant's fine-tuning: its last."""
         shape, disk = self.variant_shape(variant), self._trained_bytes(variant)
         starting = self._starting(variant.origin, (len(variant.stages) - 1) * disk)
-        return self._train(shape, variant.stages[-1], disk, starting, self._trained_shape(variant))
+        how = shape, self.plan.method(variant), variant.stages[-1]
+        return self._train(*how, disk, starting, self._trained_shape(variant))
 
     def _trained_bytes(self, variant: Variant) -> float:
         """Bytes of the file with what a variant's last stage trained. Large matrices trained on a
@@ -343,18 +391,20 @@ class Costs:
         ((mix, recipe),) = spec.train.items()
         width = 4 if self.plan.params.expert_dtype(model) == "float32" else 2
         starting = self._starting(Dense(spec.from_))
-        return self._train(shape, Stage(mix, recipe), width * shape.parameters, starting)
+        how = shape, self.study.recipes[recipe], Stage(mix, recipe)
+        return self._train(*how, width * shape.parameters, starting)
 
     def evaluate(self, variant: Variant, task: str) -> Estimate:
         """Evaluating a variant on one task, on one GPU, with trained parameters in float32."""
         shape, spec = self.variant_shape(variant), self.study.tasks[task]
         method = self.plan.method(variant)
         computed = self._computed_shape(variant, fold=True)
-        questions = spec.count or GUESSED_QUESTIONS
-        length = spec.tokens or GUESSED_TOKENS
-        tokens = questions * length
-        flops = tokens * products.forward(computed, length, ANSWER_TOKENS / length)
-        parts = memory.evaluating(shape, method, self.on_cpu, in_words=bool(spec.generated))
+        questions, length = spec.count or GUESSED_QUESTIONS, self._question_tokens(task)
+        tokens, reads = questions * length, self.study.asks_text(task)
+        flops = tokens * products.forward(computed, length, 1 if reads else ANSWER_TOKENS / length)
+        parts = memory.evaluating(
+            shape, method, self.on_cpu, in_words=bool(spec.generated), every_token=reads
+        )
         starting = self._starting(
             variant.origin, len(variant.stages) * self._trained_bytes(variant)
         )
@@ -439,37 +489,39 @@ class Costs:
     def _train(
         self,
         shape: Shape,
+        method: Method,
         stage: Stage,
         disk: float,
         starting: float,
         computed: Shape | None = None,
     ) -> Estimate:
-        method = self.study.recipes[stage.recipe]
         training = self.plan.params.stage(stage)["training"]
         per_epoch = self.epoch_tokens(stage.mix)
         tokens = training["epochs"] * per_epoch
-        flops = tokens * self._flops_per_token(computed or shape, stage, per_epoch)
+        flops = tokens * self._flops_per_token(computed or shape, method, stage, per_epoch)
         request = shape, method, training, self._labelled(stage.mix)
         return self._training(request, tokens, flops, stage.recipe, disk, starting)
 
-    def _flops_per_token(self, computed: Shape, stage: Stage, epoch_tokens: float) -> float:
+    def _flops_per_token(
+        self, computed: Shape, method: Method, stage: Stage, epoch_tokens: float
+    ) -> float:
         """FLOPs per token of a stage's training, whose rows have `epoch_tokens` tokens in all."""
-        rows = sum(map(self.rows, self.plan.mix(stage.mix)))
+        rows = sum(self._rows_by_set(stage.mix).values())
         most = self.plan.params.stage(stage)["training"]["max_length"]
         length = min(epoch_tokens / rows, most)
         raw_text = self._labelled(stage.mix) == memory.TEXT
         answers = 1.0 if raw_text else min(1.0, ANSWER_TOKENS / length)
-        return products.step(computed, self.study.recipes[stage.recipe], length, answers)
+        return products.step(computed, method, length, answers)
 
     def _estimated_flops(self, variant: Variant) -> float:
         """FLOPs per token of a variant's last stage, without anything that was measured."""
         stage = variant.stages[-1]
         computed, tokens = self._trained_shape(variant), self._estimated_tokens(stage.mix)
-        return self._flops_per_token(computed, stage, tokens)
+        return self._flops_per_token(computed, self.plan.method(variant), stage, tokens)
 
     def _labelled(self, mix: str) -> float:
         """The largest share of labelled tokens that the rows of a mix are planned with."""
-        return max(map(self._labelled_share, self.plan.mix(mix)))
+        return max(map(self._labelled_share, self.plan.read_by(mix)))
 
     def _labelled_share(self, dataset: str) -> float:
         data = self.study.data[dataset]
@@ -487,9 +539,9 @@ class Costs:
         computed once (mofe/layers/experts.py). If all experts are equal and no stage trains or
         adapts them, one expert then computes each token."""
         shape = self.variant_shape(variant)
-        recipes = [self.study.recipes[stage.recipe] for stage in variant.stages]
         equal = len(set(variant.origin.experts)) == 1
-        stay = not any(recipe.makes_experts_differ(shape) for recipe in recipes)
+        methods = self.plan.methods(variant)
+        stay = not any(method.makes_experts_differ(shape) for method in methods)
         return replace(shape, num_experts_per_tok=1) if fold and equal and stay else shape
 
     def _pretrain(self, shape: Shape, model: str) -> Estimate:
@@ -531,7 +583,8 @@ class Costs:
             starting=starting,
             memory=placed.parts,
             disk=disk,
-            scratch=2 * 12 * trainable,  # two states of float32 weights and two moments
+            # two states of float32 weights and two moments; the weights before training
+            scratch=(2 * 12 + 4) * trainable,
             micro_batch=placed.micro_batch,
             fits=placed.fits,
             measured=recipe in self.measured.speed,

@@ -19,7 +19,14 @@ def forward(shape: Shape, context: float, labelled: float) -> float:
 
 
 def step(shape: Shape, method: Method, context: float, labelled: float) -> float:
-    """FLOPs per token of a training step by a method: forward and backward.
+    """FLOPs per token of a training by a method: of a step's forward and backward, on average over
+    all steps where the method trains more later."""
+    phases = method.phases(shape.number_of_ffns)
+    return sum(share * _step(shape, phase, context, labelled) for share, phase in phases)
+
+
+def _step(shape: Shape, method: Method, context: float, labelled: float) -> float:
+    """FLOPs per token of a training step: forward and backward.
 
     Backward computes every product once more for the gradient of its input, and again for the
     gradient of its weight if that is trained. So a frozen expert costs two thirds of a trained one.

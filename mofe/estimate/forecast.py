@@ -44,7 +44,7 @@ def forecast(
 ) -> records.PlanRecord:
     """Everything that the plan shows: hours, bytes, counts. figures: as in Graph. counted_models:
     kinds of trained models whose parameters were counted on the real modules."""
-    study, alone = costs.study, jobs(costs, figures)
+    study, plan, alone = costs.study, costs.plan.of_all, jobs(costs, figures)
     made = _sharing(alone)
     graph = Graph(costs.plan, figures)
     seen = _as_seen(costs, made)
@@ -68,12 +68,11 @@ def forecast(
             peak_with_8=kept + sum(sorted(j.estimate.scratch for j in made.values())[-8:]),
         ),
         tables={
-            str(number): _needed(graph, alone, costs.plan.paths.table(number, "tex"))
-            for number in costs.plan.tables
+            str(number): _needed(graph, alone, plan.paths.table(number, "tex"))
+            for number in plan.tables
         },
-        claims={
-            name: _needed(graph, alone, costs.plan.paths.claim(name)) for name in costs.plan.claims
-        },
+        claims={name: _needed(graph, alone, plan.paths.claim(name)) for name in plan.claims},
+        on_demand=_on_demand(costs, figures),
         further_seed=_further_seed(costs),
         critical_path=tuple(
             records.PlanStep(rule=seen[n].rule, label=seen[n].label, hours=seen[n].estimate.hours)
@@ -142,6 +141,35 @@ def _needed(graph: Graph, made: Mapping[str, Job], *targets: str) -> records.Pla
     """Sums over the jobs that make these files from nothing. made: every job, as `jobs` has
     them."""
     return _totals(sharing(made[node.outputs[0]] for node in graph.needed(*targets)))
+
+
+def _on_demand(
+    costs: Costs, figures: Mapping[str, Sequence[str]]
+) -> dict[str, records.PlanOnDemand]:
+    """What each table takes that is made on demand: here, on each kind of GPU, and with larger
+    bases. A study that goes beyond has none left."""
+    if not (numbers := costs.plan.tables.keys() - costs.plan.of_all.tables.keys()):
+        return {}
+    graph, kinds, bases = Graph(costs.plan, figures), {}, {}
+    if not costs.on_cpu:
+        kinds = {kind: Costs(costs.plan, gpu=kind) for kind in GPUS}
+        bases = {
+            base: Costs(costs.plan, bases=dict.fromkeys(costs.plan.models, shape))
+            for base, shape in OTHER_BASES.items()
+        }
+
+    def totals(costs: Costs, target: str) -> records.PlanTotals:
+        return _needed(graph, jobs(costs, figures, target), target)
+
+    def one(target: str) -> records.PlanOnDemand:
+        return records.PlanOnDemand(
+            totals=totals(costs, target),
+            gpu_hours={kind: totals(other, target).gpu_hours for kind, other in kinds.items()},
+            other_bases={base: totals(other, target).gpu_hours for base, other in bases.items()},
+        )
+
+    tables = {number: costs.plan.paths.table(number, "tex") for number in costs.plan.tables}
+    return {str(n): one(target) for n, target in tables.items() if n in numbers}
 
 
 def _further_seed(costs: Costs) -> records.PlanSeed:

@@ -13,7 +13,6 @@ from typing import Any
 from mofe.study.methods import Method
 from mofe.study.shapes import ATTENTION, EMBEDDINGS, HEAD, NORMS, ROUTER, Shape
 
-NF4 = 0.5 + 4 / 64  # bytes per weight: four bits, and a float32 scale per 64 weights
 # Resident after importing torch, transformers, accelerate and peft. Measured: 900 to 1,108 MB,
 # which depends on how much of their files happened to be in memory.
 PROCESS = 1000e6
@@ -106,7 +105,7 @@ def on_cpu(
     # weights that were quantised or split into stacks are freed, but malloc keeps their memory
     if method.quantized(shape):
         fitting["loaded weights"] = 4 * shape.parameters
-    elif 0 < method.trained_ffns(shape) < shape.number_of_ffns:
+    elif method.splits_experts(shape):
         fitting["loaded weights"] = 4 * shape.num_hidden_layers * shape.ffns
     loading = {"process": PROCESS, "loading": loading_bytes(shape, stored)}
     return max(fitting, loading, key=total)
@@ -123,9 +122,12 @@ def _cached(shape: Shape, on_cpu: bool) -> int:
     return (4 if on_cpu else 2) * 2 * shape.num_hidden_layers * shape.key_size
 
 
-def evaluating(shape: Shape, method: Method, on_cpu: bool, in_words: bool = False) -> Parts:
+def evaluating(
+    shape: Shape, method: Method, on_cpu: bool, in_words: bool = False, every_token: bool = False
+) -> Parts:
     """The peak of an evaluation. Trained parameters are float32, all others as in training. A
-    forward pass keeps the activations of one layer; answers in words are decoded with a cache."""
+    forward pass keeps the activations of one layer; answers in words are decoded with a cache. Of
+    raw text (every_token) all tokens have logits, which are float32, and their log-softmax."""
     width, tokens = (4, QUESTION_TOKENS["cpu"]) if on_cpu else (2, QUESTION_TOKENS["cuda"])
     parts = {
         "weights": 4 * method.trainable(shape) + _frozen(shape, method, width),
@@ -134,6 +136,8 @@ def evaluating(shape: Shape, method: Method, on_cpu: bool, in_words: bool = Fals
         * width
         * (4 * shape.active * shape.intermediate_size + 8 * shape.hidden_size),
     }
+    if every_token:
+        parts["logits"] = tokens * shape.vocab_size * 2 * 4
     if in_words:
         parts["cache"] = decoded_tokens(shape, on_cpu) * _cached(shape, on_cpu)
     return parts | ({"process": PROCESS} if on_cpu else {})
@@ -196,8 +200,9 @@ def loading_bytes(shape: Shape, stored: int = 4) -> float:
 def _frozen(shape: Shape, method: Method, width: int) -> float:
     """Bytes of the weights that are not trained. width: bytes per weight that is not quantised."""
     frozen = method.total(shape) - method.trainable(shape)
-    quantized = shape.num_hidden_layers * method.quantized(shape)
-    return NF4 * quantized + width * (frozen - quantized)
+    layers = shape.num_hidden_layers
+    plain = width * (frozen - layers * method.quantized(shape))
+    return layers * method.quantized_bytes(shape) + plain
 
 
 def _cast(shape: Shape, method: Method) -> int:
@@ -287,7 +292,7 @@ def backward(shape: Shape, method: Method, training: Training, mixed: bool) -> P
     if method.quantized(shape):
         # the largest matrices of the layer's frozen FFNs (gate_up), all of them expanded
         frozen = shape.number_of_ffns - method.trained_ffns(shape)
-        parts["expanded NF4"] = frozen * width * 2 * ffn * hidden
+        parts["expanded weights"] = frozen * width * 2 * ffn * hidden
     # Before it is added to the sum over earlier micro-batches: in float32, and under autocast in
     # bfloat16 too. Trained experts are one tensor, and so are their gates and ups.
     largest = max(

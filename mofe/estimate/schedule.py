@@ -11,6 +11,8 @@ from mofe.study.graph import ALL, Graph, Node
 from mofe.study.plan import Plan
 
 TRAININGS = frozenset({"train", "train_expert", "pretrain"})  # the rules that train
+TABLES = frozenset({"table", "table_on_demand"})
+ON_GPUS = TRAININGS | {"evaluate", "tokens"}  # those whose jobs take GPUs
 FREE = Estimate(Needs(cpus=0, mem_mb=0, runtime=0), hours=0)
 
 
@@ -47,13 +49,15 @@ def estimate(costs: Costs, rule: str, wildcards: Mapping[str, str]) -> Estimate:
             return costs.fetch(wildcards["model"])
         case "pretrain" | "train_expert":
             return costs.train_expert(wildcards["model"])
+        case "reinitialise":
+            return costs.reinitialise(wildcards["model"])
         case "merge" | "merge_per_seed":
             return costs.merge(wildcards["moe"])
         case "train":
             return costs.train(costs.plan.variants[wildcards["variant"]])
         case "questions":
             return costs.questions(wildcards["task"])
-        case "evaluate":
+        case "evaluate" | "tokens":  # a few of the questions take no more
             return costs.evaluate(costs.plan.variants[wildcards["variant"]], wildcards["task"])
         case "export":
             return costs.export(costs.plan.variants[wildcards["variant"]])
@@ -63,12 +67,13 @@ def estimate(costs: Costs, rule: str, wildcards: Mapping[str, str]) -> Estimate:
             return LIGHT
 
 
-def jobs(costs: Costs, figures: Mapping[str, Sequence[str]]) -> dict[str, Job]:
-    """Every job of the study, by the first file or folder that it makes, inputs first.
+def jobs(costs: Costs, figures: Mapping[str, Sequence[str]], *targets: str) -> dict[str, Job]:
+    """Every job that makes these addresses, by default those of `all`, by the first file or folder
+    that it makes, inputs first.
 
     figures: as in Graph.
     """
-    needed = Graph(costs.plan, figures).needed(ALL)
+    needed = Graph(costs.plan, figures).needed(*(targets or (ALL,)))
     maker = {output: node.outputs[0] for node in needed for output in node.outputs}
     made = {
         node.outputs[0]: _job(
@@ -87,9 +92,9 @@ def _job(costs: Costs, node: Node, after: Iterable[str] = ()) -> Job:
 def of_a_further_seed(costs: Costs) -> list[tuple[Node, Job]]:
     """The jobs that one more seed adds to the study. Tables, figures and the report are made again
     too; they are not among them."""
-    seeds = [*costs.study.seeds, max(costs.study.seeds) + 1]
+    seeds, plan = [*costs.study.seeds, max(costs.study.seeds) + 1], costs.plan.of_all
     more = Plan(costs.study.model_copy(update={"seeds": seeds}))
-    there = {output for node in Graph(costs.plan, {}).jobs for output in node.outputs}
+    there = {output for node in Graph(plan, {}).jobs for output in node.outputs}
     added = (node for node in Graph(more, {}).jobs if not there.issuperset(node.outputs))
     return [(node, _job(costs, node)) for node in added]
 
@@ -98,7 +103,7 @@ def _marked(made: dict[str, Job], tables: list[int | str]) -> dict[str, Job]:
     """The jobs with `tables` filled in: the tables that need them, in the given order."""
     needed: dict[str, set[str]] = {name: set() for name in made}
     for name, job in reversed(made.items()):
-        if job.rule == "table":
+        if job.rule in TABLES:
             needed[name].add(job.label)
         for before in job.after:
             needed[before] |= needed[name]

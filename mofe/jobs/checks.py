@@ -11,7 +11,7 @@ from pathlib import PurePath
 from typing import Any
 
 from mofe.estimate.cost import Costs, Estimate
-from mofe.estimate.schedule import TRAININGS, estimate
+from mofe.estimate.schedule import ON_GPUS, TRAININGS, estimate
 from mofe.study.checks.training import set_by, too_long
 from mofe.study.config import Study
 from mofe.study.plan import Plan, Repository
@@ -135,7 +135,7 @@ def misfits(costs: Costs, waiting: Iterable[Waiting]) -> list[str]:
             job.resources.get("gpu", 1),
         )
         for job in waiting
-        if job.rule in TRAININGS | {"evaluate"}
+        if job.rule in ON_GPUS
     }
     return sorted(found - {None})
 
@@ -212,7 +212,7 @@ def no_gpu(
     """Trainings and evaluations of a study for GPUs that would run on this machine, where torch
     can use none."""
     study = costs.study
-    local = [job for job in waiting if job.local and job.rule in TRAININGS | {"evaluate"}]
+    local = [job for job in waiting if job.local and job.rule in ON_GPUS]
     needing = [job for job in local if job.resources.get("gpu", 1)]
     if study.device != "cuda" or not needing or has_gpu():
         return []

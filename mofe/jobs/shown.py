@@ -15,7 +15,17 @@ from mofe.study.graph import Graph
 # An archive is among them only where it is made again itself: it holds the configuration that it
 # is of, and may be the only copy of what was cited.
 RULES = frozenset(
-    ("table", "figure", "claim", "claims", "claims_paper", "report", "pdf", "archive")
+    (
+        "table",
+        "table_on_demand",
+        "figure",
+        "claim",
+        "claims",
+        "claims_paper",
+        "report",
+        "pdf",
+        "archive",
+    )
 )
 
 

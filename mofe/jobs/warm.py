@@ -45,6 +45,7 @@ PRELOAD = [
     "mofe.stages.train",
     "mofe.stages.evaluate",
     "mofe.stages.merge",
+    "mofe.stages.reinitialise",
     "mofe.stages.prepare",
     "mofe.report.tables",
     "mofe.report.figures",

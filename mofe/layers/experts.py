@@ -18,8 +18,8 @@ Shapes. Where a shape helps the reader, the capitals at the end of a tensor's na
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
-from typing import Protocol, Self
+from itertools import accumulate, chain, pairwise
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -29,80 +29,23 @@ from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 
 from mofe.layers import swiglu
-from mofe.layers.nf4 import expanded, nf4
+from mofe.layers.fp8 import Fp8Matrices
+from mofe.layers.nf4 import Nf4Matrices
+from mofe.layers.products import (
+    ALIGNED,
+    FrozenProduct,
+    Matrices,
+    Packed,
+    TrainedProduct,
+    grouped_mm,
+)
+from mofe.study.formats import Format
 
-ALIGNED = 16  # bytes that rows must be a multiple of in grouped products
-# The torch of envs/cuda12.lock wants both factors to begin at such a multiple too, and weights that
-# are mapped from a file may begin anywhere.
-BEGINS_ANYWHERE = torch.__version__ >= "2.11"  # a TorchVersion, which compares by parts
 GROUPED = "mofe"  # transformers' name for Mixtral's packed experts as this project computes them
+HELD_IN = {"nf4": Nf4Matrices, "fp8": Fp8Matrices}  # frozen matrices, by the format of their values
 
 
 # ------------------------------------------------------------------------------- one stack's FFNs
-
-
-class Matrices(Protocol):
-    """One matrix (out, in) per expert of a stack, for products with tokens that are sorted by
-    expert.
-
-    `ends_E` (E,) int32: where each expert's tokens end.
-    """
-
-    def times(self, x: torch.Tensor, ends_E: torch.Tensor) -> torch.Tensor:
-        """(P, in) -> (P, out): each row by its expert's matrix."""
-
-    def back(self, grad: torch.Tensor, ends_E: torch.Tensor) -> torch.Tensor:
-        """(P, out) -> (P, in): each row by its expert's transposed matrix."""
-
-
-def _grouped_mm(a: torch.Tensor, b: torch.Tensor, ends_E: torch.Tensor) -> torch.Tensor:
-    """torch's grouped product, (P, in) with (E, in, out) or (out, P) with (P, in), expert by expert
-    where rows, or in older versions of torch the factors, are not aligned, which torch refuses."""
-    size = a.element_size()
-    inner = () if b.ndim == 2 else (a.shape[1],)
-    outer = (a.shape[0], b.shape[-1]) if b.ndim == 2 else (b.shape[-1],)
-    begin = () if BEGINS_ANYWHERE else (a.data_ptr(), b.data_ptr())
-    aligned = all(length * size % ALIGNED == 0 for length in (*inner, *outer))
-    if aligned and all(address % ALIGNED == 0 for address in begin):
-        return F.grouped_mm(a, b, offs=ends_E)
-    groups = list(pairwise([0, *ends_E.tolist()]))
-    if b.ndim == 2:
-        return torch.stack([a[:, start:end] @ b[start:end] for start, end in groups])
-    products = [a[start:end] @ b[e] for e, (start, end) in enumerate(groups)]
-    return torch.cat(products)
-
-
-class Packed:
-    """Matrices in one tensor (E, out, in)."""
-
-    def __init__(self, weight: torch.Tensor):
-        self.weight = weight
-
-    def times(self, x: torch.Tensor, ends_E: torch.Tensor) -> torch.Tensor:
-        return _grouped_mm(x, self.weight.mT, ends_E)
-
-    def back(self, grad: torch.Tensor, ends_E: torch.Tensor) -> torch.Tensor:
-        return _grouped_mm(grad, self.weight, ends_E)
-
-
-class Quantized(Packed):
-    """Matrices as bitsandbytes' NF4 layers. They are expanded anew for each product, forward and
-    backward: keeping them for the backward pass would take the memory that they save."""
-
-    def __init__(self, layers: Sequence[nn.Module]):
-        self.layers = layers
-
-    @property
-    def weight(self) -> torch.Tensor:
-        """(E, out, in), expanded at each access."""
-        if not self.layers[0].weight.is_cuda:  # bitsandbytes can write into a tensor only on GPUs
-            return torch.stack([expanded(layer) for layer in self.layers])
-        state = self.layers[0].weight.quant_state
-        device = self.layers[0].weight.device
-        weights = torch.empty(len(self.layers), *state.shape, dtype=state.dtype, device=device)
-        for layer, out in zip(self.layers, weights, strict=True):
-            expanded(layer, out)
-        return weights
 
 
 class GatedFfn(torch.autograd.Function):
@@ -138,51 +81,21 @@ class GatedFfn(torch.autograd.Function):
         gate_up, weight_P, ends_E, x_PD = ctx.saved_tensors
         grad_PD = grad_PD.contiguous()
         grad_act = ctx.w_down.back(grad_PD, ends_E)  # (P, F), still without the router's weight
+        if ctx.w_down.rounds:  # the output, and so the router's gradient, comes from rounded values
+            read = ctx.w_down.rounded(swiglu.forward(gate_up, ctx.act_fn))
+            of_rounded_P = (grad_act * read).sum(-1, dtype=torch.float32).to(weight_P.dtype)
         grad_gate_up, grad_weight_P, act = swiglu.backward(
             gate_up, grad_act, weight_P, keep_act=x_PD is not None, act_fn=ctx.act_fn
         )
+        if ctx.w_down.rounds:
+            grad_weight_P = of_rounded_P
         grad_x_PD = ctx.w_gate_up.back(grad_gate_up, ends_E)
         if x_PD is None:
             return grad_x_PD, grad_weight_P, None, None, None, None
         grad_PD = grad_PD * weight_P[:, None].to(grad_PD.dtype)
-        grad_w_gate_up = _grouped_mm(grad_gate_up.mT, x_PD, ends_E)
-        grad_w_down = _grouped_mm(grad_PD.mT, act, ends_E)
+        grad_w_gate_up = grouped_mm(grad_gate_up.mT, x_PD, ends_E)
+        grad_w_down = grouped_mm(grad_PD.mT, act, ends_E)
         return grad_x_PD, grad_weight_P, None, None, None, None, grad_w_gate_up, grad_w_down
-
-
-class FrozenProduct(torch.autograd.Function):
-    """A product with matrices that are not trained; nothing is kept for backward."""
-
-    @staticmethod
-    def forward(ctx, x: torch.Tensor, ends_E: torch.Tensor, matrices: Matrices) -> torch.Tensor:
-        """(P, in) -> (P, out)."""
-        ctx.save_for_backward(ends_E)
-        ctx.matrices = matrices
-        return matrices.times(x, ends_E)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: torch.Tensor):
-        (ends_E,) = ctx.saved_tensors
-        return ctx.matrices.back(grad.contiguous(), ends_E), None, None
-
-
-class TrainedProduct(torch.autograd.Function):
-    """A product with matrices that are trained."""
-
-    @staticmethod
-    def forward(ctx, x: torch.Tensor, weight: torch.Tensor, ends_E: torch.Tensor) -> torch.Tensor:
-        """x (P, in), weight (E, out, in) -> (P, out)."""
-        ctx.save_for_backward(x, weight, ends_E)
-        return _grouped_mm(x, weight.mT, ends_E)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: torch.Tensor):
-        x, weight, ends_E = ctx.saved_tensors
-        grad = grad.contiguous()
-        grad_weight = _grouped_mm(grad.mT, x, ends_E)
-        return _grouped_mm(grad, weight, ends_E), grad_weight, None
 
 
 class WeightedGate(torch.autograd.Function):
@@ -235,8 +148,9 @@ class Dispatch:
         stored = max(expert_map) + 1
         if stored == 1:
             return cls.to_one(weights_TK)
-        if stored < len(expert_map):
+        if list(expert_map) != list(range(stored)):
             index_TK = torch.tensor(expert_map, device=index_TK.device)[index_TK]
+        if stored < len(expert_map):
             return cls.to_distinct(index_TK, weights_TK, stored)
         return cls.to_top_k(index_TK, weights_TK, stored)
 
@@ -358,29 +272,36 @@ class Stack(nn.Module):
 
 
 class QuantizedStack(nn.Module):
-    """Frozen experts, each as two NF4 layers of bitsandbytes.
+    """Frozen experts whose matrices are held in a format of fewer bits (HELD_IN).
 
     Without this, 4-bit loading leaves Mixtral's packed experts, most of the model, as they are
     (bitsandbytes #1849).
     """
 
-    def __init__(self, gate_up: torch.Tensor, down: torch.Tensor):
+    def __init__(self, gate_up: torch.Tensor, down: torch.Tensor, held_in: Format):
         super().__init__()
-        self.gate_ups = nn.ModuleList(map(nf4, gate_up))
-        self.downs = nn.ModuleList(map(nf4, down))
+        self.gate_ups, self.downs = HELD_IN[held_in](gate_up), HELD_IN[held_in](down)
 
     def __len__(self) -> int:
         return len(self.gate_ups)
 
+    @property
+    def gate_up(self) -> torch.Tensor:
+        """The values of the experts' matrices (E, 2F, D), expanded at each access; as `down`."""
+        return self.gate_ups.weight
+
+    @property
+    def down(self) -> torch.Tensor:
+        """(E, D, F)."""
+        return self.downs.weight
+
     def same(self, a: int, b: int) -> bool:
         """As in Stack."""
-        pairs = ((layers[a], layers[b]) for layers in (self.gate_ups, self.downs))
-        return all(torch.equal(expanded(one), expanded(two)) for one, two in pairs)
+        return self.gate_ups.same(a, b) and self.downs.same(a, b)
 
     def only(self, kept: Sequence[int]) -> "QuantizedStack":
         """The stack, reduced to these experts in place."""
-        for name in ("gate_ups", "downs"):
-            setattr(self, name, nn.ModuleList(getattr(self, name)[i] for i in kept))
+        self.gate_ups, self.downs = self.gate_ups.only(kept), self.downs.only(kept)
         return self
 
 
@@ -495,16 +416,30 @@ class SplitExperts(nn.Module):
         self.expert_map = list(range(sum(map(len, stacks))))
 
     @classmethod
-    def partly(cls, packed: MixtralExperts, frozen: int, quantized: bool = False) -> "SplitExperts":
-        """The first `frozen` experts of a layer in a frozen stack (in NF4 if `quantized`), the
-        others, if there are any, in a trained one."""
+    def partly(
+        cls,
+        packed: MixtralExperts,
+        frozen: Sequence[int],
+        apart: Sequence[Sequence[int]] = (),
+        held_in: Format | None = None,
+    ) -> "SplitExperts":
+        """The experts of a layer in stacks: those in the slots `frozen` in a frozen one (in NF4 if
+        `quantized`), then all others in a trained one, but for those that each of `apart` names,
+        which are in trained stacks of their own. No stack is empty."""
         weights = packed.gate_up_proj.detach(), packed.down_proj.detach()
-        still = [w[:frozen].clone() for w in weights]
-        moved = [w[frozen:].clone() for w in weights]
-        stacks = [QuantizedStack(*still) if quantized else Stack(*still, trained=False)]
-        if len(moved[0]):
-            stacks.append(Stack(*moved, trained=True))
-        return cls(stacks, packed.act_fn)
+        own = {*frozen, *chain.from_iterable(apart)}
+        trained = [slot for slot in range(packed.num_experts) if slot not in own]
+        groups = [list(slots) for slots in (trained, *apart) if len(slots)]
+        stacks = [Stack(*(w[slots] for w in weights), trained=True) for slots in groups]
+        if len(frozen):
+            groups.insert(0, list(frozen))
+            still = [w[groups[0]] for w in weights]
+            own_stack = QuantizedStack(*still, held_in) if held_in else Stack(*still, trained=False)
+            stacks.insert(0, own_stack)
+        split = cls(stacks, packed.act_fn)
+        order = list(chain.from_iterable(groups))
+        split.expert_map = [order.index(slot) for slot in range(packed.num_experts)]
+        return split
 
     @classmethod
     def adapted(
@@ -526,8 +461,13 @@ class SplitExperts(nn.Module):
         chosen = top_k_index, top_k_weights
         return mixture(hidden_states, *chosen, self.stacks, self.expert_map, self.act_fn)
 
+    def holders(self, slots: Sequence[int]) -> list[nn.Module]:
+        """The stacks that hold the experts in these slots, each once."""
+        of = [stack for stack in self.stacks for _ in range(len(stack))]
+        return list(dict.fromkeys(of[self.expert_map[slot]] for slot in slots))
+
     def fold_duplicates(self) -> None:
-        """Hold equal frozen experts, those of the first stack, once."""
+        """Hold equal frozen experts, those of the first stack, once. Trained ones stay apart."""
         frozen = self.stacks[0]
         kept: list[int] = []  # experts that differ from all before them
         moved: list[int] = []  # by stored expert: where it is found afterwards
@@ -609,7 +549,7 @@ def _ffn(
 def _matrices(stack: "Stack | QuantizedStack", dtype: torch.dtype) -> tuple[Matrices, Matrices]:
     """gate_up and down of frozen experts, for products in this dtype."""
     if isinstance(stack, QuantizedStack):
-        return Quantized(stack.gate_ups), Quantized(stack.downs)
+        return stack.gate_ups, stack.downs
     return Packed(stack.gate_up.to(dtype)), Packed(stack.down.to(dtype))
 
 

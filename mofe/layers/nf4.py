@@ -1,8 +1,12 @@
 """Layers with NF4 weights, by bitsandbytes: making one, expanding it, and its dtype for
 products."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
+
+from mofe.layers.products import Packed
 
 
 def nf4(weight: torch.Tensor, bias: torch.Tensor | None = None) -> nn.Module:
@@ -37,6 +41,36 @@ def expanded(layer: nn.Module, out: torch.Tensor | None = None) -> torch.Tensor:
     import bitsandbytes as bnb
 
     return bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state, out=out)
+
+
+class Nf4Matrices(nn.ModuleList, Packed):
+    """Matrices (E, out, in) as bitsandbytes' NF4 layers. They are expanded anew for each product,
+    forward and backward: keeping them for the backward pass would take the memory that they
+    save."""
+
+    def __init__(self, weight: Sequence[torch.Tensor]):
+        super().__init__(map(nf4, weight))
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """(E, out, in), expanded at each access."""
+        if not self[0].weight.is_cuda:  # bitsandbytes can write into a tensor only on GPUs
+            return torch.stack([expanded(layer) for layer in self])
+        state, device = self[0].weight.quant_state, self[0].weight.device
+        weights = torch.empty(len(self), *state.shape, dtype=state.dtype, device=device)
+        for layer, out in zip(self, weights, strict=True):
+            expanded(layer, out)
+        return weights
+
+    def same(self, a: int, b: int) -> bool:
+        """Whether two of the matrices are equal."""
+        return torch.equal(expanded(self[a]), expanded(self[b]))
+
+    def only(self, kept: Sequence[int]) -> "Nf4Matrices":
+        """The matrices, reduced to these in place."""
+        for i in sorted(set(range(len(self))) - set(kept), reverse=True):
+            del self[i]
+        return self
 
 
 def compute_4bit_in(model: nn.Module, dtype: torch.dtype) -> None:

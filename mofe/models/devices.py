@@ -17,7 +17,7 @@ def current() -> torch.device:
 def to_device(model: nn.Module, sharded: bool = False) -> nn.Module:
     """The model on its device.
 
-    On a GPU frozen parameters become bfloat16, 4-bit weights are expanded to bfloat16 for products,
+    On a GPU frozen parameters become bfloat16, NF4 weights are expanded to bfloat16 for products,
     and norms are fused. Trained parameters stay float32, because bfloat16 would round a small
     learning rate's updates away. A model that will be `sharded` stays where it is: one GPU could
     not hold it.

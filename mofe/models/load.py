@@ -16,8 +16,9 @@ from transformers import (
 from transformers.utils import logging
 
 from mofe import checksums
-from mofe.layers import experts, parameters
+from mofe.layers import domains, experts, parameters
 from mofe.models import manifest, methods, tokenizers
+from mofe.study.gates import GATES
 from mofe.study.methods import Method, Untuned
 
 logging.disable_progress_bar()
@@ -58,6 +59,11 @@ def _checkpoint(folder: str | Path) -> nn.Module:
             raise ValueError(f"{folder}: the checkpoint's {kind} are {sorted(info[kind])[:5]}")
     if hasattr(model.config, "num_local_experts"):
         model.set_experts_implementation(experts.GROUPED)
+    if manifest.exists(folder):
+        merged = manifest.read(folder)
+        if GATES[merged.gate_mode].routed:
+            models = list(dict.fromkeys(merged.slots))
+            domains.route(model, [models.index(slot) for slot in merged.slots])
     return model
 
 

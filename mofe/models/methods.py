@@ -6,17 +6,23 @@ model.
 """
 
 from collections.abc import Callable
+from itertools import chain
 from typing import TypeVar
 
 from torch import nn
 from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 
+from mofe.layers import parameters
 from mofe.layers.experts import SplitExperts
+from mofe.layers.fp8 import Fp8Linear
 from mofe.layers.nf4 import nf4
+from mofe.study.formats import Format
 from mofe.study.methods import Freeze, Full, Ia3, Lora, Method, Partial, RsLora, Untuned
 from mofe.study.shapes import ATTENTION, EMBEDDINGS, HEAD, NORMS, ROUTER, Shape
+from mofe.training.unfreezing import Unfrozen
 
 M = TypeVar("M", bound=Method)
+LINEAR = {"nf4": nf4, "fp8": Fp8Linear}  # frozen linear layers, by the format of their weights
 APPLY: dict[type[Method], Callable[[nn.Module, Method], nn.Module]] = {}
 
 
@@ -53,21 +59,38 @@ def full(model: nn.Module, method: Full) -> nn.Module:
 
 @_of(Freeze)
 def freeze(model: nn.Module, method: Freeze) -> nn.Module:
-    """Put frozen experts into a stack of their own. A dense model's FFNs are frozen where they
-    are."""
+    """Put frozen experts into a stack of their own, and those that are updated later too. A dense
+    model's FFNs are frozen where they are."""
     model.requires_grad_(True)
-    if not _number_of_experts(model):
+    if not _number_of_experts(model) and method.frozen_slots(1):
         for layer in model.model.layers:
             layer.mlp.requires_grad_(False)
-            if method.is_quantized:
-                _quantize(layer.mlp)
+            if method.held_in:
+                _quantize(layer.mlp, method.held_in)
     for parent, experts in _expert_layers(model):
-        frozen = method.frozen_experts(experts.num_experts)
-        if frozen == experts.num_experts and not method.is_quantized:
+        frozen = method.frozen_slots(experts.num_experts)
+        if len(frozen) == experts.num_experts and not method.held_in:
             experts.requires_grad_(False)
         else:
-            parent.experts = SplitExperts.partly(experts, frozen, method.is_quantized)
+            later = [slots for _, slots in method.unfrozen_slots(experts.num_experts)]
+            parent.experts = SplitExperts.partly(experts, frozen, later, method.held_in)
     return model
+
+
+def unfrozen(model: nn.Module, method: Method) -> list[Unfrozen]:
+    """The parameters of a model to which the method is applied that are to stay as they are until
+    a part of the training is done. All of them are marked as trained (`requires_grad`)."""
+    number = _number_of_experts(model)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    found = []
+    for after, slots in method.unfrozen_slots(number or 1):
+        parts = (
+            layer.mlp.experts.holders(slots) if number else [layer.mlp]
+            for layer in model.model.layers
+        )
+        held = [p for part in chain.from_iterable(parts) for p in part.parameters()]
+        found.append(Unfrozen(after, slots, tuple(names[parameter] for parameter in held)))
+    return found
 
 
 @_of(Partial)
@@ -75,7 +98,7 @@ def partial(model: nn.Module, method: Partial) -> nn.Module:
     """Mark the parameters of the parts that are trained, and no others."""
     model.requires_grad_(False)
     _train_parts(model, method)
-    if not method.frozen_experts(1):
+    if not method.frozen_slots(1):
         for layer in model.model.layers:
             (layer.mlp.experts if _number_of_experts(model) else layer.mlp).requires_grad_(True)
     return model
@@ -118,9 +141,9 @@ def _with_products(model: nn.Module, method: Lora, **more: bool) -> nn.Module:
 
     from mofe.layers.dora import Scaled
 
-    if method.is_quantized:
+    if method.held_in:
         for layer in model.model.layers:
-            _quantize(layer)
+            _quantize(layer, method.held_in)
     shape = Shape.of(model.config.to_dict())
     config = LoraConfig(
         r=method.rank,
@@ -163,7 +186,7 @@ def merge_and_unload(model: nn.Module) -> nn.Module:
     Adapters are merged into their layers, and split experts are packed. Raises ValueError for a
     quantised model, because no plain model has the same weights.
     """
-    if any(getattr(p, "quant_state", None) is not None for p in model.parameters()):
+    if parameters.is_quantized(model):
         raise ValueError("tables: a stage cannot follow a quantised one; make it the last")
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
@@ -201,13 +224,14 @@ def _expert_layers(model: nn.Module) -> list[tuple[nn.Module, MixtralExperts]]:
     ]
 
 
-def _quantize(part: nn.Module) -> None:
-    """Hold the linear layers and the experts of a decoder layer, or of a part of it, in NF4."""
+def _quantize(part: nn.Module, held_in: Format) -> None:
+    """Hold the linear layers and the experts of a decoder layer, or of a part of it, in a
+    format."""
     for parent in list(part.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Linear):
                 bias = None if child.bias is None else child.bias.detach()
-                setattr(parent, name, nf4(child.weight.detach(), bias))
+                setattr(parent, name, LINEAR[held_in](child.weight.detach(), bias))
             elif isinstance(child, MixtralExperts):
-                split = SplitExperts.partly(child, child.num_experts, quantized=True)
+                split = SplitExperts.partly(child, range(child.num_experts), held_in=held_in)
                 setattr(parent, name, split)

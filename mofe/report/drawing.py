@@ -16,6 +16,7 @@ import os
 import statistics
 import textwrap
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,6 +71,7 @@ _SMALL = 8  # points
 _BELOW_TITLE = 19  # points from the upper edge to the line that names the study
 MARKERS = ("o", "s", "^", "D", "v", "P")
 LINES = ("-", "--", "-.", ":")
+SEED = {"color": "#666666", "marker": "o", "ls": "none", "ms": 2.5}
 INSIDE, AT_EDGE = "o", "s"  # around the best learning rate
 
 
@@ -97,6 +99,21 @@ def by_task(tables: Sequence, setting: Setting) -> dict[str, list[Point]]:
                     shown = f"{cell.task}.{cell.metric}" if cell.metric else cell.task
                     panels.setdefault(shown, {}).setdefault(tuple(cell.files), point)
     return {task: list(points.values()) for task, points in panels.items()}
+
+
+def by_cell(table, setting: Setting) -> dict[str, list[Point | None]]:
+    """A table's scores by column, a point per row; None for a row that shows no model."""
+    shown = {cell.column for row in table.rows for cell in row.cells if cell.kind == "task"}
+    return {
+        column: [
+            _point(table, row, cell, setting) if cell.kind == "task" else None
+            for row in table.rows
+            for cell in row.cells
+            if cell.column == column
+        ]
+        for column in table.columns
+        if column in shown
+    }
 
 
 def _point(table, row, cell, setting: Setting) -> Point:
@@ -229,6 +246,28 @@ def dots(axis: Axes, searches: Sequence, task: str, names: dict[str, tuple[str, 
         axis.hlines(statistics.fmean(scores), at - 0.3, at + 0.3, color=colour, lw=1.6)
     axis.set_xticks(range(len(shown)), [names[s.recipe][0].partition(",")[0] for s in shown])
     axis.set_xlim(-0.6, len(shown) - 0.4)
+
+
+def by_row(axis: Axes, points: Sequence[Point | None], names: Sequence[str]) -> None:
+    """A column's scores, a row of the axis for each of the table's: seeds as dots, and their mean.
+    names: of the rows; empty where another panel names them."""
+    for at, point in enumerate(points):
+        if point is None:
+            continue
+        scores = [kinds.measure(replace(point.cell, files=(f,)), "hours") for f in point.cell.files]
+        if len(scores) > 1:
+            axis.plot([score.value for score in scores], [at] * len(scores), **SEED)
+        colour = "#777777" if point.row.recipe is None else "#D55E00"
+        style = {"color": colour, "ms": 5.5, "mec": "white", "mew": 0.6, "elinewidth": 0.9}
+        axis.errorbar(point.score.value, at, xerr=_error(point.score), fmt="o", capsize=2, **style)
+        if point.paper is not None:
+            axis.plot(point.paper, at, "o", mfc="none", mec=colour, ms=6)
+    first = next(point for point in points if point is not None)
+    if floor := kinds.floor(first.cell):
+        axis.axvline(floor.value, color="#333333", lw=0.9, ls=":", zorder=1)
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.set(title=first.cell.column, xlabel=accuracy_label([p for p in points if p is not None]))
 
 
 def floor_line(axis: Axes, cell) -> None:

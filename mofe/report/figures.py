@@ -11,14 +11,16 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mofe.report.sources import (
     FromClaims,
+    FromRouters,
     FromSearches,
     FromTables,
     FromTrainings,
+    Routed,
     Searched,
     Trainings,
 )
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from mofe.study.tables import Table
 
 
-Source = FromTables | FromTrainings | FromSearches | FromClaims
+Source = FromTables | FromTrainings | FromRouters | FromSearches | FromClaims
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,11 @@ def figure(source: Source, caption: str):
 
 
 def of(plan: Plan) -> dict[str, Figure]:
-    """The figures of a study, by name: those whose source it has."""
-    return {name: figure for name, figure in FIGURES.items() if figure.source.spec(plan)}
+    """The figures of a study, by name: those whose source it has, and one of every table that
+    answers a question, under the table's key."""
+    found = {name: figure for name, figure in FIGURES.items() if figure.source.spec(plan)}
+    asked = [number for number, spec in plan.specs.items() if spec.question]
+    return found | {str(n): replace(BY_ROW, source=FromTables((n,))) for n in asked}
 
 
 def inputs(plan: Plan) -> dict[str, list[str]]:
@@ -91,7 +96,7 @@ def draw(
     """
     from mofe.report import drawing
 
-    figure = FIGURES[name]
+    figure = FIGURES.get(name, BY_ROW)
     with drawing.style():
         drawn = figure.function(figure.source.filled(spec, files, seeds), setting)
         drawing.name_study(drawn, setting)
@@ -100,7 +105,7 @@ def draw(
 
 def caption(name: str, setting: Setting) -> str:
     """A figure's caption, which says what "ours" is."""
-    return f"{FIGURES[name].caption} {setting.ours}"
+    return f"{FIGURES.get(name, BY_ROW).caption} {setting.ours}"
 
 
 SCORES = (
@@ -242,6 +247,52 @@ def loss_curves(trainings: Sequence[Trainings], setting: Setting) -> Drawing:
     return drawn
 
 
+LAST_LAYER = (
+    "Without an auxiliary loss the last layer's FFN is computed only where the loss reads it, so "
+    "its router is seen at the tokens before an answer's."
+)
+
+
+@figure(
+    FromRouters(),
+    "Where the routers sent tokens: the share of tokens' choices that went to each expert slot of "
+    "each layer, in the first and in the last step of a training, as a mean over seeds. Slots that "
+    f"are equally loaded all have 1/slots. {LAST_LAYER}",
+)
+def router_load(trainings: Sequence[Routed], setting: Setting) -> Drawing:
+    """Two heat maps per training: layers by slots, in its first and in its last step."""
+    from mofe.report import router_drawing
+
+    return router_drawing.load(trainings)
+
+
+@figure(
+    FromRouters(),
+    "How sure the routers were: the entropy of a router's distribution over the expert slots, as a "
+    "mean over a step's tokens and over seeds, a line per layer. Dotted: ln(slots), where a router "
+    f"prefers no expert. {LAST_LAYER}",
+)
+def router_entropy(trainings: Sequence[Routed], setting: Setting) -> Drawing:
+    """One panel per training; a line for each layer over the recorded steps."""
+    from mofe.report import router_drawing
+
+    return router_drawing.over_steps(trainings, "entropy")
+
+
+@figure(
+    FromRouters(),
+    "What an expert tells of the data: the mutual information of the expert slot that a token "
+    "chooses and the training set that its row is from, a line per layer, as a mean over seeds. It "
+    "is 0 where a mix has one set, and from few tokens it is estimated too high "
+    f"(docs/router.md). {LAST_LAYER}",
+)
+def router_information(trainings: Sequence[Routed], setting: Setting) -> Drawing:
+    """One panel per training; a line for each layer over the recorded steps."""
+    from mofe.report import router_drawing
+
+    return router_drawing.over_steps(trainings, "mutual_information")
+
+
 @figure(
     FromSearches(),
     "Score against learning rate (Table C3). First panel: the mean score on held-out training "
@@ -332,3 +383,27 @@ def power(found: ClaimsRecord, setting: Setting) -> Drawing:
     from mofe.report import claims_drawing
 
     return claims_drawing.least_effects(found)
+
+
+def rows(tables: Sequence[Table], setting: Setting) -> Drawing:
+    """The rows of one table from top to bottom, a panel per score."""
+    from mofe.report import drawing
+
+    (table,) = tables
+    panels = drawing.by_cell(table, setting)
+    names = [" · ".join(row.labels) for row in table.rows]
+    drawn, axes = drawing.panels(len(panels), width=3.2, height=0.7 + 0.19 * len(names))
+    for number, (axis, points) in enumerate(zip(axes, panels.values(), strict=True)):
+        drawing.by_row(axis, points, names if number == 0 else [""] * len(names))
+    drawn.suptitle(f"Table {table.number} row by row")
+    drawing.legend(drawn, [drawing.key("a seed", **drawing.SEED), *drawing.common_keys(setting)])
+    return drawn
+
+
+BY_ROW = Figure(
+    FromTables(()),
+    "The table's rows from top to bottom. Dots are seeds, the circle is their mean. "
+    f"{SCORES} Dotted: the score that needs no model. Hollow markers, at paper scale only: the "
+    "paper's values.",
+    rows,
+)

@@ -1,7 +1,8 @@
 """What a table's column can show: how each kind is measured from a cell's files, and printed.
 
 A kind is one function that measures and one that prints, declared in KINDS under its name in the
-configuration (mofe.study.values.SHOWS), or under "task" or "floor".
+configuration (mofe.study.values.SHOWS), or under what a cell shows of a task
+(mofe.study.tables.Cell).
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from mofe import records, units
+from mofe.metrics import METRICS
 from mofe.records import EvalRecord, Floor, TrainRecord
 from mofe.study.setting import Unit
 from mofe.study.tables import Cell
+from mofe.study.values import TOKENS_UPDATED
 
 SECONDS_PER = {"hours": 3600.0, "seconds": 1.0}
 
@@ -91,6 +94,18 @@ def _of_last_stage(key: str) -> Callable[[Cell, Unit], Measured]:
     return measure
 
 
+def _drift(group: str) -> Callable[[Cell, Unit], Measured | None]:
+    """The mean over seeds of how far the last stage moved a group's weights; None where its records
+    do not say so (mofe.records.Drift)."""
+
+    def measure(cell: Cell, unit: Unit) -> Measured | None:
+        found = [stages[-1].drift for stages in _trainings(cell)]
+        values = [drift and getattr(drift, group) for drift in found]
+        return None if None in values else _mean(values)
+
+    return measure
+
+
 def _over_stages(combine: Callable[[list[TrainRecord]], float]) -> Callable[[Cell, Unit], Measured]:
     """The mean over seeds of a number that `combine` makes of the stages' records."""
 
@@ -125,6 +140,13 @@ def _speed(stages: list[TrainRecord]) -> float:
     return sum(stage.tokens for stage in stages) / _device_seconds(stages)
 
 
+def _tokens_updated(cell: Cell, unit: Unit) -> Measured | None:
+    """The share of tokens' choices that went to experts which the last stage updates. A dense model
+    has no router, and nothing to tell."""
+    shares = [stages[-1].token_share for stages in _trainings(cell)]
+    return None if None in shares else _mean([share.updated for share in shares])
+
+
 def _score(cell: Cell, unit: Unit) -> Measured:
     evals = [records.read(path, EvalRecord) for path in cell.files]
     for key in ("n", "headline"):
@@ -136,14 +158,26 @@ def _score(cell: Cell, unit: Unit) -> Measured:
     metric = cell.metric or evals[0].headline
     for path, record in zip(cell.files, evals, strict=True):
         if metric not in record.metrics:
-            raise ValueError(
-                f"{path}: has no {metric}, only {', '.join(record.metrics)}; let the column show "
-                f"one of those, or evaluate again where lm-eval's task has {metric}"
-            )
+            raise ValueError(f"{path}: has no {metric}{_why_not(path, record, metric)}")
     scores = [record.metrics[metric].value for record in evals]
     squares = [record.metrics[metric].stderr ** 2 for record in evals]
     stderr = math.sqrt(statistics.fmean(squares))
     return Measured(statistics.fmean(scores), _sd(scores), stderr, evals[0].n, len(scores))
+
+
+def _why_not(path: str, record: EvalRecord, metric: str) -> str:
+    """Why an evaluation lacks a metric, and what to do."""
+    if not METRICS[metric].is_share and record.headline == "acc":
+        if "entropy" in record.metrics:
+            return ", because it is above 1e300; let the column show another metric"
+        return (
+            ", because an earlier version of the workflow made it; make it again: snakemake ... "
+            f"--forcerun {path} -- {path}"
+        )
+    return (
+        f", only {', '.join(record.metrics)}; let the column show one of those, or evaluate again "
+        f"where lm-eval's task has {metric}"
+    )
 
 
 def _constant(cell: Cell, unit: Unit) -> Measured | None:
@@ -159,8 +193,8 @@ def sample_of(cell: Cell) -> int | None:
 
 def floor(cell: Cell) -> Floor | None:
     """The score that a task cell's questions give without a model; None for free text, which has no
-    such score."""
-    return records.read(cell.files[0], EvalRecord).floor
+    such score, and for what is no score."""
+    return records.read(cell.files[0], EvalRecord).floor if cell.kind == "task" else None
 
 
 # --- printed ----------------------------------------------------------------------------------
@@ -186,6 +220,13 @@ def _three_digits(unit: str = "", scales: units.Scales = ()) -> Callable[[float,
     return text
 
 
+def _four_digits(value: float, sd: float) -> Printed:
+    """A number that is at least 1, with as many decimals of the deviation."""
+    if value >= 1e6:
+        return Printed(f"{value:.2e}", "" if math.isnan(sd) else f"{sd:.0e}")
+    return _decimals(max(0, 3 - math.floor(math.log10(value))))(value, sd)
+
+
 def _parameters(value: float, sd: float) -> Printed:
     return Printed(units.parameters(value))
 
@@ -194,8 +235,15 @@ def _rate(value: float, sd: float) -> Printed:
     return Printed(units.learning_rate(value))
 
 
+def _ratio(value: float, sd: float) -> Printed:
+    """Three digits, however small the value is."""
+    return Printed(f"{value:.3g}", "" if math.isnan(sd) else f"{sd:.2g}")
+
+
 KINDS: dict[str, Kind] = {
     "task": Kind(_score, _decimals(4), difference=4),
+    "perplexity": Kind(_score, _four_digits),
+    "entropy": Kind(_score, _decimals(4)),
     "floor": Kind(_constant, _decimals(4)),
     "trainable": Kind(_of_last_stage("trainable_parameters"), _parameters),
     "time": Kind(_time(_device_seconds), _three_digits()),
@@ -212,7 +260,12 @@ KINDS: dict[str, Kind] = {
         _over_stages(lambda stages: sum(stage.flops for stage in stages)),
         _three_digits(scales=units.OPERATIONS),
     ),
+    TOKENS_UPDATED: Kind(_tokens_updated, _decimals(3)),
     "rate": Kind(_of_last_stage("learning_rate"), _rate),
+    **{
+        f"drift_{group}": Kind(_drift(group), _ratio)
+        for group in ("experts", "attention", "embeddings", "norms", "router")
+    },
 }
 
 

@@ -18,6 +18,7 @@ from mofe import records
 from mofe.files import write_atomic
 from mofe.records import ClaimsRecord, EvalRecord, TrainRecord
 from mofe.report.tables import BESIDE
+from mofe.report.views.beyond import asked
 from mofe.report.views.claims import screen
 from mofe.report.views.cost import spent
 from mofe.report.views.files import Files
@@ -45,6 +46,7 @@ def write(
     setting: Setting,
     device: str,
     notes: Sequence[str],
+    questions: Mapping[str, Mapping[str, str | None]],
     out: str | os.PathLike,
 ) -> None:
     """Write the report of a study to the HTML file `out`.
@@ -57,25 +59,38 @@ def write(
     evaluations: every train.json and every evaluation's JSON. claims: claims.json, beside whose
     folder claims/ each claim has its own file. command: what makes a file, without the file.
     setting: the study's name, scale and unit of training time. device: `cuda` or `cpu`. notes:
-    paragraphs on what the study can show; text is escaped, markupsafe.Markup is not.
+    paragraphs on what the study can show; text is escaped, markupsafe.Markup is not. questions: by
+    table that answers one, its `question` and its `limits`.
 
     Raises ValueError where a result is invalid; `out` is then left as it was.
     """
     judged = records.read(claims, ClaimsRecord)
+    shown = {Path(path).stem: image(path, caption) for path, caption in figures}
     trained = {str(path): records.read(path, TrainRecord) for path in trainings}
     evaluated = {str(path): records.read(path, EvalRecord) for path in evaluations}
     counts = {name: records.read_counts(path) for name, path in data.items()}
     own = Path(claims).with_suffix("")
+    commands = {c.claim: f"{command} {own / c.claim}.json" for c in judged.claims}
+    first = screen(judged, commands, questions)
     page = render(
         _TEMPLATE,
         setting=setting,
         claims_file=claims,
-        screen=screen(judged, {c.claim: f"{command} {own / c.claim}.json" for c in judged.claims}),
+        screen=first,
         notes=notes,
         beside=BESIDE,
         tables=[view(table, setting) for table in tables if isinstance(table.number, int)],
-        controls=[view(table, setting) for table in tables if not isinstance(table.number, int)],
-        figures=[image(path, caption) for path, caption in figures],
+        controls=[
+            view(table, setting)
+            for table in tables
+            if not isinstance(table.number, int) and table.number not in questions
+        ],
+        beyond=[
+            asked(view(table, setting), questions[table.number], shown, first)
+            for table in tables
+            if table.number in questions
+        ],
+        figures=[shown[name] for name in shown if name not in questions],
         assumptions=[{"key": "", **a, "choice": in_words(a["choice"])} for a in assumptions],
         data=counts,
         data_files=data,

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from mofe.files import write_atomic
+from mofe.metrics import METRICS
 from mofe.report.results import (
     CONFIG,
     Answered,
@@ -56,6 +57,8 @@ def write(results: Results, root: Path, config: Mapping[str, Any], out: Path) ->
     asked: dict[str, Answered] = {}
     lines = []
     for address, head in results.evaluations.items():
+        if not METRICS[head.headline].is_share:
+            continue  # raw text has no answers; its perplexity is in the tables
         found = results.answered(address, None)
         if not np.isin(found.scores, (0, 1)).all():
             raise ValueError(f"{address}: its answers are neither right nor wrong throughout")

@@ -88,6 +88,45 @@ class FromTrainings:
         return [Trainings(*names, files) for names, files in zip(spec, runs, strict=True)]
 
 
+@dataclass(frozen=True)
+class Routed:
+    """The trainings of one mixture that record its routers.
+
+    mixture: its name. stages: what it is trained on, and how. slots: the expert of each slot.
+    files: the loss log of each seed.
+    """
+
+    mixture: str
+    stages: str
+    slots: tuple[str, ...]
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FromRouters:
+    """The logs of all trainings that record the routers of a mixture."""
+
+    def spec(self, plan: Plan) -> list[tuple[str, str, tuple[str, ...]]]:
+        """(mixture, stages, slots) of each."""
+        return [(v.origin.name, v.name, v.origin.experts) for v in self._variants(plan)]
+
+    def files(self, plan: Plan) -> list[str]:
+        variants = self._variants(plan)
+        return [plan.paths.loss_log(v, seed) for v in variants for seed in plan.seeds(v)]
+
+    def _variants(self, plan: Plan) -> list[Variant]:
+        return [v for v in plan.trained.values() if plan.params.record_router(v)]
+
+    def filled(
+        self, spec: Sequence[tuple[str, str, tuple[str, ...]]], files: Sequence[str], seeds: int
+    ) -> list[Routed]:
+        runs = (tuple(files[at : at + seeds]) for at in range(0, len(files), seeds))
+        return [
+            Routed(mixture, stages, tuple(slots), logs)
+            for (mixture, stages, slots), logs in zip(spec, runs, strict=True)
+        ]
+
+
 RECORDS = FromTrainings("train_json")
 
 
@@ -114,15 +153,20 @@ class FromSearches:
         """(model, mix, recipe, tasks) of each search."""
         variants = [plan.variants[key] for key in plan.searches]
         return [
-            (v.origin.name, v.stages[-1].mix, v.stages[-1].recipe, plan.tasks.get(v.key, ()))
+            (v.origin.name, v.stages[-1].mix, v.stages[-1].recipe, self._tasks(plan, v))
             for v in variants
         ]
+
+    def _tasks(self, plan: Plan, variant: Variant) -> tuple[str, ...]:
+        """The tasks on which the variant has a score."""
+        tasks = plan.tasks.get(variant.key, ())
+        return tuple(task for task in tasks if not plan.study.asks_text(task))
 
     def files(self, plan: Plan) -> list[str]:
         found = []
         for variant in (plan.variants[key] for key in plan.searches):
             found.append(plan.paths.search_json(variant))
-            for task in plan.tasks.get(variant.key, ()):
+            for task in self._tasks(plan, variant):
                 found += [plan.paths.eval_json(variant, s, task) for s in plan.seeds(variant)]
         return found
 

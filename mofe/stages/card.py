@@ -37,7 +37,7 @@ def card(
         total=total,
         merge=merge,
         commits=_commits(params["manifests"]),
-        quantized=bool(trainings) and parse(params["chain"][-1]).is_quantized,
+        held_in=parse(params["chain"][-1]).held_in if trainings else None,
         # (method, record, settings of the training), first stage first; a search may have found
         # the learning rate
         stages=[

@@ -27,7 +27,7 @@ def look_at_node(*, config: Mapping[str, Any], locks: Sequence[str], out: Path) 
     """Write the facts of the machine that this job runs on. config: the study's merged
     configuration; locks: the files of pinned packages. Returns a line for the user."""
     study = load_study(config)
-    facts = node.facts(locks, any(recipe.is_quantized for recipe in study.recipes.values()))
+    facts = node.facts(locks, {recipe.held_in for recipe in study.recipes.values()} - {None})
     records.write(out, facts)
     return f"looked at {facts.host}"
 

@@ -25,22 +25,35 @@ from torch import nn
 from mofe import clusters, provenance, records, tasks
 from mofe.estimate import memory
 from mofe.files import write_atomic
-from mofe.layers import experts
+from mofe.layers import domains, experts
 from mofe.layers.branches import Tree, collate
 from mofe.layers.positions import only_at
 from mofe.models import decoding, devices, finite, load
 from mofe.progress import Progress
-from mofe.records import AskedQuestion, ChoiceAnswer, Floor, Metric, Scores, WrittenAnswer
+from mofe.records import (
+    AskedQuestion,
+    ChoiceAnswer,
+    Floor,
+    Metric,
+    Scores,
+    TextAnswer,
+    WrittenAnswer,
+)
 from mofe.stages import questions as asking
 from mofe.study.methods import Method, parse
 from mofe.study.shapes import WINDOWED, Shape
 from mofe.training import tokens
 
-Answer = ChoiceAnswer | WrittenAnswer
+Answer = ChoiceAnswer | WrittenAnswer | TextAnswer
 
-# A task's metrics; the first one is its headline.
-CHOSEN = ("acc",)
+# What each answer of a task scores; the first one is the task's headline. Of raw text, which is
+# not answered, it is the perplexity of all.
 WRITTEN = ("f1", "exact")
+SCORES: dict[type[Answer], tuple[str, ...]] = {
+    ChoiceAnswer: ("acc",),
+    WrittenAnswer: WRITTEN,
+    TextAnswer: (),
+}
 
 
 class AnswerScorer:
@@ -73,29 +86,34 @@ class AnswerScorer:
         return config.sliding_window if config.model_type in WINDOWED else None
 
     @torch.inference_mode()
-    def loglikelihoods(self, asked: Sequence[tuple[Sequence[int], int]]) -> list[float]:
+    def loglikelihoods(
+        self, asked: Sequence[tuple[Sequence[int], int]], together: bool = True
+    ) -> list[float]:
         """The log-likelihood in nats of each continuation.
 
         asked: pairs of the tokens of context and continuation, and where the continuation starts.
-        Continuations of one context are read together. A context that is too long loses its
+        Continuations of one context are read together, if `together`: in one sequence, which is too
+        long for long texts that share only their first token. A context that is too long loses its
         beginning, as in HFLM. Raises ValueError for a continuation that leaves no room for a
         context, and where log-likelihoods are not finite.
         """
         asked = [self._fitted(ids, start) for ids, start in asked]
-        sharing: dict[tuple[int, ...], list[int]] = defaultdict(list)  # numbers by their context
+        # numbers by their context, and of those that are read alone by themselves
+        sharing: dict[tuple[tuple[int, ...], int], list[int]] = defaultdict(list)
         for number, (ids, start) in enumerate(asked):
-            sharing[tuple(ids[:start])].append(number)
+            sharing[tuple(ids[:start]), 0 if together else number].append(number)
         trees = [
-            Tree(context, [asked[n][0][len(context) :] for n in numbers])
-            for context, numbers in sorted(sharing.items())
+            (Tree(context, [asked[n][0][len(context) :] for n in numbers]), numbers)
+            for (context, _), numbers in sorted(sharing.items())
         ]
-        trees.sort(key=len)
+        trees.sort(key=lambda pair: len(pair[0]))
         scores = [math.nan] * len(asked)
         most = memory.QUESTION_TOKENS[self.device.type]
         with Progress(total=len(asked), unit="answers") as told:
-            for batch in self._batches(trees, [len(tree) for tree in trees], most):
-                numbers = [number for tree in batch for number in sharing[tree.context]]
-                for number, score in zip(numbers, self._tree_scores(batch), strict=True):
+            for batch in self._batches(trees, [len(tree) for tree, _ in trees], most):
+                numbers = [number for _, own in batch for number in own]
+                found = self._tree_scores([tree for tree, _ in batch])
+                for number, score in zip(numbers, found, strict=True):
                     scores[number] = score
                 told.update(len(numbers))
         if not all(map(math.isfinite, scores)):
@@ -131,7 +149,7 @@ class AnswerScorer:
         """The float32 logits (positions, vocabulary) of each tree from its context's last token on,
         tree after tree."""
         inputs, read = collate(trees, self.device, self.window)
-        with self._precision(), only_at(self.model.model, read):
+        with self.precision(), only_at(self.model.model, read):
             hidden = self.model.model(**inputs, use_cache=False).last_hidden_state
         return self.head(hidden[read].float())
 
@@ -142,7 +160,7 @@ class AnswerScorer:
         batches = tokens.micro_batches(range(len(items)), lengths, most, starting)
         return [[items[i] for i in batch] for batch in batches]
 
-    def _precision(self) -> torch.autocast:
+    def precision(self) -> torch.autocast:
         return torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda")
 
     @torch.inference_mode()
@@ -202,7 +220,7 @@ class AnswerScorer:
             return all(over)
 
         try:
-            with self._precision():
+            with self.precision():
                 pad = self.tokenizer.pad_token_id
                 at_once = max(1, memory.QUESTION_TOKENS[self.device.type] // len(batch))
                 found = decoding.greedy(
@@ -249,11 +267,11 @@ def score(
     scorer = AnswerScorer(model, tokenizer)
     if questions[0].in_words:
         return list(_written(scorer, questions, tasks.answer_scores(params)))
-    return list(_chosen(scorer, questions))
+    return list((_read if questions[0].is_text else _chosen)(scorer, questions))
 
 
 def _chosen(scorer: AnswerScorer, questions: Sequence[AskedQuestion]) -> Iterator[ChoiceAnswer]:
-    asked = [pair for q in questions for pair in zip(q.ids, q.starts, strict=True)]
+    asked = [pair for question in questions for pair in _pairs(question)]
     scores = iter(scorer.loglikelihoods(asked))
     for question in questions:
         likelihoods = [next(scores) for _ in question.options]
@@ -269,7 +287,28 @@ def _chosen(scorer: AnswerScorer, questions: Sequence[AskedQuestion]) -> Iterato
             choice=choice,
             loglikelihoods=[round(x, 6) for x in likelihoods],
             correct=int(choice == question.target),
+            tokens=len(question.ids[question.target]) - question.starts[question.target],
         )
+
+
+def _read(scorer: AnswerScorer, questions: Sequence[AskedQuestion]) -> Iterator[TextAnswer]:
+    asked = [pair for question in questions for pair in _pairs(question)]
+    scores = iter(scorer.loglikelihoods(asked, together=False))
+    for question in questions:
+        yield TextAnswer(
+            task=question.task,
+            question=question.question,
+            prompt_sha256=question.prompt_sha256,
+            cluster=question.cluster,
+            prompt_cut=0,
+            loglikelihood=round(math.fsum(next(scores) for _ in question.ids), 6),
+            tokens=sum(len(ids) - start for ids, start in _pairs(question)),
+        )
+
+
+def _pairs(question: AskedQuestion) -> list[tuple[list[int], int]]:
+    """The sequences of tokens of a question, and where what is scored begins in each."""
+    return list(zip(question.ids, question.starts, strict=True))
 
 
 def _written(
@@ -309,8 +348,8 @@ def summarise(answers: Sequence[Answer], has_norm: bool = False) -> Scores:
     n = len(answers)
     if n < 2:
         raise ValueError(f"tasks: {n} question(s) are too few for a standard error")
-    written = isinstance(answers[0], WrittenAnswer)
-    names = (*(WRITTEN if written else CHOSEN), *(("acc_norm",) if has_norm else ()))
+    chosen = isinstance(answers[0], ChoiceAnswer)
+    names = SCORES[type(answers[0])] + (("acc_norm",) if has_norm else ())
     scored = {metric: [answer.score(metric) for answer in answers] for metric in names}
     alike = clusters.numbered([answer.cluster for answer in answers])
     if (count := len(set(alike))) < 2:
@@ -324,14 +363,63 @@ def summarise(answers: Sequence[Answer], has_norm: bool = False) -> Scores:
         )
         for metric, values in scored.items()
     }
+    if chosen:
+        metrics |= _of_likelihoods(answers, alike)
+    elif not names:
+        metrics = _of_texts(answers, alike)
     return Scores(
         n=n,
         clusters=count,
         headline=next(iter(metrics)),
         metrics=metrics,
-        floor=None if written else floor(answers),
+        floor=floor(answers) if chosen else None,
         prompts_cut=sum(answer.prompt_cut > 0 for answer in answers),
     )
+
+
+def _of_likelihoods(answers: Sequence[ChoiceAnswer], alike: Sequence[int]) -> dict[str, Metric]:
+    """What the log-likelihoods of options say beside the accuracy. alike: the clusters."""
+    entropies = [answer.score("entropy") for answer in answers]
+    found = {
+        "entropy": Metric(
+            value=statistics.fmean(entropies), stderr=clusters.standard_error(entropies, alike)
+        )
+    }
+    lengths = [answer.tokens for answer in answers]
+    if None not in lengths:
+        nats = [-answer.loglikelihoods[answer.target] for answer in answers]
+        found |= perplexity(nats, lengths, alike)
+    return found
+
+
+def _of_texts(answers: Sequence[TextAnswer], alike: Sequence[int]) -> dict[str, Metric]:
+    """The perplexity of raw text. Raises NotFinite where it is too large for a number."""
+    nats, lengths = [-a.loglikelihood for a in answers], [a.tokens for a in answers]
+    if found := perplexity(nats, lengths, alike):
+        return found
+    raise finite.NotFinite(
+        "tasks: the model's perplexity is above 1e300, so it knows nothing of the text; train or "
+        "get the model again"
+    )
+
+
+def perplexity(
+    nats: Sequence[float], lengths: Sequence[int], alike: Sequence[int]
+) -> dict[str, Metric]:
+    """The perplexity per token of texts; none where it is above 1e300.
+
+    nats: the negative log-likelihood of each text; lengths: its tokens; alike: its cluster. The
+    perplexity is e to the power of a ratio of two sums. The ratio's standard error is that of a
+    mean of its linearised parts, and the power's is the ratio's times the perplexity (the delta
+    method).
+    """
+    per_token, mean_length = math.fsum(nats) / sum(lengths), statistics.fmean(lengths)
+    if per_token > math.log(1e300):
+        return {}
+    parts = [(x - per_token * n) / mean_length for x, n in zip(nats, lengths, strict=True)]
+    value = math.exp(per_token)
+    stderr = value * clusters.standard_error(parts, alike)
+    return {"perplexity": Metric(value=value, stderr=stderr)}
 
 
 def floor(answers: Sequence[ChoiceAnswer]) -> Floor:
@@ -395,6 +483,7 @@ def evaluate_variant(
     built = asking.read(asked)
     tokenizer = load.tokenizer(merge) if built[0].in_words else None  # loading one takes a while
     model = _ready(merge, chain, trained)
+    domains.tell(model, params.get("domain"))
     answered = score(model, tokenizer, built, params)
     lines = "".join(map(records.line, answered))
     # no time stamp in the header: equal records are equal files

@@ -9,7 +9,8 @@ from torch import nn
 
 from mofe import records
 from mofe.files import write_atomic
-from mofe.layers.experts import AdaptedStack, QuantizedStack, SplitExperts
+from mofe.layers.experts import AdaptedStack, SplitExperts
+from mofe.layers.fp8 import Fp8Linear
 from mofe.layers.nf4 import expanded
 from mofe.models import load, manifest, methods, store
 from mofe.stages.card import card
@@ -45,21 +46,22 @@ def export(
 def plain(merge: str, chain: Sequence[Method], trained: Sequence[str]) -> nn.Module:
     """The variant as a plain model, without adapters or split experts, in float32, on the CPU.
 
-    If the last stage is quantised, its NF4 weights are expanded, which changes no value. Its
-    trained parameters then replace or are merged into these.
+    If the last stage is quantised, its weights are expanded, which changes no value. Its trained
+    parameters then replace or are merged into these. Under FP8 the plain model's products read
+    their inputs as they are, where the variant's round them.
     """
     if not (chain and chain[-1].is_quantized):
         return methods.merge_and_unload(load.variant(merge, chain, trained))
     model = load.variant(merge, chain[:-1], trained[:-1])
-    model = _through_nf4(methods.merge_and_unload(model), chain[-1])
+    model = with_held_values(methods.merge_and_unload(model), chain[-1])
     model = methods.apply(model, chain[-1].unquantized())
     load.copy_trained(model, trained[-1])
     return methods.merge_and_unload(model)
 
 
-def _through_nf4(model: nn.Module, method: Method) -> nn.Module:
+def with_held_values(model: nn.Module, method: Method) -> nn.Module:
     """The model with its weights' values after the method has quantised them."""
-    import bitsandbytes as bnb  # costs seconds to import, and only QLoRA needs it
+    import bitsandbytes as bnb  # costs seconds to import, and only quantised models need it
 
     weights = dict(model.named_parameters())
     quantised = methods.apply(model, method)
@@ -74,6 +76,8 @@ def _through_nf4(model: nn.Module, method: Method) -> nn.Module:
                 weights[f"{name}.{part}_proj"] = torch.cat(stacks)
         elif isinstance(module, bnb.nn.Linear4bit) and f"{name}.weight" in weights:
             weights[f"{name}.weight"] = expanded(module)
+        elif isinstance(module, Fp8Linear):
+            weights[f"{name}.weight"] = module.matrices.weight[0]
     return _filled(quantised.config, weights)
 
 
@@ -81,8 +85,6 @@ def _plain_stack(stack: nn.Module, part: str) -> torch.Tensor:
     """A stack's matrices of one part (gate_up or down), (experts, out, in)."""
     if isinstance(stack, AdaptedStack):  # the weights below the adapters, which come later
         stack = stack.stack
-    if isinstance(stack, QuantizedStack):
-        return torch.stack([expanded(layer) for layer in getattr(stack, f"{part}s")])
     return getattr(stack, part).detach()
 
 

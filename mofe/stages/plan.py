@@ -32,8 +32,8 @@ def write(*, config: Mapping[str, Any], markdown_file: Path, json_file: Path) ->
     """Write the forecast of a study. config: its merged configuration. Returns a summary in a few
     lines. Raises ConfigError where a model's shape is not known, and what `check_counts` raises.
     """
-    costs = Costs(Plan(load_study(config)))
-    found = forecast(costs, figures.inputs(costs.plan), check_counts(costs))
+    costs = Costs(Plan(load_study(config), on_demand=True))
+    found = forecast(costs, figures.inputs(costs.plan.of_all), check_counts(costs))
     records.write(json_file, found)
     write_atomic(markdown_file, markdown(found))
     return summary(found) + f"\n{markdown_file} has the rest"
@@ -51,7 +51,7 @@ def count_on_modules(shape: Shape, method: Method) -> tuple[int, int]:
             if dense
             else MixtralForCausalLM(MixtralConfig(**sizes))
         )
-        # 4-bit weights cannot be made on the meta device, and are as many as the others
+        # quantised weights cannot be made on the meta device, and are as many as the others
         model = methods.apply(model, method.unquantized())
     everything = sum(p.numel() for p in model.parameters())
     return everything, sum(p.numel() for p in parameters.trained(model).values())
@@ -63,18 +63,20 @@ def check_counts(costs: Costs) -> int:
     Raises RuntimeError where the modules and mofe/study/methods.py disagree.
     """
     plan, study = costs.plan, costs.study
-    kinds = {(costs.variant_shape(v), v.stages[-1].recipe): None for v in plan.trained.values()}
+    kinds = {
+        (costs.variant_shape(v), v.stages[-1].recipe, repr(plan.method(v))): plan.method(v)
+        for v in plan.trained.values()
+    }
     for model in plan.models:
         for recipe in (study.models[model].train or {}).values():
-            kinds[costs.shape(model), recipe] = None
-    for shape, recipe in kinds:
-        method = study.recipes[recipe]
+            kinds[costs.shape(model), recipe, ""] = study.recipes[recipe]
+    for (shape, recipe, _), method in kinds.items():
         expected = method.total(shape), method.trainable(shape)
         found = count_on_modules(shape, method)
         if found != expected:
             raise RuntimeError(
                 f"mofe/study/methods.py: recipe '{recipe}' should have {expected} parameters (all, "
                 f"trained), but its modules have {found}; correct `added`, `parts` or "
-                f"`frozen_experts` of {type(method).__name__}"
+                f"`frozen_slots` of {type(method).__name__}"
             )
     return len(kinds)

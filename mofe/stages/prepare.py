@@ -1,6 +1,5 @@
 """Training sets: rows of a source become prompts and answers, sampled once for all variants."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mofe import records
-from mofe.data import schema, sources
+from mofe.data import texts
 from mofe.files import write_atomic
 from mofe.tasks import training
 
@@ -29,12 +28,10 @@ def prepare(
         found = training.usable(params)
         counts, pairs = found.counts, [(row.prompt, row.answer) for row in found.rows]
     else:
-        rows = sources.load(source, data["subset"], data["split"], params["mirror"])
-        schema.check_text(data["text"], rows, source["repo"])
-        pieces = list(_texts(rows[data["text"]], data))
-        pairs = [("", text) for text in dict.fromkeys(pieces)]
-        counts = {"read": len(rows), "pieces": len(pieces)}
-        counts |= {"duplicate": len(pieces) - len(pairs)}
+        read = texts.load(params)
+        pairs = [("", text) for text in read.distinct]
+        counts = {"read": read.read, "pieces": len(read.pieces)}
+        counts |= {"duplicate": len(read.pieces) - len(pairs)}
     counts["usable"] = len(pairs)
     if not pairs:
         raise ValueError(
@@ -59,16 +56,3 @@ def prepare(
     write_atomic(rows_file, sink.getvalue().to_pybytes())
     records.write(counts_file, record)
     return f"{wanted} of {counts['read']} rows"
-
-
-def _texts(column: list[str], data: dict[str, Any]) -> Iterator[str]:
-    for document in column:
-        for text in document.split(data["separator"]) if data["separator"] else (document,):
-            yield from filter(None, _pieces(text.strip(), data["chunk_words"]))
-
-
-def _pieces(text: str, size: int | None) -> list[str]:
-    if size is None:
-        return [text]
-    words = text.split()
-    return [" ".join(words[i : i + size]) for i in range(0, len(words), size)]

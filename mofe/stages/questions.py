@@ -27,7 +27,7 @@ from mofe.models import load
 from mofe.records import AskedQuestion
 from mofe.study import harness
 from mofe.tasks import training
-from mofe.training import encoding
+from mofe.training import encoding, tokens
 
 # How parquet stores the fields of an AskedQuestion, by their type.
 STORED = {
@@ -62,7 +62,7 @@ def make(*, params: Mapping[str, Any], tokenizer: str, out: Path) -> str:
     a line for the user. Raises as `build` does."""
     found, there = _built(params, load.tokenizer(tokenizer))
     sink = pa.BufferOutputStream()
-    marks = NORMED if tasks.has_norm(params) else {}
+    marks = NORMED if not is_text(params) and tasks.has_norm(params) else {}
     if len(found) < there:
         marks = marks | {SAMPLE_OF: f"{there}".encode(), SAMPLE_SEED: f"{params['seed']}".encode()}
     schema = COLUMNS.with_metadata(marks or None)
@@ -107,13 +107,17 @@ def build(params: Mapping[str, Any], tokenizer) -> list[AskedQuestion]:
 
     Raises ValueError for a task that mofe.stages.evaluate cannot score, for a question without
     exactly one right option, for a sample larger than the task, and as encoding.pairs. Raises also
-    what mofe.tasks.build raises, or for a task with `held_out` mofe.tasks.training.held_out.
+    what mofe.tasks.build raises, or for a task with `held_out` mofe.tasks.training.held_out and
+    held_out_texts.
     """
     return _built(params, tokenizer)[0]
 
 
 def _built(params: Mapping[str, Any], tokenizer) -> tuple[list[AskedQuestion], int]:
     """The questions that are asked, and how many the task has."""
+    if is_text(params):
+        found = _of_text(params, tokenizer)
+        return found, len(found)
     found, key = [], f"tasks.{params['name']}"
     add_bos_token = params.get("add_bos_token", True)
     with tasks.lm_evals_seeds():
@@ -134,9 +138,9 @@ def _built(params: Mapping[str, Any], tokenizer) -> tuple[list[AskedQuestion], i
             prompts = encoding.texts(tokenizer, [prompt for prompt, _ in asked], add_bos_token)
             encoded = [(ids, len(ids)) for ids in prompts]
         for number, group in groupby(zip(task.instances, encoded, strict=True), _number):
-            instances, tokens = zip(*group, strict=True)
+            instances, pairs = zip(*group, strict=True)
             doc, (prompt, settings) = instances[0].doc, instances[0].args
-            ids, starts = zip(*tokens, strict=True)
+            ids, starts = zip(*pairs, strict=True)
             given = _choice(task, doc) if is_choice else _free_text(task, doc, settings)
             found.append(
                 AskedQuestion(
@@ -150,6 +154,32 @@ def _built(params: Mapping[str, Any], tokenizer) -> tuple[list[AskedQuestion], i
                 )
             )
     return found, sum(there.values())
+
+
+def is_text(params: Mapping[str, Any]) -> bool:
+    """Whether a task asks for nothing, and its questions are raw text to be read."""
+    return "held_out" in params and params["held_out"]["data"]["task"] is None
+
+
+def _of_text(params: Mapping[str, Any], tokenizer) -> list[AskedQuestion]:
+    """Held-out raw text, cut as training cuts it. Texts of one document are alike. A text of which
+    no token follows another is left out, as in training."""
+    held = training.held_out_texts(params)
+    told = encoding.texts(tokenizer, [one.text for one in held], params.get("add_bos_token", True))
+    found = []
+    for one, ids in zip(held, told, strict=True):
+        if pieces := tokens.pieces(ids, params["max_length"]):
+            found.append(
+                AskedQuestion(
+                    task=params["name"],
+                    question=one.number,
+                    prompt_sha256=hashlib.sha256(one.text.encode()).hexdigest(),
+                    cluster=f"document {one.document}",
+                    ids=pieces,
+                    starts=[1] * len(pieces),
+                )
+            )
+    return found
 
 
 def _drawn(params: Mapping[str, Any], there: Mapping[str, int]) -> dict[str, list[int]]:

@@ -22,7 +22,7 @@ from mofe.study.checks.training import too_long
 from mofe.study.hardware import Sharding
 from mofe.study.methods import Full, Method, parse
 from mofe.study.shapes import Shape
-from mofe.training import loop, parallel, tokens, track
+from mofe.training import loop, parallel, routing, tokens, track
 from mofe.training.checkpoint import Checkpoint
 
 
@@ -43,6 +43,7 @@ def train_variant(
     sharding: Sharding = "none",
     config_hash: str | None = None,
     watched: Mapping[str, Any] | None = None,
+    replay: Sequence[str] = (),
 ) -> str:
     """Train one stage of a variant, and store the trained parameters and the record.
 
@@ -52,7 +53,8 @@ def train_variant(
     goes on; it is left there, for the caller to remove once the result is safe. search: the
     search.json that has the learning rate, where `params` has none. config_hash: of all that the
     training depends on (mofe.study.identity); without one, that of these parameters. watched: the
-    values of a mofe.training.track.Watched, where the training is watched.
+    values of a mofe.training.track.Watched, where the training is watched. replay: the training
+    sets that rows are replayed from, of which `params` then says how many.
 
     Every process of the job calls this; the first one writes. Returns a line for the user. Raises
     RuntimeError where a frozen parameter changed, and Interrupted on a signal.
@@ -65,13 +67,16 @@ def train_variant(
         if chain:
             model = methods.merge_and_unload(model)
         model = methods.apply(model, method)
-        inputs = [*manifest.files(merge), *data, *parents]
+        inputs = [*manifest.files(merge), *data, *replay, *parents]
         found = _fit_recorded(
             *(model, method, merge, tokens.read(data), params, seed, kept, inputs, sharding),
             config_hash or _own_hash(params, seed, chain=list(chain), names=dict(names)),
             watched,
+            tokens.read(replay),
+            tokens.sets([*data, *replay]),
         )
-        result = records.TrainRecord(**names, **found)
+        share = routing.token_share(kept.steps(), method.updated_experts(_shape(model)))
+        result = records.TrainRecord(**names, **found, **share)
         with kept.protected():
             store.trained(model, trained)
             if parallel.rank() == 0:
@@ -99,6 +104,7 @@ def train_dense(
     sharding: Sharding = "none",
     config_hash: str | None = None,
     watched: Mapping[str, Any] | None = None,
+    replay: Sequence[str] = (),
 ) -> str:
     """Fine-tune a dense model into an expert: a checkpoint, train.json and log.jsonl in `out`.
 
@@ -108,11 +114,12 @@ def train_dense(
         set_seed(seed)
         method = parse(params)
         model = methods.apply(load.checkpoint(origin), method)
-        inputs = [*manifest.files(origin), *data]
+        inputs = [*manifest.files(origin), *data, *replay]
         found = _fit_recorded(
             *(model, method, origin, tokens.read(data), params, seed, kept, inputs, sharding),
             config_hash or _own_hash(params, seed),
             watched,
+            tokens.read(replay),
         )
         result = records.DenseTrainRecord(model=name, **found)
         _store_dense(model, method, params, origin, result, kept, out)
@@ -157,17 +164,34 @@ def pretrain(
     return _summary(result)
 
 
+def _shape(model: nn.Module) -> Shape:
+    return Shape.of(model.config.to_dict())
+
+
 def _own_hash(params: Mapping[str, Any], seed: int, **more: Any) -> str:
     """The hash of a training's own parameters."""
     return provenance.hash_config({**params, "seed": seed, **more})
 
 
 def _fit_recorded(
-    model, method, origin, pairs, params, seed, kept, inputs, sharding, config_hash, watched
+    model,
+    method,
+    origin,
+    pairs,
+    params,
+    seed,
+    kept,
+    inputs,
+    sharding,
+    config_hash,
+    watched,
+    replay=(),
+    sets=None,
 ) -> dict[str, Any]:
     """Train a model. Returns the values of train.json (a TrainRecord without its names). kept: the
     training's Checkpoint, entered. inputs: the files that it is made from. watched as in
-    train_variant."""
+    train_variant. replay: the (prompt, answer) pairs that rows are replayed from. sets: the number
+    of the training set of each pair, those of `replay` last; None where there is one set."""
     told_to = track.Watched(**watched) if watched else None
     track.arguments(told_to)  # a program that is missing is told before anything is computed
     stamp = provenance.stamp()  # first, so that a failure comes before the training
@@ -175,15 +199,13 @@ def _fit_recorded(
     if length > positions:
         raise ValueError(too_long("training.max_length", length, positions, Path(origin).name))
     tokenizer = load.tokenizer(origin)
-    rows = tokens.tokenize(
-        pairs, tokenizer, params["training"]["max_length"], params.get("add_bos_token", True)
-    )
+    rows = _rows(pairs, replay, sets, tokenizer, params)
     training = _with_micro_batch(model, method, params["training"], rows, sharding)
     counts = {
         "trainable_parameters": sum(p.numel() for p in parameters.trained(model).values()),
         "total_parameters": parameters.total(model),
     }
-    shape = Shape.of(model.config.to_dict())
+    shape = _shape(model)
     if training["fold_duplicates"]:
         model = experts.fold_duplicates(model)
         if experts.holds_one(model):
@@ -196,7 +218,8 @@ def _fit_recorded(
     before = provenance.hash_tensors(parameters.frozen(model))
     try:
         pad = tokenizer.pad_token_id
-        run = loop.fit(model, rows, training, seed, pad, kept, sharding, told_to)
+        later = methods.unfrozen(model, method)
+        run = loop.fit(model, rows, training, seed, pad, kept, sharding, told_to, later)
     except loop.DamagedModel as error:
         raise loop.DamagedModel(f"{origin}: {error}; make it again, or fetch it again") from error
     after = provenance.hash_tensors(parameters.frozen(model))
@@ -207,13 +230,29 @@ def _fit_recorded(
         "seed": seed,
         "learning_rate": training["learning_rate"],
         **counts,
-        **dict(run),
+        **{
+            name: getattr(run, name)
+            for name in type(run).model_fields
+            if name in run.model_fields_set
+        },
         "flops": _flops(shape, method, run, training["epochs"]),
         "frozen_sha256": records.Frozen(before=before, after=after),
         "config_hash": config_hash,
         **stamp,
     }
     return found
+
+
+def _rows(pairs, replay, sets, tokenizer, params: Mapping[str, Any]) -> tokens.Rows:
+    """The rows of each epoch: those of the mix, and those that are replayed with them."""
+    how = tokenizer, params["training"]["max_length"], params.get("add_bos_token", True)
+    own, others = (None, None) if sets is None else (sets[: len(pairs)], sets[len(pairs) :])
+    rows = tokens.tokenize(pairs, *how, own)
+    if "replay" in params:
+        drawn = params["replay"]
+        replayed = tokens.tokenize(replay, *how, others)
+        rows = tokens.with_replay(rows, replayed, drawn["share"], drawn["seed"])
+    return replace(rows, domains=params["domains"]) if "domains" in params else rows
 
 
 def _write(
@@ -244,7 +283,7 @@ def _with_micro_batch(
     device, usable = devices.current(), None
     if device.type == "cuda":
         usable = hardware.usable(torch.cuda.get_device_properties(device).total_memory)
-    shape = Shape.of(model.config.to_dict())
+    shape = _shape(model)
     # A micro-batch may consist of the rows with the largest share of labelled tokens, since rows
     # are batched by length and rows of one kind have similar lengths.
     shares = (a / n for a, n in zip(rows.answers, rows.lengths, strict=True))

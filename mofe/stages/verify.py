@@ -90,9 +90,10 @@ def take(*, config: Mapping[str, Any], command: str) -> str:
 
 
 def _identities(config: Mapping[str, Any], command: str) -> Identities:
-    plan = Plan(load_study(config))
-    graph = Graph(plan, figures.inputs(plan))
-    return Identities(graph, Given(plan, figures.given(plan), command=command, config=config))
+    plan = Plan(load_study(config), on_demand=True)
+    graph = Graph(plan, figures.inputs(plan.of_all))
+    given = Given(plan, figures.given(plan.of_all), command=command, config=config)
+    return Identities(graph, given)
 
 
 def _there(graph: Graph) -> list[Node]:

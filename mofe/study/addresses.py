@@ -41,7 +41,7 @@ class Addresses:
 
     def model_dir(self, name: str, seed: int | str | None = None) -> str:
         """A dense model's folder. seed: that of the row which the model is for. Models that the
-        study does not fine-tune are the same for every seed, and need none."""
+        study does not make from others are the same for every seed, and need none."""
         folder = self.study.models[name].path or f"{self.root}/experts/{name}"
         return self._of_seed(folder, [name], seed)
 
@@ -59,7 +59,7 @@ class Addresses:
     def _of_seed(self, folder: str, models: Sequence[str], seed: int | str | None) -> str:
         """The folder of what is made from dense models. Raises ValueError where they are of a seed
         and none is named."""
-        if not self.study.trains(models):
+        if not self.study.is_per_seed(models):
             return folder
         if seed is None:
             raise ValueError(f"{folder}: there is one for each seed; name the seed")
@@ -98,6 +98,10 @@ class Addresses:
         """A task's questions in the tokens of a variant's tokenizer, which is its base's."""
         return f"{self.root}/questions/{self.study.tokenizer(variant.origin.base)}/{task}.parquet"
 
+    def tokens(self, variant: Variant, seed: int | str, task: str) -> str:
+        """The page of a few of a task's questions, with the experts of each token."""
+        return f"{self.root}/tokens/{variant.key}/s{seed}/{task}.html"
+
     def export_dir(self, variant: Variant, seed: int | str) -> str:
         return f"{self.root}/models/{variant.key}/s{seed}"
 
@@ -118,7 +122,9 @@ class Addresses:
         return f"{self.root}/logs/{'hub/' if fetched else ''}{name}.log"
 
     def table(self, number: int | str, kind: str) -> str:
-        return f"{self.root}/table{number}.{kind}"
+        """A table's file: tableC1.tex, or E3.tex for one that is made on demand."""
+        prefix = "" if self.study.tables[number].on_demand else "table"
+        return f"{self.root}/{prefix}{number}.{kind}"
 
     def partial(self, name: str) -> str:
         """A file of the tables of what there is."""

@@ -19,8 +19,9 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from mofe import paper
+from mofe.metrics import METRICS
 from mofe.records import Scale
-from mofe.study.values import SHOWS, Part, TableKey
+from mofe.study.values import SHOWS, Part, TableKey, task_metric
 from mofe.study.words import suggest
 
 if TYPE_CHECKING:
@@ -262,7 +263,14 @@ def _unfit(study: Study, claim: Claim, cell: CellOf) -> str | None:
         return None
     shown = columns[cell.column]
     wanted = "time" if claim.kind in TIMED else "trainable" if claim.kind == "count" else "a score"
-    if shown != wanted if wanted in SHOWS else shown in SHOWS:
+    if wanted in SHOWS:
+        fits = shown == wanted
+    else:
+        task, metric = task_metric(shown, study.tasks)
+        fits = task in study.tasks and (
+            METRICS[metric].is_share if metric else not study.asks_text(task)
+        )
+    if not fits:
         return f"kind '{claim.kind}' compares {wanted}, and column {cell.column!r} shows {shown}"
     row = table.rows.get(cell.row)
     if row and row.constant:

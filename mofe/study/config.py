@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from mofe.paper import LABEL_SEPARATOR
 from mofe.study.claims import Claim
+from mofe.study.gates import GateMode
 from mofe.study.hardware import GPUS
 from mofe.study.harness import GENERIC, SHOTS_SEED
 from mofe.study.methods import Recipe
@@ -171,10 +172,32 @@ class Data(Part):
         return exactly_one(self, "task", "text")
 
 
+class Replay(Part):
+    """Rows of other training sets, such as a model's earlier ones, that are trained on with a mix's
+    own: an answer to forgetting."""
+
+    data: Annotated[list[DataName], Field(min_length=1)] = Field(
+        description="The training sets that the rows come from."
+    )
+    share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="Their share of all rows of an epoch; raw text counts in pieces of "
+        "`max_length`. So many rows are drawn by `sampling_seed`, each at most once, and are the "
+        "same in all epochs."
+    )
+
+    @property
+    def beside(self) -> float:
+        """Replayed rows per row of the mix's own."""
+        return self.share / (1 - self.share)
+
+
 class Mix(Part):
     """Data sets that are trained on together."""
 
     data: Annotated[list[DataName], Field(min_length=1)] = Field(description="The training sets.")
+    replay: Replay | None = Field(
+        None, description="Rows of other training sets that are trained on with these."
+    )
     training: TrainingOverride = Field(
         default_factory=TrainingOverride, description="Settings of `training` that differ."
     )
@@ -212,7 +235,8 @@ class Task(Part):
         None,
         description="The training set whose rows are asked, in place of a test set: `questions` "
         "of its usable rows that training does not draw, drawn by `sampling_seed`. Their prompts "
-        "are those of training.",
+        "are those of training. Raw text is not asked but read: its headline is the perplexity per "
+        "token.",
     )
     cluster: str | None = Field(
         None,
@@ -327,7 +351,7 @@ class Search(Part):
     )
 
 
-class Gates(Part):
+class Prompts(Part):
     """Prompts for mergekit's `hidden` gates."""
 
     positive: list[Annotated[list[str], Field(min_length=1)]] = Field(
@@ -335,6 +359,18 @@ class Gates(Part):
         "none for a model that is only a base."
     )
     negative: list[str] = Field([], description="Negative prompts, the same for all its slots.")
+
+
+class Gates(Prompts):
+    """A model's prompts, and other sets of them."""
+
+    others: dict[Name, Prompts] = Field(
+        {}, description="Other sets of prompts, by the name that `merge.prompts` chooses them by."
+    )
+
+    def named(self, name: str | None) -> Prompts | None:
+        """The set of this name, or without a name the model's own; None where there is none."""
+        return self if name is None else self.others.get(name)
 
 
 class Hardware(Part):
@@ -403,7 +439,7 @@ class Scratch(Part):
 
 
 class Model(Part):
-    """A dense model: from the hub, a folder, pretrained here, or fine-tuned from another."""
+    """A dense model: from the hub, a folder, pretrained here, or made from another."""
 
     hub: Repository | None = Field(None, description="A model on the hub, or below the mirror.")
     revision: str | None = Field(None, description="With `hub`: the commit that is fetched.")
@@ -422,10 +458,15 @@ class Model(Part):
         None, description="A Llama that is pretrained on the generated world's corpus."
     )
     from_: ModelName | None = Field(
-        None, alias="from", description="The model that this one is fine-tuned from."
+        None, alias="from", description="The model that this one is made from, once for each seed."
     )
     train: Stages | None = Field(
         None, description="With `from`: one stage of fine-tuning, `{mix: recipe}`."
+    )
+    reinitialise: Literal["ffn"] | None = Field(
+        None,
+        description="With `from`, in place of `train`: `ffn` draws the matrices of every FFN anew, "
+        "from the parent's `initializer_range`, by the row's seed. All else stays as it is.",
     )
     gates: Gates = Field(
         Gates(positive=[]), description="The prompts that the router's first weights are made from."
@@ -434,9 +475,12 @@ class Model(Part):
     @model_validator(mode="after")
     def _one_origin(self):
         exactly_one(self, "hub", "path", "scratch", "from_")
-        if (self.from_ is None) != (not self.train):
+        made = [bool(self.train), self.reinitialise is not None]
+        if sum(made) != (self.from_ is not None):
             raise PydanticCustomError(
-                "from_train", "'from' and 'train' go together; give both or neither"
+                "from_train",
+                "'from' goes together with one of 'train' and 'reinitialise'; give 'from' and one "
+                "of them, or none of the three",
             )
         if self.train and len(self.train) != 1:
             raise PydanticCustomError(
@@ -451,12 +495,30 @@ class Model(Part):
         return self
 
 
+class Ridge(Part):
+    """How `ridge` gates are fitted."""
+
+    rows: Count = Field(
+        100,
+        description="Training rows of each expert model whose prompts are read, drawn by "
+        "`sampling_seed`; all of them where there are fewer.",
+    )
+    penalty: Annotated[float, Field(gt=0)] = Field(
+        1.0,
+        description="What is added to the diagonal of the normal equations: the weight of the "
+        "gates' squares beside the squared errors, added up over tokens.",
+    )
+
+
 class Merge(Part):
     """mergekit-moe's settings (section 3)."""
 
-    gate_mode: Literal["hidden", "cheap_embed", "random"] = Field(
-        description="What the router's first weights are: the prompts' hidden states, their "
-        "embeddings, or random numbers."
+    gate_mode: GateMode = Field(
+        description="What the router's first weights are: `hidden`, the prompts' hidden states; "
+        "`cheap_embed`, their embeddings; `random`, random numbers; `uniform`, zeros, so that all "
+        "experts weigh the same; `shuffled`, those of `hidden` in the slots of other models; "
+        "`ridge`, fitted to the experts' training rows; `oracle`, zeros that nothing reads: rows "
+        "are routed by the source of their data."
     )
     experts_per_token: Count = Field(
         description="Experts that the router chooses for each token (top-k)."
@@ -465,16 +527,23 @@ class Merge(Part):
         description="The type that a merge's weights are rounded to and that models are "
         "exported in. Experts trained on a GPU are stored in it too."
     )
+    prompts: Name | None = Field(
+        None,
+        description="The set of prompts that gates are made from, one of every model's "
+        "`gates.others`; null for the models' own.",
+    )
+    ridge: Ridge = Field(Ridge(), description="How `ridge` gates are fitted.")
 
 
 class MixtureMerge(Part):
     """What a mixture may set differently from `merge`."""
 
-    gate_mode: Literal["hidden", "cheap_embed", "random"] | None = Field(
-        None, description="What this mixture's router starts from."
-    )
+    gate_mode: GateMode | None = Field(None, description="What this mixture's router starts from.")
     experts_per_token: Count | None = Field(
         None, description="Experts that its router chooses for each token."
+    )
+    prompts: Name | None = Field(
+        None, description="The set of prompts that its gates are made from."
     )
 
 
@@ -531,7 +600,8 @@ class TableSpec(Part):
     )
     columns: Annotated[dict[str, Shown], Field(min_length=1)] = Field(
         description="The paper's headings, and what each column shows: a task's headline score, "
-        "another metric of a task (`arc_easy.acc_norm`), or of the row's training "
+        "another metric of a task (`arc_easy.acc_norm`, `medmcqa.perplexity`, "
+        "`medmcqa.entropy`), or of the row's training "
         + "; ".join(f"`{shown}`, {meaning}" for shown, meaning in SHOWS.items())
         + "."
     )
@@ -539,6 +609,21 @@ class TableSpec(Part):
         None,
         description="Columns that the paper's table lacks: our headings, and the tasks that "
         "each row is evaluated on too. They are set apart, and not in the `.tex`.",
+    )
+    question: str | None = Field(
+        None,
+        description="The question that the table answers. The report shows it in the section "
+        "beyond the paper, with a figure of its rows and the claims whose `section` is the "
+        "table's key.",
+    )
+    limits: str | None = Field(
+        None, description="With `question`: what the table cannot say, as the report prints it."
+    )
+    on_demand: bool = Field(
+        False,
+        description="Whether the table is made only when its file is asked for, such as "
+        "`results/E3.tex`. It is then no part of `all` and of the report, unless the study goes "
+        "`beyond`.",
     )
     rows: Annotated[dict[RowName, TableRow], Field(min_length=1)] = Field(
         description="The rows from top to bottom, by their labels as the paper prints them, "
@@ -601,6 +686,11 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, int) else value
 
 
+def _true_or_false(value: Any) -> Any:
+    """Also the words that the command line gives: `--config beyond=true`."""
+    return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+
+
 class Study(Part):
     """The whole study: models, data, mixtures, recipes, tasks and tables."""
 
@@ -616,12 +706,12 @@ class Study(Part):
         BeforeValidator(_listed, json_schema_input_type=list[Seed] | Seed),
     ] = Field(
         description="The seeds of what a table's row draws. With each, the dense models that have "
-        "`from` are trained anew, merged, and fine-tuned. All other models, and the rows of data, "
+        "`from` are made anew, merged, and fine-tuned. All other models, and the rows of data, "
         "are the same for all seeds."
     )
     sampling_seed: Seed = Field(
-        description="Decides which rows are drawn from data sets, Sujet's 9:1 split, and random "
-        "gates."
+        description="Decides which rows are drawn from data sets, Sujet's 9:1 split, random gates, "
+        "and the rows that `ridge` gates are fitted to."
     )
     hub: OutputFolder = Field(
         description="The folder that the hub's data sets and models are fetched into, as "
@@ -689,6 +779,11 @@ class Study(Part):
     tables: Annotated[dict[TableKey, TableSpec], Field(min_length=1)] = Field(
         description="The tables, the paper's by number, others by any number or word."
     )
+    beyond: Annotated[bool, BeforeValidator(_true_or_false, json_schema_input_type=bool)] = Field(
+        False,
+        description="Whether `all`, the report and the claims also have the tables that are "
+        "`on_demand`.",
+    )
     claims: dict[Name, Claim] = Field(
         {}, description="Claims of your own, by name, beside those of `mofe/claims.yaml`."
     )
@@ -728,8 +823,18 @@ class Study(Part):
         own = self.mixtures[mixture].merge.model_dump(exclude_none=True)
         return self.merge.model_copy(update=own)
 
-    def trains(self, models: Iterable[str]) -> bool:
-        """Whether one of these dense models is fine-tuned by the study, and so once per seed."""
+    def asks_text(self, task: str) -> bool:
+        """Whether a task asks for nothing: its questions are held-out raw text, which a model only
+        reads, and its headline is their perplexity."""
+        held = self.tasks[task].held_out
+        return held is not None and self.data[held].text is not None
+
+    def data_of(self, mix: str) -> list[str]:
+        """The data sets of a mix; a data set's own name is a mix of one."""
+        return self.mixes[mix].data if mix in self.mixes else [mix]
+
+    def is_per_seed(self, models: Iterable[str]) -> bool:
+        """Whether the study makes one of these dense models from another, and so once per seed."""
         return any(self.models[model].from_ is not None for model in models)
 
     def lineage(self, model: str) -> list[str]:

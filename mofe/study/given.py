@@ -19,6 +19,8 @@ from mofe.study.variants import Variant
 
 Values = dict[str, Any]
 
+SHOWN_QUESTIONS = 24  # on a page of tokens; of a task with fewer, all
+
 
 @dataclass(frozen=True)
 class Given:
@@ -75,6 +77,9 @@ class Given:
     def train_expert(self, model: str, seed: str) -> Values:
         return {"stage": self.plan.params.model(model)}
 
+    def reinitialise(self, model: str, seed: str) -> Values:
+        return {"model": self.plan.params.model(model)}
+
     # ------------------------------------------------------------------------------------ variants
 
     def merge(self, moe: str, seed: str | None = None) -> Values:
@@ -86,7 +91,7 @@ class Given:
     def train(self, variant: str, seed: str) -> Values:
         shown = self.plan.variants[variant]
         return {
-            "stage": self.plan.params.stage(shown.stages[-1]),
+            "stage": self.plan.params.training(shown),
             "chain": self.plan.params.chain(shown)[:-1],
             "names": _names(shown),
         }
@@ -100,9 +105,19 @@ class Given:
     def evaluate(self, variant: str, seed: str, task: str) -> Values:
         shown = self.plan.variants[variant]
         return {
-            "task": self.plan.params.task(task),
+            "task": self.plan.params.asked(shown, task),
             "chain": self.plan.params.chain(shown),
             "names": _names(shown),
+        }
+
+    def tokens(self, variant: str, seed: str, task: str) -> Values:
+        shown = self.plan.variants[variant]
+        return {
+            "chain": self.plan.params.chain(shown),
+            "names": _names(shown),
+            "slots": list(shown.origin.experts),
+            "drawn": {"questions": SHOWN_QUESTIONS, "seed": self.plan.study.sampling_seed},
+            "setting": asdict(self.plan.study.setting),
         }
 
     def export(self, variant: str, seed: str) -> Values:
@@ -117,6 +132,9 @@ class Given:
     def table(self, number: str) -> Values:
         (table,) = tables.bare([self.plan.tables[self.plan.table_key(number)]])
         return {"table": table, **self._shown()}
+
+    def table_on_demand(self, number: str) -> Values:
+        return self.table(number)
 
     def figure(self, figure: str) -> Values:
         return {**self.figures[figure], **self._shown()}
@@ -138,23 +156,28 @@ class Given:
         return {"claims": claims, "published": self.published}
 
     def report(self) -> Values:
-        study = self.plan.study
+        study, plan = self.plan.study, self.plan.of_all
         return {
-            "tables": tables.bare(self.plan.tables.values()),
+            "tables": tables.bare(plan.tables.values()),
             "captions": self._captions,
-            "assumptions": self.plan.params.assumptions(),
-            "datasets": list(self.plan.datasets),
+            "assumptions": plan.params.assumptions(),
+            "datasets": list(plan.datasets),
             "trainings": list(self.trainings),
-            "mixes": self.plan.mixes,
+            "mixes": plan.mixes,
             "device": study.device,
             "command": self.command,
             "notes": list(study.notes),
+            "questions": {
+                str(number): {"question": spec.question, "limits": spec.limits}
+                for number, spec in plan.specs.items()
+                if spec.question
+            },
             **self._shown(),
         }
 
     def pdf(self) -> Values:
         return {
-            "numbers": list(self.plan.tables),
+            "numbers": list(self.plan.of_all.tables),
             "captions": self._captions,
             "setting": asdict(self.plan.study.setting),
         }

@@ -81,31 +81,44 @@ class Graph:
         return {"models": list(self.plan.params.preflight(model)["names"])}
 
     def train_expert(self, model: str, seed: str) -> Inputs:
-        """The model that it is fine-tuned from, of the same seed, and its training sets."""
+        """The model that it is fine-tuned from, of the same seed, its training sets, and those that
+        are replayed."""
         spec = self.plan.study.models[model]
         return {
             "preflight": self.plan.paths.preflight(model),
             "origin": self.plan.paths.model_dir(spec.from_, seed),
             "data": [f for mix in spec.train for f in self.plan.stage_data(mix)],
+            "replay": [f for mix in spec.train for f in self.plan.stage_replay(mix)],
         }
+
+    def reinitialise(self, model: str, seed: str) -> Inputs:
+        """The model that gives everything but its FFNs, of the same seed."""
+        return {"origin": self.plan.paths.model_dir(self.plan.study.models[model].from_, seed)}
 
     # ------------------------------------------------------------------------------------ variants
 
     def merge(self, moe: str, seed: str | None = None) -> Inputs:
-        return {"dense": self.plan.merge_input(self.plan.moes[moe], seed)}
+        """The dense models, and the training sets that gates are fitted to, if they are."""
+        mixture = self.plan.moes[moe]
+        sets = {d: None for names in self.plan.learned_from(mixture).values() for d in names}
+        return {
+            "dense": self.plan.merge_input(mixture, seed),
+            "data": [self.plan.paths.data_file(dataset) for dataset in sets],
+        }
 
     def merge_per_seed(self, moe: str, seed: str) -> Inputs:
         """As of `merge`; the dense models that the study fine-tunes are those of the seed."""
         return self.merge(moe, seed)
 
     def train(self, variant: str, seed: str) -> Inputs:
-        """The merge, the trained parameters of the stages before, the training sets, and what the
-        search for the learning rate found, if there is one."""
+        """The merge, the trained parameters of the stages before, the training sets, those that are
+        replayed, and what the search for the learning rate found, if there is one."""
         shown = self.plan.variants[variant]
         return {
             **self._origin(shown, seed),
             "parents": self.plan.trained_files(shown, seed)[:-1],
             "data": self.plan.stage_data(shown.stages[-1].mix),
+            "replay": self.plan.stage_replay(shown.stages[-1].mix),
             "search": [self.plan.paths.search_json(shown)] if self.plan.search(shown) else [],
         }
 
@@ -132,8 +145,15 @@ class Graph:
         shown = self.plan.variants[variant]
         return {"asked": self.plan.paths.questions(shown, task), **self._trained(shown, seed)}
 
+    def tokens(self, variant: str, seed: str, task: str) -> Inputs:
+        """What an evaluation reads."""
+        return self.evaluate(variant, seed, task)
+
     def export(self, variant: str, seed: str) -> Inputs:
+        """Raises ConfigError where no checkpoint can say how rows are routed, before anything is
+        trained."""
         shown = self.plan.variants[variant]
+        self.plan.params.refuse_export(shown)
         trainings = self.plan.params.export(shown, seed)["trainings"]
         return {**self._trained(shown, seed), "trainings": trainings}
 
@@ -149,18 +169,21 @@ class Graph:
     def table(self, number: str) -> Inputs:
         return {"cells": self.plan.table_input(self.plan.table_key(number))}
 
+    def table_on_demand(self, number: str) -> Inputs:
+        return self.table(number)
+
     def claim(self, claim: str) -> Inputs:
         """The records of the cells that it compares, and the world, which knows its ceilings."""
         return {"cells": self.plan.claim_input(claim), "world": self._world()}
 
     def claims(self) -> Inputs:
-        return {"claims": [self.plan.paths.claim(name) for name in self.plan.claims]}
+        return {"claims": [self.plan.paths.claim(name) for name in self.plan.of_all.claims]}
 
     def figure(self, figure: str) -> Inputs:
         return {"files": list(self.figures[figure])}
 
     def report(self) -> Inputs:
-        plan = self.plan
+        plan = self.plan.of_all
         return {
             "trainings": plan.train_jsons,
             "cells": tables.files(plan.tables.values()),
@@ -171,14 +194,14 @@ class Graph:
 
     def pdf(self) -> Inputs:
         return {
-            "tables": [self.plan.paths.table(number, "tex") for number in self.plan.tables],
+            "tables": [self.plan.paths.table(number, "tex") for number in self.plan.of_all.tables],
             "figures": [self.plan.paths.figure(name, "pdf") for name in self.figures],
         }
 
     def archive(self) -> Inputs:
         """Everything that a reader needs to check the numbers, without weights: what `all` makes,
         and the records that it is made from."""
-        plan = self.plan
+        plan = self.plan.of_all
         evaluated = [
             (plan.variants[key], seed, task)
             for key, tasks_ in plan.tasks.items()
@@ -201,7 +224,7 @@ class Graph:
 
     def all(self) -> Inputs:
         return {
-            "tables": [f for number in self.plan.tables for f in self._table_files(number)],
+            "tables": [f for number in self.plan.of_all.tables for f in self._table_files(number)],
             "figures": [f for name in self.figures for f in self._figure_files(name)],
             "claims": self._claims_files(),
             "report": self.plan.paths.report,
@@ -211,12 +234,13 @@ class Graph:
 
     @cached_property
     def jobs(self) -> tuple[Node, ...]:
-        """Every job that `all` may need, each after those that it waits for."""
+        """Every job that `all` and the tables on demand may need, each after those that it waits
+        for."""
         return tuple(self._jobs())
 
     @cached_property
     def on_demand(self) -> tuple[Node, ...]:
-        """The jobs that `all` does not need."""
+        """The jobs that neither `all` nor a table needs."""
         return tuple(self._on_demand())
 
     @cached_property
@@ -250,19 +274,20 @@ class Graph:
             elif models[name].scratch:
                 yield _node(self.pretrain, [paths.model_dir(name)], model=name)
         for name in plan.models:
-            if models[name].from_:
+            if models[name].train:
                 yield _node(self.preflight, [paths.preflight(name)], model=name)
-                for seed in map(str, plan.study.seeds):
-                    folder = paths.model_dir(name, seed)
-                    yield _node(self.train_expert, [folder], model=name, seed=seed)
+            for seed in map(str, plan.study.seeds if models[name].from_ else ()):
+                rule = self.train_expert if models[name].train else self.reinitialise
+                yield _node(rule, [paths.model_dir(name, seed)], model=name, seed=seed)
         for name, moe in plan.moes.items():
             if not (seeds := plan.merge_seeds(moe)):
                 yield _node(self.merge, [paths.moe_dir(moe)], moe=name)
             for seed in map(str, seeds):
                 yield _node(self.merge_per_seed, [paths.moe_dir(moe, seed)], moe=name, seed=seed)
         yield from self._runs()
-        for number in plan.tables:
-            yield _node(self.table, self._table_files(number), number=str(number))
+        for number, spec in plan.specs.items():
+            rule = self.table_on_demand if spec.on_demand else self.table
+            yield _node(rule, self._table_files(number), number=str(number))
         for name in plan.claims:
             yield _node(self.claim, [paths.claim(name)], claim=name)
         yield _node(self.claims, self._claims_files())
@@ -273,12 +298,16 @@ class Graph:
 
     def _on_demand(self) -> Iterator[Node]:
         plan, paths = self.plan, self.plan.paths
-        for key, variant in plan.variants.items():
+        exported = {k: v for k, v in plan.variants.items() if not plan.routes_rows(v.origin)}
+        for key, variant in exported.items():
             for seed in plan.seeds(variant):
                 named = {"variant": key, "seed": str(seed)}
                 yield _node(self.export, [paths.export_dir(variant, seed)], **named)
                 if plan.study.export.push is not None:
                     yield _node(self.push, [paths.pushed(variant, seed)], **named)
+                for task in plan.tasks.get(key, ()) if variant.origin.experts else ():
+                    page = paths.tokens(variant, seed, task)
+                    yield _node(self.tokens, [page], **named, task=task)
         yield _node(self.claims_paper, [paths.claims_paper])
         yield _node(self.pdf, [paths.pdf])
         yield _node(self.archive, [paths.archive])

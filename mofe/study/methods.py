@@ -6,15 +6,17 @@ it to modules, with one function per class. No other file compares the names of 
 neither torch nor transformers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from mofe.study.formats import FORMATS, Format
 from mofe.study.shapes import ATTENTION, EMBEDDINGS, HEAD, NORMS, ROUTER, Shape
 from mofe.study.training import TrainingOverride
-from mofe.study.values import Count, Part, SearchName, count_or
+from mofe.study.values import Count, Experts, Part, SearchName
+from mofe.study.words import quoted
 
 NAMED = "The method of fine-tuning."
 TARGETS = "The linear layers that get adapters."
@@ -23,7 +25,6 @@ IN_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 IN_FFN = ("gate_proj", "up_proj", "down_proj")
 Targets = Annotated[list[Literal[*IN_ATTENTION, *IN_FFN]], Field(min_length=1)]
 Products = Annotated[list[Literal[*IN_ATTENTION, *IN_FFN, HEAD]], Field(min_length=1)]
-NF4 = Literal["nf4"]
 SHARED = {"training", "search"}  # keys of every recipe that are no setting of its method
 
 EVERYTHING = frozenset({EMBEDDINGS, HEAD, ATTENTION, NORMS, ROUTER})  # besides FFNs
@@ -69,6 +70,11 @@ class Method(Part):
         """The method's name and the settings that were given, as plain data. `parse` reads it."""
         return self.model_dump(mode="json", exclude=SHARED, exclude_none=True)
 
+    def in_slots(self, experts: Sequence[str]) -> "Method":
+        """The method for a mixture whose slots these models fill, none for a dense model: what it
+        says of models, it then says of slots, by their numbers."""
+        return self
+
     def misfit(self, experts: int, named: str, tied: bool = False) -> str | None:
         """Why the method cannot train a model with so many experts per layer (0: a dense one), and
         what to do; None where it can. named: the model as the user knows it, "mixture 'small'".
@@ -81,10 +87,20 @@ class Method(Part):
         """The parts of the model (mofe/study/shapes.py) that are trained, besides its FFNs."""
         return frozenset()
 
-    def frozen_experts(self, experts: int) -> int:
-        """How many experts per layer keep their weights. They are the first ones. experts: FFNs
-        per layer, so 1 for a dense model."""
-        return experts
+    def frozen_slots(self, experts: int) -> tuple[int, ...]:
+        """The experts of a layer that keep their weights to the end, by their slots, from 0.
+        experts: FFNs per layer, so 1 for a dense model."""
+        return tuple(range(experts))
+
+    def unfrozen_slots(self, experts: int) -> tuple[tuple[float, tuple[int, ...]], ...]:
+        """The experts of a layer that are frozen at first and updated later: after which share of
+        the optimiser steps, and their slots. experts: as above."""
+        return ()
+
+    def phases(self, experts: int) -> tuple[tuple[float, "Method"], ...]:
+        """How the method trains one part of the steps after the other: each part's share of them,
+        and a method that trains the same from beginning to end. experts: as above."""
+        return ((1.0, self),)
 
     def added(self, shape: Shape) -> int:
         """Parameters that the method adds per layer, all of them trained."""
@@ -107,18 +123,33 @@ class Method(Part):
         """The same of any mixture, whatever its shape."""
         return False
 
+    @property
+    def held_in(self) -> Format | None:
+        """The format of fewer bits in which weights are held; None where all are as they were."""
+        return None
+
     def quantized(self, shape: Shape) -> int:
-        """Weights per layer that are held in 4 bits."""
+        """Weights per layer that are held in that format."""
         return 0
+
+    def quantized_rows(self, shape: Shape) -> int:
+        """The rows of their matrices, one per output."""
+        return 0
+
+    def quantized_bytes(self, shape: Shape) -> float:
+        """The bytes that these weights take per layer, with their scales."""
+        if self.held_in is None:
+            return 0
+        return FORMATS[self.held_in].bytes(self.quantized(shape), self.quantized_rows(shape))
 
     @property
     def is_quantized(self) -> bool:
-        """Whether weights are held in 4 bits. Such a model cannot be sharded, and no stage can
-        follow it, because no plain model has the same weights."""
-        return False
+        """Whether weights are held in a format of fewer bits. Such a model cannot be sharded, and
+        no stage can follow it, because no plain model has the same weights."""
+        return self.held_in is not None
 
     def unquantized(self) -> "Method":
-        """The same method without 4-bit weights."""
+        """The same method with all weights as they were."""
         return self.model_copy(update={"quantize": None}) if self.is_quantized else self
 
     def kept_inputs(self, shape: Shape) -> set[str]:
@@ -142,11 +173,23 @@ class Method(Part):
 
     def trained_ffns(self, shape: Shape) -> int:
         """How many FFNs per layer (the experts, or the one of a dense model) are trained."""
-        return shape.number_of_ffns - self.frozen_experts(shape.number_of_ffns)
+        return shape.number_of_ffns - len(self.frozen_slots(shape.number_of_ffns))
+
+    def splits_experts(self, shape: Shape) -> bool:
+        """Whether a mixture's experts are held in several stacks, because they are not all trained,
+        or not all at once."""
+        apart = 0 < self.trained_ffns(shape) < shape.number_of_ffns
+        return apart or bool(shape.num_local_experts and self.unfrozen_slots(1))
+
+    def updated_experts(self, shape: Shape) -> tuple[int, ...]:
+        """The slots of a layer whose experts a training changes."""
+        ffns = shape.number_of_ffns
+        still = () if self.adapts_experts(shape) else self.frozen_slots(ffns)
+        return tuple(slot for slot in range(ffns) if slot not in still)
 
     def makes_experts_differ(self, shape: Shape) -> bool:
         """Whether a training makes equal FFNs of a layer different."""
-        return self.trained_ffns(shape) > 0 or self.adapts_experts(shape)
+        return bool(self.updated_experts(shape))
 
     def trains_stream(self, shape: Shape) -> bool:
         """Whether the embeddings are trained, and so the hidden states are in their float32."""
@@ -197,46 +240,175 @@ class Full(Method):
     def parts(self) -> frozenset[str]:
         return EVERYTHING
 
-    def frozen_experts(self, experts: int) -> int:
-        return 0
+    def frozen_slots(self, experts: int) -> tuple[int, ...]:
+        return ()
+
+
+class Unfreezing(Part):
+    """A step of progressive unfreezing: experts that are updated from then on."""
+
+    after: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="The share of the training's optimiser steps after which they are updated, "
+        "rounded down to whole steps, but at least one."
+    )
+    experts: Experts = Field(
+        description="Which of the frozen experts: `all`, the last so many slots of them, or those "
+        "of the models in a list."
+    )
+
+    def among(self, frozen: Sequence[int]) -> tuple[int, ...]:
+        """Those of the frozen slots that it unfreezes."""
+        if isinstance(self.experts, int):
+            return tuple(frozen[-self.experts :])
+        return tuple(s for s in frozen if self.experts == "all" or s in self.experts)
 
 
 class Freeze(Method):
-    """MoFE (section 3): the first `frozen` experts of every layer keep their weights; embeddings,
+    """MoFE (section 3): the `frozen` experts of every layer keep their weights; embeddings,
     attention, norms, lm_head, router and the other experts are trained. In a dense model `all`
     freezes the FFN of every layer."""
 
     method: Literal["freeze"] = Field("freeze", description=NAMED)
-    frozen: count_or("all") = Field(
-        description="How many experts keep their weights, the first slots of every layer. A dense "
-        "model's one FFN per layer is frozen by `all`."
+    frozen: Experts = Field(
+        description="The experts that keep their weights, in every layer: `all`; the first so many "
+        "slots; or those of the models in a list, `[medical]`, which may also have numbers of "
+        "slots, from 0. A dense model's one FFN per layer is frozen by `all`."
     )
-    quantize: NF4 | None = Field(None, description="Hold the frozen experts in 4 bits.")
+    quantize: Format | None = Field(
+        None,
+        description="Hold the frozen experts in fewer bits: `nf4`, 4 bits by bitsandbytes; `fp8`, "
+        "8 bits, whose products round their inputs to 8 bits too.",
+    )
+    unfreeze: Annotated[list[Unfreezing], Field(min_length=1)] | None = Field(
+        None,
+        description="Progressive unfreezing: frozen experts that are updated after a part of the "
+        "training, in the order of the steps.",
+    )
+
+    @model_validator(mode="after")
+    def _unfreezes_in_order(self):
+        shares = [step.after for step in self.unfreeze or ()]
+        if shares != sorted(set(shares)):
+            raise PydanticCustomError(
+                "unfreeze",
+                "'unfreeze' has 'after' {shares}; give each step a larger share than the last one",
+                {"shares": ", ".join(f"{share:g}" for share in shares)},
+            )
+        if shares and self.quantize:
+            raise PydanticCustomError(
+                "unfreeze",
+                "'unfreeze' updates experts that 'quantize' holds in fewer bits; leave one of them "
+                "out",
+            )
+        return self
+
+    def in_slots(self, experts: Sequence[str]) -> "Freeze":
+        chosen = [self.frozen, *(step.experts for step in self.unfreeze or ())]
+        if not any(isinstance(some, list) for some in chosen):
+            return self
+
+        def numbered(chosen: int | str | list[int | str]) -> int | str | list[int | str]:
+            if not isinstance(chosen, list):
+                return chosen
+            slots = {s for s, e in enumerate(experts) if e in chosen}
+            slots |= {s for s in chosen if isinstance(s, int)}
+            return sorted(slots) + [e for e in chosen if isinstance(e, str) and e not in experts]
+
+        steps = [s.model_copy(update={"experts": numbered(s.experts)}) for s in self.unfreeze or ()]
+        update = {"frozen": numbered(self.frozen), "unfreeze": steps or None}
+        return self.model_copy(update=update)
 
     def misfit(self, experts: int, named: str, tied: bool = False) -> str | None:
-        if self.frozen == "all" or self.frozen <= experts:
-            return None
         if not experts:
+            return self._misfit_of_a_dense_model(named)
+        if isinstance(self.frozen, int) and self.frozen > experts:
+            return f"freezes {self.frozen} experts, {named} has {experts}; freeze fewer"
+        if lacking := _lacking(self.frozen, range(experts)):
+            return f"freezes {lacking}, which {named} has not; name models that fill its slots"
+        left = self._frozen_at_first(experts)
+        for step in self.unfreeze or ():
+            if isinstance(step.experts, int) and step.experts > len(left):
+                return (
+                    f"unfreezes {step.experts} experts after {step.after:g} of its steps, but "
+                    f"{len(left)} of {named} are frozen then; unfreeze fewer"
+                )
+            if not left or (lacking := _lacking(step.experts, left)):
+                return (
+                    f"unfreezes {lacking if left else 'experts'} after {step.after:g} of its "
+                    f"steps, but {named} has no such frozen expert then; leave that out of "
+                    "'unfreeze'"
+                )
+            left = tuple(s for s in left if s not in step.among(left))
+        return None
+
+    def _misfit_of_a_dense_model(self, named: str) -> str | None:
+        if self.frozen != "all":
             return (
-                f"freezes {self.frozen} experts, but {named} is dense and has one FFN per layer; "
+                f"freezes {_told(self.frozen)}, but {named} is dense and has one FFN per layer; "
                 "write 'frozen: all' to freeze that"
             )
-        return f"freezes {self.frozen} experts, {named} has {experts}; freeze fewer"
+        if [s.experts for s in self.unfreeze or ()] in ([], ["all"]):
+            return None
+        return (
+            f"unfreezes some experts, but {named} is dense and has one FFN per layer; write "
+            "'experts: all' once"
+        )
 
     @property
     def parts(self) -> frozenset[str]:
         return EVERYTHING
 
-    def frozen_experts(self, experts: int) -> int:
-        return experts if self.frozen == "all" else self.frozen
+    def _frozen_at_first(self, experts: int) -> tuple[int, ...]:
+        if isinstance(self.frozen, list):
+            return tuple(self.frozen)
+        return tuple(range(experts if self.frozen == "all" else self.frozen))
+
+    def frozen_slots(self, experts: int) -> tuple[int, ...]:
+        later = {slot for _, slots in self.unfrozen_slots(experts) for slot in slots}
+        return tuple(slot for slot in self._frozen_at_first(experts) if slot not in later)
+
+    def unfrozen_slots(self, experts: int) -> tuple[tuple[float, tuple[int, ...]], ...]:
+        left, found = self._frozen_at_first(experts), []
+        for step in self.unfreeze or ():
+            found.append((step.after, step.among(left)))
+            left = tuple(slot for slot in left if slot not in found[-1][1])
+        return tuple(found)
+
+    def phases(self, experts: int) -> tuple[tuple[float, Method], ...]:
+        if not self.unfreeze:
+            return ((1.0, self),)
+        left, began, found = self._frozen_at_first(experts), 0.0, []
+        for after, slots in (*self.unfrozen_slots(experts), (1.0, ())):
+            still = self.model_copy(update={"frozen": list(left), "unfreeze": None})
+            found.append((after - began, still))
+            left, began = tuple(slot for slot in left if slot not in slots), after
+        return tuple(found)
 
     @property
-    def is_quantized(self) -> bool:
-        return self.quantize is not None
+    def held_in(self) -> Format | None:
+        return self.quantize
 
     def quantized(self, shape: Shape) -> int:
-        frozen = self.frozen_experts(shape.number_of_ffns)
+        frozen = shape.number_of_ffns - self.trained_ffns(shape)
         return frozen * shape.ffn if self.is_quantized else 0
+
+    def quantized_rows(self, shape: Shape) -> int:
+        frozen = shape.number_of_ffns - self.trained_ffns(shape)
+        outputs = sum(outputs for _, outputs in shape.in_ffn.values())
+        return frozen * outputs if self.is_quantized else 0
+
+
+def _lacking(chosen: int | str | list[int | str], there: Sequence[int]) -> str:
+    """In words, the experts of a list that a mixture has not `there`; empty where it has all."""
+    missing = [e for e in chosen if e not in there] if isinstance(chosen, list) else []
+    return _told(missing) if missing else ""
+
+
+def _told(chosen: int | str | list[int | str]) -> str:
+    """Chosen experts, in words."""
+    if isinstance(chosen, list):
+        return ", ".join(f"slot {e}" if isinstance(e, int) else f"'{e}'" for e in chosen)
+    return f"{chosen} experts"
 
 
 class Partial(Method):
@@ -260,8 +432,8 @@ class Partial(Method):
     def parts(self) -> frozenset[str]:
         return frozenset().union(*(GROUPS[group] for group in self.train))
 
-    def frozen_experts(self, experts: int) -> int:
-        return 0 if "experts" in self.train else experts
+    def frozen_slots(self, experts: int) -> tuple[int, ...]:
+        return () if "experts" in self.train else super().frozen_slots(experts)
 
 
 class Adapters(Method):
@@ -300,6 +472,17 @@ class Adapters(Method):
         return {name: sizes for name, sizes in shape.linears.items() if name in self.targets}
 
 
+def _nf4_alone(value: Any) -> Any:
+    if isinstance(value, str) and value in FORMATS and value != "nf4":
+        raise PydanticCustomError(
+            "held_in",
+            "adapters are trained on weights in 'nf4' or unquantised, and {value} is for frozen "
+            "experts (method 'freeze'); write nf4",
+            {"value": quoted(value)},
+        )
+    return value
+
+
 class Lora(Adapters):
     """LoRA: a product of two small matrices is added to each targeted layer. DoRA trains the norms
     of the adapted weight's rows too; QLoRA holds what is not trained in 4 bits."""
@@ -316,13 +499,13 @@ class Lora(Adapters):
     dora: bool | None = Field(
         None, description="Whether to train the weights' magnitudes too (DoRA)."
     )
-    quantize: NF4 | None = Field(
+    quantize: Annotated[Literal["nf4"], BeforeValidator(_nf4_alone)] | None = Field(
         None, description="Hold the linear layers and the experts in 4 bits (QLoRA)."
     )
 
     @property
-    def is_quantized(self) -> bool:
-        return self.quantize is not None
+    def held_in(self) -> Format | None:
+        return self.quantize
 
     @model_validator(mode="after")
     def _head_is_trained_once(self):

@@ -17,7 +17,8 @@ FREE = {
     "data": {"tokens"},
     "tasks": {"tokens", "generated", "questions", "sample"},
 }
-SPEED = "micro_batch"  # of `training` and what overrides it: rows at a time
+# Of `training` and what overrides it: rows at a time, and what is recorded.
+NO_RESULT = ("micro_batch", "record_router")
 SHOWN = ("rows", "columns")  # of a table, by the headings and labels that the paper prints
 
 Path = tuple[Any, ...]
@@ -67,7 +68,9 @@ def _below(path: Path, first: Any, merged: Any) -> Iterator[Path]:
     if isinstance(first, Mapping) and isinstance(merged, Mapping):
         for key in dict.fromkeys([*first, *merged]):
             yield from _below((*path, key), first.get(key), merged.get(key))
-    elif path[-1] != SPEED and first != merged and (first or merged or 0 in (first, merged)):
+    elif (
+        path[-1] not in NO_RESULT and first != merged and (first or merged or 0 in (first, merged))
+    ):
         yield path
 
 

@@ -4,14 +4,16 @@ runs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mofe.study.addresses import Addresses
 from mofe.study.config import Study
+from mofe.study.gates import NONE, shuffled
 from mofe.study.values import ConfigError
-from mofe.study.variants import Stage, Variant
+from mofe.study.variants import Moe, Stage, Variant
 
 if TYPE_CHECKING:
     from mofe.study.plan import Plan
@@ -51,6 +53,8 @@ class Params:
             data = self.data(spec.held_out)
             drawn = {"set": spec.held_out, "data": data, "questions": spec.questions}
             held = {"name": task, "cluster": spec.cluster, "held_out": drawn}
+            if study.asks_text(task):
+                return {**held, "max_length": study.training.max_length, **self._begins()}
             return {**data["task"], **held, **self._begins()}
         # what changes nothing is left out, so that it reruns nothing
         asked = {"shots_seed": study.shots_seed} if study.shots else {}
@@ -79,9 +83,11 @@ class Params:
         return {} if self.study.add_bos_token else {"add_bos_token": False}
 
     def model(self, model: str) -> dict[str, Any]:
-        """What makes a dense model: its stage of training, or its pretraining, or its
-        repository."""
+        """What makes a dense model: its stage of training, or what of it is drawn anew, or its
+        pretraining, or its repository."""
         spec = self.study.models[model]
+        if spec.reinitialise:
+            return {"reinitialise": spec.reinitialise, "dtype": self.expert_dtype(model)}
         if spec.train:
             ((mix, recipe),) = spec.train.items()
             return {**self.stage(Stage(mix, recipe)), "dtype": self.expert_dtype(model)}
@@ -94,9 +100,9 @@ class Params:
         return {"hub": spec.hub, "revision": spec.revision, "mirror": self.paths.model_mirror}
 
     def expert_dtype(self, model: str) -> str:
-        """The type that a dense model fine-tuned here is stored in. It is the merges' dtype: every
-        merge rounds the model to it anyway, so nothing is lost. It is float32 if another model is
-        trained from this one, and in a CPU study, whose models are small."""
+        """The type that a dense model made here from another is stored in. It is the merges' dtype:
+        every merge rounds the model to it anyway, so nothing is lost. It is float32 if another
+        model is made from this one, and in a CPU study, whose models are small."""
         an_origin = any(self.study.models[other].from_ == model for other in self.plan.models)
         exact = an_origin or self.study.device == "cpu"
         return "float32" if exact else self.study.merge.dtype
@@ -104,45 +110,108 @@ class Params:
     def merge(self, moe: str, seed: int | str | None = None) -> dict[str, Any]:
         """The merge's settings, and the prompts of every slot. seed: of the dense models in it
         that the study fine-tunes. The router of a mixture of one expert chooses nothing: its
-        gate_mode is "none", and it needs no prompts."""
-        mixture, taken, slots = self.plan.moes[moe], {}, []
-        alone = len(mixture.experts) == 1
-        for expert in mixture.experts:
-            gates, index = self.study.models[expert].gates, taken.get(expert, 0)
-            taken[expert] = index + 1
-            slots.append(
-                {
-                    "model": self.paths.model_dir(expert, seed),
-                    "positive": [] if alone else list(gates.positive[index]),
-                    "negative": [] if alone else list(gates.negative),
-                }
-            )
-        names = {self.paths.model_dir(model, seed): model for model in mixture.models}
-        base = self.paths.model_dir(mixture.base, seed)
-        own = {"gate_mode": mixture.gate_mode, "experts_per_token": mixture.experts_per_token}
-        settings = _plain(self.study.merge) | {k: v for k, v in own.items() if v is not None}
-        if alone:
-            settings["gate_mode"] = "none"
+        gate_mode is "none"."""
+        mixture = self.plan.moes[moe]
+        merge, gates = self.plan.merge_of(mixture), self.plan.gates(mixture)
+        settings = _plain(merge, without={"prompts", "ridge"})
+        if len(mixture.experts) == 1:
+            settings["gate_mode"] = NONE
         if settings["gate_mode"] == "random":
             settings["seed"] = self.study.sampling_seed
-        return {**settings, "base": base, "slots": slots, "names": names}
+        if gates.learned:
+            settings["ridge"] = self._ridge(mixture)
+        folders = {name: self.paths.model_dir(name, seed) for name in mixture.models}
+        slots = [
+            {"model": folders[expert], "positive": positive, "negative": negative}
+            for expert, (positive, negative) in zip(
+                mixture.experts, self._prompts(mixture), strict=True
+            )
+        ]
+        names = {folder: model for model, folder in folders.items()}
+        return {**settings, "base": folders[mixture.base], "slots": slots, "names": names}
 
-    def stage(self, stage: Stage) -> dict[str, Any]:
+    def _prompts(self, mixture: Moe) -> list[tuple[list[str], list[str]]]:
+        """The positive and negative prompts that each slot's gates are made from."""
+        gates, models = self.plan.gates(mixture), mixture.experts
+        if not gates.listed:
+            return [([], [])] * len(models)
+        chosen, found = self.plan.merge_of(mixture), []
+        for slot, model in enumerate(models):
+            prompts = self.study.models[model].gates.named(chosen.prompts)
+            positive = prompts.positive[models[:slot].count(model)]
+            found.append((list(positive), list(prompts.negative)))
+        order = shuffled(models) if chosen.gate_mode == "shuffled" else range(len(models))
+        return [found[slot] for slot in order]
+
+    def _ridge(self, mixture: Moe) -> dict[str, Any]:
+        """What ridge gates are fitted to, and how: by expert model, the files of its training
+        sets."""
+        return {
+            **_plain(self.study.merge.ridge),
+            "seed": self.study.sampling_seed,
+            "data": {
+                expert: [self.paths.data_file(dataset) for dataset in sets]
+                for expert, sets in self.plan.learned_from(mixture).items()
+            },
+            **self._begins(),
+        }
+
+    def stage(self, stage: Stage, experts: Sequence[str] = ()) -> dict[str, Any]:
         """A stage's resolved recipe: the method, its settings, and the training's. The learning
-        rate is null where the job reads it from what its search found."""
+        rate is null where the job reads it from what its search found. `record_router` is left
+        out: whether there is a router depends on the model (`training`). experts: the models in the
+        slots of the mixture that is trained; none of a dense model."""
         recipe = self.study.recipes[stage.recipe]
         mix = self.study.mixes.get(stage.mix)
         training = self._training(*([mix.training] if mix else []), recipe.training)
         searched = {"learning_rate": stage.rate} if recipe.search else {}
-        return {**self.method(stage), "training": training | searched, **self._begins()}
+        method, replay = self.method(stage, experts), self.plan.replay(stage.mix)
+        drawn = {"share": replay.share, "seed": self.study.sampling_seed} if replay else None
+        return {
+            **method,
+            "training": training | searched,
+            **({"replay": drawn} if drawn else {}),
+            **self._begins(),
+        }
 
-    def method(self, stage: Stage) -> dict[str, Any]:
-        """The method and its settings: what is needed to rebuild the trained model."""
-        return {"recipe": stage.recipe, **self.study.recipes[stage.recipe].settings()}
+    def training(self, variant: Variant) -> dict[str, Any]:
+        """The parameters of a variant's training: of its last stage, and where rows are routed by
+        their domain, the domain of each of its training sets."""
+        stage, plan = self.stage(variant.stages[-1], variant.origin.experts), self.plan
+        if plan.routes_rows(variant.origin):
+            read = (self.study.data[name] for name in plan.read_by(variant.stages[-1].mix))
+            stage["domains"] = [plan.domain(variant.origin, data.source) for data in read]
+        if (every := self.record_router(variant)) is not None:
+            stage["training"] |= {"record_router": every}
+        return stage
+
+    def record_router(self, variant: Variant) -> int | None:
+        """Every how many steps a variant's training records its routers; None where it does not.
+        Only a mixture has routers, and nobody looks at those of a search's candidate."""
+        if not variant.stages or not variant.origin.experts or variant.is_candidate:
+            return None
+        stage, study = variant.stages[-1], self.study
+        mix, recipe = study.mixes.get(stage.mix), study.recipes[stage.recipe]
+        parts = [recipe.training, *([mix.training] if mix else []), study.training]
+        return next((p.record_router for p in parts if p.record_router is not None), None)
+
+    def asked(self, variant: Variant, task: str) -> dict[str, Any]:
+        """A task that a variant is asked; where rows are routed by their domain, with its
+        domain."""
+        if not self.plan.routes_rows(variant.origin):
+            return self.task(task)
+        spec = self.study.tasks[task]
+        source = self.study.data[spec.held_out].source if spec.held_out else spec.source
+        return {**self.task(task), "domain": self.plan.domain(variant.origin, source)}
+
+    def method(self, stage: Stage, experts: Sequence[str] = ()) -> dict[str, Any]:
+        """The method and its settings: what is needed to rebuild the trained model. experts: as of
+        `stage`."""
+        return {"recipe": stage.recipe, **self.plan.method_of(stage, experts).settings()}
 
     def chain(self, variant: Variant) -> list[dict[str, Any]]:
         """The methods of a variant's stages, first stage first."""
-        return [self.method(s) for s in variant.stages]
+        return [self.method(s, variant.origin.experts) for s in variant.stages]
 
     def export(self, variant: Variant, seed: int | str) -> dict[str, Any]:
         """What an exported model's weights and its card depend on."""
@@ -150,7 +219,7 @@ class Params:
         dense = [m for n in origin.models for m in self.study.lineage(n)]
         mixes = [m for name in dict.fromkeys(dense) for m in study.models[name].train or ()]
         datasets = dict.fromkeys(
-            d for m in (*mixes, *(s.mix for s in stages)) for d in self.plan.mix(m)
+            d for m in (*mixes, *(s.mix for s in stages)) for d in self.plan.read_by(m)
         )
         parts = (*variant.parents, variant) if stages else ()
         return {
@@ -158,7 +227,7 @@ class Params:
             "dtype": study.merge.dtype,
             "base": origin.base,
             "experts": {e: origin.experts.count(e) for e in origin.experts},
-            "models": {n: _choice(_plain(study.models[n])) for n in dict.fromkeys(dense)},
+            "models": {name: self._origin(name) for name in dict.fromkeys(dense)},
             "chain": self.chain(variant),
             "training": [self.stage(s)["training"] for s in stages],
             "data": [
@@ -178,6 +247,21 @@ class Params:
             "manifests": self.plan.manifests,
             "license": study.export.license,
         }
+
+    def refuse_export(self, variant: Variant) -> None:
+        """Raise ConfigError where a variant routes rows by their domain, as no checkpoint can."""
+        if self.plan.routes_rows(variant.origin):
+            told = (
+                f"merge.gate_mode: 'oracle' routes the rows of {variant.key} by their data's source"
+            )
+            how = "export a variant of another gate_mode"
+            raise ConfigError([f"{told}, which no checkpoint can; {how}"])
+
+    def _origin(self, model: str) -> dict[str, Any]:
+        """Where a dense model comes from, for a card."""
+        spec = self.study.models[model]
+        # what says nothing is left out, so that it reruns nothing
+        return _choice(_plain(spec, without=None if spec.reinitialise else {"reinitialise"}))
 
     def preflight(self, model: str) -> dict[str, Any]:
         """What must fit together before this dense expert is trained: the pairs (base, expert) of
@@ -241,7 +325,7 @@ class Params:
         plan, models = self.plan, self.study.models
         stages = [stage for variant in plan.trained.values() for stage in variant.stages]
         dense = [pair for name in plan.models for pair in (models[name].train or {}).items()]
-        rows = [r for t in self.study.tables.values() for r in t.model_rows.values()]
+        rows = [r for t in self.plan.specs.values() for r in t.model_rows.values()]
         searched = {plan.method(variant).search for variant in plan.trained.values()}
         planned = {
             "models": set(plan.models),
@@ -270,6 +354,7 @@ class Params:
         resolved = _plain(self.study.training)
         for override in overrides:
             resolved.update({k: v for k, v in _plain(override).items() if v is not None})
+        del resolved["record_router"]
         return resolved
 
 

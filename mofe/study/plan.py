@@ -5,14 +5,15 @@ transformers. The rules ask it for every name, input and parameter. So an artefa
 tables show is made once, and a change of a key reruns what depends on that key and nothing else.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
 from mofe.study import claims, tables
 from mofe.study.addresses import Addresses
-from mofe.study.config import Search, Study, TableRow
+from mofe.study.config import Merge, MixtureMerge, Replay, Search, Study, TableRow, TableSpec
+from mofe.study.gates import GATES, NONE, Gates
 from mofe.study.methods import Method, Untuned
 from mofe.study.params import Params
 from mofe.study.tables import Table
@@ -43,9 +44,14 @@ class Repository:
 @dataclass(frozen=True)
 class Plan:
     """Everything that a study makes, each thing once. `paths` has the addresses, `params` what each
-    job reads from the configuration."""
+    job reads from the configuration.
+
+    on_demand: whether tables that are made on demand are among it. Without them it is what `all`
+    makes.
+    """
 
     study: Study
+    on_demand: bool = False
 
     @cached_property
     def paths(self) -> Addresses:
@@ -58,6 +64,17 @@ class Plan:
     @property
     def root(self) -> str:
         return self.paths.root
+
+    @cached_property
+    def of_all(self) -> "Plan":
+        """The plan of what `all` makes and the report shows."""
+        return replace(self, on_demand=False) if self.on_demand else self
+
+    @cached_property
+    def specs(self) -> dict[int | str, TableSpec]:
+        """The tables of this plan, as the configuration has them."""
+        every = self.on_demand or self.study.beyond
+        return {n: s for n, s in self.study.tables.items() if every or not s.on_demand}
 
     @cached_property
     def moes(self) -> dict[str, Moe]:
@@ -101,13 +118,13 @@ class Plan:
         """Every training set that a needed model or variant is trained on."""
         mixes = [s.mix for v in self.trained.values() for s in v.stages]
         mixes += [m for name in self.models for m in self.study.models[name].train or ()]
-        return tuple(dict.fromkeys(d for mix in mixes for d in self.mix(mix)))
+        return tuple(dict.fromkeys(d for mix in mixes for d in self.read_by(mix)))
 
     @cached_property
     def tasks(self) -> dict[str, tuple[str, ...]]:
         """The tasks that each variant is evaluated on, by the variant's key."""
         found: dict[str, dict[str, None]] = {}
-        for table in self.study.tables.values():
+        for table in self.specs.values():
             shown = [*table.columns.values(), *(table.beside or {}).values()]
             scored = [column for column in shown if column not in SHOWS]
             tasks = [task_metric(column, self.study.tasks)[0] for column in scored]
@@ -128,11 +145,14 @@ class Plan:
     @cached_property
     def claims(self) -> dict[str, list[Table] | None]:
         """By claim, the cells of the study's tables that it is read from; None where the study
-        leaves one out. A claim that such a study is not asked is read from none."""
+        leaves one out. A claim that such a study is not asked is read from none. Claims about
+        tables on demand are there where these tables are."""
         asked = (self.study.scale, self.study.hardware.exclusive)
+        absent = self.study.tables.keys() - self.specs.keys()
         return {
             n: [] if c.unasked(*asked) else claims.claimed(self.tables, c)
             for n, c in self.study.claims.items()
+            if absent.isdisjoint(c.tables())
         }
 
     def claim_input(self, claim: str) -> list[str]:
@@ -141,13 +161,13 @@ class Plan:
 
     def shown_in(self, *numbers: int) -> list[Variant]:
         """The variants that these tables' rows show, each once."""
-        specs = [self.study.tables[n] for n in numbers if n in self.study.tables]
+        specs = [self.specs[n] for n in numbers if n in self.specs]
         rows = [row for spec in specs for row in spec.model_rows.values()]
         return list(dict.fromkeys(self.variant(row) for row in rows))
 
     @cached_property
     def tables(self) -> dict[int | str, Table]:
-        return {n: tables.table(self, n, spec) for n, spec in self.study.tables.items()}
+        return {n: tables.table(self, n, spec) for n, spec in self.specs.items()}
 
     @cached_property
     def repositories(self) -> dict[str, Repository]:
@@ -205,12 +225,12 @@ class Plan:
 
     def is_per_seed(self, variant: Variant) -> bool:
         """Whether every seed gives another model: it is fine-tuned, or made from dense models that
-        the study fine-tunes."""
-        return bool(variant.stages) or self.study.trains(variant.origin.models)
+        the study makes from others."""
+        return bool(variant.stages) or self.study.is_per_seed(variant.origin.models)
 
     def merge_seeds(self, moe: Moe) -> tuple[int, ...]:
         """The seeds that a merge is made with; none if it is made once, for all seeds."""
-        return tuple(self.study.seeds) if self.study.trains(moe.models) else ()
+        return tuple(self.study.seeds) if self.study.is_per_seed(moe.models) else ()
 
     def search(self, variant: Variant) -> Search | None:
         """The search for the learning rate of a variant's last stage; None where it is known."""
@@ -225,13 +245,33 @@ class Plan:
 
     def method(self, variant: Variant) -> Method:
         """The method of a variant's last stage."""
-        if not variant.stages:
-            return Untuned()
-        return self.study.recipes[variant.stages[-1].recipe]
+        return self.methods(variant)[-1] if variant.stages else Untuned()
+
+    def methods(self, variant: Variant) -> list[Method]:
+        """The methods of a variant's stages, first stage first."""
+        return [self.method_of(stage, variant.origin.experts) for stage in variant.stages]
+
+    def method_of(self, stage: Stage, experts: Sequence[str] = ()) -> Method:
+        """The method of a stage, of a mixture whose slots these models fill, or of a dense
+        model."""
+        return self.study.recipes[stage.recipe].in_slots(experts)
 
     def mix(self, name: str) -> list[str]:
         """The data sets of a mix; a data set's own name is a mix of one."""
-        return self.study.mixes[name].data if name in self.study.mixes else [name]
+        return self.study.data_of(name)
+
+    def replay(self, mix: str) -> Replay | None:
+        """What is replayed while a mix is trained on."""
+        return self.study.mixes[mix].replay if mix in self.study.mixes else None
+
+    def replayed(self, mix: str) -> list[str]:
+        """The data sets that rows are replayed from while a mix is trained on."""
+        replay = self.replay(mix)
+        return replay.data if replay else []
+
+    def read_by(self, mix: str) -> list[str]:
+        """The data sets that training on a mix reads: its own, and those that are replayed."""
+        return [*self.mix(mix), *self.replayed(mix)]
 
     def merge_input(self, moe: Moe, seed: int | str | None) -> list[str]:
         """The dense checkpoints of a merge, the base first, each once. Every job that loads the
@@ -245,6 +285,9 @@ class Plan:
 
     def stage_data(self, mix: str) -> list[str]:
         return [self.paths.data_file(d) for d in self.mix(mix)]
+
+    def stage_replay(self, mix: str) -> list[str]:
+        return [self.paths.data_file(d) for d in self.replayed(mix)]
 
     def trained_files(self, variant: Variant, seed: int | str) -> list[str]:
         """The files of trained parameters that turn the origin into this variant, first stage
@@ -262,8 +305,12 @@ class Plan:
 
     @cached_property
     def mixes(self) -> dict[str, list[str]]:
-        """The data sets of every mix that a variant is trained on."""
-        return {v.stages[-1].mix: self.mix(v.stages[-1].mix) for v in self.trained.values()}
+        """The data sets of every mix that a variant is trained on, in words where it replays
+        one."""
+        mixes = dict.fromkeys(v.stages[-1].mix for v in self.trained.values())
+        return {
+            mix: [*self.mix(mix), *map("{} (replayed)".format, self.replayed(mix))] for mix in mixes
+        }
 
     @cached_property
     def train_jsons(self) -> list[str]:
@@ -277,10 +324,51 @@ class Plan:
         spec = self.study.mixtures[mixture]
         # A fixed order, so that equal mixtures get equal names and equal slots.
         slots = tuple(e for e in sorted(spec.experts) for _ in range(spec.experts[e]))
-        ours, merge = self.study.merge, self.study.merged_by(mixture)
-        gates = None if merge.gate_mode == ours.gate_mode else merge.gate_mode
-        same = merge.experts_per_token == ours.experts_per_token
-        return Moe(spec.base, slots, gates, None if same else merge.experts_per_token)
+        ours = self.study.merge
+        own = {k: v for k, v in spec.merge if v is not None and v != getattr(ours, k)}
+        return Moe(spec.base, slots, **own)
+
+    def merge_of(self, moe: Moe) -> Merge:
+        """A merge's settings: those of `merge`, with what the mixture sets differently."""
+        own = {key: getattr(moe, key) for key in MixtureMerge.model_fields}
+        return self.study.merge.model_copy(
+            update={key: value for key, value in own.items() if value is not None}
+        )
+
+    def router_learns(self, origin: Moe | Dense) -> bool:
+        """Whether training can move what a router chooses, if there is something to choose. The
+        weights of a token's experts are normalised to add up to 1, so that of a single one is
+        always 1."""
+        several = len(origin.experts) > 1
+        return not several or self.merge_of(origin).experts_per_token > 1
+
+    def gates(self, moe: Moe) -> Gates:
+        """What follows from how a merge's gates are made."""
+        return GATES[NONE if len(moe.experts) == 1 else self.merge_of(moe).gate_mode]
+
+    def routes_rows(self, origin: Moe | Dense) -> bool:
+        """Whether rows are routed by their domain, and not tokens."""
+        return isinstance(origin, Moe) and self.gates(origin).routed
+
+    def domain(self, moe: Moe, source: str) -> int:
+        """The domain of a source's rows, where they are routed by it: the number of the expert,
+        among the mixture's models in their order, that was fine-tuned on rows of this source; -1
+        where none was."""
+        for number, expert in enumerate(dict.fromkeys(moe.experts)):
+            sets = [d for mix in self.study.models[expert].train for d in self.mix(mix)]
+            if source in {self.study.data[d].source for d in sets}:
+                return number
+        return -1
+
+    def learned_from(self, moe: Moe) -> dict[str, list[str]]:
+        """The training sets that a merge's gates are fitted to, by expert model; none where they
+        are not fitted."""
+        if not self.gates(moe).learned:
+            return {}
+        trains = {expert: self.study.models[expert].train or {} for expert in moe.experts}
+        return {
+            expert: [d for mix in train for d in self.mix(mix)] for expert, train in trains.items()
+        }
 
     def variant(self, row: TableRow) -> Variant:
         """The variant that a table's row shows, one of a mixture or a model."""
@@ -289,7 +377,7 @@ class Plan:
 
     def _rows(self) -> list[TableRow]:
         """The rows of all tables that show a model."""
-        return [row for t in self.study.tables.values() for row in t.model_rows.values()]
+        return [row for t in self.specs.values() for row in t.model_rows.values()]
 
     def equal_names(self) -> list[str]:
         """A sentence for every name that two artefacts would share: two origins (merges, dense
@@ -303,6 +391,6 @@ class Plan:
         clashes = [name for name, artefact in named if seen.setdefault(name, artefact) != artefact]
         return [
             f"tables: two different models would both be stored as {name}; rename one of their "
-            "models, mixes or recipes"
+            "models, mixes, recipes or sets of prompts"
             for name in dict.fromkeys(clashes)
         ]

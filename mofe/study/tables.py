@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
+from mofe.metrics import METRICS
 from mofe.paper import LABEL_SEPARATOR
 from mofe.study.config import TableSpec
 from mofe.study.values import task_metric
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
 class Cell:
     """What a table shows in one row and column, and the files it is read from.
 
-    kind: "task"; "floor", what the best constant answer scores on it; or one of SHOWS. files: for a
-    task, one eval JSON per seed; for a floor, one; for what SHOWS of trainings, the train.json of
-    every stage per seed, and none for an untuned row. metric: the metric of the task that is shown;
-    None means its headline. read: a number that replaces the files in a bare table; cells that are
-    read from the same files have the same number.
+    kind: "task", a score on a task; its metric's name where that is no share (mofe/metrics.py);
+    "floor", what the best constant answer scores on it; or one of SHOWS. files: for a task, one
+    eval JSON per seed; for a floor, one; for what SHOWS of trainings, the train.json of every stage
+    per seed, and none for an untuned row. task: None for what SHOWS, and where a row has no value.
+    metric: the metric of the task that is shown; None means its headline. read: a number that
+    replaces the files in a bare table; cells that are read from the same files have the same
+    number.
     """
 
     column: str
@@ -88,7 +91,7 @@ def table(plan: Plan, number: int | str, spec: TableSpec) -> Table:
     width = len(spec.labels) + len(spec.columns)
     return Table(
         number=number,
-        caption=spec.caption + _samples(plan, spec),
+        caption=spec.caption + _samples(plan, spec) + _fixed_routers(plan, spec),
         label_headings=tuple(spec.labels),
         columns=tuple(spec.columns),
         header=tuple(spec.header or [("", width)]),
@@ -106,6 +109,24 @@ def _samples(plan: Plan, spec: TableSpec) -> str:
         if name in tasks and (drawn := tasks[name].sample):
             told.append(f"{heading}: a sample of {drawn:,} questions.")
     return "".join(f" {sentence}" for sentence in told)
+
+
+def _fixed_routers(plan: Plan, spec: TableSpec) -> str:
+    """What a caption adds where rows are trained whose tokens have one of several experts, so that
+    nobody takes them for rows whose router learns."""
+    variants = {name: plan.variant(row) for name, row in spec.model_rows.items()}
+    rows = [
+        name
+        for name, variant in variants.items()
+        if variant.stages and not plan.router_learns(variant.origin)
+    ]
+    if not rows:
+        return ""
+    named = "; ".join(name.replace(LABEL_SEPARATOR, ", ") for name in rows)
+    return (
+        f" With one expert per token ({named}), its weight is always 1: the router gets no "
+        "gradient, and chooses as it did before training."
+    )
 
 
 def _row(plan: Plan, spec: TableSpec, name: str) -> Row:
@@ -129,7 +150,7 @@ def _constant(name: str, like: Row) -> Row:
 
     def floor(cell: Cell) -> Cell:
         if cell.kind != "task":
-            return replace(cell, files=())
+            return replace(cell, files=(), task=None)
         return replace(cell, kind="floor", files=cell.files[:1])
 
     return Row(
@@ -152,7 +173,7 @@ def files(tables: Iterable[Table]) -> list[str]:
 
 def evaluations(tables: Iterable[Table]) -> list[str]:
     """The JSON files of all evaluations that the tables show, each once."""
-    scored = (cell.files for _, cell in _cells(tables) if cell.kind == "task")
+    scored = (cell.files for _, cell in _cells(tables) if cell.task and cell.kind != "floor")
     return list(dict.fromkeys(file for files in scored for file in files))
 
 
@@ -186,7 +207,7 @@ def filled(bare: Iterable[Mapping[str, Any]], given: Iterable[str], seeds: int) 
 
 
 def _files_of(row: Row, cell: Cell, left: Iterator[str], seeds: int) -> tuple:
-    if cell.kind in ("task", "floor"):
+    if cell.task:
         return tuple(_take(left, seeds if row.per_seed else 1))
     runs = seeds if row.stages else 0
     return tuple(tuple(_take(left, row.stages)) for _ in range(runs))
@@ -220,7 +241,9 @@ def _cell(plan: Plan, heading: str, shown: str, variant: Variant) -> Cell:
     task, metric = task_metric(shown, plan.study.tasks)
     if task in plan.study.tasks:
         evaluations = tuple(plan.paths.eval_json(variant, s, task) for s in plan.seeds(variant))
-        return Cell(heading, "task", evaluations, task, metric)
+        measured = metric or ("perplexity" if plan.study.asks_text(task) else None)
+        kind = "task" if measured is None or METRICS[measured].is_share else measured
+        return Cell(heading, kind, evaluations, task, metric)
     if not variant.stages:
         return Cell(heading, shown)
     stages = (*variant.parents, variant)
@@ -232,7 +255,7 @@ def _cell(plan: Plan, heading: str, shown: str, variant: Variant) -> Cell:
 
 
 def _frozen(plan: Plan, variant: Variant) -> int | None:
-    """How many experts the last stage freezes; None for an untuned or a dense model."""
+    """How many experts the last stage freezes to its end; None for an untuned or a dense model."""
     if not variant.stages or not variant.origin.experts:
         return None
-    return plan.method(variant).frozen_experts(len(variant.origin.experts))
+    return len(plan.method(variant).frozen_slots(len(variant.origin.experts)))

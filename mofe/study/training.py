@@ -1,8 +1,9 @@
 """How models are trained: the `training` keys, and what a mix, a recipe or a model may override."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, create_model
+from pydantic.fields import FieldInfo
 
 from mofe.study.values import Count, Part, Rate, Whole, count_or
 
@@ -39,6 +40,17 @@ class Training(Part):
         "their weights: faster, and equal up to rounding. Evaluation always does. Off where a "
         "table shows what a training of such experts took, which would be that of fewer."
     )
+    record_router: Count | None = Field(
+        None,
+        description="Record what a mixture's routers do in the first, the last and every so many "
+        "optimiser steps (docs/router.md). It changes nothing of the training.",
+    )
+
+
+def _optional(field: FieldInfo) -> Any:
+    """The type of a key that may be left out."""
+    limits = field.metadata
+    return (Annotated[field.annotation, *limits] if limits else field.annotation) | None
 
 
 # What a mix, a recipe or a model may override: the same keys, each of them optional.
@@ -46,10 +58,7 @@ TrainingOverride = create_model(
     "TrainingOverride",
     __base__=Part,
     **{
-        name: (
-            Annotated[field.annotation, *field.metadata] | None,
-            Field(None, description=field.description),
-        )
+        name: (_optional(field), Field(None, description=field.description))
         for name, field in Training.model_fields.items()
     },
 )

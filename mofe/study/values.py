@@ -21,9 +21,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from mofe.metrics import METRICS
 from mofe.study.words import quoted, shown, suggest
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+TOKENS_UPDATED = "tokens_updated"
 # What a table's column can show besides a task: a kind of mofe/report/kinds.py, and its meaning.
 SHOWS = {
     "trainable": "the parameters that the last stage trains",
@@ -34,11 +36,18 @@ SHOWS = {
     "memory": "the most memory that a process of it held",
     "flops": "its floating-point operations",
     "rate": "the learning rate of the last stage",
+    TOKENS_UPDATED: "the share of tokens' choices that went to experts which the last stage "
+    "updates (`training.record_router`)",
+    "drift_experts": "how far the last stage moved the updated experts' weights (relative change); "
+    "0 where all are frozen",
+    "drift_attention": "the same of attention",
+    "drift_embeddings": "the same of the embeddings and lm_head",
+    "drift_norms": "the same of the norms",
+    "drift_router": "the same of the routers",
 }
 TIMES = ("time", "wall_time")  # those of them that are printed in `time_unit`
 # Those that would be another mixture's where equal frozen experts are computed once.
 COMPUTED = (*TIMES, "cpu_seconds", "tokens_per_second", "memory", "flops")
-METRICS = ("acc", "acc_norm", "f1", "exact")  # what a task's column can show: task.metric
 REPOSITORY = r"^[\w.-]+/[\w.-]+$"
 VARIABLE = re.compile(r"\$(\w+|\{[^}]*\}?)")
 LONGEST_NAME = 80  # a file's name has at most 255 bytes, and several names make one
@@ -62,13 +71,18 @@ def _known(*sections: str):
     """The type of a name that is declared in one of the `sections`."""
 
     def check(value: str, info):
-        known = [info.context[s] for s in sections if s in info.context]
-        declared = [name for names in known for name in names]
-        if known and value not in declared:  # a section that is no mapping is a fault of its own
-            raise _undeclared(value, sections, declared, info.context)
-        return value
+        return _declared(value, sections, info.context)
 
     return Annotated[str, AfterValidator(check), _text(f"name from {' or '.join(sections)}")]
+
+
+def _declared(value: str, sections: Iterable[str], context: Mapping[str, Any]) -> str:
+    """The name, which one of the `sections` must declare."""
+    known = [context[s] for s in sections if s in context]
+    declared = [name for names in known for name in names]
+    if known and value not in declared:  # a section that is no mapping is a fault of its own
+        raise _undeclared(value, sections, declared, context)
+    return value
 
 
 def _or(*words: str) -> str:
@@ -151,6 +165,33 @@ def _table_key(value: Any) -> int | str:
     return value
 
 
+def _experts(value: Any, info) -> int | str | list[int | str]:
+    """Some of a layer's experts: `all`, how many, or models' names and numbers of slots."""
+    if value == "all" or (type(value) is int and value >= 1):
+        return value
+    if not isinstance(value, list) or not value:
+        raise PydanticCustomError(
+            "experts",
+            "a whole number from 1, 'all' or a list of models is needed, but it is {value}; write "
+            "one of them",
+            {"value": shown(value)},
+        )
+    for named in value:
+        if isinstance(named, str):
+            _declared(named, ("models",), info.context or {})
+        elif type(named) is not int or named < 0:
+            raise PydanticCustomError(
+                "experts",
+                "{value} names no experts: write a model's name, or the number of a slot, from 0",
+                {"value": shown(named)},
+            )
+    if twice := [named for n, named in enumerate(value) if named in value[:n]]:
+        raise PydanticCustomError(
+            "experts", "{value} stands there twice; name it once", {"value": shown(twice[0])}
+        )
+    return value
+
+
 def _row_name(value: Any) -> str:
     """The row's labels as one text. YAML reads the label of "8: {...}" as a number."""
     return str(value) if type(value) is int else value
@@ -171,6 +212,11 @@ Scored = _scored()
 Shown = _scored(*SHOWS)
 Stages = dict[MixName, RecipeName]  # in order: trained on this mix by this recipe, then ...
 Count = Annotated[int, Field(ge=1)]
+# Some of a mixture's experts, which are in slots from 0.
+Experts = Annotated[
+    Count | Literal["all"] | list[ModelName | int],
+    WrapValidator(lambda value, _, info: _experts(value, info)),
+]
 Whole = Annotated[int, Field(ge=0)]  # a count that may be 0
 Rate = Annotated[float, Field(gt=0)]  # a learning rate
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # what numpy's and torch's generators take

@@ -27,12 +27,13 @@ class Stage:
 class Moe:
     """A merged mixture: the base model and the expert of every slot, in slot order.
 
-    gate_mode, experts_per_token: where they differ from the study's `merge`.
+    gate_mode, prompts, experts_per_token: where they differ from the study's `merge`.
     """
 
     base: str
     experts: tuple[str, ...]
     gate_mode: str | None = None
+    prompts: str | None = None
     experts_per_token: int | None = None
 
     @property
@@ -44,7 +45,7 @@ class Moe:
     def name(self) -> str:
         counts = {e: self.experts.count(e) for e in self.experts}
         parts = [self.base, "-".join(f"{n}{e}" for e, n in counts.items())]
-        parts += [self.gate_mode] if self.gate_mode else []
+        parts += [part for part in (self.gate_mode, self.prompts) if part]
         parts += [f"top{self.experts_per_token}"] if self.experts_per_token else []
         return "_".join(parts)
 

@@ -11,7 +11,7 @@ import numpy as np
 from lm_eval.api.task import ConfigurableTask
 
 from mofe import tasks
-from mofe.data import schema, sources
+from mofe.data import schema, sources, texts
 from mofe.tasks import Reading, Rendered
 
 HELD_OUT = tuple(b"held out")  # makes the stream of random numbers that held-out rows are drawn by
@@ -110,6 +110,38 @@ def held_out(params: Mapping[str, Any]) -> dict[str, ConfigurableTask]:
             docs = reading.docs.select(numbers)
             built[called] = tasks.reselected(data["task"], reading, docs, called)
     return built
+
+
+@dataclass(frozen=True)
+class HeldText:
+    """A piece of raw text that is asked. number: among all pieces, each text once. document: the
+    first row of the source that has it."""
+
+    number: int
+    document: int
+    text: str
+
+
+def held_out_texts(params: Mapping[str, Any]) -> list[HeldText]:
+    """Pieces of a set of raw text that training does not draw.
+
+    params: Plan.params.task of a task with `held_out`. Raises ValueError where fewer pieces are
+    left than are to be asked.
+    """
+    name, data, wanted = params["name"], params["held_out"]["data"], params["held_out"]["questions"]
+    found = texts.load(data)
+    distinct, rows = found.distinct, data["data"]["rows"]
+    count = rows if isinstance(rows, int) else len(distinct)
+    left = sorted(order(data, len(distinct))[count:].tolist())
+    if wanted > len(left):
+        raise ValueError(
+            f"tasks.{name}.questions: {wanted} are to be asked, but training on {count} of "
+            f"{len(distinct)} usable texts leaves {len(left)}; lower one of them"
+        )
+    random = np.random.default_rng([data["seed"], *HELD_OUT])
+    chosen = sorted(left[i] for i in random.permutation(len(left))[:wanted])
+    documents = {text: document for document, text in reversed(found.pieces)}  # the first one's
+    return [HeldText(number, documents[distinct[number]], distinct[number]) for number in chosen]
 
 
 def _is_open(reading: Reading, number: int) -> bool:

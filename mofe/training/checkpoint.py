@@ -92,6 +92,10 @@ class Checkpoint:
         """The newest step of the loss log."""
         return records.LossStep.model_validate_json(self.lines[-1])
 
+    def steps(self) -> Iterator[records.LossStep]:
+        """The steps of the loss log."""
+        return map(records.LossStep.model_validate_json, self.lines)
+
     @contextlib.contextmanager
     def logging(self) -> Iterator[Callable[[records.LossStep], None]]:
         """A function that appends a step to the log."""

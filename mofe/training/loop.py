@@ -8,8 +8,8 @@ when it resumes, and ends with exit code 0 when the loss is not a number.
 import gc
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from itertools import islice
 from typing import Any
 
@@ -21,11 +21,13 @@ from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_fun
 
 from mofe import processes, records
 from mofe.layers import parameters, positions, vocabulary
+from mofe.layers.domains import told
 from mofe.progress import Progress as Bar
 from mofe.study.hardware import Sharding
-from mofe.training import parallel, tokens, track
+from mofe.training import drift, parallel, routing, tokens, track
 from mofe.training.checkpoint import Checkpoint
 from mofe.training.saved import Progress
+from mofe.training.unfreezing import Schedule, Unfrozen
 
 
 class OutOfMemory(RuntimeError):
@@ -55,10 +57,20 @@ class AnswerLoss(nn.Module):
         """The causal language model with its adapters, without peft's wrapper."""
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
+    @property
+    def is_balanced(self) -> bool:
+        """Whether there is an auxiliary loss. It needs the routers of all positions."""
+        return self.router_aux_loss > 0 and hasattr(self.plain.config, "num_local_experts")
+
     def forward(
-        self, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor
+        self,
+        input_ids: torch.Tensor,
+        labels: torch.Tensor,
+        attention_mask: torch.Tensor,
+        domains: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Three int64 (rows, length) -> a float32 scalar. Labels are -100 where there is no loss.
+        domains: int64 (rows,), for routers that go by them (mofe.layers.domains).
 
         Rows are padded on the right and attention is causal, so no row's tokens see padding: the
         mask only keeps padding out of the router's auxiliary loss.
@@ -66,14 +78,16 @@ class AnswerLoss(nn.Module):
         That auxiliary loss is a mean over tokens. It is added once per labelled token, because the
         caller divides the sum by the number of labelled tokens.
         """
-        plain = self.plain
-        balanced = self.router_aux_loss > 0 and hasattr(plain.config, "num_local_experts")
+        plain, balanced = self.plain, self.is_balanced
         extra = {"output_router_logits": True} if balanced else {}
-        targets = labels[:, 1:]
-        picked = targets != tokens.IGNORED
-        read = F.pad(picked, (0, 1))
-        # the auxiliary loss needs all positions
-        with nullcontext() if balanced else positions.only_at(plain.model, read):
+        targets, read = labels[:, 1:], tokens.predicting(labels)
+        picked = read[:, :-1]
+        with ExitStack() as within:
+            if not balanced:  # the auxiliary loss needs all positions
+                within.enter_context(positions.only_at(plain.model, read))
+            if domains is not None:
+                of_tokens = domains[:, None].expand_as(input_ids)
+                within.enter_context(told(plain.model, of_tokens, None if balanced else read))
             out = plain.model(input_ids=input_ids, use_cache=False, **extra)
         logits = plain.lm_head(out.last_hidden_state[:, :-1][picked])
         loss = F.cross_entropy(logits.float(), targets[picked], reduction="sum")
@@ -99,6 +113,7 @@ def fit(
     checkpoint: Checkpoint,
     sharding: Sharding = "none",
     watched: track.Watched | None = None,
+    unfrozen: Sequence[Unfrozen] = (),
 ) -> records.Run:
     """Train the parameters that require gradients, in place, in all processes of this job.
 
@@ -107,11 +122,13 @@ def fit(
     Its log gets one LossStep per optimiser step. sharding: how several processes share the work. It
     changes neither the rows of a step nor the loss. Where memory does not suffice, the step is
     computed again with half the rows at once, which changes neither. watched: who is told of each
-    step besides, if anyone; it changes nothing either.
+    step besides, if anyone; it changes nothing either. unfrozen: those of the parameters that stay
+    as they are until a part of the training is done.
 
     Returns what it measured (seconds by its own clock) and counted. Raises FloatingPointError where
-    the loss or the gradient's norm is not finite, ValueError where warm-up takes every step,
-    OutOfMemory where one row at once is too much, Interrupted after a signal.
+    the loss or the gradient's norm is not finite, ValueError where warm-up or what is to stay as it
+    is takes every step, RuntimeError where that changed, OutOfMemory where one row at once is too
+    much, Interrupted after a signal.
     """
     accelerator = parallel.accelerator(**track.arguments(watched))
     steps = tokens.count_steps(len(rows), training["epochs"], training["global_batch"])
@@ -120,7 +137,11 @@ def fit(
     objective = parallel.prepare(losses, accelerator, sharding)
     objective.train()
     trained = parameters.trained(model)
+    before = drift.Before(model, checkpoint.folder, sharded=sharding == "fsdp")
+    phases = Schedule(unfrozen, trained, steps)
     optimizer = torch.optim.AdamW(_decay_groups(trained, training["weight_decay"]), fused=True)
+    every = training.get("record_router")
+    recorder = routing.Recorder(losses.plain.model, rows, every, steps, losses.is_balanced)
     answers, lengths = rows.answers, rows.lengths
 
     def schedule(done: int, rows_at_once: int) -> Iterator[list[list[int]]]:
@@ -142,11 +163,13 @@ def fit(
         # what a step draws (dropout) depends only on the step's number, also after a restart
         torch.manual_seed(_step_seed(seed, number))
         total = torch.zeros(2, device=accelerator.device)  # of the answers, and the router's
+        recorder.begin(number, total.device)
         mine = parallel.assign(step, parallel.processes(), parallel.rank())
         for turn, (batch, counts) in enumerate(mine, 1):
             inputs = tokens.collate(rows, batch, pad, counts)
             with parallel.no_sync(objective, accelerator, last=turn == len(mine)):
-                with accelerator.autocast():
+                seen = recorder.seeing(batch, inputs) if counts else nullcontext()
+                with seen, accelerator.autocast():
                     part = objective(**{k: v.to(total.device) for k, v in inputs.items()})
                 # gradients are averaged over the processes, but should be summed
                 accelerator.backward(part * parallel.processes() / answer_tokens)
@@ -157,10 +180,17 @@ def fit(
         norm = torch.nn.utils.clip_grad_norm_(trained.values(), training["max_grad_norm"])
         return loss, auxiliary, parallel.full_tensor(norm).item()
 
+    def reach(done: int) -> None:
+        """Train what is trained after so many steps."""
+        nonlocal objective
+        if phases.reach(done) and sharding == "ddp":
+            objective = parallel.prepared_again(losses, accelerator)
+
     def save() -> None:
         checkpoint.save(trained, optimizer)
 
     progress = checkpoint.restore(trained, optimizer, steps)
+    reach(progress.step)
     micro_batch = checkpoint.rows_at_once(training["micro_batch"])
     restored, started = progress, time.perf_counter()
     computed = time.process_time()
@@ -175,6 +205,7 @@ def fit(
         upcoming = schedule(progress.step, micro_batch)
         while progress.step < steps:
             number, step = progress.step + 1, next(upcoming)
+            reach(progress.step)
             try:
                 loss, auxiliary, norm = gradients(step, number)
                 fits = True
@@ -220,6 +251,7 @@ def fit(
                 learning_rate=rate(number - 1),
                 tokens=progress.tokens,
                 seconds=round(progress.seconds, 3),
+                **recorder.found(),
             )
             log(reached)
             tell(reached, norm)
@@ -227,7 +259,11 @@ def fit(
             if parallel.any_of(checkpoint.due()) or number == steps:
                 save()
         checkpoint.stop_if_asked(save)
-    return _run(progress, steps, rows, checkpoint, sharding, micro_batch)
+    # what has a default is written only where it says something (records.write)
+    found = {"unfrozen": phases.records()} if unfrozen else {}
+    found |= {"replayed_rows": rows.replayed} if rows.replayed else {}
+    found["drift"] = before.drift()
+    return _run(progress, steps, rows, checkpoint, sharding, micro_batch, found)
 
 
 def _said(line: records.LossStep) -> str:
@@ -243,8 +279,9 @@ def _run(
     checkpoint: Checkpoint,
     sharding: Sharding,
     micro_batch: int,
+    more: Mapping[str, Any],
 ) -> records.Run:
-    """What a training that is done has measured and counted."""
+    """What a training that is done has measured and counted. more: further fields."""
     last = checkpoint.last_line
     return records.Run(
         seconds=progress.seconds,
@@ -263,6 +300,7 @@ def _run(
         sharding=sharding,
         micro_batch=micro_batch,
         peak_memory_bytes=progress.peak_memory_bytes,
+        **more,
     )
 
 
@@ -307,8 +345,7 @@ def _refuse_damaged(model: nn.Module) -> None:
     """Raises FloatingPointError where a parameter is not finite. A step changes parameters only
     after a finite loss with finite gradients, so it was not when the training began."""
     for name, parameter in model.named_parameters():
-        state = getattr(parameter, "quant_state", None)
-        part = parameter if state is None else state.absmax
+        part = parameters.floats(parameter)
         part = part.to_local() if hasattr(part, "to_local") else part
         if part.is_floating_point() and not part.isfinite().all():
             raise DamagedModel(

@@ -22,6 +22,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import Shard
 
+from mofe.layers import parameters
 from mofe.study.hardware import Sharding
 
 T = TypeVar("T")
@@ -75,14 +76,15 @@ def prepare(objective: nn.Module, accelerator: Accelerator, sharding: Sharding) 
 
     When sharded, activations between layers are bfloat16 too, where autocast otherwise leaves them
     float32 if the embeddings are trained. The norms' weights are also used in bfloat16.
-    Raises ValueError for "fsdp" with 4-bit weights, whose scales would not be sharded with them.
+    Raises ValueError for "fsdp" with quantised weights, whose scales would not be sharded with
+    them.
     """
     if sharding != "fsdp":
         return accelerator.prepare_model(objective)
-    if any(getattr(p, "quant_state", None) is not None for p in objective.parameters()):
+    if parameters.is_quantized(objective):
         raise ValueError(
-            "hardware: a 4-bit model (QLoRA) cannot be shared out among GPUs; train it on one GPU, "
-            "or replicated on several"
+            "hardware: a model with quantised weights cannot be shared out among GPUs; train it on "
+            "one GPU, or replicated on several"
         )
     mesh = init_device_mesh(accelerator.device.type, (processes(),))
     on_gpu = accelerator.device.type == "cuda"
@@ -95,6 +97,13 @@ def prepare(objective: nn.Module, accelerator: Accelerator, sharding: Sharding) 
     for layer in objective.plain.model.layers:
         fully_shard(layer, **how)
     return fully_shard(objective, **how)
+
+
+def prepared_again(objective: nn.Module, accelerator: Accelerator) -> nn.Module:
+    """A replicated objective as this process calls it, after other parameters require gradients:
+    what exchanges gradients knows only those that did when it was made."""
+    accelerator.free_memory()  # what it has wrapped, whose hooks on parameters would stay
+    return accelerator.prepare_model(objective).train()
 
 
 def _evenly(parameter: nn.Parameter) -> Shard | None:
@@ -125,11 +134,14 @@ def any_of(flag: bool) -> bool:
 
 def summed(number: float) -> float:
     """The sum of the processes' numbers, in all of them."""
-    if processes() == 1:
-        return number
-    total = torch.tensor(number, dtype=torch.float64)
-    dist.all_reduce(total, group=_control())
-    return total.item()
+    return summed_up(torch.tensor(number, dtype=torch.float64)).item()
+
+
+def summed_up(tensor: torch.Tensor) -> torch.Tensor:
+    """The sum of the processes' tensors, which are on the CPU, in all of them."""
+    if processes() > 1:
+        dist.all_reduce(tensor, group=_control())
+    return tensor
 
 
 @cache

@@ -5,12 +5,13 @@ import hashlib
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import torch
+import torch.nn.functional as F
 
 from mofe.training import encoding
 
@@ -24,11 +25,17 @@ STARTING = {"cuda": 2048, "cpu": 256}
 @dataclass(frozen=True)
 class Rows:
     """Tokenised training rows. `ids[i]` are a row's token ids, of which the first `prompt[i]` are
-    the prompt. `dropped` counts rows longer than the limit."""
+    the prompt. `dropped` counts rows longer than the limit. `sets[i]` is the number of the training
+    set that a row comes from; without numbers all come from one. `domains`: by number of a set, its
+    domain, where rows are routed by it (mofe.layers.domains). The last `replayed` rows come from
+    other training sets than the mix's own (`with_replay`)."""
 
     ids: list[list[int]]
     prompt: list[int]
     dropped: int
+    sets: list[int] = field(default_factory=list)
+    domains: Sequence[int] | None = None
+    replayed: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -43,6 +50,9 @@ class Rows:
         digest = hashlib.sha256()
         for ids, prompt in zip(self.ids, self.prompt, strict=True):
             digest.update(np.array([len(ids), prompt, *ids], dtype="<i8").tobytes())
+        if self.domains is not None:
+            of_rows = [self.domains[number] for number in self.sets]
+            digest.update(np.array(of_rows, dtype="<i8").tobytes())
         return digest.hexdigest()
 
     @property
@@ -61,10 +71,21 @@ def read(files: Iterable[str | Path]) -> list[tuple[str, str]]:
     ]
 
 
+def sets(files: Iterable[str | Path]) -> list[int]:
+    """By pair of `read`, the number of its file among the files."""
+    rows = (pq.read_metadata(file).num_rows for file in files)
+    return [number for number, count in enumerate(rows) for _ in range(count)]
+
+
 def tokenize(
-    pairs: Sequence[tuple[str, str]], tokenizer, max_length: int, add_bos_token: bool = True
+    pairs: Sequence[tuple[str, str]],
+    tokenizer,
+    max_length: int,
+    add_bos_token: bool = True,
+    sets: Sequence[int] | None = None,
 ) -> Rows:
-    """Tokenise (prompt, answer) pairs; raw text has an empty prompt.
+    """Tokenise (prompt, answer) pairs; raw text has an empty prompt. sets: the number of each
+    pair's training set; None where there is one set.
 
     A row is the tokens of prompt + answer, and the answer begins where an evaluation has it
     (mofe.training.encoding, also for add_bos_token). A row longer than `max_length` tokens is
@@ -74,34 +95,65 @@ def tokenize(
     asked = encoding.pairs(tokenizer, [pair for pair in pairs if pair[0]], "data", add_bos_token)
     told = encoding.texts(tokenizer, [text for prompt, text in pairs if not prompt], add_bos_token)
     rows, documents = iter(asked), iter(told)
-    ids, starts, dropped = [], [], 0
-    for prompt, _ in pairs:
+    ids, starts, of_set, dropped = [], [], [], 0
+    for number, (prompt, _) in enumerate(pairs):
+        before = len(ids)
         if not prompt:
             row = next(documents)
-            pieces = [row[i : i + max_length] for i in range(0, len(row), max_length)]
-            pieces = [piece for piece in pieces if len(piece) > 1]
-            ids += pieces
-            starts += [1] * len(pieces)  # nothing precedes the first token, so nothing predicts it
-            continue
-        row, start = next(rows)
-        if len(row) > max_length:
-            dropped += 1
+            cut = pieces(row, max_length)
+            ids += cut
+            starts += [1] * len(cut)
         else:
-            ids.append(row)
-            starts.append(start)
+            row, start = next(rows)
+            if len(row) > max_length:
+                dropped += 1
+            else:
+                ids.append(row)
+                starts.append(start)
+        of_set += [sets[number] if sets else 0] * (len(ids) - before)
     if not ids:
         raise ValueError(
             f"training.max_length: none of the {len(pairs)} rows has {max_length} tokens or fewer; "
             "raise max_length"
         )
-    return Rows(ids, starts, dropped)
+    return Rows(ids, starts, dropped, of_set)
+
+
+def pieces(ids: Sequence[int], max_length: int) -> list[list[int]]:
+    """The tokens of raw text in pieces of at most so many. Nothing precedes a piece's first token,
+    so nothing predicts it, and a piece of one token is left out."""
+    cut = (list(ids[i : i + max_length]) for i in range(0, len(ids), max_length))
+    return [piece for piece in cut if len(piece) > 1]
+
+
+def with_replay(rows: Rows, others: Rows, share: float, seed: int) -> Rows:
+    """A mix's own rows, and so many rows of other sets that they are this share of all.
+
+    They are drawn by `seed`, without a row twice and once for all epochs; a larger share takes the
+    rows of a smaller one too. Raises ValueError where the other sets have too few.
+    """
+    number = max(1, round(len(rows) * share / (1 - share)))
+    if number > len(others):
+        raise ValueError(
+            f"mixes: 'replay' of {share:g} beside {len(rows)} rows needs {number} rows, and its "
+            f"data sets have {len(others)}; lower 'share', or give it more data"
+        )
+    drawn = np.random.default_rng(seed).permutation(len(others))[:number].tolist()
+    return Rows(
+        rows.ids + [others.ids[i] for i in drawn],
+        rows.prompt + [others.prompt[i] for i in drawn],
+        rows.dropped,
+        rows.sets + [others.sets[i] for i in drawn],
+        replayed=number,
+    )
 
 
 def collate(
     rows: Rows, indices: Sequence[int], pad: int, counts: bool = True
 ) -> dict[str, torch.Tensor]:
-    """A right-padded batch: `input_ids`, `attention_mask` and `labels`, each int64 (rows, length).
-    Labels are -100 outside the answer, and everywhere if the rows do not count."""
+    """A right-padded batch: `input_ids`, `attention_mask` and `labels`, each int64 (rows, length),
+    and where rows have domains `domains`, int64 (rows,). Labels are -100 outside the answer, and
+    everywhere if the rows do not count."""
     length = max(len(rows.ids[i]) for i in indices)
     ids = torch.full((len(indices), length), pad)
     mask = torch.zeros((len(indices), length), dtype=torch.int64)
@@ -112,7 +164,16 @@ def collate(
         mask[number, : len(row)] = 1
         if counts:
             labels[number, start : len(row)] = row[start:]
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    if rows.domains is not None:
+        of_rows = [rows.domains[rows.sets[index]] for index in indices]
+        batch["domains"] = torch.tensor(of_rows)
+    return batch
+
+
+def predicting(labels: torch.Tensor) -> torch.Tensor:
+    """(rows, length) bool: the positions whose next token the loss counts. labels: of `collate`."""
+    return F.pad(labels[:, 1:] != IGNORED, (0, 1))
 
 
 def schedule(

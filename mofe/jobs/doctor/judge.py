@@ -21,6 +21,8 @@ def node(facts: NodeFacts, cuda: bool, wanted: Gpu) -> list[Finding]:
     found += _gpus(facts, wanted) if cuda else [_no_gpu_needed(facts)]
     if facts.nf4 is not None:
         found.append(_probe("4-bit weights", facts.nf4, "bitsandbytes works", "bitsandbytes"))
+    if facts.fp8 is not None:
+        found.append(_probe("8-bit weights", facts.fp8, "torch multiplies them", "torch"))
     return found
 
 

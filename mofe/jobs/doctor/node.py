@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import python_version
@@ -14,14 +14,15 @@ from packaging.requirements import Requirement
 
 from mofe import provenance, records
 from mofe.jobs import gpus
-from mofe.layers import nf4, swiglu
+from mofe.layers import fp8, nf4, swiglu
+from mofe.study.formats import Format
 
 _PINNED = re.compile(r"^[A-Za-z0-9._-]+ *==[^\\\n]+", re.MULTILINE)
 
 
-def facts(locks: Sequence[str], quantized: bool) -> records.NodeFacts:
+def facts(locks: Sequence[str], held_in: Collection[Format]) -> records.NodeFacts:
     """What this machine has. locks: the files of pinned packages, of which one was installed.
-    quantized: whether the study has 4-bit weights."""
+    held_in: the formats of the study's quantised weights."""
     count, why = gpus.usable()
     lock = provenance.lock(locks)
     device = torch.device("cuda" if count else "cpu")
@@ -37,7 +38,8 @@ def facts(locks: Sequence[str], quantized: bool) -> records.NodeFacts:
         gpus_why=why,
         compiler=_compiler(),
         triton=_failure(lambda: _try_kernel(device)) if count else None,
-        nf4=_failure(lambda: _try_nf4(device)) if quantized else None,
+        nf4=_failure(lambda: _try_nf4(device)) if "nf4" in held_in else None,
+        fp8=_failure(lambda: _try_fp8(device)) if "fp8" in held_in else None,
         memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
     )
 
@@ -96,6 +98,15 @@ def _try_nf4(device: torch.device) -> None:
     layer = nf4.nf4(weight).to(device)
     _compare(nf4.expanded(layer).cpu().float(), weight, 0.2)
     layer(torch.ones(2, 64, device=device))
+
+
+def _try_fp8(device: torch.device) -> None:
+    """Multiply with a layer in FP8, by a scaled product where the device has one, and compare it
+    with the same layer on the CPU."""
+    weight, given = torch.randn(64, 64), torch.randn(8, 64)
+    layer, low = fp8.Fp8Linear(weight), torch.bfloat16
+    expected = layer(given.to(low).float())
+    _compare(layer.to(device)(given.to(device, low)).cpu().float() / 64, expected / 64, 0.01)
 
 
 def _compare(found: torch.Tensor, expected: torch.Tensor, most: float) -> None:

@@ -7,7 +7,7 @@ accuracy (hundredths), a time's is a ratio. Positions in the figure are percent 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from mofe.records import ClaimRecord, ClaimsRecord, Comparison, Judgement, Scale
@@ -256,13 +256,15 @@ def _part(part: Comparison) -> Part:
 @dataclass(frozen=True)
 class Screen:
     """The first screen. rows: the paper's claims, in order. ours: what is not in the paper and
-    changes its reading. noise: by column, what two single runs differ by, in points."""
+    changes its reading. beyond: claims about open questions, which another part shows. noise: by
+    column, what two single runs differ by, in points."""
 
     sentence: str
     scale: Scaled
     axis: Axis
     rows: tuple[Row, ...]
     ours: tuple[Row, ...]
+    beyond: tuple[Row, ...]
     noise: str
     margin: str
     seeds: int
@@ -276,8 +278,11 @@ def _bands(noise: Mapping[str, float]) -> str:
     return ", ".join(f"{size} on {listed(names)}" for size, names in columns.items())
 
 
-def screen(claims: ClaimsRecord, commands: Mapping[str, str]) -> Screen:
-    """The first screen of a study. commands: by claim, the command that makes its verdict."""
+def screen(
+    claims: ClaimsRecord, commands: Mapping[str, str], questions: Collection[str] = ()
+) -> Screen:
+    """The first screen of a study. commands: by claim, the command that makes its verdict.
+    questions: the sections of the claims that are about open questions."""
     on = axis(claims)
     rows = [row(claim, on, claims.noise, commands[claim.claim]) for claim in claims.claims]
     return Screen(
@@ -285,7 +290,8 @@ def screen(claims: ClaimsRecord, commands: Mapping[str, str]) -> Screen:
         scale=scaled(claims.scale, claims.study),
         axis=on,
         rows=tuple(r for r in rows if r.claim.in_paper),
-        ours=tuple(r for r in rows if not r.claim.in_paper),
+        ours=tuple(r for r in rows if not r.claim.in_paper and r.claim.section not in questions),
+        beyond=tuple(r for r in rows if r.claim.section in questions),
         noise=_bands(claims.noise),
         margin=f"{100 * claims.margin:g} point{'' if claims.margin == 0.01 else 's'}",
         seeds=claims.seeds,

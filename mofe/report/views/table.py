@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from mofe import records
+from mofe.metrics import METRICS, SHARES
 from mofe.records import EvalRecord
 from mofe.report import frames
 from mofe.report.kinds import KINDS, floor, sample_of
@@ -27,11 +28,6 @@ from mofe.study.setting import Setting
 from mofe.study.tables import Cell, Row, Table
 from mofe.units import MINUS
 
-_METRICS = {
-    "acc": "accuracy (acc)",
-    "exact": "the share of exact matches",
-    "acc_norm": "accuracy by log-likelihood per character (acc_norm)",
-}
 PAPER = "mofe/paper.csv"  # where the values are that the paper prints
 
 
@@ -130,14 +126,15 @@ def _columns(
         if setting.is_papers and KINDS[kind].difference is not None:
             parts += ("difference",)
     rows = _rows(table, frame, heading, kind, parts)
-    footer = _footer(table, frame, heading) if kind == "task" else {}
+    footer = _footer(table, frame, heading, kind)
     return [Column(group, heading, parts, rows, **footer)]
 
 
 def _column_beside(table: Table, frame: pd.DataFrame, heading: str) -> Column:
     """The page's column for a column that the paper's table lacks."""
-    rows = _rows(table, frame, heading, "task", ("ours",), apart=True)
-    footer = _footer(table, frame, heading)
+    kind = kind_by_column(table)[heading]
+    rows = _rows(table, frame, heading, kind, ("ours",), apart=True)
+    footer = _footer(table, frame, heading, kind)
     return Column(BESIDE, heading, ("ours",), rows, **footer, apart=True)
 
 
@@ -153,9 +150,9 @@ def _rows(
     """The fields of a column, row by row. of: the heading of its cells, if it is another."""
     of_column = frame[frame["column"] == heading]
     lines = {line.row: line for line in of_column.itertuples()}
-    best = {"paper": _best_of_paper(of_column), "ours": _best_of_ours(of_column)}
-    if kind != "task":
-        best = {}  # time and size have none
+    best = {"ours": _best_of_ours(of_column, kind)}
+    if kind == "task":
+        best["paper"] = _best_of_paper(of_column)
     rows = []
     for number, row in enumerate(table.rows, start=1):
         line = lines.get(number)
@@ -199,13 +196,14 @@ def _best_of_paper(lines: pd.DataFrame) -> int | None:
     return int(lines.loc[lines["paper"].idxmax(), "row"])
 
 
-def _best_of_ours(lines: pd.DataFrame) -> int | None:
-    """The row of a column's best measured score; None where another is within one standard error of
-    it."""
-    lines = lines[lines["value"].notna()].sort_values("value", ascending=False)
-    if lines.empty or pd.isna(lines["stderr"].iloc[0]):
+def _best_of_ours(lines: pd.DataFrame, kind: str) -> int | None:
+    """The row of a column's best measured value; None where another is within one standard error of
+    it, and where no value is the best, as of times and sizes."""
+    wanted = "greatest" if kind == "task" else METRICS[kind].best if kind in METRICS else None
+    lines = lines[lines["value"].notna()].sort_values("value", ascending=wanted == "least")
+    if wanted is None or lines.empty or pd.isna(lines["stderr"].iloc[0]):
         return None
-    near = lines["value"] >= lines["value"].iloc[0] - lines["stderr"].iloc[0]
+    near = (lines["value"] - lines["value"].iloc[0]).abs() <= lines["stderr"].iloc[0]
     return int(lines["row"].iloc[0]) if near.sum() == 1 else None
 
 
@@ -218,44 +216,46 @@ def _difference(line, kind: str) -> str:
     return f"{line.value - line.paper:+.{decimals}f}".replace("-", MINUS)
 
 
-def _footer(table: Table, frame: pd.DataFrame, heading: str) -> dict[str, str]:
-    """A task's floor, the standard error of its evaluation and its number of questions."""
+def _footer(table: Table, frame: pd.DataFrame, heading: str, kind: str) -> dict[str, str]:
+    """A task's floor, the standard error of its evaluation and its number of questions; none for a
+    column that shows no task."""
     lines = frame[(frame["column"] == heading) & frame["stderr"].notna()]
     if lines.empty:
         return {}
-    cell = next(cell for cell in _scored(table) if cell.column == heading)
+    cell = next(cell for cell in _evaluated(table) if cell.column == heading)
     least_score, there = floor(cell), sample_of(cell)
     least, most = lines["stderr"].min(), lines["stderr"].max()
     return {
         "floor": f"{least_score.value:.4f}" if least_score else "none",
-        "stderr": span((least, most), ".4f"),
+        "stderr": span((least, most), ".4f" if kind in ("task", "entropy") else ".4g"),
         "n": " or ".join(f"{n:,}" for n in sorted(set(lines["n"])))
         + (f" of {there:,} (a sample)" if there else ""),
     }
 
 
-def _scored(table: Table) -> list[Cell]:
-    """The table's cells that show a task's score."""
+def _evaluated(table: Table) -> list[Cell]:
+    """The table's cells that show something of a task."""
     cells = [cell for row in table.rows for cell in (*row.cells, *row.beside)]
-    return [cell for cell in cells if cell.kind == "task" and cell.files]
+    return [cell for cell in cells if cell.task and cell.kind != "floor" and cell.files]
 
 
 def floors(table: Table) -> list[str]:
     """How each floor of a table is reached, in words, each once."""
-    found = (floor(cell) for cell in _scored(table))
+    found = (floor(cell) for cell in _evaluated(table))
     return list(dict.fromkeys(one.how for one in found if one))
 
 
 def others(table: Table) -> list[str]:
-    """Sentences on the other metrics of the evaluations whose score a column shows."""
+    """Sentences on the other scores of the evaluations whose score a column shows."""
     found: dict[tuple[str, str], list[float]] = {}
-    for cell in _scored(table):
+    for cell in (cell for cell in _evaluated(table) if cell.kind == "task"):
         for record in (records.read(file, EvalRecord) for file in cell.files):
-            for metric in sorted(record.metrics.keys() - {cell.metric or record.headline}):
+            shown = cell.metric or record.headline
+            for metric in sorted(record.metrics.keys() & {*SHARES} - {shown}):
                 value = record.metrics[metric].value
                 found.setdefault((cell.column, metric), []).append(value)
     return [
-        f"{column}: {_METRICS.get(metric, metric)} is {span(values, '.4f')}."
+        f"{column}: {METRICS[metric].says} is {span(values, '.4f')}."
         for (column, metric), values in found.items()
     ]
 

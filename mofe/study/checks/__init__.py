@@ -29,12 +29,16 @@ OF_PLAN: tuple[Callable[[Plan], Iterator[str]], ...] = (
     rows.questions,
     rows.known,
     training.methods,
-    training.in_4_bits,
+    training.quantized_experts,
     training.lengths,
     rows.held_out,
+    rows.metrics,
     training.searches,
     rows.drawn,
     training.warm_up,
+    training.recorded,
+    training.unfreezing,
+    training.replayed,
     rows.too_few_questions,
     rows.small_samples,
     rows.whole_tests,
@@ -46,6 +50,6 @@ def faults(study: Study) -> Iterator[str]:
     for check in OF_STUDY:
         yield from check(study)
     if not list(names.cycles(study)):  # else nothing can be planned
-        plan = Plan(study)
+        plan = Plan(study, on_demand=True)
         for check_of_plan in OF_PLAN:
             yield from check_of_plan(plan)

@@ -9,6 +9,16 @@ from mofe.study.plan import Plan
 from mofe.study.setting import PAPER
 from mofe.study.values import task_metric
 
+# What two sets of one split must share, so that the larger one draws the smaller one's rows too.
+SAME = ("subset", "task", "text", "separator", "chunk_words")
+
+
+# What is measured of questions, by lm-eval's name of their kind.
+MEASURED = {
+    "multiple_choice": ("acc", "acc_norm", "perplexity", "entropy"),
+    "generate_until": ("f1", "exact"),
+}
+
 
 def asked(plan: Plan) -> set[str]:
     """The tasks that are asked: those of tables, and those that searches compare."""
@@ -114,8 +124,7 @@ def known(plan: Plan) -> Iterator[str]:
 
 
 def held_out(plan: Plan) -> Iterator[str]:
-    """Rows of a training set that are asked must be rows of a task, and no training may draw
-    them."""
+    """Rows of a training set that are asked must be drawn by no training."""
     study = plan.study
     for name, data in ((name, study.data[name]) for name in _read(plan)):
         if data.task and (held := study.tasks[data.task].held_out):
@@ -125,13 +134,37 @@ def held_out(plan: Plan) -> Iterator[str]:
             )
     for name in sorted(asked(plan)):
         task = study.tasks[name]
-        if task.held_out and study.data[task.held_out].task is None:
+        if task.held_out and task.cluster and study.asks_text(name):
             yield (
-                f"tasks.{name}.held_out: data.{task.held_out} is raw text, which asks nothing; "
-                "name a set with a 'task'"
+                f"tasks.{name}.cluster: data.{task.held_out} is raw text, whose texts of one "
+                "document are alike; leave 'cluster' out"
             )
-        elif task.held_out:
+        if task.held_out:
             yield from _left(plan, name)
+
+
+def metrics(plan: Plan) -> Iterator[str]:
+    """A column can show only a metric that its task's kind of questions has."""
+    study = plan.study
+    for number, spec in study.tables.items():
+        for heading, shown in (spec.columns | (spec.beside or {})).items():
+            name, metric = task_metric(shown, study.tasks)
+            there = _measured(study, name) if metric else ()
+            if there and metric not in there:
+                yield (
+                    f"tables.{number}: column {heading!r} shows {shown}, but evaluations of "
+                    f"tasks.{name} measure {', '.join(there)}; show one of these"
+                )
+
+
+def _measured(study: Study, name: str) -> tuple[str, ...]:
+    """The metrics that a task can have, by its kind of questions; none where that is not known."""
+    if study.asks_text(name):
+        return ("perplexity",)
+    held = study.tasks[name].held_out
+    asks = study.data[held].task if held else name
+    kinds = {leaf.kind for leaf in _leaves(asks, study.tasks[asks])}
+    return MEASURED.get(kinds.pop(), ()) if len(kinds) == 1 else ()
 
 
 def _left(plan: Plan, name: str) -> Iterator[str]:
@@ -145,7 +178,7 @@ def _left(plan: Plan, name: str) -> Iterator[str]:
             "leave out (null) the tables that search for a learning rate with it"
         )
         return
-    most = _most_rows(study, data)
+    most = None if data.text else _most_rows(study, data)  # raw text is cut into more
     if most is not None and data.rows + task.questions > most:
         yield (
             f"tasks.{name}.questions: {task.questions} are to be asked, but training on "
@@ -156,12 +189,12 @@ def _left(plan: Plan, name: str) -> Iterator[str]:
         repos = [study.sources[d.source].repo for d in (also, data)]
         same = repos[0] == repos[1] and also.split == data.split
         fewer = also.rows != "full" and also.rows <= data.rows
-        alike = (also.subset, also.task) == (data.subset, data.task)
+        alike = all(getattr(also, key) == getattr(data, key) for key in SAME)
         if same and not (alike and fewer):
             yield (
                 f"{where} and data.{other} draw from one split, so training on the latter may take "
                 "rows that are asked; hold out rows of the one that draws more, and give both the "
-                "same 'subset' and 'task'"
+                "same 'subset' and 'task', or cuts of raw text"
             )
 
 

@@ -62,11 +62,13 @@ def folded(study: Study) -> Iterator[str]:
 def _folding(study: Study, row: TableRow) -> Iterator[tuple[str, str]]:
     """The stages of a row, each as mix and recipe, that compute equal frozen experts once."""
     experts = study.mixtures[row.mixture].experts
-    frozen = [expert for expert in sorted(experts) for _ in range(experts[expert])]
+    slots = [expert for expert in sorted(experts) for _ in range(experts[expert])]
+    still = set(range(len(slots)))
     for mix, recipe in row.train.items():
-        method = study.recipes[recipe]
+        method = study.recipes[recipe].in_slots(slots)
         # experts that a stage trains or adapts differ from then on
-        frozen = [] if method.adapts_any_expert else frozen[: method.frozen_experts(len(frozen))]
+        still &= set() if method.adapts_any_expert else {*method.frozen_slots(len(slots))}
+        frozen = [slots[slot] for slot in still]
         own = [study.mixes[mix].training.fold_duplicates] if mix in study.mixes else []
         folds = [study.training.fold_duplicates, *own, method.training.fold_duplicates]
         if [value for value in folds if value is not None][-1] and len(set(frozen)) < len(frozen):

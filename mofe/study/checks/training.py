@@ -2,20 +2,22 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mofe.study.checks.tables import shown_rows
 from mofe.study.config import Sizes, Study
+from mofe.study.formats import FORMATS
 from mofe.study.plan import Plan
+from mofe.study.values import TOKENS_UPDATED
 from mofe.study.variants import Stage
 
 
 class Trained(NamedTuple):
-    """What is trained: its key path, its experts per layer (0: it is dense), its name for a
+    """What is trained: its key path, the models in its slots (none: it is dense), its name for a
     sentence, the model whose attention it has, and its stages."""
 
     where: str
-    experts: int
+    experts: tuple[str, ...]
     named: str
     base: str
     stages: Mapping[str, str]
@@ -26,18 +28,17 @@ def trained(plan: Plan) -> Iterator[Trained]:
     study = plan.study
     for name in plan.models:
         if stages := study.models[name].train:
-            yield Trained(f"models.{name}", 0, "the model", name, stages)
+            yield Trained(f"models.{name}", (), "the model", name, stages)
     for where, row in shown_rows(study):
         if row.mixture:
-            mixture = study.mixtures[row.mixture]
-            experts, named = sum(mixture.experts.values()), f"mixture '{row.mixture}'"
-            yield Trained(where, experts, named, mixture.base, row.train)
+            moe, named = plan.variant(row).origin, f"mixture '{row.mixture}'"
+            yield Trained(where, moe.experts, named, moe.base, row.train)
         else:
-            yield Trained(where, 0, f"model '{row.model}'", row.model, row.train)
+            yield Trained(where, (), f"model '{row.model}'", row.model, row.train)
 
 
 def chains(study: Study) -> Iterator[str]:
-    """A quantised stage must be the last one: its weights are held in 4 bits."""
+    """A quantised stage must be the last one: no plain model has its weights."""
     for where, row in shown_rows(study):
         for recipe in list(row.train.values())[:-1]:
             if study.recipes[recipe].is_quantized:
@@ -47,14 +48,15 @@ def chains(study: Study) -> Iterator[str]:
                 )
 
 
-def in_4_bits(plan: Plan) -> Iterator[str]:
-    """Dense experts are trained without 4-bit weights."""
+def quantized_experts(plan: Plan) -> Iterator[str]:
+    """Dense experts are trained without quantised weights."""
     for name in plan.models:
         for recipe in (plan.study.models[name].train or {}).values():
-            if plan.study.recipes[recipe].is_quantized:
+            if held_in := plan.study.recipes[recipe].held_in:
                 yield (
-                    f"models.{name}.train: recipe '{recipe}' holds weights in 4 bits, and a dense "
-                    "expert is stored as a plain model; name a recipe without 'quantize'"
+                    f"models.{name}.train: recipe '{recipe}' holds weights in "
+                    f"{FORMATS[held_in].bits} bits, and a dense expert is stored as a plain model; "
+                    "name a recipe without 'quantize'"
                 )
 
 
@@ -64,7 +66,8 @@ def methods(plan: Plan) -> Iterator[str]:
     for model in trained(plan):
         tied = getattr(_sizes(study, model.base), "tie_word_embeddings", False)
         for recipe in model.stages.values():
-            if reason := study.recipes[recipe].misfit(model.experts, model.named, tied):
+            method = study.recipes[recipe].in_slots(model.experts)
+            if reason := method.misfit(len(model.experts), model.named, tied):
                 yield f"{model.where}.train: recipe '{recipe}' {reason}"
 
 
@@ -99,8 +102,30 @@ def too_long(key: str, length: int, positions: int, model: str) -> str:
 
 
 def warm_up(plan: Plan) -> Iterator[str]:
-    """A warm-up must end before its training does, as far as the number of rows is known: raw text
-    is cut into more rows, and `full` takes all."""
+    """A warm-up must end before its training does."""
+    for stage, training, steps in _known_steps(plan):
+        if training["warmup_steps"] >= steps:
+            yield (
+                f"{set_by(plan.study, stage, 'warmup_steps')}: {training['warmup_steps']} steps of "
+                f"warm-up leave none of the {steps} steps of recipe '{stage.recipe}' on mix "
+                f"'{stage.mix}'; lower it"
+            )
+
+
+def unfreezing(plan: Plan) -> Iterator[str]:
+    """What is updated after a part of the steps needs a step before and one after."""
+    for stage, _, steps in _known_steps(plan):
+        if steps < 2 and plan.study.recipes[stage.recipe].unfrozen_slots(1):
+            yield (
+                f"recipes.{stage.recipe}.unfreeze: needs 2 optimiser steps, and training on mix "
+                f"'{stage.mix}' has {steps}; lower {set_by(plan.study, stage, 'global_batch')}, or "
+                "leave it out"
+            )
+
+
+def _known_steps(plan: Plan) -> Iterator[tuple[Stage, Mapping[str, Any], int]]:
+    """Every stage of a training with its `training` keys and optimiser steps, as far as the number
+    of rows is known: raw text is cut into more rows, and `full` takes all."""
     study = plan.study
     stages = [s for v in plan.trained.values() for s in v.stages[-1:]]
     trains = [study.models[name].train or {} for name in plan.models]
@@ -109,15 +134,55 @@ def warm_up(plan: Plan) -> Iterator[str]:
         sets = [study.data[name] for name in plan.mix(stage.mix)]
         if any(data.text or data.rows == "full" for data in sets):
             continue
-        training = plan.params.stage(stage)["training"]
+        training, replay = plan.params.stage(stage)["training"], plan.replay(stage.mix)
         rows = sum(data.rows for data in sets)
-        steps = training["epochs"] * math.ceil(rows / training["global_batch"])
-        if training["warmup_steps"] >= steps:
+        rows += round(rows * replay.beside) if replay else 0
+        yield stage, training, training["epochs"] * math.ceil(rows / training["global_batch"])
+
+
+def replayed(plan: Plan) -> Iterator[str]:
+    """What is replayed with a mix is not the mix's own, and has enough rows, as far as their number
+    is known."""
+    study = plan.study
+    for name, mix in study.mixes.items():
+        if mix.replay is None or not set(mix.replay.data) <= set(plan.datasets):
+            continue
+        where = f"mixes.{name}.replay"
+        for dataset in sorted(set(mix.replay.data) & set(mix.data)):
+            yield f"{where}.data: '{dataset}' is one of the mix's own sets; name others"
+        sets = [study.data[dataset] for dataset in (*mix.data, *mix.replay.data)]
+        if any(data.text or data.rows == "full" for data in sets):
+            continue
+        own, others = (
+            sum(study.data[d].rows for d in names) for names in (mix.data, mix.replay.data)
+        )
+        if (needed := round(own * mix.replay.beside)) > others:
             yield (
-                f"{set_by(study, stage, 'warmup_steps')}: {training['warmup_steps']} steps of "
-                f"warm-up leave none of the {steps} steps of recipe '{stage.recipe}' on mix "
-                f"'{stage.mix}'; lower it"
+                f"{where}.share: {mix.replay.share:g} beside {own} rows needs {needed} rows, and "
+                f"{', '.join(mix.replay.data)} have {others}; lower it, or raise their 'rows'"
             )
+
+
+def recorded(plan: Plan) -> Iterator[str]:
+    """Where tokens went is known of mixtures whose last training records its routers."""
+    study = plan.study
+    for name in plan.models:
+        scratch = study.models[name].scratch
+        if scratch and scratch.training.record_router is not None:
+            yield (
+                f"models.{name}.scratch.training.record_router: a dense model has no router; leave "
+                "it out"
+            )
+    for number, table in study.tables.items():
+        shown = {**table.columns, **(table.beside or {})}
+        for heading in (h for h, kind in shown.items() if kind == TOKENS_UPDATED):
+            for name, row in table.model_rows.items():
+                if row.mixture and row.train and not plan.params.record_router(plan.variant(row)):
+                    yield (
+                        f"tables.{number}.rows.{name}: column {heading!r} shows "
+                        f"'{TOKENS_UPDATED}', which this row's training does not record; set "
+                        "training.record_router to a number of steps, or leave the column out"
+                    )
 
 
 def set_by(study: Study, stage: Stage, key: str) -> str:
@@ -149,6 +214,11 @@ def searches(plan: Plan) -> Iterator[str]:
                 yield (
                     f"searches.{name}.tasks: '{task}' asks test questions, which must not choose a "
                     "learning rate; name a task with 'held_out'"
+                )
+            elif study.asks_text(task):
+                yield (
+                    f"searches.{name}.tasks: '{task}' reads raw text, which has no score to find a "
+                    "best rate by; name a task that asks questions"
                 )
     for name, recipe in ((name, study.recipes[name]) for name in sorted(recipes)):
         if recipe.search and recipe.training.learning_rate is not None:
