@@ -181,8 +181,8 @@ class Replay(Part):
     )
     share: Annotated[float, Field(gt=0, lt=1)] = Field(
         description="Their share of all rows of an epoch; raw text counts in pieces of "
-        "`max_length`. So many rows are drawn by `sampling_seed`, each at most once, and are the "
-        "same in all epochs."
+        "`max_length`. So many rows are drawn by `sampling_seed` and are the same in all epochs. "
+        "Where the sets have fewer, all of them come once before any comes again."
     )
 
     @property
