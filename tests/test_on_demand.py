@@ -107,8 +107,12 @@ def test_the_workflow_makes_it_when_it_is_asked_for(tmp_path):
 def test_the_report_of_a_study_that_goes_beyond_answers_the_question(tmp_path):
     overlay = tmp_path / "asked.yaml"
     table = TABLE | {"question": "Does MoFE keep it all?", "limits": "Two rows are few."}
+    table["columns"] = {"Parameters": "trainable", **TABLE["columns"]}
+    table["rows"] = {**TABLE["rows"], "X": {"mixture": "small"}}
     claim = CLAIM | {"section": "Q"}
-    overlay.write_text(json.dumps({"tables": {"Q": table}, "claims": {"mine": claim}}))
+    share = {"kind": "share", "limit": 0.9, "parts": {"MMLU": [["MoFE", "Full", "X"]]}}
+    claims = {"mine": claim, "share": claim | share | {"says": "It keeps most of it."}}
+    overlay.write_text(json.dumps({"tables": {"Q": table}, "claims": claims}))
     results = tmp_path / "results"
     files = (CONFIG, MINI, REDUCED, overlay, ROOT / "tests" / "studies" / "asked_alone.yaml")
     here = ["--profile", "profiles/mini", "--configfile", *map(str, files)]
@@ -119,3 +123,7 @@ def test_the_report_of_a_study_that_goes_beyond_answers_the_question(tmp_path):
     assert CLAIM["says"] in beyond and CLAIM["says"] not in page.partition('id="beyond"')[0]
     assert "data:image/png" in beyond and 'id="tableQ"' in beyond
     assert (results / "figures" / "Q.png").is_file()
+    assert (results / "figures" / "Q_kept.pdf").is_file() and beyond.count("<img") == 2
+    record = json.loads((results / "claims" / "share.json").read_text())
+    kept = record["here"]["summary"]["kept"]
+    assert (kept["start"], kept["limit"]) == ("X", 0.9) and claims["share"]["says"] in beyond

@@ -6,19 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mofe.report.figures import KEPT
 from mofe.report.views.claims import Row, Screen
 
 
 @dataclass(frozen=True)
 class Asked:
     """A question that a table answers. claims: those whose section is the table's key. limits: what
-    the table cannot say; None where nothing is told. figure: as page.image gives it. table: as
+    the table cannot say; None where nothing is told. figures: as page.image gives them. table: as
     views.table.view gives it."""
 
     question: str
     limits: str | None
     claims: tuple[Row, ...]
-    figure: Mapping[str, Any]
+    figures: tuple[Mapping[str, Any], ...]
     table: Mapping[str, Any]
 
 
@@ -29,7 +30,8 @@ def asked(
     screen: Screen,
 ) -> Asked:
     """A question with its answer. told: its `question` and `limits`. figures: by name; the table's
-    has its key."""
+    have its key, that of shares with KEPT behind it."""
     key = str(table["number"])
     claims = tuple(row for row in screen.beyond if row.claim.section == key)
-    return Asked(told["question"] or "", told["limits"], claims, figures[key], table)
+    own = tuple(figures[name] for name in (f"{key}{KEPT}", key) if name in figures)
+    return Asked(told["question"] or "", told["limits"], claims, own, table)
