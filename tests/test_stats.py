@@ -332,28 +332,28 @@ def test_the_interval_of_a_share_has_what_the_test_does_not_reject(seed, share, 
         assert (stats.crossed(replace(part, terms=terms)).p >= stats.LEVEL) == inside
 
 
-@pytest.mark.parametrize(("gain", "sd", "seeds"), [(0.2, 0.01, (3, 3, 0)), (0.08, 0.02, (3, 3, 3))])
+@pytest.mark.parametrize(("gain", "sd", "seeds"), [(0.2, 0.03, (5, 5, 0)), (0.08, 0.02, (3, 3, 3))])
 def test_the_interval_of_a_share_holds_the_truth_in_95_of_100_studies(gain, sd, seeds):
     """An interval without ends holds it too, and where the gain is small, many are such."""
     rng = np.random.default_rng(12)
-    found = [stats.kept(*gains(three(rng, 0.9, gain, sd, seeds))) for _ in range(200)]
+    found = [stats.kept(*gains(three(rng, 0.9, gain, sd, seeds))) for _ in range(150)]
     holds = [kept.bounds is None or kept.bounds.low <= 0.9 <= kept.bounds.high for kept in found]
     bounded = np.mean([kept.bounds is not None for kept in found])
-    assert 0.925 <= np.mean(holds) < 0.99
-    assert bounded > 0.95 if gain == 0.2 else 0.1 < bounded < 0.9
+    assert 0.91 <= np.mean(holds) < 1
+    assert bounded > 0.9 if gain == 0.2 else 0.1 < bounded < 0.9
 
 
 def test_a_share_of_no_gain_has_no_interval():
     rng = np.random.default_rng(13)
-    within = stats.kept(*gains(three(rng, 0.9, gain=0.001)))
+    within = stats.kept(*gains(three(rng, 0.9, gain=0.01)))
     assert within.bounds is None and within.gain.low < 0 < within.gain.high
-    kept, whole, start = three(rng, 0.5, gain=0.2, seeds=(3, 3, 3))
+    kept, whole, start = three(rng, 0.5, gain=0.2, seeds=(3, 3, 3), questions=600)
     lost = stats.kept(*gains([kept, start, whole]))
     assert (lost.value, lost.bounds) == (None, None) and lost.gain.high < 0
 
 
 def test_one_function_keeps_all_of_its_own_gain():
-    arms = three(np.random.default_rng(14), 0.9)
+    arms = three(np.random.default_rng(14), 0.9, questions=600)
     contrast_ = gains(arms)[1]
     found = stats.kept(contrast_, contrast_)
     assert (found.value, *found.bounds) == pytest.approx((1, 1, 1))

@@ -167,4 +167,5 @@ def _without(axis: Axes, shown: Sequence[Point]) -> None:
     if without:
         text = f"no gain: {', '.join(without)}"
         place = {"transform": axis.transAxes, "ha": "right", "va": "bottom"}
+        place["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1}
         axis.text(0.98, 0.02, text, fontsize=8, color="#555555", **place)
