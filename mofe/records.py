@@ -958,6 +958,7 @@ TestName = Literal[
     "printed",  # printed scores with the paper's own noise
     "rounding",  # printed whole hours
     "log ratio",  # measured times over seeds
+    "replications",  # one study's difference beside those of others
     "count",  # whole numbers
 ]
 
@@ -1064,6 +1065,29 @@ class ClaimRecord(Record):
         "is the one above."
     )
     files: Texts = Field(description="The records that the study's verdict is read from.")
+
+
+class Replicated(Record):
+    """A claim asked in several studies, such as the same one in other worlds."""
+
+    pooled: ClaimRecord = Field(
+        description="The claim with each study as one observation; p is corrected over the "
+        "replicated claims of its section."
+    )
+    differences: dict[str, tuple[float, ...]] = Field(
+        description="By study, its difference in every part of `pooled.here`, in their order."
+    )
+
+
+class ReplicationsRecord(Record):
+    """replications.json: claims asked in several studies."""
+
+    studies: Annotated[tuple[str, ...], Field(strict=False, min_length=2)] = Field(
+        description="The studies, this one first."
+    )
+    claims: Annotated[tuple[Replicated, ...], Field(strict=False)] = Field(
+        description="The claims in order."
+    )
 
 
 class LeastEffect(Record):

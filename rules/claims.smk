@@ -1,6 +1,12 @@
 # Claims: the paper's own numbers tested again, and what the study's records show of each claim.
 
 
+def replications_input():
+    """Refuses where another study has not been asked yet: no rule here makes its claims."""
+    refuse(checks.missing_replications(PLAN, os.path.exists))
+    return GRAPH.replications()
+
+
 rule claim:
     input:
         unpack(lambda w: GRAPH.claim(**w)),
@@ -44,6 +50,30 @@ rule claims:
         **given("claims", "seeds", "published"),
     script:
         "../scripts/claims.py"
+
+
+rule replicated:
+    # What this study says of the claims that others are asked too; it makes nothing else.
+    localrule: True
+    input:
+        **GRAPH.replicated(),
+
+
+rule replications:
+    input:
+        unpack(lambda w: replications_input()),
+    output:
+        json=f"{ROOT}/replications.json",
+        md=f"{ROOT}/replications.md",
+    log:
+        f"{ROOT}/logs/replications.log",
+    localrule: True
+    conda:
+        "../envs/mofe.yaml"
+    params:
+        **given("replications", "claims", "published"),
+    script:
+        "../scripts/replications.py"
 
 
 rule claims_paper:

@@ -20,6 +20,7 @@ run(
     trainings=trainings,
     evaluations=tables.evaluations(shown),
     claims=snakemake.input.claims,
+    replications=next(iter(snakemake.input.get("replications", [])), None),
     command=snakemake.params.command,
     setting=Setting(**snakemake.params.setting),
     device=snakemake.params.device,

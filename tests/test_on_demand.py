@@ -4,10 +4,13 @@ study goes beyond."""
 import csv
 import json
 import re
+from collections import Counter
 
 import pytest
 from conftest import CONFIG, MINI, REDUCED, ROOT, snakemake
+from test_workflow import jobs as printed
 
+from mofe import records
 from mofe.estimate.cost import Costs
 from mofe.estimate.forecast import forecast
 from mofe.estimate.page import markdown
@@ -16,6 +19,7 @@ from mofe.study.graph import ALL, Graph
 from mofe.study.load import read_study
 from mofe.study.plan import Plan
 
+QUESTIONS = ROOT / "profiles" / "questions.yaml"
 CLAIM = {
     "says": "MoFE keeps what full fine-tuning gains.",
     "place": "our question",
@@ -105,17 +109,57 @@ def test_the_workflow_makes_it_when_it_is_asked_for(tmp_path):
 
 
 def test_the_report_of_a_study_that_goes_beyond_answers_the_question(tmp_path):
+    """Here, and in another world."""
     overlay = tmp_path / "asked.yaml"
     table = TABLE | {"question": "Does MoFE keep it all?", "limits": "Two rows are few."}
     claim = CLAIM | {"section": "Q"}
-    overlay.write_text(json.dumps({"tables": {"Q": table}, "claims": {"mine": claim}}))
-    results = tmp_path / "results"
+    results, elsewhere = tmp_path / "results", tmp_path / "elsewhere"
+    asked = {
+        "tables": {"Q": table},
+        "claims": {"mine": claim},
+        "replications": {"claims": ["mine"]},
+    }
+    overlay.write_text(json.dumps(asked))
+    together = tmp_path / "together.yaml"
+    together.write_text(json.dumps({"replications": {"results": [str(elsewhere)]}}))
     files = (CONFIG, MINI, REDUCED, overlay, ROOT / "tests" / "studies" / "asked_alone.yaml")
     here = ["--profile", "profiles/mini", "--configfile", *map(str, files)]
-    snakemake(*here, "--config", f"results={results}", "beyond=true")
+    both = [*here, str(together), "--config", f"results={results}", "beyond=true"]
+    refused = snakemake("-n", *both, check=False)
+    assert refused.returncode and re.search(
+        "replications.results: .*elsewhere has no verdict on mine; make the target `replicated`",
+        refused.stdout + refused.stderr,
+    )
+    other = ["--config", f"results={elsewhere}", "study=other", "world={seed: 1}"]
+    snakemake(*here, *other, "--", "replicated")
+    assert not (elsewhere / "claims.json").exists()
+    snakemake(*both)
+    found = records.read(results / "replications.json", records.ReplicationsRecord)
+    assert found.studies == ("mini", "other")
+    (mine,) = found.claims
+    worlds = [
+        records.read(f / "claims" / "mine.json", records.ClaimRecord) for f in (results, elsewhere)
+    ]
+    assert [d for (d,) in mine.differences.values()] == [w.here.parts[0].difference for w in worlds]
+    assert "**" + mine.pooled.here.verdict + "**" in (results / "replications.md").read_text()
     page = (results / "report.html").read_text()
     beyond = page.partition('id="beyond"')[2].partition('id="figures"')[0]
     assert "Does MoFE keep it all?" in beyond and "Two rows are few." in beyond
     assert CLAIM["says"] in beyond and CLAIM["says"] not in page.partition('id="beyond"')[0]
+    assert "In mini and other, each as one observation" in beyond and "In 2 studies" in beyond
     assert "data:image/png" in beyond and 'id="tableQ"' in beyond
     assert (results / "figures" / "Q.png").is_file()
+
+
+def test_a_dry_run_of_all_questions_at_the_papers_scale_lists_exactly_their_jobs(tmp_path):
+    places = {"results": str(tmp_path / "r"), "hub": str(tmp_path / "hub")}
+    asked = Plan(read_study(CONFIG, QUESTIONS, **places), on_demand=True)
+    keys = [key for key, spec in asked.specs.items() if spec.question]
+    assert keys == [f"E{number}" for number in range(1, 8)]
+    targets = [asked.paths.table(key, "tex") for key in keys]
+    needed = Graph(asked, figures.inputs(asked.of_all)).needed(*targets)
+    named = [f"{key}={value}" for key, value in places.items()]
+    done = snakemake("-n", "--profile", "profiles/slurm", "--config", *named, "--", *targets)
+    assert printed(done.stdout) == Counter(node.rule for node in needed)
+    submitted = set(re.findall(r"^    output: (\S+train\.json)", done.stdout, re.MULTILINE))
+    assert submitted == {node.outputs[0] for node in needed if node.rule == "train"}

@@ -43,9 +43,18 @@ def test_replayed_rows_are_the_share_of_all_and_each_comes_once(own, share, seed
     assert tokens.with_replay(mine, others, share, seed).digest == both.digest
 
 
-def test_too_few_rows_to_replay_are_refused():
-    with pytest.raises(ValueError, match="needs 10 rows, and its data sets have 9; lower 'share'"):
-        tokens.with_replay(rows_of(10), rows_of(9), 0.5, 0)
+@given(st.integers(1, 40), st.integers(1, 200), st.floats(0.05, 0.9))
+def test_fewer_rows_than_the_share_needs_come_again_when_all_have_come(few, own, share):
+    both = tokens.with_replay(rows_of(own), rows_of(few, first=10_000), share, 0)
+    times = Counter(ids[0] for ids in both.ids[own:])
+    counts = [times[row] for row in range(10_000, 10_000 + few)]
+    assert sum(counts) == both.replayed == max(1, round(own * share / (1 - share)))
+    assert max(counts) - min(counts) <= 1
+
+
+def test_sets_without_a_row_are_not_replayed():
+    with pytest.raises(ValueError, match="the data sets of 'replay' have no row; name others"):
+        tokens.with_replay(rows_of(10), rows_of(0), 0.5, 0)
 
 
 @pytest.fixture(scope="module")
@@ -160,15 +169,6 @@ def test_what_cannot_be_replayed_is_refused(replay, told):
     with pytest.raises(ConfigError) as refused:
         read_study(CONFIG, mixes=mixes, tables=table(it=ROW))
     assert len(refused.value.problems) == 1 and told in refused.value.problems[0]
-
-
-def test_more_rows_than_there_are_is_refused_before_any_job():
-    mixes = {"it": {"data": ["medmcqa"], "replay": {"data": ["sujet"], "share": 0.6}}}
-    rows = {"it": {"mixture": "medium", "train": {"it": "mofe"}}}
-    with pytest.raises(
-        ConfigError, match=r"0\.6 beside 18000 rows needs 27000 rows, and sujet have"
-    ):
-        read_study(CONFIG, mixes=mixes, tables=table(**rows))
 
 
 def test_the_miniature_replays_what_its_base_was_pretrained_on(tmp_path):

@@ -42,7 +42,7 @@ PARTS: dict[tuple[str, str], Callable[[], str]] = {
     **scale.PARTS,
 }
 # file -> its text
-FILES: dict[str, Callable[[], str]] = {**keys.FILES, **records.FILES}
+FILES: dict[str, Callable[[], str]] = {**keys.FILES, **records.FILES, **questions.FILES}
 
 
 def texts() -> dict[Path, str]:

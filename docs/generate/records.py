@@ -30,6 +30,7 @@ TABLES: dict[str, tuple[type[Record], tuple[type[Record], ...]]] = {
     "pushed": (records.PushRecord, ()),
     "claim": (records.ClaimRecord, ()),
     "claims": (records.ClaimsRecord, (records.ClaimRecord,)),
+    "replications": (records.ReplicationsRecord, (records.Replicated,)),
     "plan": (records.PlanRecord, ()),
     "check": (records.CheckRecord, ()),
 }

@@ -17,6 +17,7 @@ from mofe.study.config import Study
 from mofe.study.plan import Plan, Repository
 from mofe.study.variants import Stage
 from mofe.study.words import NO_LATEX, NO_TRACKER
+from mofe.units import listed
 
 SITES = ("slurm_account", "slurm_partition", "constraint")  # what a site's file has to say
 MISSING = "missing in "  # what stands in place of one that it does not say; then the file
@@ -73,6 +74,18 @@ def by_check(costs: Costs, waiting: Sequence[Waiting], machine: Machine) -> dict
         "no_latex": no_latex(waiting, machine.has_program),
         "no_tracker": no_tracker(costs.study, waiting, machine.has_package),
     }
+
+
+def missing_replications(plan: Plan, exists: Callable[[str], bool]) -> list[str]:
+    """The results of other studies that do not have all claims which are compared with theirs."""
+    if not plan.elsewhere:
+        return ["replications.results: names no other study's folder; give one or more"]
+    return [
+        f"replications.results: {paths.root} has no verdict on {listed(missing)}; make the target "
+        f"`replicated` of the study whose results lie there, or leave the folder out"
+        for paths in plan.elsewhere
+        if (missing := [n for n in plan.replicated if not exists(paths.claim(n))])
+    ]
 
 
 def missing_folders(plan: Plan, is_folder: IsFolder) -> list[str]:

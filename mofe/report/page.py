@@ -16,7 +16,7 @@ from typing import Any
 
 from mofe import records
 from mofe.files import write_atomic
-from mofe.records import ClaimsRecord, EvalRecord, TrainRecord
+from mofe.records import ClaimsRecord, EvalRecord, ReplicationsRecord, TrainRecord
 from mofe.report.tables import BESIDE
 from mofe.report.views.beyond import asked
 from mofe.report.views.claims import screen
@@ -42,11 +42,12 @@ def write(
     trainings: Sequence[str | os.PathLike],
     evaluations: Sequence[str | os.PathLike],
     claims: str | os.PathLike,
+    replications: str | os.PathLike | None,
     command: str,
     setting: Setting,
     device: str,
     notes: Sequence[str],
-    questions: Mapping[str, Mapping[str, str | None]],
+    questions: Mapping[str, Mapping[str, Any]],
     out: str | os.PathLike,
 ) -> None:
     """Write the report of a study to the HTML file `out`.
@@ -57,10 +58,11 @@ def write(
     JSON of every training set, by name. mixes: for every mix that fine-tuning uses, its `data`
     (names of training sets) and its `trainings` (the train.json of every run on it). trainings,
     evaluations: every train.json and every evaluation's JSON. claims: claims.json, beside whose
-    folder claims/ each claim has its own file. command: what makes a file, without the file.
-    setting: the study's name, scale and unit of training time. device: `cuda` or `cpu`. notes:
+    folder claims/ each claim has its own file. replications: replications.json, or None.
+    command: what makes a file, without the file. setting: the study's name, scale and unit of training time. device: `cuda` or `cpu`. notes:
     paragraphs on what the study can show; text is escaped, markupsafe.Markup is not. questions: by
-    table that answers one, its `question` and its `limits`.
+    table that answers one, its `question`, its `limits`, and the GPU-`hours` of one seed at the
+    paper's scale by kind of GPU, None where they are not known.
 
     Raises ValueError where a result is invalid; `out` is then left as it was.
     """
@@ -71,7 +73,8 @@ def write(
     counts = {name: records.read_counts(path) for name, path in data.items()}
     own = Path(claims).with_suffix("")
     commands = {c.claim: f"{command} {own / c.claim}.json" for c in judged.claims}
-    first = screen(judged, commands, questions)
+    pooled = records.read(replications, ReplicationsRecord) if replications else None
+    first = screen(judged, commands, questions, pooled)
     page = render(
         _TEMPLATE,
         setting=setting,
@@ -86,7 +89,7 @@ def write(
             if not isinstance(table.number, int) and table.number not in questions
         ],
         beyond=[
-            asked(view(table, setting), questions[table.number], shown, first)
+            asked(view(table, setting), questions[table.number], shown, first, pooled)
             for table in tables
             if table.number in questions
         ],

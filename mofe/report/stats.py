@@ -343,6 +343,17 @@ def of_these_models(contrast: Contrast) -> Test:
     return replace(crossed(replace(contrast, arms=arms)), these=None)
 
 
+def replicated(differences: Sequence[float]) -> Test:
+    """The t test of one difference as several studies found it, each one observation: whether it
+    is there in a further study of the kind. Whatever moves a study's difference (its seeds, its
+    questions, its world) is in how the studies differ. Raises ValueError for fewer than two."""
+    found = np.asarray(differences, dtype=float)
+    if len(found) < 2:
+        raise ValueError(f"{len(found)} study has no other to be compared with: give two or more")
+    part = Part(found.var(ddof=1) / len(found), len(found) - 1)
+    return _test(float(found.mean()), [part], (), (), 0)
+
+
 def _identical(contrast: Contrast) -> bool:
     """Whether the contrast is zero at every seed and question."""
     for task in contrast.tasks:

@@ -153,6 +153,10 @@ class Addresses:
     def claims(self, kind: str) -> str:
         return f"{self.root}/claims.{kind}"
 
+    def replications(self, kind: str) -> str:
+        """Claims asked in several studies."""
+        return f"{self.root}/replications.{kind}"
+
     @property
     def claims_paper(self) -> str:
         """The verdicts on the paper's own numbers."""

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 FILE = Path(__file__).parents[1] / "claims.yaml"
 
-PAIRED = ("all", "mean", "some", "equal", "less")  # kinds whose parts are pairs of rows
+ON_SCORES = ("all", "mean", "some", "equal")  # kinds that compare scores
+PAIRED = (*ON_SCORES, "less")  # kinds whose parts are pairs of rows
 TIMED = ("flat", "rising", "less")  # kinds that compare training times
 
 Kind = Literal["all", "mean", "some", "equal", "flat", "rising", "less", "count"]

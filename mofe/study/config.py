@@ -181,8 +181,8 @@ class Replay(Part):
     )
     share: Annotated[float, Field(gt=0, lt=1)] = Field(
         description="Their share of all rows of an epoch; raw text counts in pieces of "
-        "`max_length`. So many rows are drawn by `sampling_seed`, each at most once, and are the "
-        "same in all epochs."
+        "`max_length`. So many rows are drawn by `sampling_seed` and are the same in all epochs. "
+        "Where the sets have fewer, all of them come once before any comes again."
     )
 
     @property
@@ -656,6 +656,19 @@ class Evidence(Part):
     )
 
 
+class Replications(Part):
+    """Claims that other studies of the kind are asked too, such as the same one in other worlds."""
+
+    claims: Annotated[list[Name], Field(min_length=1)] = Field(
+        description="The claims, by name. The target `replicated` makes what a study says of each."
+    )
+    results: list[Folder] = Field(
+        [],
+        description="The results folders of the other studies. `replications.md` has each claim "
+        "with every study as one observation, and the report shows it where it shows the claim.",
+    )
+
+
 class Export(Part):
     """Trained models as checkpoints for others."""
 
@@ -788,6 +801,9 @@ class Study(Part):
         {}, description="Claims of your own, by name, beside those of `mofe/claims.yaml`."
     )
     evidence: Evidence = Field(Evidence(), description="How claims are judged.")
+    replications: Replications | None = Field(
+        None, description="Claims that are compared with those of other studies."
+    )
     assumptions: list[Assumption] = Field(
         description="Choices where the paper is silent. The report prints them with the values "
         "that the study really used."

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mofe.study import tables
+from mofe.study import hours, tables
 from mofe.study.config import WATCHING
 from mofe.study.plan import Plan
 from mofe.study.variants import Variant
@@ -151,6 +151,10 @@ class Given:
     def claims(self) -> Values:
         return {"seeds": self._seeds, "published": self.published}
 
+    def replications(self) -> Values:
+        claims = {name: self.plan.params.claim(name) for name in self.plan.replicated}
+        return {"claims": claims, "published": self.published}
+
     def claims_paper(self) -> Values:
         claims = {name: self.plan.params.claim(name) for name in self.plan.study.claims}
         return {"claims": claims, "published": self.published}
@@ -168,7 +172,11 @@ class Given:
             "command": self.command,
             "notes": list(study.notes),
             "questions": {
-                str(number): {"question": spec.question, "limits": spec.limits}
+                str(number): {
+                    "question": spec.question,
+                    "limits": spec.limits,
+                    "hours": hours.at_papers_scale(str(number), spec.question),
+                }
                 for number, spec in plan.specs.items()
                 if spec.question
             },

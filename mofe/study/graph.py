@@ -179,6 +179,15 @@ class Graph:
     def claims(self) -> Inputs:
         return {"claims": [self.plan.paths.claim(name) for name in self.plan.of_all.claims]}
 
+    def replicated(self) -> Inputs:
+        """What this study says of each claim that others are asked too."""
+        return {"claims": [self.plan.paths.claim(name) for name in self.plan.replicated]}
+
+    def replications(self) -> Inputs:
+        """The same of this study and of every other one, whose results lie in other folders."""
+        paths = (self.plan.paths, *self.plan.elsewhere)
+        return {"claims": [p.claim(name) for p in paths for name in self.plan.replicated]}
+
     def figure(self, figure: str) -> Inputs:
         return {"files": list(self.figures[figure])}
 
@@ -188,6 +197,7 @@ class Graph:
             "trainings": plan.train_jsons,
             "cells": tables.files(plan.tables.values()),
             "claims": plan.paths.claims("json"),
+            "replications": [plan.paths.replications("json")] if plan.elsewhere else [],
             "figures": [plan.paths.figure(name, "png") for name in self.figures],
             "data": [plan.paths.data_counts(dataset) for dataset in plan.datasets],
         }
@@ -291,6 +301,8 @@ class Graph:
         for name in plan.claims:
             yield _node(self.claim, [paths.claim(name)], claim=name)
         yield _node(self.claims, self._claims_files())
+        if plan.elsewhere:
+            yield _node(self.replications, [paths.replications(kind) for kind in ("json", "md")])
         for name in self.figures:
             yield _node(self.figure, self._figure_files(name), figure=name)
         yield _node(self.report, [paths.report])

@@ -155,6 +155,21 @@ class Plan:
             if absent.isdisjoint(c.tables())
         }
 
+    @cached_property
+    def replicated(self) -> tuple[str, ...]:
+        """The claims that other studies are asked too."""
+        found = self.study.replications
+        return tuple(found.claims) if found else ()
+
+    @cached_property
+    def elsewhere(self) -> tuple[Addresses, ...]:
+        """Where the other studies' results lie that claims are compared with."""
+        found = self.study.replications
+        folders = found.results if found else ()
+        return tuple(
+            Addresses(self.study.model_copy(update={"results": folder})) for folder in folders
+        )
+
     def claim_input(self, claim: str) -> list[str]:
         """Every JSON that a claim's verdict is read from."""
         return tables.files(self.claims[claim] or [])

@@ -129,16 +129,15 @@ def pieces(ids: Sequence[int], max_length: int) -> list[list[int]]:
 def with_replay(rows: Rows, others: Rows, share: float, seed: int) -> Rows:
     """A mix's own rows, and so many rows of other sets that they are this share of all.
 
-    They are drawn by `seed`, without a row twice and once for all epochs; a larger share takes the
-    rows of a smaller one too. Raises ValueError where the other sets have too few.
+    They are drawn by `seed`, once for all epochs; a larger share takes the rows of a smaller one
+    too. No row comes a second time before all have come once, and so on. Raises ValueError where
+    the other sets have no row.
     """
+    if not len(others):
+        raise ValueError("mixes: the data sets of 'replay' have no row; name others")
     number = max(1, round(len(rows) * share / (1 - share)))
-    if number > len(others):
-        raise ValueError(
-            f"mixes: 'replay' of {share:g} beside {len(rows)} rows needs {number} rows, and its "
-            f"data sets have {len(others)}; lower 'share', or give it more data"
-        )
-    drawn = np.random.default_rng(seed).permutation(len(others))[:number].tolist()
+    order = np.random.default_rng(seed).permutation(len(others))
+    drawn = np.resize(order, number).tolist()
     return Rows(
         rows.ids + [others.ids[i] for i in drawn],
         rows.prompt + [others.prompt[i] for i in drawn],

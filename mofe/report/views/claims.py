@@ -10,7 +10,14 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from mofe.records import ClaimRecord, ClaimsRecord, Comparison, Judgement, Scale
+from mofe.records import (
+    ClaimRecord,
+    ClaimsRecord,
+    Comparison,
+    Judgement,
+    ReplicationsRecord,
+    Scale,
+)
 from mofe.report.claims import (
     PAPER_SCALE,
     PRINTED,
@@ -160,9 +167,16 @@ class Row:
     command: str
 
 
-def row(claim: ClaimRecord, on: Axis, noise: Mapping[str, float], command: str) -> Row:
-    """A claim in the figure. noise: by column heading, as a fraction of 1. command: as Row has
-    it."""
+def row(
+    claim: ClaimRecord,
+    on: Axis,
+    noise: Mapping[str, float],
+    command: str,
+    pooled: Judgement | None = None,
+    studies: Sequence[str] = (),
+) -> Row:
+    """A claim in the figure. noise: by column heading, as a fraction of 1. command: as Row has it.
+    pooled: its verdict over several studies, where they were asked."""
     scale = scaled(claim.scale, claim.study)
     verdicts = {"printed": claim.printed, "study": study_verdict(claim)}
     parts = {by: part for by, verdict in verdicts.items() if (part := _summary(verdict))}
@@ -178,7 +192,7 @@ def row(claim: ClaimRecord, on: Axis, noise: Mapping[str, float], command: str) 
         or "No difference is known.",
         printed=claim.printed.verdict if claim.printed else "",
         study=verdicts["study"].verdict,
-        verdicts=_verdicts(claim, scale),
+        verdicts=(*_verdicts(claim, scale), *_pooled(pooled, studies)),
         command=command,
     )
 
@@ -217,6 +231,12 @@ def _verdicts(claim: ClaimRecord, scale: Scaled) -> tuple[Verdict, ...]:
     if claim.here is not None:
         columns.append(("Here", scale.says, claim.here))
     return tuple(_verdict(*column) for column in columns if column[2] is not None)
+
+
+def _pooled(judged: Judgement | None, studies: Sequence[str]) -> tuple[Verdict, ...]:
+    if judged is None:
+        return ()
+    return (_verdict(f"In {len(studies)} studies", ", ".join(studies), judged),)
 
 
 def _verdict(column: str, scale: str, judged: Judgement) -> Verdict:
@@ -279,12 +299,22 @@ def _bands(noise: Mapping[str, float]) -> str:
 
 
 def screen(
-    claims: ClaimsRecord, commands: Mapping[str, str], questions: Collection[str] = ()
+    claims: ClaimsRecord,
+    commands: Mapping[str, str],
+    questions: Collection[str] = (),
+    replications: ReplicationsRecord | None = None,
 ) -> Screen:
     """The first screen of a study. commands: by claim, the command that makes its verdict.
-    questions: the sections of the claims that are about open questions."""
+    questions: the sections of the claims that are about open questions. replications: claims that
+    other studies were asked too."""
     on = axis(claims)
-    rows = [row(claim, on, claims.noise, commands[claim.claim]) for claim in claims.claims]
+    asked = replications.claims if replications else ()
+    pooled = {c.pooled.claim: study_verdict(c.pooled) for c in asked}
+    studies = replications.studies if replications else ()
+    rows = [
+        row(c, on, claims.noise, commands[c.claim], pooled.get(c.claim), studies)
+        for c in claims.claims
+    ]
     return Screen(
         sentence=sentence(claims),
         scale=scaled(claims.scale, claims.study),

@@ -12,6 +12,7 @@ from mofe.study.plan import Plan
 
 OF_STUDY: tuple[Callable[[Study], Iterator[str]], ...] = (
     names.seeds,
+    names.replicated,
     names.shadowed,
     names.cycles,
     models.slots,

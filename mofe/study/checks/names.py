@@ -3,11 +3,12 @@
 
 from collections.abc import Iterator
 
+from mofe.study.claims import ON_SCORES
 from mofe.study.config import Study
 from mofe.study.plan import Plan
 from mofe.study.setting import PAPER
 from mofe.study.values import SHOWS
-from mofe.study.words import quoted
+from mofe.study.words import quoted, suggest
 
 LONGEST = 200  # characters of a file's or folder's name; most disks take 255 bytes
 
@@ -24,6 +25,31 @@ def papers_name(study: Study) -> Iterator[str]:
         yield (
             f"study: the name '{PAPER}' is kept for the paper's own setting, and 'world' is an "
             "invented one; give the study another name"
+        )
+
+
+def replicated(study: Study) -> Iterator[str]:
+    """Claims that other studies are asked too are this study's, on scores, and those studies'
+    results lie in other folders."""
+    if not study.replications:
+        return
+    for name in study.replications.claims:
+        claim = study.claims.get(name)
+        if claim is None:
+            yield (
+                f"replications.claims: no claim is called {name!r}{suggest(name, study.claims)}; "
+                "correct it"
+            )
+        elif claim.kind not in ON_SCORES:
+            yield (
+                f"replications.claims: {name} is of kind '{claim.kind}', and studies are compared "
+                "in differences of scores; leave it out"
+            )
+    folders = [study.results, *study.replications.results]
+    for folder in dict.fromkeys(f for f in folders if folders.count(f) > 1):
+        yield (
+            f"replications.results: {folder} is this study's own or named twice; name each other "
+            "study's folder once"
         )
 
 

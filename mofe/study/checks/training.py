@@ -141,8 +141,7 @@ def _known_steps(plan: Plan) -> Iterator[tuple[Stage, Mapping[str, Any], int]]:
 
 
 def replayed(plan: Plan) -> Iterator[str]:
-    """What is replayed with a mix is not the mix's own, and has enough rows, as far as their number
-    is known."""
+    """What is replayed with a mix is not the mix's own."""
     study = plan.study
     for name, mix in study.mixes.items():
         if mix.replay is None or not set(mix.replay.data) <= set(plan.datasets):
@@ -150,17 +149,6 @@ def replayed(plan: Plan) -> Iterator[str]:
         where = f"mixes.{name}.replay"
         for dataset in sorted(set(mix.replay.data) & set(mix.data)):
             yield f"{where}.data: '{dataset}' is one of the mix's own sets; name others"
-        sets = [study.data[dataset] for dataset in (*mix.data, *mix.replay.data)]
-        if any(data.text or data.rows == "full" for data in sets):
-            continue
-        own, others = (
-            sum(study.data[d].rows for d in names) for names in (mix.data, mix.replay.data)
-        )
-        if (needed := round(own * mix.replay.beside)) > others:
-            yield (
-                f"{where}.share: {mix.replay.share:g} beside {own} rows needs {needed} rows, and "
-                f"{', '.join(mix.replay.data)} have {others}; lower it, or raise their 'rows'"
-            )
 
 
 def recorded(plan: Plan) -> Iterator[str]:
