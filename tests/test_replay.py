@@ -25,15 +25,14 @@ from mofe.training import tokens
 FULL = {"method": "full"}
 
 
-def rows_of(count: int, first: int = 0, of: int = 0) -> tokens.Rows:
-    """Rows that begin with tokens of their own, of the training set with the number `of`."""
-    ids = [[first + i, 1] for i in range(count)]
-    return tokens.Rows(ids, [1] * count, dropped=count % 3, sets=[of] * count)
+def rows_of(count: int, first: int = 0) -> tokens.Rows:
+    ids, sets = [[first + i, 1] for i in range(count)], [int(first > 0)] * count
+    return tokens.Rows(ids, [1] * count, dropped=count % 3, sets=sets)
 
 
 @given(st.integers(1, 300), st.floats(0.01, 0.9), st.integers(0, 5))
 def test_replayed_rows_are_the_share_of_all_and_each_comes_once(own, share, seed):
-    mine, others = rows_of(own), rows_of(3000, first=10_000, of=1)
+    mine, others = rows_of(own), rows_of(3000, first=10_000)
     both = tokens.with_replay(mine, others, share, seed)
     assert both.ids[:own] == mine.ids and both.dropped == mine.dropped
     assert both.sets == [0] * own + [1] * both.replayed
