@@ -166,7 +166,7 @@ def test_names_of_models_are_slots_in_a_jobs_parameters():
         ),
         (
             {"quantize": "nf4", "unfreeze": [{"after": 0.5, "experts": 1}]},
-            "'unfreeze' updates experts that 'quantize' holds in 4 bits",
+            "'unfreeze' updates experts that 'quantize' holds in fewer bits",
         ),
     ],
 )

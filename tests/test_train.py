@@ -149,7 +149,7 @@ def test_auto_follows_the_gpu_that_a_job_got(tiny, monkeypatch, method):
     for gib, most in ((79.2, 16384 // 64), (0.9, 1024 // 64)):
         gpu = SimpleNamespace(total_memory=gib * 2**30)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _, gpu=gpu: gpu)
-        rows = tokens.Rows(ids=[[1, 2]], prompt=[0], dropped=0)
+        rows = tokens.Rows(ids=[[1, 2]], prompt=[0], dropped=0, sets=[0])
         chosen = train._with_micro_batch(model, METHODS[method], training, rows, "none")
         assert chosen == training | {"micro_batch": most}
 

@@ -67,15 +67,17 @@ def texts() -> dict[Path, str]:
 
 def main() -> None:
     """Write what is out of date; with --check, only name it."""
-    stale = [
-        path for path, text in texts().items() if not path.exists() or path.read_text() != text
-    ]
+    stale = {
+        path: text
+        for path, text in texts().items()
+        if not path.exists() or path.read_text() != text
+    }
     if "--check" in sys.argv[1:]:
         names = ", ".join(str(path.relative_to(ROOT)) for path in stale)
         sys.exit(f"out of date: {names}; run make docs" if stale else 0)
-    for path in stale:
+    for path, text in stale.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(texts()[path])
+        path.write_text(text)
         print(path.relative_to(ROOT))
 
 

@@ -423,9 +423,9 @@ class SplitExperts(nn.Module):
         apart: Sequence[Sequence[int]] = (),
         held_in: Format | None = None,
     ) -> "SplitExperts":
-        """The experts of a layer in stacks: those in the slots `frozen` in a frozen one (in NF4 if
-        `quantized`), then all others in a trained one, but for those that each of `apart` names,
-        which are in trained stacks of their own. No stack is empty."""
+        """The experts of a layer in stacks: those in the slots `frozen` in a frozen one (in the
+        format `held_in`, if any), then all others in a trained one, but for those that each of
+        `apart` names, which are in trained stacks of their own. No stack is empty."""
         weights = packed.gate_up_proj.detach(), packed.down_proj.detach()
         own = {*frozen, *chain.from_iterable(apart)}
         trained = [slot for slot in range(packed.num_experts) if slot not in own]

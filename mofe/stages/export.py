@@ -72,8 +72,8 @@ def with_held_values(model: nn.Module, method: Method) -> nn.Module:
         name = name.removesuffix(".base_layer")
         if isinstance(module, SplitExperts):
             for part in ("gate_up", "down"):
-                stacks = [_plain_stack(stack, part) for stack in module.stacks]
-                weights[f"{name}.{part}_proj"] = torch.cat(stacks)
+                stored = torch.cat([_plain_stack(stack, part) for stack in module.stacks])
+                weights[f"{name}.{part}_proj"] = stored[module.expert_map]
         elif isinstance(module, bnb.nn.Linear4bit) and f"{name}.weight" in weights:
             weights[f"{name}.weight"] = expanded(module)
         elif isinstance(module, Fp8Linear):

@@ -35,7 +35,7 @@ class Recorder:
     ):
         self.routers = routers.of(decoder) if every else []
         self.every, self.steps, self.everywhere = every, steps, everywhere
-        self.set_of = rows.sets or [0] * len(rows)
+        self.set_of = rows.sets
         self.sums: routers.Sums | None = None  # of the step, where it is recorded
 
     def begin(self, number: int, device: torch.device) -> None:

@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +26,14 @@ STARTING = {"cuda": 2048, "cpu": 256}
 class Rows:
     """Tokenised training rows. `ids[i]` are a row's token ids, of which the first `prompt[i]` are
     the prompt. `dropped` counts rows longer than the limit. `sets[i]` is the number of the training
-    set that a row comes from; without numbers all come from one. `domains`: by number of a set, its
-    domain, where rows are routed by it (mofe.layers.domains). The last `replayed` rows come from
-    other training sets than the mix's own (`with_replay`)."""
+    set that a row comes from. `domains`: by number of a set, its domain, where rows are routed by
+    it (mofe.layers.domains). The last `replayed` rows come from other training sets than the mix's
+    own (`with_replay`)."""
 
     ids: list[list[int]]
     prompt: list[int]
     dropped: int
-    sets: list[int] = field(default_factory=list)
+    sets: list[int]
     domains: Sequence[int] | None = None
     replayed: int = 0
 
