@@ -292,8 +292,9 @@ class Unfrozen(Record):
 class Drift(Record):
     """How far a training moved the weights of each group: ||after - before|| / ||before||, with
     Frobenius norms over all weights of the group in all layers. It is of this training alone, not
-    of the stages before. A group is missing where the model has none of it, and where a method adds
-    adapters to it, because its own weights then stay as they are."""
+    of the stages before. A group is missing where the model has none of it, where a method adds
+    adapters to it, because its own weights then stay as they are, and where all of its weights were
+    0, as those of uniform gates are, because nothing is relative to them."""
 
     experts_updated: Amount | None = Field(
         default=None,

@@ -27,6 +27,7 @@ from mofe.study.shapes import Shape
 from mofe.study.tables import Cell
 from mofe.study.values import ConfigError
 from mofe.training import tokens, unfreezing
+from mofe.training.drift import Before
 
 GENTLE = {**TRAINING, "learning_rate": 1e-3, "epochs": 3}  # 9 steps
 
@@ -452,6 +453,16 @@ def test_groups_with_adapters_have_no_drift(tiny, data, tmp_path):
     assert found["lora_also"]["embeddings"] > 0
     assert set(found["lora_experts"]) == {"attention", "embeddings", "norms", "router"}
     assert set(found["dora_head"]) == {"experts_frozen", "norms", "router"}
+
+
+def test_weights_that_were_all_zero_have_no_drift_when_they_move(tmp_path):
+    model = nn.ModuleDict({"mlp": nn.ModuleDict({"gate": nn.Linear(3, 2)})})
+    nn.init.zeros_(model["mlp"]["gate"].weight)
+    nn.init.zeros_(model["mlp"]["gate"].bias)
+    still, moves = (Before(model, tmp_path, sharded=False) for _ in range(2))
+    assert still.drift().model_dump(exclude_none=True) == {"router": 0.0}
+    nn.init.ones_(model["mlp"]["gate"].weight)
+    assert not moves.drift().model_dump(exclude_none=True)
 
 
 def test_a_column_shows_drift(tiny, data, tmp_path):

@@ -68,7 +68,8 @@ class Before:
                 for chunk in _chunks(parameter):
                     size[group] += np.square(chunk.numpy().astype(np.float64)).sum()
         there = {self._group(name) for name, _ in self._own()} - self._adapted()
-        return records.Drift(**{g: self._ratio(moved[g], size[g]) for g in sorted(there)})
+        found = {group: self._ratio(moved[group], size[group]) for group in sorted(there)}
+        return records.Drift(**{group: r for group, r in found.items() if r is not None})
 
     def _own(self) -> list[tuple[str, nn.Parameter]]:
         """The parameters that no method added."""
@@ -87,9 +88,12 @@ class Before:
             return "experts_updated" if name in self._trained else "experts_frozen"
         return group
 
-    def _ratio(self, moved: float, size: float) -> float:
+    def _ratio(self, moved: float, size: float) -> float | None:
+        """None where weights that were all 0, as those of uniform gates, have moved."""
         if self._sharded:
             moved, size = parallel.summed(moved), parallel.summed(size)
+        if moved and not size:
+            return None
         return math.sqrt(moved / size) if moved else 0.0
 
 
