@@ -59,10 +59,11 @@ def write(
     (names of training sets) and its `trainings` (the train.json of every run on it). trainings,
     evaluations: every train.json and every evaluation's JSON. claims: claims.json, beside whose
     folder claims/ each claim has its own file. replications: replications.json, or None.
-    command: what makes a file, without the file. setting: the study's name, scale and unit of training time. device: `cuda` or `cpu`. notes:
-    paragraphs on what the study can show; text is escaped, markupsafe.Markup is not. questions: by
-    table that answers one, its `question`, its `limits`, and the GPU-`hours` of one seed at the
-    paper's scale by kind of GPU, None where they are not known.
+    command: what makes a file, without the file. setting: the study's name, scale and unit of
+    training time. device: `cuda` or `cpu`. notes: paragraphs on what the study can show; text is
+    escaped, markupsafe.Markup is not. questions: by table that answers one, its `question`, its
+    `limits`, and the GPU-`hours` of one seed at the paper's scale by kind of GPU, None where they
+    are not known.
 
     Raises ValueError where a result is invalid; `out` is then left as it was.
     """
