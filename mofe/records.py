@@ -953,7 +953,7 @@ HereVerdict = Literal[
 ]
 TestName = Literal[
     "crossed",  # seeds by questions
-    "questions",  # both models are untuned: questions alone
+    "questions",  # questions alone: all models are untuned, or a share of three with one seed
     "McNemar",  # one seed: two models
     "printed",  # printed scores with the paper's own noise
     "rounding",  # printed whole hours
@@ -963,8 +963,26 @@ TestName = Literal[
 ]
 
 
+class KeptShare(Record):
+    """The share that one row keeps of what another gains over a third."""
+
+    start: str = Field(description="The row that both gains are over.")
+    limit: Amount = Field(description="The least share that is claimed.")
+    value: float | None = Field(
+        description="The first row's gain over the second's; null where the second gains nothing."
+    )
+    low: float | None = Field(
+        description="Lower end of its 95% interval (Fieller's); null where the second row's gain "
+        "is not above zero beyond its noise, so that the interval has no ends."
+    )
+    high: float | None = Field(description="Its upper end.")
+    gain: float = Field(description="What the second row gains, as a fraction of 1.")
+    gain_low: float = Field(description="Lower end of the gain's 95% interval.")
+    gain_high: float = Field(description="Its upper end.")
+
+
 class Comparison(Record):
-    """A part of a claim: two rows in one column."""
+    """A part of a claim: two rows in one column, or the three of a share."""
 
     column: str = Field(description="The column, by its heading.")
     first: str = Field(description="The row that is claimed to be greater (of times: smaller).")
@@ -972,7 +990,8 @@ class Comparison(Record):
     test: TestName = Field(description="What the comparison was tested with.")
     difference: float = Field(
         description="The first less the second, as a fraction of 1. Of times, the first over the "
-        "second; of counts, the first less the second."
+        "second; of counts, the first less the second. Of a share, the first row's gain less "
+        "`limit` times the second's."
     )
     low: float = Field(description="Lower end of the 95% interval.")
     high: float = Field(description="Upper end of the 95% interval.")
@@ -1001,6 +1020,9 @@ class Comparison(Record):
     least: Amount | None = Field(
         default=None,
         description="The least difference that would have been found in 80% of such studies.",
+    )
+    kept: KeptShare | None = Field(
+        default=None, description="Of a claim of kind `share`, the share; else null."
     )
 
 

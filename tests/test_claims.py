@@ -121,6 +121,38 @@ def test_an_overlay_adds_and_drops_claims():
             "row 'Small | X' is untuned, so it has no time",
         ),
         ({"constant": {"MedMCQA": [["0 | 4", "4 | 0"]]}}, "'constant' goes with kind 'count' only"),
+        ({"kind": "share", "limit": 0.9}, "parts of a claim of kind 'share' are triples of rows"),
+        (
+            {"kind": "share", "parts": {"MedMCQA": [["0 | 4", "4 | 0", "2 | 2"]]}},
+            "kind 'share' needs 'limit', the least share that is claimed; give one",
+        ),
+        (
+            {
+                "kind": "share",
+                "limit": 0,
+                "parts": {"MedMCQA": [["0 | 4", "4 | 0", "2 | 2"]]},
+            },
+            "claims.mine.limit",
+        ),
+        (
+            {
+                "kind": "share",
+                "limit": 0.9,
+                "in_paper": True,
+                "parts": {"MedMCQA": [["0 | 4", "4 | 0", "2 | 2"]]},
+            },
+            "kind 'share' is none of the paper's claims; set 'in_paper: false'",
+        ),
+        ({"limit": 0.9}, "'limit' goes with kind 'share' only"),
+        (
+            {
+                "kind": "share",
+                "limit": 0.9,
+                "table": 1,
+                "parts": {"Training Time(hr)": [["Small | MoFE", "Small | Full", "Small | X"]]},
+            },
+            "kind 'share' compares a score, and column 'Training Time(hr)' shows time",
+        ),
     ],
 )
 def test_a_wrong_claim_is_a_fault(change, sentence):
@@ -368,6 +400,69 @@ def test_a_clear_difference_holds_and_the_other_way_contradicts(tmp_path):
     other = judged(tmp_path, rows, [["bad", "good"]])
     assert other.paper_scale.verdict == "contradicted"
     assert "p 0.001" in files.markdown(correction.correct([other], seeds=3)).splitlines()[-1]
+
+
+def keeps(folder, accuracies, seeds=3, **more):
+    """The verdict that a row keeps nine tenths of a gain. accuracies: of it, of the row that has
+    all of the gain, and of the untuned model."""
+    rng = np.random.default_rng(20)
+    names = ("kept", "whole", "start")
+    rows = {
+        name: drawn(rng, accuracy, 1 if name == "start" else seeds, questions=2000)
+        for name, accuracy in zip(names, accuracies, strict=True)
+    }
+    asked = {"kind": "share", "limit": 0.9, "in_paper": False, "untuned": ("start",)}
+    return rows, judged(folder, rows, [list(names)], **asked, **more)
+
+
+def test_a_share_of_a_gain_is_kept_or_not(tmp_path):
+    rows, found = keeps(tmp_path / "all", (0.7, 0.7, 0.4))
+    part, means = found.paper_scale.summary, [right.mean() for right in rows.values()]
+    assert found.paper_scale.verdict == "holds" and found.paper_scale.reason is None
+    assert found.paper_scale.equal is None and part.p == found.paper_scale.p < 0.05
+    gained, whole = means[0] - means[2], means[1] - means[2]
+    assert part.difference == pytest.approx(gained - 0.9 * whole)
+    assert part.kept.value == pytest.approx(gained / whole)
+    assert 0.9 < part.kept.low < part.kept.value < part.kept.high < 1.15
+    assert (part.kept.start, part.kept.limit, part.kept.gain) == ("start", 0.9, whole)
+    assert part.kept.gain_low > 0 and (part.test, part.seeds) == ("crossed", 3)
+    _, found = keeps(tmp_path / "half", (0.55, 0.7, 0.4))
+    assert found.paper_scale.verdict == "contradicted" and found.paper_scale.summary.kept.high < 0.9
+    _, found = keeps(tmp_path / "near", (0.672, 0.7, 0.4))
+    kept = found.paper_scale.summary.kept
+    assert found.paper_scale.verdict == "direction only" and kept.low < 0.9 < kept.high
+    assert found.paper_scale.equal is None
+
+
+def test_a_share_without_a_gain_is_told_in_words(tmp_path):
+    _, found = keeps(tmp_path / "none", (0.41, 0.405, 0.4), scale="miniature")
+    part = found.here.summary
+    assert part.kept.low is None and part.kept.high is None
+    assert "In 1 of 1 parts the whole gain is inside its noise" in found.here.reason
+    assert files.shown(part).endswith("without an interval") or "no share" in files.shown(part)
+    _, found = keeps(tmp_path / "loss", (0.5, 0.3, 0.4))
+    part = found.paper_scale.summary
+    assert part.difference > 0 and part.p < 0.05  # and yet nothing is kept
+    assert found.paper_scale.verdict == "direction only"
+    assert part.kept.value is None and "the whole gain is a loss" in found.paper_scale.reason
+    assert files.shown(part).startswith("no share: the whole gain is \N{MINUS SIGN}")
+
+
+def test_a_share_of_one_seed_is_of_these_models(tmp_path):
+    _, found = keeps(tmp_path, (0.7, 0.7, 0.4), seeds=1)
+    part = found.paper_scale.summary
+    assert found.paper_scale.verdict == "direction only" and part.test == "questions"
+    assert "these very models" in found.paper_scale.reason and part.kept.low < 1 < part.kept.high
+
+
+def test_a_row_that_is_one_function_with_the_whole_keeps_it_all(tmp_path):
+    rng = np.random.default_rng(21)
+    one, start = drawn(rng, 0.7), drawn(rng, 0.4, seeds=1)
+    rows = {"kept": one, "whole": one, "start": start}
+    asked = {"kind": "share", "limit": 0.9, "in_paper": False, "untuned": ("start",)}
+    part = judged(tmp_path, rows, [list(rows)], **asked).paper_scale.summary
+    kept = part.kept
+    assert part.identical and (kept.value, kept.low, kept.high) == pytest.approx((1, 1, 1))
 
 
 def test_a_study_of_another_scale_has_words_of_its_own(tmp_path):

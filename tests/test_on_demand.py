@@ -112,11 +112,15 @@ def test_the_report_of_a_study_that_goes_beyond_answers_the_question(tmp_path):
     """Here, and in another world."""
     overlay = tmp_path / "asked.yaml"
     table = TABLE | {"question": "Does MoFE keep it all?", "limits": "Two rows are few."}
+    table["columns"] = {"Parameters": "trainable", **TABLE["columns"]}
+    table["rows"] = {**TABLE["rows"], "X": {"mixture": "small"}}
     claim = CLAIM | {"section": "Q"}
+    share = {"kind": "share", "limit": 0.9, "parts": {"MMLU": [["MoFE", "Full", "X"]]}}
+    claims = {"mine": claim, "share": claim | share | {"says": "It keeps most of it."}}
     results, elsewhere = tmp_path / "results", tmp_path / "elsewhere"
     asked = {
         "tables": {"Q": table},
-        "claims": {"mine": claim},
+        "claims": claims,
         "replications": {"claims": ["mine"]},
     }
     overlay.write_text(json.dumps(asked))
@@ -149,6 +153,10 @@ def test_the_report_of_a_study_that_goes_beyond_answers_the_question(tmp_path):
     assert "In mini and other, each as one observation" in beyond and "In 2 studies" in beyond
     assert "data:image/png" in beyond and 'id="tableQ"' in beyond
     assert (results / "figures" / "Q.png").is_file()
+    assert (results / "figures" / "Q_kept.pdf").is_file() and beyond.count("<img") == 2
+    record = json.loads((results / "claims" / "share.json").read_text())
+    kept = record["here"]["summary"]["kept"]
+    assert (kept["start"], kept["limit"]) == ("X", 0.9) and claims["share"]["says"] in beyond
 
 
 def test_a_dry_run_of_all_questions_at_the_papers_scale_lists_exactly_their_jobs(tmp_path):

@@ -277,6 +277,94 @@ def test_a_difference_without_any_variance_is_sure():
     assert stats.tost(test, 0.5) == 1
 
 
+# ------------------------------------------------------------------------- shares of a gain
+
+
+def gains(arms, clusters=None) -> tuple[Contrast, Contrast]:
+    """The gains of the first and of the second arm over the third, on one task."""
+    asked = arms[0].scores["task"].shape[1]
+    numbers = {"task": np.arange(asked) if clusters is None else clusters}
+    part, gain = (
+        Contrast(arms, [Term(arm, "task", 1), Term(2, "task", -1)], numbers) for arm in (0, 1)
+    )
+    return part, replace(gain, arms=part.arms, clusters=part.clusters)
+
+
+def three(rng, share, gain=0.2, sd=0.01, seeds=(3, 3, 0), questions=120) -> list[Answers]:
+    """Arms that keep a share of a gain, have all of it, and start without it. The gains differ by
+    question, and the questions are drawn too. 0 seeds: an untuned model."""
+    start = rng.uniform(0.2, 0.4, questions)
+    whole = gain * rng.uniform(0.5, 1.5, questions)
+    kept = share * whole + rng.uniform(-0.05, 0.05, questions)
+    arms = []
+    for gained, count in zip((kept, whole, 0 * whole), seeds, strict=True):
+        chance = start + gained + rng.normal(0, sd, (max(count, 1), 1))
+        arms.append(Answers({"task": (rng.random(chance.shape) < chance) * 1.0}, count > 0))
+    return arms
+
+
+def test_a_share_of_three_untuned_models_has_fiellers_interval():
+    """By the closed form, from the means and covariances of paired gains."""
+    rng = np.random.default_rng(11)
+    start, whole, kept = (rng.random(60) * width for width in (0.3, 0.9, 0.8))
+    arms = [Answers({"task": y[None]}, seeded=False) for y in (kept, whole, start)]
+    found = stats.kept(*gains(arms))
+    a, b = (kept - start).mean(), (whole - start).mean()
+    (aa, ab), (_, bb) = np.cov(kept - start, whole - start) / 60
+    t2 = scipy.stats.t(59).ppf(0.975) ** 2
+    middle, below = a * b - t2 * ab, b**2 - t2 * bb
+    root = np.sqrt(middle**2 - below * (a**2 - t2 * aa))
+    assert found.value == pytest.approx(a / b)
+    assert found.bounds == pytest.approx(((middle - root) / below, (middle + root) / below))
+    assert found.gain == stats.crossed(gains(arms)[1])
+
+
+@given(st.integers(0, 10**6), st.floats(0.3, 1.5), st.floats(0.1, 0.25), st.floats(0, 2))
+@settings(max_examples=25, deadline=None)
+def test_the_interval_of_a_share_has_what_the_test_does_not_reject(seed, share, gain, asked):
+    part, whole = gains(three(np.random.default_rng(seed), share, gain, questions=80))
+    found = stats.kept(part, whole)
+    assert (found.bounds is None) == (found.gain.low <= 0)
+    if found.bounds is not None:
+        assert found.bounds.low <= found.value <= found.bounds.high
+        terms = [*part.terms, *(t._replace(weight=-asked * t.weight) for t in whole.terms)]
+        inside = found.bounds.low <= asked <= found.bounds.high
+        assert (stats.crossed(replace(part, terms=terms)).p >= stats.LEVEL) == inside
+
+
+@pytest.mark.parametrize(("gain", "sd", "seeds"), [(0.2, 0.03, (5, 5, 0)), (0.08, 0.02, (3, 3, 3))])
+def test_the_interval_of_a_share_holds_the_truth_in_95_of_100_studies(gain, sd, seeds):
+    """An interval without ends holds it too, and where the gain is small, many are such."""
+    rng = np.random.default_rng(12)
+    found = [stats.kept(*gains(three(rng, 0.9, gain, sd, seeds))) for _ in range(150)]
+    holds = [kept.bounds is None or kept.bounds.low <= 0.9 <= kept.bounds.high for kept in found]
+    bounded = np.mean([kept.bounds is not None for kept in found])
+    assert 0.91 <= np.mean(holds) < 1
+    assert bounded > 0.9 if gain == 0.2 else 0.1 < bounded < 0.9
+
+
+def test_a_share_of_no_gain_has_no_interval():
+    rng = np.random.default_rng(13)
+    within = stats.kept(*gains(three(rng, 0.9, gain=0.01)))
+    assert within.bounds is None and within.gain.low < 0 < within.gain.high
+    kept, whole, start = three(rng, 0.5, gain=0.2, seeds=(3, 3, 3), questions=600)
+    lost = stats.kept(*gains([kept, start, whole]))
+    assert (lost.value, lost.bounds) == (None, None) and lost.gain.high < 0
+
+
+def test_one_function_keeps_all_of_its_own_gain():
+    arms = three(np.random.default_rng(14), 0.9, questions=600)
+    contrast_ = gains(arms)[1]
+    found = stats.kept(contrast_, contrast_)
+    assert (found.value, *found.bounds) == pytest.approx((1, 1, 1))
+
+
+def test_gains_of_other_records_are_refused():
+    rng = np.random.default_rng(15)
+    with pytest.raises(ValueError, match="give contrasts of the same arms"):
+        stats.kept(gains(three(rng, 1.0))[0], gains(three(rng, 1.0))[1])
+
+
 # ------------------------------------------------------------------------ one seed, yardsticks
 
 

@@ -88,6 +88,11 @@ class Arms:
     parts: dict[str, np.ndarray]
 
     @property
+    def one_seed(self) -> bool:
+        """Whether some arm has a single seed, which says nothing about others."""
+        return any(arm.seeded and arm.seeds == 1 for arm in self.arms)
+
+    @property
     def files(self) -> list[str]:
         """Every evaluation that was read, each once."""
         found = (e.file for arm in self.evaluations for es in arm.values() for e in es)

@@ -18,7 +18,14 @@ from mofe import paper, records
 from mofe.files import write_atomic
 from mofe.markdown import plain
 from mofe.markdown import table as markdown_table
-from mofe.records import ClaimRecord, ClaimsRecord, Comparison, Judgement, LeastEffect
+from mofe.records import (
+    ClaimRecord,
+    ClaimsRecord,
+    Comparison,
+    Judgement,
+    KeptShare,
+    LeastEffect,
+)
 from mofe.report import correction
 from mofe.report.judge import Conditions, judge
 from mofe.study.claims import Claim
@@ -32,6 +39,7 @@ COLUMNS = (  # of claims.csv
     *("claim", "section", "in_paper", "says", "asked_of", "study", "scale"),
     *("verdict", "p", "p_holm", "first", "second", "column", "difference", "low", "high"),
     *("these_low", "these_high", "seeds", "test", "least", "reason"),
+    *("share", "share_low", "share_high"),
 )
 RATIOS = ("rounding", "log ratio")  # tests whose difference is a ratio
 _TEMPLATE = Path(__file__).with_name("claims.tex.jinja")
@@ -156,17 +164,40 @@ def study_verdict(claim: ClaimRecord) -> Judgement:
 
 
 def in_points(part: Comparison) -> bool:
-    """Whether a difference is one of scores."""
-    return part.test not in (*RATIOS, "count")
+    """Whether what is shown of a part is a difference of scores."""
+    return part.kept is None and part.test not in (*RATIOS, "count")
 
 
 def shown(part: Comparison) -> str:
-    """A comparison's size with its interval: points of accuracy, a ratio, or a count."""
+    """A comparison's size with its interval: points of accuracy, a share, a ratio, or a count."""
+    if part.kept is not None:
+        return _share(part.kept)
     if part.test in RATIOS:
         return f"×{part.difference:.2f} [{part.low:.2f}, {part.high:.2f}]"
     if part.test == "count":
         return f"{part.difference:+,.0f}".replace("-", MINUS)
     return f"{points(part.difference)} [{points(part.low)}, {points(part.high)}]"
+
+
+def _share(kept: KeptShare) -> str:
+    """A share of a gain in percent. Where the gain is inside its noise, it has no interval."""
+    gain = f"{points(kept.gain)} [{points(kept.gain_low)}, {points(kept.gain_high)}]"
+    if kept.value is None:
+        return f"no share: the whole gain is {gain}"
+    if kept.low is None or kept.high is None:
+        return f"{percent(kept.value)} of {gain}, without an interval"
+    return f"{percent(kept.value)} [{percent(kept.low)}, {percent(kept.high)}] of the gain"
+
+
+def percent(fraction: float) -> str:
+    """A share in whole percent: "94%"."""
+    return f"{100 * fraction:,.0f}%".replace("-", MINUS)
+
+
+def against(part: Comparison) -> str:
+    """What a part's first row is compared with: a row, of a share with the one that gains are
+    over."""
+    return part.second if part.kept is None else f"{part.second}, gains over {part.kept.start}"
 
 
 def probability(p: float | None) -> str:
@@ -236,8 +267,12 @@ def to_csv(claims: ClaimsRecord) -> str:
     for claim in claims.claims:
         for asked, study, scale, judged in columns(claim):
             part = judged.summary.model_dump() if judged.summary else {}
+            kept = part.get("kept") or {}
             values = {
                 **part,
+                "share": kept.get("value"),
+                "share_low": kept.get("low"),
+                "share_high": kept.get("high"),
                 **{key: getattr(claim, key) for key in ("claim", "section", "in_paper", "says")},
                 **{key: getattr(judged, key) for key in ("verdict", "p", "p_holm", "reason")},
                 "asked_of": asked,
@@ -278,12 +313,13 @@ def markdown(claims: ClaimsRecord) -> str:
         f"# Which claims hold? Study “{claims.study}”, {claims.scale} scale",
         sentence(claims),
         (
-            "Sizes are points of accuracy with 95% intervals, of the part that speaks least for "
-            "the claim; p is two-sided, corrected for the claims of a section (Holm); beside a "
-            "verdict the other way it is that of the parts which point so, corrected for the parts "
-            f"(Holm). Differences up to δ = {100 * claims.margin:g} points are called none. Most "
-            "of the paper's differences on MedMCQA are below the least effect that its questions "
-            "can show, whatever the number of seeds."
+            "Sizes are points of accuracy with 95% intervals, or percent of a gain, of the part "
+            "that speaks least for the claim; p is two-sided, corrected for the claims of a "
+            "section (Holm); beside a verdict the other way it is that of the parts which point "
+            "so, corrected for the parts (Holm). Differences up to "
+            f"δ = {100 * claims.margin:g} points are called none. Most of the paper's differences "
+            "on MedMCQA are below the least effect that its questions can show, whatever the "
+            "number of seeds."
         ),
         markdown_table(heads, rows, "l" * len(heads), padded=False),
     ]

@@ -18,10 +18,12 @@ from mofe.report.sources import (
     FromClaims,
     FromRouters,
     FromSearches,
+    FromShares,
     FromTables,
     FromTrainings,
     Routed,
     Searched,
+    Shared,
     Trainings,
 )
 
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from mofe.study.tables import Table
 
 
-Source = FromTables | FromTrainings | FromRouters | FromSearches | FromClaims
+Source = FromTables | FromShares | FromTrainings | FromRouters | FromSearches | FromClaims
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,14 @@ def figure(source: Source, caption: str):
 
 
 def of(plan: Plan) -> dict[str, Figure]:
-    """The figures of a study, by name: those whose source it has, and one of every table that
-    answers a question, under the table's key."""
+    """The figures of a study, by name: those whose source it has, one of every table that answers
+    a question, under the table's key, and one of the shares in every table that a claim of such is
+    about, under its key and KEPT."""
     found = {name: figure for name, figure in FIGURES.items() if figure.source.spec(plan)}
     asked = [number for number, spec in plan.specs.items() if spec.question]
-    return found | {str(n): replace(BY_ROW, source=FromTables((n,))) for n in asked}
+    found |= {str(n): replace(BY_ROW, source=FromTables((n,))) for n in asked}
+    shared = {f"{n}{KEPT}": replace(OF_SHARES, source=FromShares(n)) for n in plan.tables}
+    return found | {name: figure for name, figure in shared.items() if figure.source.spec(plan)}
 
 
 def inputs(plan: Plan) -> dict[str, list[str]]:
@@ -96,7 +101,7 @@ def draw(
     """
     from mofe.report import drawing
 
-    figure = FIGURES.get(name, BY_ROW)
+    figure = _named(name)
     with drawing.style():
         drawn = figure.function(figure.source.filled(spec, files, seeds), setting)
         drawing.name_study(drawn, setting)
@@ -105,7 +110,12 @@ def draw(
 
 def caption(name: str, setting: Setting) -> str:
     """A figure's caption, which says what "ours" is."""
-    return f"{FIGURES.get(name, BY_ROW).caption} {setting.ours}"
+    return f"{_named(name).caption} {setting.ours}"
+
+
+def _named(name: str) -> Figure:
+    """A figure by its name; of a table's the source is one that fills a spec of any table."""
+    return FIGURES.get(name) or (OF_SHARES if name.endswith(KEPT) else BY_ROW)
 
 
 SCORES = (
@@ -400,10 +410,29 @@ def rows(tables: Sequence[Table], setting: Setting) -> Drawing:
     return drawn
 
 
+def kept(shared: Shared, setting: Setting) -> Drawing:
+    """For each score a line of panels, one for each of what training takes."""
+    from mofe.report import share_drawing
+
+    return share_drawing.kept(shared)
+
+
 BY_ROW = Figure(
     FromTables(()),
     "The table's rows from top to bottom. Dots are seeds, the circle is their mean. "
     f"{SCORES} Dotted: the score that needs no model. Hollow markers, at paper scale only: the "
     "paper's values.",
     rows,
+)
+
+KEPT = "_kept"
+OF_SHARES = Figure(
+    FromShares(0),
+    "The share of a gain that is kept, with Fieller's 95% interval for new seeds and new "
+    "questions, against the share of the parameters that is trained, the training time and the "
+    "peak memory, the last two beside those of the row with the whole gain. Colour is the "
+    "fine-tuning method, the marker is the block of rows. A hollow marker has no interval, because "
+    "the whole gain is inside its noise: its dotted line says that any share is possible. Panels "
+    "end at -50% and 200%. Times and memory are those of the machines that ran this.",
+    kept,
 )

@@ -14,25 +14,26 @@ from statistics import fmean
 from mofe import records
 from mofe.paper import LABEL_SEPARATOR
 from mofe.records import ClaimRecord, Comparison, Judgement, TrainRecord
-from mofe.report import printed, stats, verdicts
+from mofe.report import printed, shares, stats, verdicts
 from mofe.report.answers import MANY_PARTS, Arms, Evaluation, arms
 from mofe.report.parts import (
     ROUNDED,
-    Pair,
+    Compared,
     RowKey,
+    compared,
     comparison,
+    contrast,
     counts,
     equality,
     findings,
     mean_of,
     moved,
     negated,
-    pairs,
     weakest,
 )
-from mofe.report.stats import Contrast, Term, Test
+from mofe.report.stats import Test
 from mofe.report.verdicts import Findings
-from mofe.study.claims import TIMED, Claim
+from mofe.study.claims import SHARE, TIMED, Claim
 from mofe.study.tables import Cell, Row, Table
 
 
@@ -112,32 +113,31 @@ def _study_scores(
     claim: Claim, rows: Mapping[RowKey, Row], conditions: Conditions
 ) -> tuple[Judgement, list[str]]:
     found = arms(rows)
-    compared: dict[tuple[str, int, int], Pair] = {}
-    for pair in pairs(claim):
-        first, second = (found.rows[row] for row in pair.rows)
-        compared.setdefault((pair.column, first, second), pair)
-    one_seed = any(arm.seeded and arm.seeds == 1 for arm in found.arms)
-    test = stats.of_these_models if one_seed else stats.crossed
-    tests = {pair: test(_contrast(found, [pair])) for pair in compared.values()}
-    shown = [_measured(pair, tested, found, one_seed) for pair, tested in tests.items()]
+    parts: dict[tuple, Compared] = {}
+    for part in compared(claim):
+        parts.setdefault((part.column, *(found.rows[row] for row in part.rows)), part)
+    test = stats.of_these_models if found.one_seed else stats.crossed
+    tests = {part: test(contrast(found, [part])) for part in parts.values()}
+    shown = [_measured(claim, part, tested, found) for part, tested in tests.items()]
     if claim.kind == "mean":
-        mean = test(_contrast(found, list(tests)))
+        mean = test(contrast(found, list(tests)))
         summary = mean_of(shown, mean, shown[0].test)
         known = findings(claim, [mean], conditions.margin)
     else:
         summary = weakest(claim, shown)
-        known = findings(claim, list(tests.values()), conditions.margin)
+        margin = 0.0 if claim.kind == SHARE else conditions.margin  # a share is no likeness
+        known = findings(claim, list(tests.values()), margin)
     known = replace(
         known,
         exact=claim.kind == "equal" and all(part.identical for part in shown),
-        decides=not one_seed,
+        decides=not found.one_seed and not any(map(shares.is_of_loss, shown)),
     )
     stuck = None if known.exact else _stuck(found, list(tests), conditions)
     if stuck and conditions.scale == "miniature":
         verdict, reason = "cannot be asked here", stuck
     else:
         verdict = verdicts.of_study(known, claims_equality=claim.kind == "equal")
-        reason = _why(claim, known, shown, one_seed)
+        reason = _why(claim, known, shown, found.one_seed)
     return (
         Judgement(
             verdict=verdict,
@@ -152,30 +152,23 @@ def _study_scores(
     )
 
 
-def _contrast(found: Arms, compared: Sequence[Pair]) -> Contrast:
-    """The mean of the first rows less the mean of the second ones."""
-    weight = 1 / len(compared)
-    terms = [
-        Term(found.rows[row], pair.column, sign * weight)
-        for pair in compared
-        for row, sign in zip(pair.rows, (1, -1), strict=True)
-    ]
-    return Contrast(found.arms, terms, found.clusters)
-
-
-def _measured(pair: Pair, test: Test, found: Arms, one_seed: bool) -> Comparison:
-    first, second = (found.rows[row] for row in pair.rows)
-    seeded = any(found.arms[arm].seeded for arm in (first, second))
-    how = "questions" if not seeded else "McNemar" if one_seed else "crossed"
-    shown = comparison(pair, test, how, same=first == second)
+def _measured(claim: Claim, part: Compared, test: Test, found: Arms) -> Comparison:
+    first, second, *start = (found.rows[row] for row in part.rows)
+    seeded = any(found.arms[arm].seeded for arm in (first, second, *start))
+    of_two = "questions" if start else "McNemar"
+    how = "questions" if not seeded else of_two if found.one_seed else "crossed"
+    shown = comparison(part, test, how, same=first == second)
     if how == "McNemar" and first != second:
-        scores = (found.arms[arm].scores[pair.column][0] for arm in (first, second))
+        scores = (found.arms[arm].scores[part.column][0] for arm in (first, second))
         shown = shown.model_copy(update={"p": _mcnemar(*scores, test)})
-    groups = found.parts[pair.column]
-    if first != second and len(set(groups)) >= MANY_PARTS and not one_seed:
-        contrast = replace(_contrast(found, [pair]), clusters={pair.column: groups})
-        look = stats.crossed(contrast)
+    groups = found.parts[part.column]
+    if first != second and len(set(groups)) >= MANY_PARTS and not found.one_seed:
+        look = stats.crossed(replace(contrast(found, [part]), clusters={part.column: groups}))
         shown = shown.model_copy(update={"by_group_low": look.low, "by_group_high": look.high})
+    if claim.kind == SHARE:
+        share = shares.kept(found, part.column, part.rows)
+        told = shares.record(part.rows[2][1], claim.limit, share)
+        shown = shown.model_copy(update={"kept": told})
     return shown
 
 
@@ -186,11 +179,11 @@ def _mcnemar(first, second, test: Test) -> float:
     return stats.mcnemar(first, second).p if whole else test.p
 
 
-def _stuck(found: Arms, compared: Sequence[Pair], conditions: Conditions) -> str | None:
+def _stuck(found: Arms, parts: Sequence[Compared], conditions: Conditions) -> str | None:
     """Why nothing can be asked: all compared rows stand within one standard error of the task's
     floor or of its ceiling."""
     standing = [
-        found.evaluations[found.rows[row]][pair.column] for pair in compared for row in pair.rows
+        found.evaluations[found.rows[row]][part.column] for part in parts for row in part.rows
     ]
     for kind, limits in (
         ("floor", [seeds[0].floor for seeds in standing]),
@@ -212,19 +205,21 @@ def _why(claim: Claim, known: Findings, shown: Sequence[Comparison], one_seed: b
     """What a verdict rests on, where the words alone would mislead."""
     if known.exact:
         return claim.exact or "All answers are the same, question by question."
+    if one_seed and claim.kind == SHARE:
+        return "One seed says nothing about other seeds: the shares are those of these very models."
     if one_seed:
         differ = sum(part.p is not None and part.p < stats.LEVEL for part in shown)
         return (
             f"One seed says nothing about other seeds: in {differ} of {len(shown)} comparisons "
             "these two models differ (McNemar)."
         )
-    left_out = len(pairs(claim)) - len(shown)
-    if left_out:
-        return (
-            f"{left_out} of {len(pairs(claim))} parts compare functions that another part "
+    said = [of_shares] if (of_shares := shares.reason(shown)) else []
+    if left_out := len(compared(claim)) - len(shown):
+        said.append(
+            f"{left_out} of {len(compared(claim))} parts compare functions that another part "
             "compares, and do not count again."
         )
-    return None
+    return " ".join(said) or None
 
 
 def _study_times(claim: Claim, rows: Mapping[RowKey, Row]) -> tuple[Judgement, list[str]]:
@@ -244,7 +239,7 @@ def _study_times(claim: Claim, rows: Mapping[RowKey, Row]) -> tuple[Judgement, l
         for at, seeds in runs.items()
     }
     tests, shown = [], []
-    for pair in pairs(claim):
+    for pair in compared(claim):
         first, second = (seconds[row, pair.column] for row in pair.rows)
         if min(len(first), len(second)) < 2:
             why = "One seed has one time, and no noise to compare it with."
@@ -253,7 +248,7 @@ def _study_times(claim: Claim, rows: Mapping[RowKey, Row]) -> tuple[Judgement, l
         ratio = {name: math.exp(getattr(test, name)) for name in ("difference", "low", "high")}
         shown.append(comparison(pair, test, "log ratio", same=False).model_copy(update=ratio))
         if claim.kind == "less":  # below the ratio: log(ratio) less the difference is above zero
-            test = negated(moved(test, -math.log(claim.limit)))
+            test = negated(moved(test, -math.log(claim.greatest_ratio)))
         tests.append(test)
     if claim.kind == "flat":
         points = all(1 / ROUNDED < c.difference < ROUNDED for c in shown)

@@ -17,6 +17,7 @@ from typing import Any
 from mofe import records
 from mofe.files import write_atomic
 from mofe.records import ClaimsRecord, EvalRecord, ReplicationsRecord, TrainRecord
+from mofe.report.figures import KEPT
 from mofe.report.tables import BESIDE
 from mofe.report.views.beyond import asked
 from mofe.report.views.claims import screen
@@ -94,7 +95,9 @@ def write(
             for table in tables
             if table.number in questions
         ],
-        figures=[shown[name] for name in shown if name not in questions],
+        figures=[
+            figure for name, figure in shown.items() if name.removesuffix(KEPT) not in questions
+        ],
         assumptions=[{"key": "", **a, "choice": in_words(a["choice"])} for a in assumptions],
         data=counts,
         data_files=data,

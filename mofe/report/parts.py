@@ -1,8 +1,8 @@
 """A claim's comparisons, and what they amount to.
 
-A claim is compared pair by pair: two rows in one column. `comparison` records what a test said of a
-pair, `findings` what all of them amount to by the claim's kind, for the words in
-mofe/report/verdicts.py.
+A claim is compared part by part: two rows in one column, or the three rows of a share. `comparison`
+records what a test said of a part, `findings` what all of them amount to by the claim's kind, for
+the words in mofe/report/verdicts.py.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 
 from mofe.records import Comparison, TestName
 from mofe.report import stats
-from mofe.report.stats import Test
+from mofe.report.answers import Arms
+from mofe.report.stats import Contrast, Term, Test
 from mofe.report.verdicts import Findings
-from mofe.study.claims import TIMED, Claim, RowOf
+from mofe.study.claims import SHARE, TIMED, Claim, RowOf
 
 ROUNDED = 1.25  # times whose ratio is below this are called equal
 
@@ -24,15 +25,23 @@ RowKey = tuple[int | str, str]  # a row: its table and its labels
 
 
 @dataclass(frozen=True)
-class Pair:
-    """What a claim compares at once: two rows in one column, the one that is claimed to be greater
-    (of times: smaller) first."""
+class Compared:
+    """What a claim compares at once: rows in one column, the one that is claimed to be greater (of
+    times: smaller) first. weights: of each row in the difference that is claimed to be above
+    zero."""
 
     column: str
-    rows: tuple[RowKey, RowKey]
+    rows: tuple[RowKey, ...]
+    weights: tuple[float, ...] = (1.0, -1.0)
 
 
-def pairs(claim: Claim) -> list[Pair]:
+def of_share(column: str, rows: tuple[RowKey, ...], share: float) -> Compared:
+    """Three rows, [kept, whole, start], of which the first is claimed to gain a share of what the
+    second gains: kept - start - share * (whole - start)."""
+    return Compared(column, rows, (1.0, -share, share - 1.0))
+
+
+def compared(claim: Claim) -> list[Compared]:
     """The comparisons of a claim. Chains of `rising` and `count` become pairs of a row and the one
     before it, those of `flat` all pairs."""
     found = []
@@ -40,11 +49,13 @@ def pairs(claim: Claim) -> list[Pair]:
         for rows in comparisons:
             named = tuple(key_of(claim, row) for row in rows)
             if claim.kind in ("rising", "count"):
-                found += [Pair(column, (b, a)) for a, b in itertools.pairwise(named)]
+                found += [Compared(column, (b, a)) for a, b in itertools.pairwise(named)]
             elif claim.kind == "flat":
-                found += [Pair(column, pair) for pair in itertools.combinations(named, 2)]
+                found += [Compared(column, pair) for pair in itertools.combinations(named, 2)]
+            elif claim.kind == SHARE:
+                found.append(of_share(column, named, claim.limit))
             else:
-                found.append(Pair(column, named))
+                found.append(Compared(column, named))
     return found
 
 
@@ -53,7 +64,7 @@ def key_of(claim: Claim, row: RowOf) -> RowKey:
     return (row.table or claim.table, row.row)
 
 
-# ------------------------------------------------------------------------- pair by pair
+# ------------------------------------------------------------------------- part by part
 
 
 def negated(test: Test) -> Test:
@@ -73,12 +84,22 @@ def moved(test: Test, by: float) -> Test:
     )
 
 
-def comparison(pair: Pair, test: Test, how: TestName, same: bool) -> Comparison:
-    """What a test said of a pair. same: whether both rows are one function."""
+def contrast(found: Arms, parts: Sequence[Compared]) -> Contrast:
+    """The mean of the parts' differences."""
+    terms = [
+        Term(found.rows[row], part.column, weight / len(parts))
+        for part in parts
+        for row, weight in zip(part.rows, part.weights, strict=True)
+    ]
+    return Contrast(found.arms, terms, found.clusters)
+
+
+def comparison(part: Compared, test: Test, how: TestName, same: bool) -> Comparison:
+    """What a test said of a part. same: whether its first two rows are one function."""
     return Comparison(
-        column=pair.column,
-        first=pair.rows[0][1],
-        second=pair.rows[1][1],
+        column=part.column,
+        first=part.rows[0][1],
+        second=part.rows[1][1],
         test=how,
         difference=test.difference,
         low=test.low,
@@ -95,7 +116,7 @@ def comparison(pair: Pair, test: Test, how: TestName, same: bool) -> Comparison:
 
 
 def untested(
-    pair: Pair, how: TestName, difference: float, low: float, high: float, seeds: int
+    pair: Compared, how: TestName, difference: float, low: float, high: float, seeds: int
 ) -> Comparison:
     """A pair of which a difference and its bounds are known, and no noise."""
     return Comparison(
@@ -117,7 +138,7 @@ def untested(
 def mean_of(shown: Sequence[Comparison], test: Test, how: TestName) -> Comparison:
     """The mean over all parts, as a comparison."""
     columns = " and ".join(dict.fromkeys(part.column for part in shown))
-    whole = comparison(Pair(columns, (("", ""), ("", ""))), test, how, same=False)
+    whole = comparison(Compared(columns, (("", ""), ("", ""))), test, how, same=False)
     return whole.model_copy(update={"first": f"mean of {len(shown)} parts", "second": ""})
 
 
@@ -132,7 +153,7 @@ def weakest(claim: Claim, shown: Sequence[Comparison]) -> Comparison:
             return -abs(math.log(part.difference))
         size = part.difference
         if claim.kind in TIMED:  # a ratio, whose standard error is its logarithm's
-            size = math.log(size / claim.limit) * (-1 if claim.kind == "less" else 1)
+            size = math.log(size / claim.greatest_ratio) * (-1 if claim.kind == "less" else 1)
         return size / part.stderr if part.stderr else size
 
     return max(shown, key=speaks) if claim.kind == "some" else min(shown, key=speaks)
@@ -176,7 +197,7 @@ def counts(
     """The comparisons of whole numbers, whether the claim holds, and how constant its constants
     are."""
     shown = []
-    for pair in pairs(claim):
+    for pair in compared(claim):
         first, second = (values[(*row, pair.column)] for row in pair.rows)
         more = first - second
         shown.append(untested(pair, "count", more, more, more, seeds))

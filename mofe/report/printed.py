@@ -14,13 +14,13 @@ from mofe.records import Judgement
 from mofe.report import noise, stats, verdicts
 from mofe.report.parts import (
     ROUNDED,
-    Pair,
+    Compared,
     RowKey,
+    compared,
     comparison,
     counts,
     findings,
     mean_of,
-    pairs,
     untested,
     weakest,
 )
@@ -68,22 +68,22 @@ def _value(row: RowKey, column: str) -> float:
 
 def _printed_scores(claim: Claim, group: Mapping[str, tuple[str, ...]]) -> Judgement:
     """group: the rows that are runs of one function with a row, by the row's labels."""
-    scored: dict[Pair, list[PrintedScore]] = {}
-    for pair in pairs(claim):
+    scored: dict[Compared, list[PrintedScore]] = {}
+    for pair in compared(claim):
         (table, first), (_, second) = pair.rows
         rows = [group.get(label, (label,)) for label in (first, second)]
-        key = Pair(pair.column, tuple((table, " = ".join(labels)) for labels in rows))
+        key = Compared(pair.column, tuple((table, " = ".join(labels)) for labels in rows))
         scored[key] = noise.pair(table, *rows, pair.column)
     tests = {pair: stats.printed(scores) for pair, scores in scored.items()}
-    compared = [comparison(pair, test, "printed", same=False) for pair, test in tests.items()]
+    shown = [comparison(pair, test, "printed", same=False) for pair, test in tests.items()]
     if claim.kind == "mean":
         test = stats.printed(
             [replace(s, weight=s.weight / len(scored)) for ss in scored.values() for s in ss]
         )
-        summary = mean_of(compared, test, "printed")
+        summary = mean_of(shown, test, "printed")
         known = findings(claim, [test], margin=0.0)
     else:
-        summary = weakest(claim, compared)
+        summary = weakest(claim, shown)
         known = findings(claim, list(tests.values()), margin=0.0)
     borrowed = _all_borrowed(claim, list(tests.values()))
     return Judgement(
@@ -93,7 +93,7 @@ def _printed_scores(claim: Claim, group: Mapping[str, tuple[str, ...]]) -> Judge
         else None,
         p=known.p,
         summary=summary,
-        parts=compared,
+        parts=shown,
     )
 
 
@@ -110,25 +110,25 @@ def _all_borrowed(claim: Claim, tests: Sequence[Test]) -> bool:
 def _printed_times(claim: Claim) -> Judgement:
     """Hours are printed whole, so a ratio is an interval of rounding, and nothing else is known of
     their noise."""
-    compared, beyond = [], []
-    for pair in pairs(claim):
+    shown, beyond = [], []
+    for pair in compared(claim):
         first, second = (_value(row, pair.column) for row in pair.rows)
         low, high = stats.ratio_of_printed(first, second)
         beyond.append(
             {
-                "less": high < claim.limit,
+                "less": high < claim.greatest_ratio,
                 "rising": low > 1,
                 "flat": 1 / ROUNDED < low < high < ROUNDED,
             }[claim.kind]
         )
-        compared.append(untested(pair, "rounding", first / second, low, high, seeds=0))
+        shown.append(untested(pair, "rounding", first / second, low, high, seeds=0))
     return Judgement(
         verdict="beyond its noise" if all(beyond) else "inside its noise",
         reason="Beyond what rounding to whole hours can hide; times have no other noise here."
         if all(beyond)
         else "Rounding to whole hours could hide it.",
-        summary=weakest(claim, compared),
-        parts=compared,
+        summary=weakest(claim, shown),
+        parts=shown,
     )
 
 
@@ -137,10 +137,10 @@ def _printed_counts(claim: Claim) -> Judgement:
         (cell.table, cell.row, cell.column): paper.cells()[cell.table, cell.row, cell.column].value
         for cell in claim.cells()
     }
-    compared, holds, _ = counts(claim, values, seeds=0)
+    shown, holds, _ = counts(claim, values, seeds=0)
     return Judgement(
         verdict="exact" if holds else "inside its noise",
         reason="Counts have no noise.",
-        summary=compared[0],
-        parts=compared,
+        summary=shown[0],
+        parts=shown,
     )

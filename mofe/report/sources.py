@@ -1,4 +1,4 @@
-"""What figures are drawn from: the paper's tables, files of trainings, searches, or the claims.
+"""What figures are drawn from: tables, shares of gains, files of trainings, searches, or claims.
 
 A source has a job's parameter (`spec`, without file names) and a job's inputs (`files`, in the
 order of the spec), and joins the two (`filled`).
@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from mofe import records
+from mofe.paper import LABEL_SEPARATOR
 from mofe.records import ClaimsRecord
 from mofe.study import tables
+from mofe.study.claims import SHARE, Claim
 from mofe.study.tables import Row, Table
 
 if TYPE_CHECKING:
@@ -45,6 +47,97 @@ class FromTables:
 
     def _drawn(self, table: Table) -> Table:
         rows = tuple(replace(row, beside=()) for row in table.rows if self.rows(row))
+        return replace(table, rows=rows, beside=())
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The shares of gains in a table.
+
+    table: its rows that the shares are of, with the columns of scores and of what training takes.
+    parts: (column, row that keeps the gain, row that has all of it, row that both start from).
+    limits: the shares that are claimed.
+    """
+
+    table: Table
+    parts: tuple[tuple[str, str, str, str], ...]
+    limits: tuple[float, ...]
+
+
+TAKES = ("trainable", "time", "memory")  # what training takes, of what a column shows (SHOWS)
+
+
+@dataclass(frozen=True)
+class FromShares:
+    """The gains that claims of kind `share` are about in a table of theirs.
+
+    Beside the row that a claim names, every row keeps a share of the same gain that differs from
+    the row with all of it in the last label alone. Only rows that are trained do, and only of a
+    table that shows something of TAKES.
+    """
+
+    number: int | str
+
+    def spec(self, plan: Plan) -> list[dict[str, Any]]:
+        parts = self._parts(plan)
+        if not parts:
+            return []
+        limits = tuple(dict.fromkeys(claim.limit for claim in self._claims(plan)))
+        (table,) = tables.bare([self._table(plan)])
+        return [{"table": table, "parts": parts, "limits": limits}]
+
+    def files(self, plan: Plan) -> list[str]:
+        return tables.files([self._table(plan)]) if self._parts(plan) else []
+
+    def filled(self, spec: Sequence[Mapping[str, Any]], files: Sequence[str], seeds: int) -> Shared:
+        (given,) = spec
+        (table,) = tables.filled([given["table"]], files, seeds)
+        return Shared(table, tuple(map(tuple, given["parts"])), tuple(given["limits"]))
+
+    def _claims(self, plan: Plan) -> list[Claim]:
+        """Those of which the study has every cell, all in this table."""
+        claims = {name: plan.study.claims[name] for name, cells in plan.claims.items() if cells}
+        return [c for c in claims.values() if c.kind == SHARE and c.tables() == (self.number,)]
+
+    def _parts(self, plan: Plan) -> list[tuple[str, str, str, str]]:
+        """(column, first, whole, start) of each share; none where there is nothing to draw."""
+        rows = plan.tables[self.number].rows
+        if not any(cell.kind in TAKES for row in rows for cell in (*row.cells, *row.beside)):
+            return []
+        trained = {LABEL_SEPARATOR.join(row.labels): row.labels for row in rows if row.stages}
+        gains = [
+            (column, *(row.row for row in triple))
+            for claim in self._claims(plan)
+            for column, triples in claim.parts.items()
+            for triple in triples
+        ]
+        found = [
+            (column, row, whole, start)
+            for column, first, whole, start in gains
+            if whole in trained
+            for row, labels in trained.items()
+            if row == first or labels[:-1] == trained[whole][:-1]
+            if row not in (whole, start)
+        ]
+        return list(dict.fromkeys(found))
+
+    def _table(self, plan: Plan) -> Table:
+        table, parts = plan.tables[self.number], self._parts(plan)
+        columns = {column for column, *_ in parts}
+        named = {name for _, *names in parts for name in names}
+        rows = tuple(
+            replace(
+                row,
+                cells=tuple(
+                    cell
+                    for cell in (*row.cells, *row.beside)
+                    if cell.column in columns or cell.kind in TAKES
+                ),
+                beside=(),
+            )
+            for row in table.rows
+            if LABEL_SEPARATOR.join(row.labels) in named
+        )
         return replace(table, rows=rows, beside=())
 
 

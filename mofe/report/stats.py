@@ -11,12 +11,13 @@ interval leaves out zero. Scores and differences are shares of 1.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.special import bdtr, betaincinv, chdtri, nctdtrinc, ndtr, ndtri, stdtr, stdtrit
 
 LEVEL = 0.05
@@ -352,6 +353,58 @@ def replicated(differences: Sequence[float]) -> Test:
         raise ValueError(f"{len(found)} study has no other to be compared with: give two or more")
     part = Part(found.var(ddof=1) / len(found), len(found) - 1)
     return _test(float(found.mean()), [part], (), (), 0)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The share of a gain that is kept: the ratio of two contrasts.
+
+    value: None where nothing is gained. bounds: Fieller's interval; None where the gain is not
+    above zero beyond its noise, because every share is then possible. gain: the test of the
+    contrast below the line.
+    """
+
+    value: float | None
+    bounds: Interval | None
+    gain: Test
+
+
+def kept(
+    part: Contrast, gain: Contrast, test: Callable[[Contrast], Test] = crossed, angles: int = 16
+) -> Kept:
+    """The share of `gain` that `part` is, with Fieller's interval: every share at which the test of
+    part - share * gain does not reject zero.
+
+    The share is the tangent of an angle, and the test of cos * part - sin * gain is that of the
+    same null whatever the angle's size. At a right angle it is the test of the gain alone, so where
+    that one rejects, the interval ends before. Each end is sought among `angles` steps, then
+    between two of them (Brent). Raises ValueError where the contrasts are not of the same arms and
+    clusters.
+    """
+    if part.arms is not gain.arms or part.clusters is not gain.clusters:
+        raise ValueError("a part and a gain have other records: give contrasts of the same arms")
+    whole = test(gain)
+    if whole.difference <= 0:
+        return Kept(None, None, whole)
+    best = float(np.arctan2(test(part).difference, whole.difference))
+    value = float(np.tan(best))
+    if whole.p >= LEVEL:
+        return Kept(value, None, whole)
+
+    def beyond(angle: float) -> float:
+        turned = [
+            Term(arm, task, weight * factor)
+            for contrast, factor in ((part, np.cos(angle)), (gain, -np.sin(angle)))
+            for arm, task, weight in contrast.terms
+        ]
+        return LEVEL - test(replace(part, terms=turned)).p
+
+    ends = []
+    for right in (-np.pi / 2, np.pi / 2):
+        steps = np.linspace(best, right, angles)
+        last = max(at for at in range(angles - 1) if at == 0 or beyond(steps[at]) <= 0)
+        ends.append(float(np.tan(brentq(beyond, steps[last], steps[last + 1]))))
+    return Kept(value, Interval(*ends), whole)
 
 
 def _identical(contrast: Contrast) -> bool:

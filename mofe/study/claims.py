@@ -32,9 +32,10 @@ FILE = Path(__file__).parents[1] / "claims.yaml"
 
 ON_SCORES = ("all", "mean", "some", "equal")  # kinds that compare scores
 PAIRED = (*ON_SCORES, "less")  # kinds whose parts are pairs of rows
+SHARE = "share"  # the kind whose parts are triples of rows
 TIMED = ("flat", "rising", "less")  # kinds that compare training times
 
-Kind = Literal["all", "mean", "some", "equal", "flat", "rising", "less", "count"]
+Kind = Literal["all", "mean", "some", "equal", "share", "flat", "rising", "less", "count"]
 
 
 class RowOf(Part):
@@ -95,20 +96,26 @@ class Claim(Part):
     kind: Kind = Field(
         description="`all`: every part points the claimed way. `mean`: the mean of the parts does. "
         "`some`: at least one part does. `equal`: no part differs by more than `evidence.margin`. "
+        "`share`: of what the second row gains over the third, the first row gains at least the "
+        "share `limit`, in every part. "
         "Of training times: `flat`, equal within rounding; `rising`, each row takes longer than "
         "the one before; `less`, the first row takes less than `ratio` times the second. `count`: "
         "numbers of parameters that grow, and those of `constant` that do not."
     )
     parts: Annotated[ByColumn, Field(min_length=1)] = Field(
         description="By column, the comparisons. Each is a pair of rows, the one that is claimed "
-        "to be greater (of times: smaller) first; of `flat`, `rising` and `count` two or more rows "
-        "in order. `{table: row}` is a row of another table."
+        "to be greater (of times: smaller) first; of `share` three rows, the one that keeps the "
+        "gain, the one that has all of it, and the one that both start from; of `flat`, `rising` "
+        "and `count` two or more rows in order. `{table: row}` is a row of another table."
     )
     constant: ByColumn = Field(
         {}, description="With `count`: by column, rows whose numbers are equal to two digits."
     )
     ratio: Annotated[float, Field(gt=0)] | None = Field(
         None, description="With `less`: the greatest ratio that is claimed, 1 if it is left out."
+    )
+    limit: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="With `share`: the least share that is claimed, such as 0.9."
     )
     runs: list[Rows] = Field(
         [],
@@ -123,9 +130,36 @@ class Claim(Part):
     )
 
     @property
-    def limit(self) -> float:
+    def greatest_ratio(self) -> float:
         """The ratio of times that a claim of smaller ones stays below."""
         return 1.0 if self.ratio is None else self.ratio
+
+    @model_validator(mode="after")
+    def _share(self):
+        if self.kind != SHARE:
+            if self.limit is not None:
+                raise PydanticCustomError(
+                    "limit", "'limit' goes with kind 'share' only; leave it out"
+                )
+            return self
+        if {len(rows) for lists in self.parts.values() for rows in lists} != {3}:
+            raise PydanticCustomError(
+                "triples",
+                "parts of a claim of kind 'share' are triples of rows; give in each the row that "
+                "keeps the gain, the row that has all of it, and the row that both start from",
+            )
+        if self.limit is None:
+            raise PydanticCustomError(
+                "no_limit",
+                "kind 'share' needs 'limit', the least share that is claimed; give one, such as "
+                "'limit: 0.9'",
+            )
+        if self.in_paper:
+            raise PydanticCustomError(
+                "papers_share",
+                "kind 'share' is none of the paper's claims; set 'in_paper: false'",
+            )
+        return self
 
     @model_validator(mode="after")
     def _pairs(self):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mofe.records import ClaimRecord, ReplicationsRecord
+from mofe.report.figures import KEPT
 from mofe.report.outcomes import answer, told
 from mofe.report.views.claims import Row, Screen
 from mofe.units import listed
@@ -29,8 +30,8 @@ class Asked:
     answer: what this study says. elsewhere: what all studies together say that were asked, empty
     where none was. studies: their names. claims: those whose section is the table's key. limits:
     what the table cannot say; None where nothing is told. cost: what finding out takes at the
-    paper's scale, in words; empty where it is not known. figure: as page.image gives it. table: as
-    views.table.view gives it.
+    paper's scale, in words; empty where it is not known. figures: as page.image gives them. table:
+    as views.table.view gives it.
     """
 
     question: str
@@ -40,7 +41,7 @@ class Asked:
     claims: tuple[Row, ...]
     limits: str | None
     cost: str
-    figure: Mapping[str, Any]
+    figures: tuple[Mapping[str, Any], ...]
     table: Mapping[str, Any]
 
 
@@ -52,7 +53,8 @@ def asked(
     replications: ReplicationsRecord | None,
 ) -> Asked:
     """A question with its answer. told_of: its `question`, `limits` and `hours` (by kind of GPU).
-    figures: by name; the table's has its key. replications: claims in several studies."""
+    figures: by name; the table's have its key, that of shares with KEPT behind it. replications:
+    claims in several studies."""
     key = str(table["number"])
     claims = tuple(row for row in screen.beyond if row.claim.section == key)
     pooled = [c.pooled for c in (replications.claims if replications else ())]
@@ -64,7 +66,7 @@ def asked(
         claims=claims,
         limits=told_of["limits"],
         cost=_cost(told_of["hours"]),
-        figure=figures[key],
+        figures=tuple(figures[name] for name in (f"{key}{KEPT}", key) if name in figures),
         table=table,
     )
 

@@ -21,6 +21,7 @@ from mofe.records import (
 from mofe.report.claims import (
     PAPER_SCALE,
     PRINTED,
+    against,
     in_points,
     numbers,
     points,
@@ -198,9 +199,13 @@ def row(
 
 
 def _as_words(parts: Sequence[Comparison]) -> str:
-    """What stands in the row of a claim on times or counts."""
-    texts = dict.fromkeys(shown(part) for part in parts if part.test != "count")
-    return "; ".join(f"time, ratio {text}" for text in texts) or ("counted" if parts else "")
+    """What stands in the row of a claim on times, shares or counts."""
+    texts = dict.fromkeys(
+        shown(part) if part.kept else f"time, ratio {shown(part)}"
+        for part in parts
+        if part.test != "count"
+    )
+    return "; ".join(texts) or ("counted" if parts else "")
 
 
 def _summary(verdict: Judgement | None) -> Comparison | None:
@@ -258,10 +263,10 @@ def _part(part: Comparison) -> Part:
     least = "" if part.least is None else f"{100 * part.least:.1f}"
     return Part(
         first=part.first,
-        second=part.second,
+        second=against(part),
         column=part.column,
         effect=shown(part),
-        these=interval(part.these_low, part.these_high),
+        these=interval(part.these_low, part.these_high) if in_points(part) else "",
         p=probability(part.p),
         seeds=str(part.seeds) if part.seeds else "",
         test=part.test,
