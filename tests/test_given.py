@@ -26,7 +26,10 @@ ON_DEMAND = ("claims_paper.md", "tables.pdf", "archive.zip", TOKENS)
 ON_DEMAND_RULES = ("export", "push", "pdf", "archive", "claims_paper")  # nothing reads their hash
 STUDIES = {
     "the miniature": [CONFIG, MINI, REDUCED],
-    "the paper's": [CONFIG, QUESTIONS, LOOK, ROOT / "tests" / "studies" / "routing.yaml"],
+    "the paper's": [
+        *(CONFIG, QUESTIONS, LOOK),
+        *(ROOT / "tests" / "studies" / f"{name}.yaml" for name in ("routing", "replicated")),
+    ],
 }
 ASKED = {"the paper's": ["E7.tex"]}  # tables on demand
 PUSHED = "pushed/tinyllama_4tinyllama/medmcqa_mofe/s0.json"
@@ -50,6 +53,7 @@ LOOK_ON = {
     "sums",
     "partial",
     "compare",
+    "replicated",
     "status",
     "check",
     "check_here",
@@ -76,6 +80,7 @@ def planned(tmp_path_factory) -> dict[str, list[dict]]:
             "sums",
             "check",
             "partial",
+            "replicated",
             "status",
             *(f"{folder}/{t}" for t in (*ON_DEMAND, PUSHED, *ASKED.get(name, ()))),
             "compare",  # whatever follows is what it compares

@@ -73,10 +73,21 @@ OWN = {
         "scaled": {"method": "ia3", "targets": ["k_proj", "down_proj"]},
         "stable": {"method": "rslora", "rank": 8, "alpha": 16, "targets": ["q_proj"]},
     },
+    "replications": {"claims": ["C13m"], "results": ["results/other", "results/third"]},
     "tables": {
         **FEWER,
+        "asked": {
+            "caption": "A question.",
+            "labels": ["Model"],
+            "columns": {"MMLU": "mmlu"},
+            "question": "Does it know more?",
+            "on_demand": True,
+            "rows": {"Untuned": {"model": "general"}},
+        },
         "own": {
             "caption": "Ours.",
+            "question": "Which is best?",
+            "limits": "Each is one run.",
             "labels": ["Model"],
             "columns": {"Score": "mine"},
             "beside": {"Other": "mmlu"},
@@ -109,6 +120,7 @@ EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
     "tables.*.header": ("hub", {"tables": {5: {"header": [["Base", 1], ["Tasks", 2]]}}}),
     "world": ("world", {"world": {"seed": 9}}),
     "world.taught": ("world", {"world": {"taught": 0.8}}),
+    "replications": ("world", {"replications": {"claims": ["C13m"], "results": ["results/other"]}}),
     "training.micro_batch": ("hub", {"training": {"micro_batch": 4}}),
     "training.router_aux_loss": ("hub", {"training": {"router_aux_loss": 0.1}}),
     "models.*.path": ("hub", {"models": {"theirs": {"path": "/models/others"}}}),
@@ -187,15 +199,15 @@ ORDER = (  # of rules, as data flows
         "evaluate",
         "search",
     ),
-    *("table", "claim", "claims", "figure", "report"),
+    *("table", "table_on_demand", "claim", "claims", "replications", "figure", "report"),
 )
 
 
 def identities(config: Mapping[str, Any]) -> Identities:
-    """The jobs of a configuration."""
-    plan = Plan(load_study(config))
-    given = Given(plan, figures.given(plan), trainings=RECORDS.spec(plan))
-    return Identities(Graph(plan, figures.inputs(plan)), given)
+    """The jobs of a configuration, those of tables on demand too."""
+    plan = Plan(load_study(config), on_demand=True)
+    given = Given(plan, figures.given(plan.of_all), trainings=RECORDS.spec(plan.of_all))
+    return Identities(Graph(plan, figures.inputs(plan.of_all)), given)
 
 
 @cache

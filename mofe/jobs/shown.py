@@ -22,6 +22,7 @@ RULES = frozenset(
         "claim",
         "claims",
         "claims_paper",
+        "replications",
         "report",
         "pdf",
         "archive",
