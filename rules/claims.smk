@@ -53,10 +53,10 @@ rule claims:
 
 
 rule replicated:
-    # What this study says of the claims that others are asked too; it makes nothing else.
-    localrule: True
     input:
         **GRAPH.replicated(),
+    # What this study says of the claims that others are asked too; it makes nothing else.
+    localrule: True
 
 
 rule replications:
