@@ -65,7 +65,7 @@ BENCH_PACKAGES ?= $(ENV)/bench
 QUICK ?=
 bench = PYTHONPATH=$(BENCH_PACKAGES) $(BIN)/python benchmarks
 
-.PHONY: help setup wheelhouse image look mini mini-extended test quick fuzz faults outage bench error-rates first-study reference docs lint format lock latex slurm clean
+.PHONY: help setup wheelhouse image look mini mini-extended test quick fuzz faults outage bench error-rates first-study reference findings docs lint format lock latex slurm clean
 
 help:
 	@echo "make look           a first look: the paper's tables in miniature, one seed, to results/mini/"
@@ -80,6 +80,7 @@ help:
 	@echo "make bench          the benchmarks, to docs/benchmarks.md (make bench QUICK=1: whether they work)"
 	@echo "make error-rates    how often the statistical tests err, to docs/statistics.md"
 	@echo "make first-study    the results that docs/first-study.md shows"
+	@echo "make findings       what results/mini says of the open questions, to docs/findings.md"
 	@echo "make reference      results/mini as the committed results, to docs/reference"
 	@echo "make docs           the generated parts of the documentation"
 	@echo "make lint           ruff, snakefmt and snakemake --lint"
@@ -150,6 +151,11 @@ first-study: $(ENV)/ready
 # What reviewers compare their results with, from those of `make mini`.
 reference: $(ENV)/ready
 	$(BIN)/python docs/generate/reference.py results/mini
+	$(BIN)/python docs/generate
+
+# What the miniature answers to the open questions, from the results of `make mini-extended`.
+findings: $(ENV)/ready
+	$(BIN)/python docs/generate/answers.py results/mini
 	$(BIN)/python docs/generate
 
 # Tables of keys and records, and the schemas, from the descriptions in the code.

@@ -74,6 +74,19 @@ def test_a_study_that_goes_beyond_has_it_in_all_and_in_the_report():
     assert {"results/Q.tex", "results/claims/mine.json"} <= outputs(beyond, ALL)
 
 
+def test_only_a_study_that_goes_beyond_fetches_its_models_before_they_are_asked_for():
+    def fetched(**overlay) -> set[str]:
+        asked = Plan(read_study(CONFIG, QUESTIONS, results="results", **overlay), True)
+        graph = Graph(asked, figures.inputs(asked.of_all))
+        return set(graph.prefetch()["manifests"])
+
+    alone = plan()
+    assert fetched() == set(Graph(alone, figures.inputs(alone)).prefetch()["manifests"])
+    further = fetched(beyond=True) - fetched()
+    assert any("SmolLM2-135M" in file for file in further)
+    assert any("Mistral-7B-v0.1" in file for file in further)
+
+
 def test_the_plan_prints_what_it_takes_on_each_gpu_and_with_larger_bases():
     asked = plan(True, **ASKED)
     found = forecast(Costs(asked), figures.inputs(asked.of_all))

@@ -181,3 +181,12 @@ def study(**replications):
 def test_a_configuration_names_claims_on_scores_and_other_folders(replications, message):
     with pytest.raises(ConfigError, match=message):
         study(**replications)
+
+
+def test_claims_about_tables_on_demand_are_compared_in_a_study_that_goes_beyond():
+    files = (CONFIG, CONFIG.parent / "profiles" / "questions.yaml")
+    replications = {"claims": ["E3c"], "results": ["elsewhere"]}
+    with pytest.raises(ConfigError, match="E3c is about table E3, which is made on demand"):
+        read_study(*files, replications=replications)
+    assert read_study(*files, replications=replications, beyond=True).replications.results
+    assert read_study(*files, replications={"claims": ["E3c"]}).replications.claims

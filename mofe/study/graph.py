@@ -55,7 +55,8 @@ class Graph:
     # ----------------------------------------------------------------------------- data and models
 
     def prefetch(self) -> Inputs:
-        return {"manifests": self.plan.manifests}
+        """What `all` needs; tables on demand fetch what is theirs when they are asked for."""
+        return {"manifests": self.plan.of_all.manifests}
 
     def fetch_repository(self, repo: str) -> Inputs:
         return {}

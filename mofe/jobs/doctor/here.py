@@ -51,7 +51,7 @@ class Slurm:
 def fetched(plan: Plan) -> list[Fetched]:
     """Every repository that the study reads from the hub's folder or a mirror."""
     found = []
-    for one in plan.repositories.values():
+    for one in plan.of_all.repositories.values():
         try:
             folder = mirror.repository(plan.paths.model_mirror, one.repo, one.revision)
             mirror.files(folder)

@@ -45,6 +45,13 @@ def replicated(study: Study) -> Iterator[str]:
                 f"replications.claims: {name} is of kind '{claim.kind}', and studies are compared "
                 "in differences of scores; leave it out"
             )
+        elif study.replications.results and not study.beyond:
+            asked = [key for key in claim.tables() if key in study.tables]
+            for table in (key for key in asked if study.tables[key].on_demand):
+                yield (
+                    f"replications.claims: {name} is about table {table}, which is made on demand, "
+                    "so the report does not have it; set beyond to true, or leave the claim out"
+                )
     folders = [study.results, *study.replications.results]
     for folder in dict.fromkeys(f for f in folders if folders.count(f) > 1):
         yield (
