@@ -20,7 +20,7 @@ from mofe.markdown import table as markdown_table
 from mofe.records import ClaimRecord, Comparison, Judgement, Replicated, ReplicationsRecord
 from mofe.report import correction, stats, verdicts
 from mofe.report.claims import numbers, points, study_verdict
-from mofe.report.parts import Pair, comparison, findings, mean_of, weakest
+from mofe.report.parts import Compared, comparison, findings, mean_of, weakest
 from mofe.study.claims import Claim
 
 _ASKED_NOT = ("cannot be asked here", "not run")
@@ -108,7 +108,7 @@ def _judgement(
             return Judgement(verdict=verdict.verdict, reason=f"{study}: {verdict.reason}")
     tests = [stats.replicated([found[key].difference for found in parts]) for key in parts[0]]
     shown = [
-        comparison(Pair(key[0], (("", key[1]), ("", key[2]))), test, "replications", same)
+        comparison(Compared(key[0], (("", key[1]), ("", key[2]))), test, "replications", same)
         for key, test in zip(parts[0], tests, strict=True)
         for same in [all(found[key].identical for found in parts)]
     ]
