@@ -148,8 +148,9 @@ def test_the_report_of_a_study_that_goes_beyond_answers_the_question(tmp_path):
         "replications.results: .*elsewhere has no verdict on mine; make the target `replicated`",
         refused.stdout + refused.stderr,
     )
-    other = ["--config", f"results={elsewhere}", "study=other", "world={seed: 1}"]
-    snakemake(*here, *other, "--", "replicated")
+    other = tmp_path / "other.yaml"
+    other.write_text(json.dumps({"study": "other", "world": {"seed": 1}}))
+    snakemake(*here, str(other), "--config", f"results={elsewhere}", "--", "replicated")
     assert not (elsewhere / "claims.json").exists()
     snakemake(*both)
     found = records.read(results / "replications.json", records.ReplicationsRecord)
