@@ -203,7 +203,8 @@ class RouterLayer(Record):
     )
     chosen: Shares = Field(
         description="The share of the tokens' choices that went to each expert slot. A token makes "
-        "`experts_per_token` choices."
+        "`experts_per_token` choices; those of weight 0 do not count, which an oracle gives to the "
+        "experts of other domains."
     )
     weight: Shares = Field(description="The same with each choice by its weight.")
     entropy: Amount = Field(

@@ -1,7 +1,9 @@
 """What a router starts from: equal weights, other models' gates, other sets of prompts, and gates that are
 fitted to training rows; and dense models whose FFNs are drawn anew."""
 
+import itertools
 import json
+import math
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from mofe.estimate.cost import Costs
 from mofe.estimate.schedule import estimate
 from mofe.layers import domains as by_domain
+from mofe.layers import routers
 from mofe.models import load, manifest, methods
 from mofe.stages import train
 from mofe.stages.merge import merge
@@ -288,6 +291,26 @@ def test_a_batch_of_several_domains_is_trained_on_row_by_row(tiny, oracle, data,
         assert torch.allclose(loss.plain.model.norm.weight.grad, gradient, atol=1e-5)
 
 
+def test_what_an_oracles_routers_do_is_recorded_of_the_experts_that_count(tiny, oracle):
+    """Slots 0 and 1, of domain 0, share its row; slot 2 has that of domain 1."""
+    decoder = load.checkpoint(oracle).model
+    gates = routers.of(decoder)
+    found = routers.Sums(len(gates), slots=3, sets=2, device=torch.device("cpu"))
+    row = torch.arange(2).repeat_interleave(IDS.shape[1])  # the domains, here also the sets
+    with (
+        by_domain.told(decoder, row.view(2, -1)),
+        routers.seeing(gates, lambda layer, *given: found.add(layer, *given, row)),
+    ):
+        decoder(input_ids=IDS[:1].repeat(2, 1))
+    for layer in found.described(found.values):
+        assert layer.chosen == pytest.approx((1 / 3, 1 / 3, 1 / 3), abs=1e-6)
+        assert layer.weight == pytest.approx((0.25, 0.25, 0.5))
+        assert layer.entropy == pytest.approx(math.log(2) / 2, abs=1e-6)
+        assert layer.entropy_of_mean == pytest.approx(1.5 * math.log(2), abs=1e-6)
+        domain = math.log(3) - 2 / 3 * math.log(2)  # of a choice, which its slot tells
+        assert layer.mutual_information == pytest.approx(domain, abs=1e-6)
+
+
 def test_a_stage_is_trained_by_the_domains_of_its_files(tiny, oracle, data, tmp_path):
     """As the rule calls it. Rows of a's domain give the losses of a, on which all the rest is based."""
 
@@ -330,8 +353,13 @@ def test_domains_follow_the_sources_of_data_and_tasks():
     assert "domain" not in told.evaluate(plain, "0", "medmcqa")["task"]
     with pytest.raises(ConfigError, match=r"'oracle' routes the rows of .*; export a variant of"):
         graph.export(key, "0")
-    exported = {job.wildcards["variant"] for job in graph.on_demand if job.rule == "export"}
-    assert plain in exported and key not in exported
+    with pytest.raises(
+        ConfigError, match=r"'oracle' routes whole rows of .*; ask for a variant of"
+    ):
+        graph.tokens(key, "0", "medmcqa")
+    shown = [job for job in graph.on_demand if job.rule in ("export", "tokens")]
+    found = {(job.rule, job.wildcards["variant"]) for job in shown}
+    assert {("export", plain), ("tokens", plain)} < found and key not in {k for _, k in found}
 
 
 # -------------------------------------------------------------------------- names and refusals
@@ -556,6 +584,20 @@ def test_new_ffns_are_drawn_by_the_seed_and_all_else_stays(tiny, tmp_path):
     merge({**params, "slots": slots}, tmp_path / "moe")
     dense, mixed = load.checkpoint(tmp_path / "s0"), load.checkpoint(tmp_path / "moe")
     assert torch.allclose(logits(dense, IDS), logits(mixed, IDS), atol=1e-5)
+
+
+def test_new_ffns_of_two_models_differ(tiny, tmp_path):
+    """Of the models of one study, whatever their parents, and of the seeds of each."""
+    more = {"more_ffns": {"from": "new_ffns", "reinitialise": "ffn"}}
+    plan = Plan(read_study(CONFIG, LOOK, ROUTING, models=more))
+    drawn = []
+    for model, origin in (("new_ffns", tiny / "a"), ("more_ffns", tmp_path / "new_ffns0")):
+        for seed in (0, 1):
+            params, out = plan.params.model(model), tmp_path / f"{model}{seed}"
+            reinitialise(origin=str(origin), params=params, seed=seed, out=out)
+            weights = load_file(out / "model.safetensors")
+            drawn.append(weights["model.layers.0.mlp.up_proj.weight"])
+    assert not any(torch.equal(one, two) for one, two in itertools.combinations(drawn, 2))
 
 
 def test_new_ffns_are_made_for_each_seed_and_need_no_training():

@@ -131,8 +131,9 @@ def test_the_report_of_a_study_that_goes_beyond_answers_the_question(tmp_path):
     share = {"kind": "share", "limit": 0.9, "parts": {"MMLU": [["MoFE", "Full", "X"]]}}
     claims = {"mine": claim, "share": claim | share | {"says": "It keeps most of it."}}
     results, elsewhere = tmp_path / "results", tmp_path / "elsewhere"
+    numbered = {**TABLE, "question": "Does one with a number?", "on_demand": False}
     asked = {
-        "tables": {"Q": table},
+        "tables": {"Q": table, "8": numbered},
         "claims": claims,
         "replications": {"claims": ["mine"]},
     }
@@ -147,8 +148,9 @@ def test_the_report_of_a_study_that_goes_beyond_answers_the_question(tmp_path):
         "replications.results: .*elsewhere has no verdict on mine; make the target `replicated`",
         refused.stdout + refused.stderr,
     )
-    other = ["--config", f"results={elsewhere}", "study=other", "world={seed: 1}"]
-    snakemake(*here, *other, "--", "replicated")
+    other = tmp_path / "other.yaml"
+    other.write_text(json.dumps({"study": "other", "world": {"seed": 1}}))
+    snakemake(*here, str(other), "--config", f"results={elsewhere}", "--", "replicated")
     assert not (elsewhere / "claims.json").exists()
     snakemake(*both)
     found = records.read(results / "replications.json", records.ReplicationsRecord)
@@ -166,7 +168,9 @@ def test_the_report_of_a_study_that_goes_beyond_answers_the_question(tmp_path):
     assert "In mini and other, each as one observation" in beyond and "In 2 studies" in beyond
     assert "data:image/png" in beyond and 'id="tableQ"' in beyond
     assert (results / "figures" / "Q.png").is_file()
-    assert (results / "figures" / "Q_kept.pdf").is_file() and beyond.count("<img") == 2
+    assert (results / "figures" / "Q_kept.pdf").is_file() and beyond.count("<img") == 3
+    assert "Does one with a number?" in beyond and 'id="table8"' in beyond
+    assert (results / "figures" / "8.png").is_file() and page.count('id="table8"') == 1
     record = json.loads((results / "claims" / "share.json").read_text())
     kept = record["here"]["summary"]["kept"]
     assert (kept["start"], kept["limit"]) == ("X", 0.9) and claims["share"]["says"] in beyond

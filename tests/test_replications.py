@@ -176,6 +176,7 @@ def study(**replications):
         ({"claims": ["C8"], "results": ["results/x"]}, "results/x is this study's own"),
         ({"claims": ["C8"], "results": ["a", "a"]}, "a is this study's own or named twice"),
         ({"claims": []}, "replications.claims"),
+        ({"claims": ["C8", "C9", "C8"]}, "'C8' stands there twice; name each claim once"),
     ],
 )
 def test_a_configuration_names_claims_on_scores_and_other_folders(replications, message):

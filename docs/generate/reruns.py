@@ -121,6 +121,7 @@ EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
     "world": ("world", {"world": {"seed": 9}}),
     "world.taught": ("world", {"world": {"taught": 0.8}}),
     "replications": ("world", {"replications": {"claims": ["C13m"], "results": ["results/other"]}}),
+    "replications.claims": ("hub", {"replications": {"claims": ["C13m", "C13f"]}}),
     "training.micro_batch": ("hub", {"training": {"micro_batch": 4}}),
     "training.router_aux_loss": ("hub", {"training": {"router_aux_loss": 0.1}}),
     "models.*.path": ("hub", {"models": {"theirs": {"path": "/models/others"}}}),

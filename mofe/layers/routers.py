@@ -63,12 +63,11 @@ class Sums:
         set_T: torch.Tensor,
     ) -> None:
         """Add a router's tokens. set_T (T,) int64: the set of each token; -1 is padding, which does
-        not count."""
-        log_TE = logits_TE.float().log_softmax(-1)
-        p_TE = log_TE.exp()
-        chosen_TKE = F.one_hot(index_TK, self.slots)
+        not count. Neither does a choice of weight 0, as an oracle's of other domains' experts."""
+        p_TE = logits_TE.float().softmax(-1)
+        chosen_TKE = F.one_hot(index_TK, self.slots) * (weights_TK > 0)[..., None]
         weight_TE = (weights_TK[..., None] * chosen_TKE).sum(1)
-        entropy_T = -(p_TE * log_TE).sum(-1, keepdim=True)
+        entropy_T = torch.special.entr(p_TE).sum(-1, keepdim=True)
         of_set_TS = F.one_hot(set_T + 1, self.sets + 1)[:, 1:].double()
         real_T = of_set_TS.sum(-1, keepdim=True)
         seen = torch.cat([torch.ones_like(entropy_T), entropy_T, p_TE, weight_TE], dim=-1).double()

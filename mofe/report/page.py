@@ -62,9 +62,9 @@ def write(
     folder claims/ each claim has its own file. replications: replications.json, or None.
     command: what makes a file, without the file. setting: the study's name, scale and unit of
     training time. device: `cuda` or `cpu`. notes: paragraphs on what the study can show; text is
-    escaped, markupsafe.Markup is not. questions: by table that answers one, its `question`, its
-    `limits`, and the GPU-`hours` of one seed at the paper's scale by kind of GPU, None where they
-    are not known.
+    escaped, markupsafe.Markup is not. questions: by the key, as text, of each table that answers
+    one, its `question`, its `limits`, and the GPU-`hours` of one seed at the paper's scale by kind
+    of GPU, None where they are not known.
 
     Raises ValueError where a result is invalid; `out` is then left as it was.
     """
@@ -77,6 +77,7 @@ def write(
     commands = {c.claim: f"{command} {own / c.claim}.json" for c in judged.claims}
     pooled = records.read(replications, ReplicationsRecord) if replications else None
     first = screen(judged, commands, questions, pooled)
+    others = [table for table in tables if str(table.number) not in questions]
     page = render(
         _TEMPLATE,
         setting=setting,
@@ -84,16 +85,12 @@ def write(
         screen=first,
         notes=notes,
         beside=BESIDE,
-        tables=[view(table, setting) for table in tables if isinstance(table.number, int)],
-        controls=[
-            view(table, setting)
-            for table in tables
-            if not isinstance(table.number, int) and table.number not in questions
-        ],
+        tables=[view(table, setting) for table in others if isinstance(table.number, int)],
+        controls=[view(table, setting) for table in others if not isinstance(table.number, int)],
         beyond=[
-            asked(view(table, setting), questions[table.number], shown, first, pooled)
+            asked(view(table, setting), questions[str(table.number)], shown, first, pooled)
             for table in tables
-            if table.number in questions
+            if str(table.number) in questions
         ],
         figures=[
             figure for name, figure in shown.items() if name.removesuffix(KEPT) not in questions

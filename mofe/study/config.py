@@ -466,7 +466,8 @@ class Model(Part):
     reinitialise: Literal["ffn"] | None = Field(
         None,
         description="With `from`, in place of `train`: `ffn` draws the matrices of every FFN anew, "
-        "from the parent's `initializer_range`, by the row's seed. All else stays as it is.",
+        "from the parent's `initializer_range`, by the row's seed, and differently for each model. "
+        "All else stays as it is.",
     )
     gates: Gates = Field(
         Gates(positive=[]), description="The prompts that the router's first weights are made from."

@@ -147,7 +147,9 @@ class Graph:
         return {"asked": self.plan.paths.questions(shown, task), **self._trained(shown, seed)}
 
     def tokens(self, variant: str, seed: str, task: str) -> Inputs:
-        """What an evaluation reads."""
+        """What an evaluation reads. Raises ConfigError where no token is routed by itself, before
+        anything is trained."""
+        self.plan.params.refuse_tokens(self.plan.variants[variant])
         return self.evaluate(variant, seed, task)
 
     def export(self, variant: str, seed: str) -> Inputs:

@@ -87,7 +87,10 @@ class Params:
         pretraining, or its repository."""
         spec = self.study.models[model]
         if spec.reinitialise:
-            return {"reinitialise": spec.reinitialise, "dtype": self.expert_dtype(model)}
+            drawn = [name for name, other in self.study.models.items() if other.reinitialise]
+            # what changes nothing is left out, so that it reruns nothing
+            draw = {"draw": drawn.index(model)} if drawn.index(model) else {}
+            return {"reinitialise": spec.reinitialise, **draw, "dtype": self.expert_dtype(model)}
         if spec.train:
             ((mix, recipe),) = spec.train.items()
             return {**self.stage(Stage(mix, recipe)), "dtype": self.expert_dtype(model)}
@@ -256,6 +259,14 @@ class Params:
             )
             how = "export a variant of another gate_mode"
             raise ConfigError([f"{told}, which no checkpoint can; {how}"])
+
+    def refuse_tokens(self, variant: Variant) -> None:
+        """Raise ConfigError where a variant routes rows by their domain, and so no token by
+        itself."""
+        if self.plan.routes_rows(variant.origin):
+            told = f"merge.gate_mode: 'oracle' routes whole rows of {variant.key}, not tokens, so "
+            how = "there are no experts to show of each; ask for a variant of another gate_mode"
+            raise ConfigError([told + how])
 
     def _origin(self, model: str) -> dict[str, Any]:
         """Where a dense model comes from, for a card."""

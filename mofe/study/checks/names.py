@@ -52,6 +52,9 @@ def replicated(study: Study) -> Iterator[str]:
                     f"replications.claims: {name} is about table {table}, which is made on demand, "
                     "so the report does not have it; set beyond to true, or leave the claim out"
                 )
+    named = study.replications.claims
+    for name in dict.fromkeys(name for name in named if named.count(name) > 1):
+        yield f"replications.claims: {name!r} stands there twice; name each claim once"
     folders = [study.results, *study.replications.results]
     for folder in dict.fromkeys(f for f in folders if folders.count(f) > 1):
         yield (
