@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
+import answers
 import artifact
 import claims
 import errors
@@ -42,7 +43,12 @@ PARTS: dict[tuple[str, str], Callable[[], str]] = {
     **scale.PARTS,
 }
 # file -> its text
-FILES: dict[str, Callable[[], str]] = {**keys.FILES, **records.FILES, **questions.FILES}
+FILES: dict[str, Callable[[], str]] = {
+    **keys.FILES,
+    **records.FILES,
+    **questions.FILES,
+    **answers.FILES,
+}
 
 
 def texts() -> dict[Path, str]:
