@@ -38,7 +38,7 @@ def test_a_paragraph_whose_statement_has_another_outcome_is_refused(answers):
         else c
         for c in found.claims
     ]
-    records.write(file, found.model_copy(update={"claims": changed}))
+    records.write(file, found.model_copy(update={"claims": tuple(changed)}))
     with pytest.raises(ValueError, match="rests on E6a being shown, and it is excluded"):
         answers.page()
 

@@ -402,7 +402,9 @@ def rows(tables: Sequence[Table], setting: Setting) -> Drawing:
     (table,) = tables
     panels = drawing.by_cell(table, setting)
     names = [" · ".join(row.labels) for row in table.rows]
-    drawn, axes = drawing.panels(len(panels), width=3.2, height=0.7 + 0.19 * len(names))
+    letters = 0.07 * max(map(len, names))  # inches; they stand beside the first panel
+    width = max(3.2, 2.4 + letters / len(panels))
+    drawn, axes = drawing.panels(len(panels), width=width, height=0.7 + 0.19 * len(names))
     for number, (axis, points) in enumerate(zip(axes, panels.values(), strict=True)):
         drawing.by_row(axis, points, names if number == 0 else [""] * len(names))
     drawn.suptitle(f"Table {table.number} row by row")
