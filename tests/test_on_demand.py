@@ -154,7 +154,7 @@ def test_the_report_of_a_study_that_goes_beyond_answers_the_question(tmp_path):
     assert not (elsewhere / "claims.json").exists()
     snakemake(*both)
     found = records.read(results / "replications.json", records.ReplicationsRecord)
-    assert found.studies == ("mini", "other")
+    assert found.studies == ("reduced", "other")
     (mine,) = found.claims
     worlds = [
         records.read(f / "claims" / "mine.json", records.ClaimRecord) for f in (results, elsewhere)
@@ -165,7 +165,7 @@ def test_the_report_of_a_study_that_goes_beyond_answers_the_question(tmp_path):
     beyond = page.partition('id="beyond"')[2].partition('id="figures"')[0]
     assert "Does MoFE keep it all?" in beyond and "Two rows are few." in beyond
     assert CLAIM["says"] in beyond and CLAIM["says"] not in page.partition('id="beyond"')[0]
-    assert "In mini and other, each as one observation" in beyond and "In 2 studies" in beyond
+    assert "In reduced and other, each as one observation" in beyond and "In 2 studies" in beyond
     assert "data:image/png" in beyond and 'id="tableQ"' in beyond
     assert (results / "figures" / "Q.png").is_file()
     assert (results / "figures" / "Q_kept.pdf").is_file() and beyond.count("<img") == 3
