@@ -1,12 +1,6 @@
 # Claims: the paper's own numbers tested again, and what the study's records show of each claim.
 
 
-def replications_input():
-    """Refuses where another study has not been asked yet: no rule here makes its claims."""
-    refuse(checks.missing_replications(PLAN, os.path.exists))
-    return GRAPH.replications()
-
-
 rule claim:
     input:
         unpack(lambda w: GRAPH.claim(**w)),
@@ -61,7 +55,7 @@ rule replicated:
 
 rule replications:
     input:
-        unpack(lambda w: replications_input()),
+        unpack(asked_elsewhere),
     output:
         json=f"{ROOT}/replications.json",
         md=f"{ROOT}/replications.md",

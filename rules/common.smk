@@ -115,6 +115,12 @@ def names(planned):
     return "|".join(map(re.escape, planned)) or "(?!)"
 
 
+def asked_elsewhere(wildcards):
+    """Claims of this study and of others, whose results no rule here makes."""
+    refuse(checks.missing_replications(PLAN, os.path.exists))
+    return GRAPH.replications()
+
+
 def models_by(origin):
     return names(m for m in PLAN.models if getattr(STUDY.models[m], origin))
 

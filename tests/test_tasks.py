@@ -10,7 +10,7 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 
 from mofe import tasks
-from mofe.data import sources
+from mofe.data import sources, texts
 from mofe.stages import prepare
 from mofe.study.load import read_study
 from mofe.study.plan import Plan
@@ -191,10 +191,11 @@ def test_examples_never_come_from_the_test_set(plan, name):
 
 
 def test_raw_text_is_cut_into_articles_and_pieces():
-    data = {"separator": "|||||", "chunk_words": 3}
-    texts = list(prepare._texts(["a b c d e ||||| f", " ||||| "], data))
-    assert texts == ["a b c", "d e", "f"]
-    assert list(prepare._texts([" a  b "], {"separator": None, "chunk_words": None})) == ["a  b"]
+    cut = {"separator": "|||||", "chunk_words": 3}
+    pieces = list(texts._texts(["a b c d e ||||| f", " ||||| ", "g"], cut))
+    assert pieces == [(0, "a b c"), (0, "d e"), (0, "f"), (2, "g")]
+    whole = {"separator": None, "chunk_words": None}
+    assert list(texts._texts([" a  b "], whole)) == [(0, "a  b")]
 
 
 def test_unlabelled_rows_are_not_trained_on(shared, plan):
