@@ -147,10 +147,10 @@ def test_squads_scores_by_hand(reference, answer, f1, exact):
     assert answers.exact(reference, answer) == exact
 
 
-texts = st.text(alphabet="ab .,\n", max_size=12)
+written = st.text(alphabet="ab .,\n", max_size=12)
 
 
-@given(texts, texts)
+@given(written, written)
 def test_squads_scores_are_symmetric_and_agree(one, other):
     assert answers.f1(one, other) == answers.f1(other, one)
     assert 0 <= answers.exact(one, other) <= answers.f1(one, other) <= 1
