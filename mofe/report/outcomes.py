@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from mofe.records import ClaimRecord, Judgement
+from mofe.records import ClaimRecord
 from mofe.report.claims import numbers, study_verdict
 
 Outcome = Literal["Shown", "Excluded", "Open", "Not asked"]
@@ -29,12 +29,8 @@ def outcome(claim: ClaimRecord) -> Outcome:
 
 def told(claim: ClaimRecord) -> str:
     """A statement with the size of its weakest part, in one sentence without its full stop."""
-    size = _size(study_verdict(claim))
+    size = numbers(study_verdict(claim))[0]
     return claim.says.rstrip(".") + (f" ({size})" if size else "")
-
-
-def _size(judged: Judgement) -> str:
-    return numbers(judged)[0]
 
 
 def answer(claims: Iterable[ClaimRecord]) -> dict[Outcome, list[ClaimRecord]]:
