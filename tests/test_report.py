@@ -1320,10 +1320,12 @@ def report(folder, tables_, setting, out) -> str:
         trainings=trainings,
         evaluations=sorted(folder.glob("evals/**/*.json")),
         claims=put_claims(folder / "claims.json"),
+        replications=None,
         command="snakemake --cores all --",
         setting=setting,
         device="cpu",
         notes=["What this <study> can show."],
+        questions={},
         out=out,
     )
     return out.read_text(encoding="utf-8")
