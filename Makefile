@@ -128,6 +128,7 @@ bench: $(BENCH_PACKAGES)/ready
 	$(bench)/evaluation.py $(if $(QUICK),--quick)
 	$(bench)/decoding.py $(if $(QUICK),--quick)
 	$(bench)/merge.py $(if $(QUICK),--quick)
+	$(bench)/router.py $(if $(QUICK),--quick)
 ifndef QUICK
 	$(bench)/study.py --out benchmarks/results/look.json --profile profiles/mini --configfile $(mini) profiles/mini/look.yaml
 	$(bench)/study.py --out benchmarks/results/mini.json --profile profiles/mini
@@ -155,7 +156,7 @@ reference: $(ENV)/ready
 
 # What the miniature answers to the open questions, from the results of `make mini-extended`.
 findings: $(ENV)/ready
-	$(BIN)/python docs/generate/answers.py results/mini
+	$(BIN)/python docs/generate/findings.py results/mini
 	$(BIN)/python docs/generate
 
 # Tables of keys and records, and the schemas, from the descriptions in the code.

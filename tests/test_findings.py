@@ -15,9 +15,9 @@ GENERATE = ROOT / "docs" / "generate"
 
 
 @pytest.fixture
-def answers(tmp_path):
+def generator(tmp_path):
     """The page's generator, with a copy of its files."""
-    spec = importlib.util.spec_from_file_location("answers", GENERATE / "answers.py")
+    spec = importlib.util.spec_from_file_location("findings", GENERATE / "findings.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     shutil.copytree(module.KEPT, tmp_path / "findings")
@@ -25,12 +25,12 @@ def answers(tmp_path):
     return module
 
 
-def test_the_page_is_made_from_its_files_alone(answers):
-    assert answers.page() == (ROOT / "docs" / "findings.md").read_text()
+def test_the_page_is_made_from_its_files_alone(generator):
+    assert generator.page() == (ROOT / "docs" / "findings.md").read_text()
 
 
-def test_a_paragraph_whose_statement_has_another_outcome_is_refused(answers):
-    file = answers.KEPT / "claims.json"
+def test_a_paragraph_whose_statement_has_another_outcome_is_refused(generator):
+    file = generator.KEPT / "claims.json"
     found = records.read(file, ClaimsRecord)
     changed = [
         c.model_copy(update={"here": c.here.model_copy(update={"verdict": "other way here"})})
@@ -40,13 +40,13 @@ def test_a_paragraph_whose_statement_has_another_outcome_is_refused(answers):
     ]
     records.write(file, found.model_copy(update={"claims": tuple(changed)}))
     with pytest.raises(ValueError, match="rests on E6a being shown, and it is excluded"):
-        answers.page()
+        generator.page()
 
 
-def test_what_the_text_says_of_a_table_is_checked(answers):
-    assert answers.check(True, "that") == ""
+def test_what_the_text_says_of_a_table_is_checked(generator):
+    assert generator.check(True, "that") == ""
     with pytest.raises(ValueError, match="that is not so any more"):
-        answers.check(False, "that")
+        generator.check(False, "that")
 
 
 def test_no_number_is_typed():

@@ -13,7 +13,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
-import answers
 import artifact
 import claims
 import errors
@@ -21,6 +20,7 @@ import findings
 import first_study
 import keys
 import miniature
+import printed
 import questions
 import records
 import reliability
@@ -32,9 +32,9 @@ PARTS: dict[tuple[str, str], Callable[[], str]] = {
     **keys.PARTS,
     **records.PARTS,
     **errors.PARTS,
-    **findings.PARTS,
     **first_study.PARTS,
     **miniature.PARTS,
+    **printed.PARTS,
     **questions.PARTS,
     **claims.PARTS,
     **artifact.PARTS,
@@ -47,7 +47,7 @@ FILES: dict[str, Callable[[], str]] = {
     **keys.FILES,
     **records.FILES,
     **questions.FILES,
-    **answers.FILES,
+    **findings.FILES,
 }
 
 
