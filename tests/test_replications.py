@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mofe.records import ClaimRecord, Comparison, Judgement
 from mofe.report import stats
-from mofe.report.replications import markdown, of_studies, of_summary, pool
+from mofe.report.replications import markdown, of_studies, of_summary, pool, refuse_twins
 from mofe.study.claims import Claim
 from mofe.study.load import read_study
 from mofe.study.values import ConfigError
@@ -138,6 +138,7 @@ def test_a_study_that_was_not_asked_leaves_all_unasked():
         ({"study": "one"}, "two studies are called 'one'"),
         ({"margin": 0.01}, "margin is 0.02 in the study one and 0.01 in two"),
         ({"kind": "equal"}, "kind is 'all' in the study one and 'equal' in two"),
+        ({"says": "Less."}, "says is '.*' in the study one and 'Less.' in two"),
         ({"scale": "other"}, "scale is 'miniature' in the study one and 'other' in two"),
     ],
 )
@@ -146,6 +147,16 @@ def test_only_what_is_alike_is_compared(other, message):
     records = [one, one.model_copy(update={"study": "two"} | other)]
     with pytest.raises(ValueError, match=message):
         pool(claim(), records)
+
+
+def test_one_study_under_two_names_is_refused():
+    one, two = asked("one", (0.2, 0.1, 0.3)), asked("two", (0.2, 0.1, 0.4))
+    refuse_twins(of_studies([pool(claim(), [one, two])]))
+    again = one.model_copy(update={"study": "again"})
+    with pytest.raises(ValueError, match=r"the studies one and again .* one study under two names"):
+        refuse_twins(of_studies([pool(claim(), [one, two, again])]))
+    exact = [asked(n, (0.0, 0.0, 0.0), "exact", "equal", same=True) for n in ("one", "two")]
+    refuse_twins(of_studies([pool(claim("equal"), exact)]))
 
 
 def test_p_is_corrected_over_the_replicated_claims_of_a_section():

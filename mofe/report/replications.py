@@ -7,6 +7,7 @@ difference is tested by how much the studies differ in it (stats.replicated).
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -44,6 +45,7 @@ def write(
         for at, (name, claim) in enumerate(claims.items())
     }
     record = of_studies(by_claim.values())
+    refuse_twins(record)
     records.write(json, record)
     write_atomic(md, markdown(record))
     return f"{len(record.claims)} claims in {len(record.studies)} studies"
@@ -63,6 +65,19 @@ def of_studies(claims: Sequence[Replicated]) -> ReplicationsRecord:
     )
 
 
+def refuse_twins(record: ReplicationsRecord) -> None:
+    """Raise ValueError where two studies have the same results, which are one observation then.
+    What is exact, such as a number of parameters, is the same in all studies."""
+    measured = [c for c in record.claims if study_verdict(c.pooled).verdict != "exact"]
+    for one, other in itertools.combinations(record.studies, 2):
+        if measured and all(c.differences[one] == c.differences[other] for c in measured):
+            raise ValueError(
+                f"replications.results: the studies {one} and {other} differ by the same in every "
+                "claim, so they are one study under two names; give each a world or a base of its "
+                "own"
+            )
+
+
 def pool(claim: Claim, asked: Sequence[ClaimRecord]) -> Replicated:
     """One claim over several studies; p is not yet corrected for other claims.
 
@@ -75,7 +90,7 @@ def pool(claim: Claim, asked: Sequence[ClaimRecord]) -> Replicated:
             f"{first.claim}: two studies are called {twin!r}; give each a `study` of its own"
         )
     for record in asked[1:]:
-        for key in ("claim", "kind", "scale", "margin"):
+        for key in ("claim", "says", "kind", "scale", "margin"):
             if getattr(record, key) != getattr(first, key):
                 raise ValueError(
                     f"{first.claim}: {key} is {getattr(first, key)!r} in the study {first.study} "
