@@ -503,6 +503,22 @@ def test_one_expert_takes_any_gate_mode(mode):
     assert params["gate_mode"] == "none" and "ridge" not in params
 
 
+@pytest.mark.parametrize("own", [{"gate_mode": "oracle"}, {"prompts": "typo"}])
+def test_one_expert_has_no_gates_of_its_own(own):
+    merge = {"experts_per_token": 1, **own}
+    (key,) = own
+    with pytest.raises(ConfigError, match=rf"mixtures.tried.merge.{key}: .* would change nothing"):
+        with_row({"base": "tinyllama", "experts": {"tinyllama": 1}, "merge": merge})
+
+
+def test_prompts_that_no_gates_are_made_from_are_refused():
+    with pytest.raises(ConfigError, match=r" merge.prompts: 'typo' would change nothing"):
+        with_row(
+            {**MEDICAL, "merge": {"experts_per_token": 4}},
+            merge={"gate_mode": "uniform", "prompts": "typo"},
+        )
+
+
 def test_sets_of_prompts_may_not_be_named_as_another_merge():
     sets = {
         name: {"gates": {"others": {"shuffled": {"positive": [[f"{name} a"], [f"{name} b"]]}}}}
@@ -530,8 +546,15 @@ def test_captions_say_which_routers_get_no_gradient(tiny, tmp_path):
         "Two": {"mixture": "two", "train": {"medmcqa": "mofe"}},
         "One": {"mixture": "top1", "train": {"medmcqa": "mofe"}},
         "Untuned": {"mixture": "top1"},
+        "Balanced": {"mixture": "top1", "train": {"medmcqa": "mofe_balanced"}},
+        "Balanced, frozen": {"mixture": "top1", "train": {"medmcqa": "balanced_frozen"}},
         "Alone": {"mixture": "alone", "train": {"medmcqa": "mofe"}},
         "Dense": {"model": "tinyllama", "train": {"medmcqa": "mofe"}},
+    }
+    loss = {"training": {"router_aux_loss": 0.02}}  # it moves a router that is trained
+    balanced = {
+        "mofe_balanced": {"method": "freeze", "frozen": "all", **loss},
+        "balanced_frozen": {"method": "partial", "train": ["attention"], **loss},
     }
     top1 = {"merge": {"experts_per_token": 1}}
     mixtures = {
@@ -540,10 +563,16 @@ def test_captions_say_which_routers_get_no_gradient(tiny, tmp_path):
         "alone": {"base": "tinyllama", "experts": {"tinyllama": 1}, **top1},
     }
     plan = Plan(
-        read_study(CONFIG, LOOK, mixtures=mixtures, tables={"own": {**TABLE, "rows": rows}})
+        read_study(
+            CONFIG,
+            LOOK,
+            mixtures=mixtures,
+            recipes=balanced,
+            tables={"own": {**TABLE, "rows": rows}},
+        )
     )
     assert plan.tables["own"].caption == (
-        " With one expert per token (One), its weight is always 1: the router gets no gradient, and "
+        " With one expert per token (One; Balanced, frozen), its weight is always 1: the router gets no gradient, and "
         "chooses as it did before training."
     )
     params = merge_params(tiny, "a", "aabb")

@@ -93,7 +93,7 @@ def merge(params: Mapping[str, Any], out: Path) -> str:
         told = "models.*.gates: {} has equal or empty gates in {}; give each slot prompts that end "
         _refuse_equal(out, range(len(slots)), told + "in words of its own")
     if gates.learned:
-        told = "merge.gate_mode: {} has equal or empty gates of different experts in {}; choose "
+        told = "gate_mode ridge: {} has equal or empty gates of different experts in {}; choose "
         _refuse_equal(out, slots, told + "another gate_mode for this mixture")
     # mergekit would save the tokenizer with the padding that it used, on the left.
     load.save_tokenizer(params["base"], out)

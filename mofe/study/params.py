@@ -254,9 +254,7 @@ class Params:
     def refuse_export(self, variant: Variant) -> None:
         """Raise ConfigError where a variant routes rows by their domain, as no checkpoint can."""
         if self.plan.routes_rows(variant.origin):
-            told = (
-                f"merge.gate_mode: 'oracle' routes the rows of {variant.key} by their data's source"
-            )
+            told = f"gate_mode 'oracle' routes the rows of {variant.key} by their data's source"
             how = "export a variant of another gate_mode"
             raise ConfigError([f"{told}, which no checkpoint can; {how}"])
 
@@ -264,7 +262,7 @@ class Params:
         """Raise ConfigError where a variant routes rows by their domain, and so no token by
         itself."""
         if self.plan.routes_rows(variant.origin):
-            told = f"merge.gate_mode: 'oracle' routes whole rows of {variant.key}, not tokens, so "
+            told = f"gate_mode 'oracle' routes whole rows of {variant.key}, not tokens, so "
             how = "there are no experts to show of each; ask for a variant of another gate_mode"
             raise ConfigError([told + how])
 

@@ -16,6 +16,7 @@ from mofe.study.config import Merge, MixtureMerge, Replay, Search, Study, TableR
 from mofe.study.gates import GATES, NONE, Gates
 from mofe.study.methods import Method, Untuned
 from mofe.study.params import Params
+from mofe.study.shapes import ROUTER
 from mofe.study.tables import Table
 from mofe.study.values import SHOWS, task_metric
 from mofe.study.variants import Dense, Moe, Stage, Variant
@@ -116,9 +117,14 @@ class Plan:
     @cached_property
     def datasets(self) -> tuple[str, ...]:
         """Every training set that a needed model or variant is trained on."""
+        return tuple(dict.fromkeys(d for mix in self.trained_on for d in self.read_by(mix)))
+
+    @cached_property
+    def trained_on(self) -> tuple[str, ...]:
+        """Every mix or data set that a stage of a needed model or variant names."""
         mixes = [s.mix for v in self.trained.values() for s in v.stages]
         mixes += [m for name in self.models for m in self.study.models[name].train or ()]
-        return tuple(dict.fromkeys(d for mix in mixes for d in self.read_by(mix)))
+        return tuple(dict.fromkeys(mixes))
 
     @cached_property
     def tasks(self) -> dict[str, tuple[str, ...]]:
@@ -350,12 +356,18 @@ class Plan:
             update={key: value for key, value in own.items() if value is not None}
         )
 
-    def router_learns(self, origin: Moe | Dense) -> bool:
+    def router_learns(self, variant: Variant) -> bool:
         """Whether training can move what a router chooses, if there is something to choose. The
         weights of a token's experts are normalised to add up to 1, so that of a single one is
-        always 1."""
-        several = len(origin.experts) > 1
-        return not several or self.merge_of(origin).experts_per_token > 1
+        always 1: then only an auxiliary loss moves a router that is trained."""
+        experts = variant.origin.experts
+        if len(experts) < 2 or self.merge_of(variant.origin).experts_per_token > 1:
+            return True
+        return any(
+            ROUTER in self.method_of(stage, experts).parts
+            and self.params.stage(stage)["training"]["router_aux_loss"] > 0
+            for stage in variant.stages
+        )
 
     def gates(self, moe: Moe) -> Gates:
         """What follows from how a merge's gates are made."""

@@ -118,7 +118,7 @@ def _fixed_routers(plan: Plan, spec: TableSpec) -> str:
     rows = [
         name
         for name, variant in variants.items()
-        if variant.stages and not plan.router_learns(variant.origin)
+        if variant.stages and not plan.router_learns(variant)
     ]
     if not rows:
         return ""

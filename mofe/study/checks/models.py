@@ -30,9 +30,15 @@ def origins(plan: Plan) -> Iterator[str]:
 def slots(study: Study) -> Iterator[str]:
     """The mixtures that tables show. What no table shows is not merged, so it cannot fail."""
     shown = {row.mixture for _, row in shown_rows(study)}
-    for name, mixture in study.mixtures.items():
-        if name not in shown:
-            continue
+    made = [name for name in study.mixtures if name in shown]
+    given = study.merge.prompts
+    if given is not None and made and not any(_prompted(study, name) for name in made):
+        yield (
+            f"merge.prompts: {given!r} would change nothing, because the gates of no mixture "
+            "that is shown are made from prompts; leave it out"
+        )
+    for name in made:
+        mixture = study.mixtures[name]
         total = sum(mixture.experts.values())
         merge = study.merged_by(name)
         own = mixture.merge.experts_per_token is not None
@@ -43,8 +49,21 @@ def slots(study: Study) -> Iterator[str]:
                 f"{merge.experts_per_token}; add experts, or lower "
                 f"mixtures.{name}.merge.experts_per_token"
             )
-        if total > 1:  # the router of one expert chooses nothing, and needs no gates
+        if total > 1:
             yield from _gates(study, name, mixture.experts)
+            continue
+        for key in ("gate_mode", "prompts"):
+            if (given := getattr(mixture.merge, key)) is not None:
+                yield (
+                    f"mixtures.{name}.merge.{key}: {given!r} would change nothing, because the "
+                    "router of a single expert chooses nothing; leave it out"
+                )
+
+
+def _prompted(study: Study, name: str) -> bool:
+    """Whether a mixture's gates are made from prompts."""
+    several = sum(study.mixtures[name].experts.values()) > 1
+    return several and GATES[study.merged_by(name).gate_mode].prompted
 
 
 def _gates(study: Study, name: str, experts: Mapping[str, int]) -> Iterator[str]:
