@@ -252,8 +252,8 @@ class TokenShare(Record):
         description="Of each layer, the share of the tokens' choices that went to each expert slot."
     )
     updated: Share = Field(
-        description="The share that went to slots whose experts this training updates, as a mean "
-        "over layers."
+        description="The share that went to slots whose experts this training updates, in some of "
+        "its steps at least, as a mean over layers."
     )
 
 
@@ -352,7 +352,8 @@ class Run(Record):
     steps: Number = Field(description="Optimiser steps.")
     rows: Number = Field(description="Rows per epoch; of raw text, pieces.")
     dropped_rows: Count = Field(
-        description="Rows that were left out because they have more than `max_length` tokens."
+        description="Rows of the mix and of its `replay` that were left out because they have more "
+        "than `max_length` tokens."
     )
     replayed_rows: Count = Field(
         default=0,

@@ -27,14 +27,14 @@ FULL = {"method": "full"}
 
 def rows_of(count: int, first: int = 0) -> tokens.Rows:
     ids, sets = [[first + i, 1] for i in range(count)], [int(first > 0)] * count
-    return tokens.Rows(ids, [1] * count, dropped=count % 3, sets=sets)
+    return tokens.Rows(ids, [1] * count, dropped=1 + count % 3, sets=sets)
 
 
 @given(st.integers(1, 300), st.floats(0.01, 0.9), st.integers(0, 5))
 def test_replayed_rows_are_the_share_of_all_and_each_comes_once(own, share, seed):
     mine, others = rows_of(own), rows_of(3000, first=10_000)
     both = tokens.with_replay(mine, others, share, seed)
-    assert both.ids[:own] == mine.ids and both.dropped == mine.dropped
+    assert both.ids[:own] == mine.ids and both.dropped == mine.dropped + others.dropped
     assert both.sets == [0] * own + [1] * both.replayed
     drawn = [ids[0] for ids in both.ids[own:]]
     assert len(drawn) == both.replayed >= 1 and set(drawn) <= set(range(10_000, 13_000))
@@ -161,6 +161,7 @@ def test_a_study_plans_what_it_replays():
     "replay, told",
     [
         ({"data": ["multi_news"], "share": 0.1}, "'multi_news' is one of the mix's own sets"),
+        ({"data": ["medmcqa"] * 2, "share": 0.1}, "'medmcqa' is named 2 times; name it once"),
         ({"data": ["medmqa"], "share": 0.1}, "'medmqa' is not declared under data"),
         ({"data": ["medmcqa"], "share": 1.0}, "share: 1.0 is too large; give less than 1"),
         ({"data": [], "share": 0.1}, "has 0 of at least 1 entries"),
@@ -171,6 +172,13 @@ def test_what_cannot_be_replayed_is_refused(replay, told):
     with pytest.raises(ConfigError) as refused:
         read_study(CONFIG, mixes=mixes, tables=table(it=ROW))
     assert len(refused.value.problems) == 1 and told in refused.value.problems[0]
+
+
+def test_a_mix_that_nothing_trains_on_is_not_refused():
+    replay = {"data": ["multi_news"], "share": 0.1}
+    mixes = {"posttrain_replay": {**MIXES["posttrain_replay"], "replay": replay}}
+    plan = Plan(read_study(CONFIG, mixes=mixes))
+    assert "posttrain_replay" not in plan.trained_on and "multi_news" in plan.datasets
 
 
 def test_the_miniature_replays_what_its_base_was_pretrained_on(tmp_path):

@@ -130,8 +130,9 @@ def with_replay(rows: Rows, others: Rows, share: float, seed: int) -> Rows:
     """A mix's own rows, and so many rows of other sets that they are this share of all.
 
     They are drawn by `seed`, once for all epochs; a larger share takes the rows of a smaller one
-    too. No row comes a second time before all have come once, and so on. Raises ValueError where
-    the other sets have no row.
+    too. No row comes a second time before all have come once, and so on. Rows that are too long to
+    be drawn count as dropped, like the mix's own. Raises ValueError where the other sets have no
+    row.
     """
     if not len(others):
         raise ValueError("mixes: the data sets of 'replay' have no row; name others")
@@ -141,7 +142,7 @@ def with_replay(rows: Rows, others: Rows, share: float, seed: int) -> Rows:
     return Rows(
         rows.ids + [others.ids[i] for i in drawn],
         rows.prompt + [others.prompt[i] for i in drawn],
-        rows.dropped,
+        rows.dropped + others.dropped,
         rows.sets + [others.sets[i] for i in drawn],
         replayed=number,
     )

@@ -1,6 +1,7 @@
 """What is trained, by which recipe, and for how long."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -142,13 +143,14 @@ def _known_steps(plan: Plan) -> Iterator[tuple[Stage, Mapping[str, Any], int]]:
 
 def replayed(plan: Plan) -> Iterator[str]:
     """What is replayed with a mix is not the mix's own."""
-    study = plan.study
-    for name, mix in study.mixes.items():
-        if mix.replay is None or not set(mix.replay.data) <= set(plan.datasets):
-            continue
-        where = f"mixes.{name}.replay"
-        for dataset in sorted(set(mix.replay.data) & set(mix.data)):
-            yield f"{where}.data: '{dataset}' is one of the mix's own sets; name others"
+    for name in plan.trained_on:
+        for dataset in sorted(set(plan.replayed(name)) & set(plan.mix(name))):
+            yield (
+                f"mixes.{name}.replay.data: '{dataset}' is one of the mix's own sets; name others"
+            )
+        for dataset, times in Counter(plan.replayed(name)).items():
+            if times > 1:
+                yield f"mixes.{name}.replay.data: '{dataset}' is named {times} times; name it once"
 
 
 def recorded(plan: Plan) -> Iterator[str]:
