@@ -19,6 +19,7 @@ from mofe.report.sources import Routed
 LAYERS = "viridis"  # colours of layers, from the first to the last; a colour-blind reader sees them
 LOADS = "cividis"
 FIGURES_IN_CELLS = 12  # cells have their number where there are at most so many slots and layers
+FEW = 3  # trainings below each other; more of them stand two by two
 OF = {"entropy": "entropy (nats)", "mutual_information": "mutual information (nats)"}
 
 Step = tuple[RouterLayer, ...]
@@ -28,7 +29,10 @@ def load(trainings: Sequence[Routed]) -> Figure:
     """Heat maps of the share of choices by layer and slot, in the first and the last step."""
     most = max((len(training.slots) for training in trainings), default=0)
     width = 1.6 + 0.42 * most
-    drawn, axes = drawing.panels(2 * len(trainings), width=max(3.4, width), height=3.0, columns=2)
+    columns = 2 if len(trainings) <= FEW else 4  # a training's two steps stand side by side
+    drawn, axes = drawing.panels(
+        2 * len(trainings), width=max(3.4, width), height=3.0, columns=columns
+    )
     panels = []
     for training in trainings:
         runs = [list(_steps(file).items()) for file in training.files]
