@@ -138,6 +138,27 @@ def test_names_of_models_are_slots_in_a_jobs_parameters():
 
 
 @pytest.mark.parametrize(
+    "settings, slots",
+    [
+        ({"frozen": 3, "unfreeze": [{"after": 0.5, "experts": ["medical"]}]}, [[2]]),
+        (
+            {
+                "frozen": "all",
+                "unfreeze": [{"after": 0.2, "experts": 1}, {"after": 0.5, "experts": ["medical"]}],
+            },
+            [1, [2]],
+        ),
+        ({"frozen": [1, 3], "unfreeze": [{"after": 0.5, "experts": ["general"]}]}, [[1]]),
+    ],
+)
+def test_a_model_that_is_unfrozen_stands_for_its_slots_that_are_frozen(settings, slots):
+    rows = {"it": {"mixture": "medical_2_general_2", "train": {"medmcqa": "x"}}}
+    plan = Plan(study({"x": {"method": "freeze", **settings}}, rows))
+    (chain,) = plan.params.chain(plan.variants["general_2general-2medical/medmcqa_x"])
+    assert [step["experts"] for step in chain["unfreeze"]] == slots
+
+
+@pytest.mark.parametrize(
     "settings, told",
     [
         (

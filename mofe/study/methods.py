@@ -314,9 +314,16 @@ class Freeze(Method):
             slots |= {s for s in chosen if isinstance(s, int)}
             return sorted(slots) + [e for e in chosen if isinstance(e, str) and e not in experts]
 
-        steps = [s.model_copy(update={"experts": numbered(s.experts)}) for s in self.unfreeze or ()]
-        update = {"frozen": numbered(self.frozen), "unfreeze": steps or None}
-        return self.model_copy(update=update)
+        found = self.model_copy(update={"frozen": numbered(self.frozen)})
+        left, steps = found._frozen_at_first(len(experts)), []
+        for step in self.unfreeze or ():
+            slots = numbered(step.experts)
+            if isinstance(slots, list):
+                # a model stands for those of its slots that are frozen
+                slots = [s for s in slots if s in left or s in step.experts] or slots
+            steps.append(step.model_copy(update={"experts": slots}))
+            left = tuple(s for s in left if s not in steps[-1].among(left))
+        return found.model_copy(update={"unfreeze": steps or None})
 
     def misfit(self, experts: int, named: str, tied: bool = False) -> str | None:
         if not experts:
