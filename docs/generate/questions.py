@@ -42,7 +42,7 @@ def cost() -> str:
         for key in plan.specs
         if (found := needed.get(number := str(key)))
     ]
-    heads = ("Target", "Question", "Trainings", *KINDS.values(), f"A100-80GB, {BASE}")
+    heads = ("Target", "Question", "Trainings", *KINDS.values(), f"A100-80GB, {BASE} as every base")
     return markdown.table(heads, rows, "llrrrr", padded=False)
 
 
