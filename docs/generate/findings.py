@@ -86,6 +86,11 @@ def size(name: str) -> str:
     return numbers(study_verdict(known(name)))[0]
 
 
+def own_size(name: str) -> str:
+    """The same, in the miniature's own world alone."""
+    return numbers(study_verdict(own()[name]))[0]
+
+
 def part(name: str, first: str, column: str) -> str:
     """A part of a statement, by its first row, with its 95% interval; in the miniature's own
     world."""
@@ -93,11 +98,6 @@ def part(name: str, first: str, column: str) -> str:
         p for p in study_verdict(own()[name]).parts if (p.first, p.column) == (first, column)
     )
     return shown(found)
-
-
-def own_size(name: str) -> str:
-    """The same, in the miniature's own world alone."""
-    return numbers(study_verdict(own()[name]))[0]
 
 
 def least_in_worlds(name: str) -> float:
@@ -212,7 +212,6 @@ def page() -> str:
         check=check,
         score=score,
         value=value,
-        answered=[table for table in questions() if (KEPT / f"{table}.csv").is_file()],
         statements=statements,
         limits=limits,
         worlds=len(others().studies),
@@ -221,14 +220,14 @@ def page() -> str:
 
 
 def take(root: Path) -> None:
-    """Copy what the page is made from out of a results folder: of every question whose table is
-    there. p is corrected over the statements of a question, as claims.json has it."""
+    """Copy what the page is made from out of a results folder. p is corrected over the statements
+    of a question, as claims.json has it."""
     study = miniature()
-    tables = {t: file for t in questions() if (file := root / f"{t}.csv").is_file()}
+    tables = {table: root / f"{table}.csv" for table in questions()}
     names = [name for name, claim in study.claims.items() if claim.section in tables]
     files = {name: root / "claims" / f"{name}.json" for name in names}
     both = root / "replications.json"
-    if missing := [f for f in (*files.values(), both) if not f.is_file()]:
+    if missing := [f for f in (*tables.values(), *files.values(), both) if not f.is_file()]:
         sys.exit(f"{missing[0]} is not there; run make mini-extended first")
     found = [records.read(file, ClaimRecord) for file in files.values()]
     bare = [claim.model_copy(update={"files": ()}) for claim in found]

@@ -37,7 +37,8 @@ def write(
     """Compare claims over studies and write both files; returns a line for the user.
 
     claims: the configuration's, by name. asked: the JSON of every claim of this study, then those
-    of every other one, in the order of `claims`. Raises ValueError as `pool`.
+    of every other one, in the order of `claims`. Raises ValueError as `pool` and
+    `refuse_twins`.
     """
     found = [records.read(file, ClaimRecord) for file in asked]
     by_claim = {
