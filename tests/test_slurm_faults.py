@@ -198,6 +198,8 @@ def test_what_follows_an_end_depends_on_its_cause(cluster, run):
     cluster.run("scancel", first["cancelled"])
     run.wait(lambda: len(run.runs("lingers")) == 2)
     cluster.run("scancel", run.runs("lingers")[0][1])
+    # Slurm puts a job that is preempted back under its number: here the three have to end by memory
+    run.wait(lambda: "ended" in (what for what, _ in run.runs("large")))
     urgent = ["sbatch", "--parsable", "--account=lab", "--partition=urgent", "--output=/dev/null"]
     every_gpu = ["--nodes=2", "--gpus-per-node=3", "--wrap=sleep 1000"]
     taker = cluster.run(*urgent, *every_gpu).strip()
