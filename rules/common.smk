@@ -22,6 +22,7 @@ from mofe.jobs import (
     gpus,
     job,
     locks,
+    looks,
     made,
     notify,
     params,
@@ -102,6 +103,7 @@ def asks(rule):
 
 gres.use()
 if workflow.is_main_process:  # a job has no jobs of its own
+    looks.use()
     executor.use(ENDS, PLAN.root)
 elif (
     warm.IN_TURN in os.environ and not workflow.deployment_settings.deployment_method

@@ -1,0 +1,33 @@
+"""When Snakemake looks for jobs to start: where it may find one, and not more often.
+
+After each look at jobs that are ready, Snakemake 9.27 plans another one a second later, for the
+sake of --max-jobs-per-timespan (by default 100/1s). So while jobs wait for cores, each end of a job
+adds a look to every second that follows. Each look asks the file system for all their inputs.
+"""
+
+import threading
+
+from snakemake.scheduling.job_scheduler import JobScheduler
+
+
+def use() -> None:
+    """Have Snakemake look again when a job ends. It also looks again after the timespan where its
+    limit of jobs per timespan held back jobs, and where rules wait for input from a queue."""
+    JobScheduler._schedule_reevalutation = _later
+
+
+def _later(scheduler: JobScheduler, seconds: float) -> None:
+    """Plan one look in `seconds`, unless one is planned or only the end of a job can matter."""
+    limiter = scheduler.job_rate_limiter
+    limited = limiter is not None and not limiter.get_free_jobs()
+    planned = getattr(scheduler, "_planned_look", None)
+    if planned or not (limited or scheduler.workflow.dag.has_unfinished_queue_input_jobs()):
+        return
+
+    def look() -> None:
+        scheduler._planned_look = None
+        scheduler._open_jobs.release()
+
+    scheduler._planned_look = threading.Timer(seconds, look)
+    scheduler._planned_look.daemon = True
+    scheduler._planned_look.start()
