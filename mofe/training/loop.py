@@ -143,6 +143,9 @@ def fit(
     every = training.get("record_router")
     recorder = routing.Recorder(losses.plain.model, rows, every, steps, losses.is_balanced)
     answers, lengths = rows.answers, rows.lengths
+    on_cpu = accelerator.device.type == "cpu"
+    # without a look, in each step, for every kind of accelerator that there may be
+    seeded = torch.default_generator.manual_seed if on_cpu else torch.manual_seed
 
     def schedule(done: int, rows_at_once: int) -> Iterator[list[list[int]]]:
         """The micro-batches of each step after `done`."""
@@ -161,7 +164,7 @@ def fit(
         """The gradients of an optimiser step. Returns loss, auxiliary loss and gradient's norm."""
         answer_tokens = sum(answers[i] for batch in step for i in batch)
         # what a step draws (dropout) depends only on the step's number, also after a restart
-        torch.manual_seed(_step_seed(seed, number))
+        seeded(_step_seed(seed, number))
         total = torch.zeros(2, device=accelerator.device)  # of the answers, and the router's
         recorder.begin(number, total.device)
         mine = parallel.assign(step, parallel.processes(), parallel.rank())
@@ -194,7 +197,7 @@ def fit(
     micro_batch = checkpoint.rows_at_once(training["micro_batch"])
     restored, started = progress, time.perf_counter()
     computed = time.process_time()
-    alone = parallel.processes() == 1 and accelerator.device.type == "cpu"
+    alone = parallel.processes() == 1 and on_cpu
     with (
         checkpoint.protected(),
         checkpoint.logging() as log,
