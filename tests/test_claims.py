@@ -552,6 +552,41 @@ def test_the_weakest_time_is_found_by_its_logarithm(tmp_path):
     assert found.summary.first == "y"
 
 
+def speaking(kind: str, differences: list[list[float]]) -> tuple[float, records.Comparison]:
+    """The p of a claim, and its part that is shown. The parts have as many observations as there
+    are numbers, so their degrees of freedom differ."""
+    rows = [[f"a{n}", f"b{n}"] for n in range(len(differences))]
+    asked = {"says": "s", "place": "p", "section": "4", "table": 9, "kind": kind}
+    claim = Claim.model_validate({**asked, "parts": {"Quiz": rows}})
+    tests = [stats.replicated(found) for found in differences]
+    shown = [
+        parts.comparison(compared, test, "replications", same=False)
+        for compared, test in zip(parts.compared(claim), tests, strict=True)
+    ]
+    return parts.findings(claim, tests, 0.0).p, parts.weakest(claim, shown)
+
+
+OF_SEEDS = st.lists(st.floats(0.01, 0.2), min_size=2, max_size=6, unique=True)
+
+
+@settings(deadline=None)
+@given(st.lists(OF_SEEDS, min_size=1, max_size=5))
+def test_the_part_that_is_shown_is_the_one_that_decides(differences):
+    p, shown = speaking("all", differences)
+    assert shown.p == p
+    p, shown = speaking("some", differences)
+    assert p == min(1.0, len(differences) * shown.p)
+
+
+def test_a_part_of_few_seeds_may_have_the_greater_t_and_the_greater_p():
+    few, many = [0.10, 0.115], [0.10, 0.14, 0.13, 0.09, 0.16, 0.15]
+    (_, one), (_, other) = speaking("all", [few]), speaking("all", [many])
+    assert one.difference / one.stderr > other.difference / other.stderr and one.p > other.p
+    assert speaking("all", [few, many])[1].first == "a0"
+    assert speaking("all", [many, few])[1].first == "a1"
+    assert speaking("all", [many, [-0.01, 0.02], few])[1].first == "a1"
+
+
 def test_one_seed_compares_two_models_and_decides_nothing(tmp_path):
     rng = np.random.default_rng(5)
     rows = {"good": drawn(rng, 0.9, seeds=1), "bad": drawn(rng, 0.3, seeds=1)}

@@ -143,18 +143,19 @@ def mean_of(shown: Sequence[Comparison], test: Test, how: TestName) -> Compariso
 
 
 def weakest(claim: Claim, shown: Sequence[Comparison]) -> Comparison:
-    """The part that speaks least for the claim; of `some` the one that speaks most for it, of
-    `equal` the greatest difference."""
+    """The part that speaks least for the claim, by its p and direction; of `some` the one that
+    speaks most for it, of `equal` the greatest difference."""
 
-    def speaks(part: Comparison) -> float:
+    def speaks(part: Comparison) -> tuple[float, float]:
         if claim.kind == "equal":
-            return -abs(part.difference)
+            return (0.0, -abs(part.difference))
         if claim.kind == "flat":
-            return -abs(math.log(part.difference))
+            return (0.0, -abs(math.log(part.difference)))
         size = part.difference
         if claim.kind in TIMED:  # a ratio, whose standard error is its logarithm's
             size = math.log(size / claim.greatest_ratio) * (-1 if claim.kind == "less" else 1)
-        return size / part.stderr if part.stderr else size
+        sure = 0.0 if part.p is None else math.copysign(1 - part.p, size)
+        return (sure, size / part.stderr if part.stderr else size)
 
     return max(shown, key=speaks) if claim.kind == "some" else min(shown, key=speaks)
 
