@@ -550,10 +550,19 @@ def test_the_weakest_time_is_found_by_its_logarithm(tmp_path):
     pairs = [["x", "full"], ["y", "full"]]
     found = timed(tmp_path, rows, pairs, "less", ratio=0.5)
     assert found.summary.first == "y"
+    # by what decides, whether it is below the ratio, and not whether it is 1
+    for x, y in (([4.85, 4.9, 4.95], [2.0, 2.4, 1.7]), ([5.5, 5.51, 5.49], [4.0, 5.8, 2.9])):
+        rows = {"x": x, "y": y, "full": [10.0, 10.1, 9.9]}
+        both = timed(tmp_path, rows, pairs, "less", ratio=0.5)
+        of_x, of_y = (timed(tmp_path, rows, [pair], "less", ratio=0.5) for pair in pairs)
+        assert both.p == max(of_x.p, of_y.p) == of_x.p
+        assert both.summary.first == "x"
 
 
-def speaking(kind: str, differences: list[list[float]]) -> tuple[float, records.Comparison]:
-    """The p of a claim, and its part that is shown. The parts have as many observations as there
+def speaking(
+    kind: str, differences: list[list[float]], margin: float = 0.0
+) -> tuple[float, records.Comparison]:
+    """The p of a claim, and its part that decides. The parts have as many observations as there
     are numbers, so their degrees of freedom differ."""
     rows = [[f"a{n}", f"b{n}"] for n in range(len(differences))]
     asked = {"says": "s", "place": "p", "section": "4", "table": 9, "kind": kind}
@@ -563,7 +572,7 @@ def speaking(kind: str, differences: list[list[float]]) -> tuple[float, records.
         parts.comparison(compared, test, "replications", same=False)
         for compared, test in zip(parts.compared(claim), tests, strict=True)
     ]
-    return parts.findings(claim, tests, 0.0).p, parts.weakest(claim, shown)
+    return parts.findings(claim, tests, margin).p, parts.weakest(claim, shown, tests, margin)
 
 
 OF_SEEDS = st.lists(st.floats(0.01, 0.2), min_size=2, max_size=6, unique=True)
@@ -576,6 +585,11 @@ def test_the_part_that_is_shown_is_the_one_that_decides(differences):
     assert shown.p == p
     p, shown = speaking("some", differences)
     assert p == min(1.0, len(differences) * shown.p)
+    margin = 0.1
+    p, shown = speaking("equal", differences, margin)
+    alone = [speaking("equal", [found], margin) for found in differences]
+    assert (p, shown.difference) in [(one, part.difference) for one, part in alone]
+    assert p == max(one for one, _ in alone)
 
 
 def test_a_part_of_few_seeds_may_have_the_greater_t_and_the_greater_p():

@@ -2,22 +2,33 @@
 
 import re
 import time
+from pathlib import Path
 
 from conftest import ROOT, overrides, snakemake
 
 DATASETS = ("mmlu", "medmcqa", "sujet", "medical_corpus", "multi_news")
 WAITS = """
 import sys
+import time
 
 sys.path[:0] = [{root!r}]
 from mofe.jobs import looks
 
 looks.use()
 rule all:
-    input: expand("{{number}}", number=range(6))
+    input: expand("{{number}}", number=range({jobs}))
 rule one:
     output: "{{number}}"
-    shell: "touch {{output}}"
+    shell: "touch {{output}}; sleep {seconds}"
+"""
+SLOW = """
+from snakemake.executors.local import Executor
+
+at_once = Executor.run_jobs
+def run_jobs(self, jobs):
+    at_once(self, jobs)
+    time.sleep(3)
+Executor.run_jobs = run_jobs
 """
 
 
@@ -34,12 +45,31 @@ def test_a_run_looks_for_jobs_when_one_has_ended(tmp_path):
     assert len(re.findall(r"Ready jobs: \d", told)) <= ended + 1
 
 
-def test_jobs_that_the_limit_held_back_are_started_after_the_timespan(tmp_path):
-    (tmp_path / "Snakefile").write_text(WAITS.format(root=str(ROOT)))
+def run(folder: Path, *arguments: str, after: str = "", **of_jobs) -> tuple[str, float]:
+    """What a small workflow's run prints, and the seconds that it takes."""
+    (folder / "Snakefile").write_text(WAITS.format(root=str(ROOT), **of_jobs) + after)
     start = time.monotonic()
     done = snakemake(
-        *["--directory", str(tmp_path), "--snakefile", str(tmp_path / "Snakefile")],
-        *["--cores", "8", "--max-jobs-per-timespan", "2/3s"],
+        *["--directory", str(folder), "--snakefile", str(folder / "Snakefile"), *arguments]
     )
-    assert time.monotonic() - start > 6
-    assert (done.stdout + done.stderr).count("Execute 2 jobs...") == 3
+    return done.stdout + done.stderr, time.monotonic() - start
+
+
+def test_jobs_that_the_limit_held_back_are_started_after_the_timespan(tmp_path):
+    limit = ["--cores", "8", "--max-jobs-per-timespan", "2/3s"]
+    told, seconds = run(tmp_path, *limit, jobs=6, seconds=0)
+    assert seconds > 6
+    assert told.count("Execute 2 jobs...") == 3
+
+
+def test_so_they_are_where_submitting_takes_longer_than_the_timespan(tmp_path):
+    limit = ["--cores", "8", "--max-jobs-per-timespan", "2/1s"]
+    told, seconds = run(tmp_path, *limit, after=SLOW, jobs=4, seconds=15)
+    assert told.count("Execute 2 jobs...") == 2
+    assert seconds < 30  # and not one pair after the other
+
+
+def test_all_jobs_are_started_where_a_sample_is_looked_at(tmp_path):
+    sampled = ["--cores", "4", "--scheduler-subsample", "1"]
+    _, seconds = run(tmp_path, *sampled, jobs=3, seconds=10)
+    assert seconds < 25

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from mofe import markdown, records
-from mofe.records import ClaimRecord, ClaimsRecord, ReplicationsRecord
+from mofe.records import ClaimRecord, ClaimsRecord, Comparison, ReplicationsRecord
 from mofe.report import correction, figures
 from mofe.report.claims import numbers, shown, study_verdict
 from mofe.report.outcomes import outcome
@@ -82,7 +82,7 @@ def known(name: str) -> ClaimRecord:
 
 
 def size(name: str) -> str:
-    """Its weakest part with the 95% interval, in points of accuracy."""
+    """The part that decides, with the 95% interval, in points of accuracy."""
     return numbers(study_verdict(known(name)))[0]
 
 
@@ -91,19 +91,45 @@ def own_size(name: str) -> str:
     return numbers(study_verdict(own()[name]))[0]
 
 
-def part(name: str, first: str, column: str) -> str:
-    """A part of a statement, by its first row, with its 95% interval; in the miniature's own
-    world."""
+def least(name: str) -> str:
+    """The least difference among its parts, with its 95% interval, in points of accuracy."""
+    return shown(min(study_verdict(known(name)).parts, key=lambda part: part.difference))
+
+
+def part(name: str, row: str, column: str) -> str:
+    """A part of a statement, by a row that no other part has, with its 95% interval; in the
+    miniature's own world."""
+    return shown(_part(own()[name], row, column))
+
+
+def part_in_worlds(name: str, row: str, column: str) -> str:
+    """The same over all worlds."""
+    return shown(_part(pooled()[name], row, column))
+
+
+def low(name: str, row: str, column: str) -> float:
+    """The lower end of such a part's interval in the miniature's own world, as a share."""
+    return _part(own()[name], row, column).low
+
+
+def _part(claim: ClaimRecord, row: str, column: str) -> Comparison:
     (found,) = (
-        p for p in study_verdict(own()[name]).parts if (p.first, p.column) == (first, column)
+        part
+        for part in study_verdict(claim).parts
+        if row in (part.first, part.second) and part.column == column
     )
-    return shown(found)
+    return found
+
+
+def of_worlds(name: str) -> list[tuple[float, ...]]:
+    """The differences of a statement's parts, world by world, as shares of answers."""
+    (found,) = (c for c in others().claims if c.pooled.claim == name)
+    return list(found.differences.values())
 
 
 def least_in_worlds(name: str) -> float:
     """The least difference of a statement in any part and world, as a share of answers."""
-    (found,) = (c for c in others().claims if c.pooled.claim == name)
-    return min(min(differences) for differences in found.differences.values())
+    return min(map(min, of_worlds(name)))
 
 
 def least_kept(name: str) -> float:
@@ -200,7 +226,11 @@ def page() -> str:
         hidden=hidden,
         figure=figure,
         size=size,
+        least=least,
         part=part,
+        part_in_worlds=part_in_worlds,
+        low=low,
+        of_worlds=of_worlds,
         in_own=in_own,
         own_size=own_size,
         least_in_worlds=least_in_worlds,

@@ -12,16 +12,19 @@ from snakemake.scheduling.job_scheduler import JobScheduler
 
 def use() -> None:
     """Have Snakemake look again when a job ends. It also looks again after the timespan where its
-    limit of jobs per timespan held back jobs, and where rules wait for input from a queue."""
+    limit of jobs per timespan held back jobs, where it looks at a sample of the jobs only, and
+    where rules wait for input from a queue."""
     JobScheduler._schedule_reevalutation = _later
 
 
 def _later(scheduler: JobScheduler, seconds: float) -> None:
     """Plan one look in `seconds`, unless one is planned or only the end of a job can matter."""
     limiter = scheduler.job_rate_limiter
-    limited = limiter is not None and not limiter.get_free_jobs()
+    # as of the selection: since then, submitting may have taken longer than the timespan
+    limited = limiter is not None and len(limiter._jobs) >= limiter.max_jobs
+    held_back = limited or scheduler.subsample
     planned = getattr(scheduler, "_planned_look", None)
-    if planned or not (limited or scheduler.workflow.dag.has_unfinished_queue_input_jobs()):
+    if planned or not (held_back or scheduler.workflow.dag.has_unfinished_queue_input_jobs()):
         return
 
     def look() -> None:

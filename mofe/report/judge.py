@@ -124,8 +124,8 @@ def _study_scores(
         summary = mean_of(shown, mean, shown[0].test)
         known = findings(claim, [mean], conditions.margin)
     else:
-        summary = weakest(claim, shown)
         margin = 0.0 if claim.kind == SHARE else conditions.margin  # a share is no likeness
+        summary = weakest(claim, shown, list(tests.values()), margin)
         known = findings(claim, list(tests.values()), margin)
     known = replace(
         known,
@@ -250,16 +250,17 @@ def _study_times(claim: Claim, rows: Mapping[RowKey, Row]) -> tuple[Judgement, l
         if claim.kind == "less":  # below the ratio: log(ratio) less the difference is above zero
             test = negated(moved(test, -math.log(claim.greatest_ratio)))
         tests.append(test)
+    margin = math.log(ROUNDED)
     if claim.kind == "flat":
         points = all(1 / ROUNDED < c.difference < ROUNDED for c in shown)
-        known = replace(equality(tests, math.log(ROUNDED)), equal=None, points=points)
+        known = replace(equality(tests, margin), equal=None, points=points)
     else:
         known = findings(claim, tests, margin=0.0)
     judged = Judgement(
         verdict=verdicts.of_study(known),
         p=known.p,
         opposed=known.opposed,
-        summary=weakest(claim, shown),
+        summary=weakest(claim, shown, tests, margin),
         parts=shown,
     )
     return judged, files

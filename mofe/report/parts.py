@@ -17,7 +17,7 @@ from mofe.report import stats
 from mofe.report.answers import Arms
 from mofe.report.stats import Contrast, Term, Test
 from mofe.report.verdicts import Findings
-from mofe.study.claims import SHARE, TIMED, Claim, RowOf
+from mofe.study.claims import SHARE, Claim, RowOf
 
 ROUNDED = 1.25  # times whose ratio is below this are called equal
 
@@ -142,22 +142,21 @@ def mean_of(shown: Sequence[Comparison], test: Test, how: TestName) -> Compariso
     return whole.model_copy(update={"first": f"mean of {len(shown)} parts", "second": ""})
 
 
-def weakest(claim: Claim, shown: Sequence[Comparison]) -> Comparison:
-    """The part that speaks least for the claim, by its p and direction; of `some` the one that
-    speaks most for it, of `equal` the greatest difference."""
+def weakest(
+    claim: Claim, shown: Sequence[Comparison], tests: Sequence[Test], margin: float
+) -> Comparison:
+    """The part that decides: the one that speaks least for the claim by its p and direction, or of
+    `some` most; of `equal` and `flat` the one that is least surely within the margin. tests: of
+    the parts, and margin, as `findings` takes them."""
 
-    def speaks(part: Comparison) -> tuple[float, float]:
-        if claim.kind == "equal":
-            return (0.0, -abs(part.difference))
-        if claim.kind == "flat":
-            return (0.0, -abs(math.log(part.difference)))
-        size = part.difference
-        if claim.kind in TIMED:  # a ratio, whose standard error is its logarithm's
-            size = math.log(size / claim.greatest_ratio) * (-1 if claim.kind == "less" else 1)
-        sure = 0.0 if part.p is None else math.copysign(1 - part.p, size)
-        return (sure, size / part.stderr if part.stderr else size)
+    def speaks(test: Test) -> tuple[float, float]:
+        if claim.kind in ("equal", "flat"):
+            return (-stats.tost(test, margin), -abs(test.difference))
+        odds = test.difference / test.stderr if test.stderr else test.difference
+        return (math.copysign(1 - test.p, test.difference), odds)
 
-    return max(shown, key=speaks) if claim.kind == "some" else min(shown, key=speaks)
+    found = sorted(range(len(tests)), key=lambda number: speaks(tests[number]))
+    return shown[found[-1 if claim.kind == "some" else 0]]
 
 
 # --------------------------------------------------------------------- what they amount to

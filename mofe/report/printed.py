@@ -6,11 +6,13 @@ known to rounding alone, and counts have no noise.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from mofe import paper
-from mofe.records import Judgement
+from mofe.records import Comparison, Judgement
 from mofe.report import noise, stats, verdicts
 from mofe.report.parts import (
     ROUNDED,
@@ -83,7 +85,7 @@ def _printed_scores(claim: Claim, group: Mapping[str, tuple[str, ...]]) -> Judge
         summary = mean_of(shown, test, "printed")
         known = findings(claim, [test], margin=0.0)
     else:
-        summary = weakest(claim, shown)
+        summary = weakest(claim, shown, list(tests.values()), margin=0.0)
         known = findings(claim, list(tests.values()), margin=0.0)
     borrowed = _all_borrowed(claim, list(tests.values()))
     return Judgement(
@@ -127,9 +129,18 @@ def _printed_times(claim: Claim) -> Judgement:
         reason="Beyond what rounding to whole hours can hide; times have no other noise here."
         if all(beyond)
         else "Rounding to whole hours could hide it.",
-        summary=weakest(claim, shown),
+        summary=min(shown, key=partial(_speaks, claim)),
         parts=shown,
     )
+
+
+def _speaks(claim: Claim, ratio: Comparison) -> float:
+    """How far a ratio of times speaks for a claim: of `less` how far it is below the greatest one,
+    of `rising` above 1, of `flat` how near to 1."""
+    size = math.log(ratio.difference)
+    if claim.kind == "flat":
+        return -abs(size)
+    return math.log(claim.greatest_ratio) - size if claim.kind == "less" else size
 
 
 def _printed_counts(claim: Claim) -> Judgement:

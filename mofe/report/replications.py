@@ -133,7 +133,7 @@ def _judgement(
         tests = [stats.replicated(of_each)]
         summary = mean_of(shown, tests[0], "replications")
     else:
-        summary = weakest(claim, shown)
+        summary = weakest(claim, shown, tests, first.margin)
     known = replace(
         findings(claim, tests, first.margin),
         exact=all(verdict.verdict == "exact" for verdict in said.values()),
