@@ -36,6 +36,9 @@ def write(file):
 def talk():
     while True:
         print("word " * 1000)
+
+def prepare():
+    Path(__file__).with_name("prepared").write_text(str(os.getpid()))
 """
 SCRIPT = """
 import os, pickle, sys
@@ -122,6 +125,13 @@ def test_a_job_is_a_fork_of_the_parent_also_where_tmpdir_is_long(run, tmp_path, 
     assert run.noted() != [script.pid]
     run.server.stdin.close()
     assert run.server.wait(60) == 0 and not list(long.iterdir())
+
+
+def test_the_parent_calls_what_it_is_told_to_once_for_all_jobs(run, tmp_path):
+    run.start("json", "calls:prepare")
+    for _ in range(2):
+        assert run.end(run.script())[0] == 0
+    assert int((tmp_path / "prepared").read_text()) == run.server.pid not in run.noted()
 
 
 @pytest.mark.parametrize("when", ["importing", "serving"])

@@ -18,7 +18,7 @@ from test_train import interrupted, run
 from mofe.layers import routers
 from mofe.models import load, methods
 from mofe.records import TrainRecord, read
-from mofe.report import figures
+from mofe.report import figures, kinds
 from mofe.report.sources import RECORDS
 from mofe.stages import train
 from mofe.study.given import Given
@@ -305,20 +305,53 @@ TOKENS = {
     "rows": {
         "Untuned": {"mixture": "small"},
         "Dense": {"model": "general", "train": {"mmlu": "full"}},
-        "Tuned": {"mixture": "small", "train": {"mmlu": "mofe"}},
+        "None": {"mixture": "small", "train": {"mmlu": "mofe"}},
+        "One": {"mixture": "small", "train": {"mmlu": "one"}},
+        "All": {"mixture": "small", "train": {"mmlu": "full"}},
+        "Later all": {"mixture": "small", "train": {"mmlu": "later"}},
+        "Adapters": {"mixture": "small", "train": {"mmlu": "adapted"}},
+        "Adapters elsewhere": {"mixture": "small", "train": {"mmlu": "lora"}},
     },
+}
+RECIPES = {
+    "one": {"method": "freeze", "frozen": 1},
+    "later": {
+        "method": "freeze",
+        "frozen": "all",
+        "unfreeze": [{"after": 0.5, "experts": 1}, {"after": 0.7, "experts": "all"}],
+    },
+    "adapted": {"method": "lora", "rank": 4, "alpha": 8, "targets": ["q_proj", "down_proj"]},
 }
 
 
 def test_a_token_share_that_nothing_records_is_refused():
     with pytest.raises(ConfigError) as told:
-        read_study(CONFIG, MINI, tables={"ours": TOKENS})
+        read_study(CONFIG, MINI, tables={"ours": TOKENS}, recipes=RECIPES)
     (problem,) = told.value.problems
-    assert problem.startswith("tables.ours.rows.Tuned: column 'Updated' shows 'tokens_updated'")
+    assert problem.startswith("tables.ours.rows.One: column 'Updated' shows 'tokens_updated'")
     assert problem.endswith(
         "set training.record_router to a number of steps, or leave the column out"
     )
-    read_study(CONFIG, MINI, tables={"ours": TOKENS}, **RECORDED)
+    read_study(CONFIG, MINI, tables={"ours": TOKENS}, recipes=RECIPES, **RECORDED)
+
+
+def test_a_token_share_that_routers_do_not_decide_is_known_unrecorded():
+    """None of the files is there."""
+    read = {"One", "Dense"}
+    table = {**TOKENS, "rows": {k: v for k, v in TOKENS["rows"].items() if k not in read}}
+    plan = Plan(read_study(CONFIG, MINI, tables={"ours": table}, recipes=RECIPES))
+    shown = {
+        row.labels[0]: kinds.measure(row.cells[1], "hours") for row in plan.tables["ours"].rows
+    }
+    seeds = len(plan.study.seeds)
+    assert shown.pop("Untuned") is None
+    assert {row: (found.value, found.seeds) for row, found in shown.items() if found} == {
+        "None": (0.0, seeds),
+        "All": (1.0, seeds),
+        "Later all": (1.0, seeds),
+        "Adapters": (1.0, seeds),
+        "Adapters elsewhere": (0.0, seeds),
+    }
 
 
 def test_a_dense_model_records_no_router():

@@ -51,6 +51,8 @@ PRELOAD = [
     "mofe.report.figures",
     "mofe.report.page",
     "scipy.io",  # which datasets imports when it reads
+    "mofe.models.load:know_names",
+    "mofe.provenance:versions",
 ]
 
 ASKING = ["mofe.stages.evaluate"]  # for a job that is for all tasks of a model
@@ -71,7 +73,8 @@ def start(
 ) -> subprocess.Popen | None:
     """Start the warm parent, and put the folder of its socket into this process's environment.
 
-    preload: the modules that it imports. settings: what its environment has besides. in_turn: it
+    preload: the modules that it imports, and as "module:function" what it calls besides, so that a
+    fork need not. settings: what its environment has besides. in_turn: it
     makes no forks, and does the jobs itself, one after the other. It serves until its standard
     input closes, which happens when this process ends. Where it cannot be started, one line says
     so, and jobs do their work themselves. They do so without a line where no process may fork, as
@@ -199,14 +202,15 @@ def _tell(folder: str, error: OSError) -> None:
 
 
 def serve(how: str, folder: str, listening: int, preload: Sequence[str]) -> None:
-    """Import what jobs need, then fork for every job until standard input closes, or do the jobs
-    here ("in-turn") until one fails: what a failed job leaves behind must not reach the next one.
-    listening: the descriptor of the socket, which takes jobs from before this process was started.
+    """Load what jobs need (`load`), then fork for every job until standard input closes, or do the
+    jobs here ("in-turn") until one fails: what a failed job leaves behind must not reach the next
+    one. listening: the descriptor of the socket, which takes jobs from before this process was
+    started.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the workflow tells its jobs to stop
     listener = socket.socket(fileno=listening)
     listener.settimeout(None)
-    _preload(preload)
+    load(preload)
     if how == "forks":
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks report through their connection
     while True:
@@ -256,12 +260,16 @@ def _in_turn(connection: socket.socket) -> int:
         gc.collect()
 
 
-def _preload(modules: Sequence[str]) -> None:
+def load(preload: Sequence[str]) -> None:
+    """Import modules, and call the functions that are named as "module:function"."""
     import importlib
     import logging
 
-    for name in modules:
-        importlib.import_module(name)
+    for name in preload:
+        module, _, function = name.partition(":")
+        found = importlib.import_module(module)
+        if function:
+            getattr(found, function)()
     logging.getLogger().handlers.clear()
     for logger in list(logging.Logger.manager.loggerDict.values()):
         for handler in getattr(logger, "handlers", ()):

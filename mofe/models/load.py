@@ -10,9 +10,11 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     GenerationConfig,
+    MixtralConfig,
     MixtralForCausalLM,
     PreTrainedTokenizerBase,
 )
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 from transformers.utils import logging
 
 from mofe import checksums
@@ -24,6 +26,12 @@ from mofe.study.methods import Method, Untuned
 logging.disable_progress_bar()
 
 GENERATION = "generation_config.json"  # how a model's texts end, among other things
+
+
+def know_names() -> None:
+    """Have transformers compile its patterns for the names of weights. Otherwise it does so when it
+    loads a process's first model, which takes longer than loading a small one."""
+    get_checkpoint_conversion_mapping(MixtralConfig.model_type)
 
 
 def checkpoint(folder: str | Path) -> nn.Module:

@@ -369,6 +369,14 @@ class Plan:
             for stage in variant.stages
         )
 
+    def share_to_updated(self, variant: Variant) -> float | None:
+        """The share of tokens' choices that goes to experts which a mixture's last training
+        updates, where routers do not decide it: 0 where it updates none, 1 where it updates all.
+        None where it updates some, and of a dense model."""
+        method, slots = self.method(variant), len(variant.origin.experts)
+        frozen = 0 if method.adapts_any_expert else len(method.frozen_slots(slots))
+        return {slots: 0.0, 0: 1.0}.get(frozen) if slots else None
+
     def gates(self, moe: Moe) -> Gates:
         """What follows from how a merge's gates are made."""
         return GATES[NONE if len(moe.experts) == 1 else self.merge_of(moe).gate_mode]

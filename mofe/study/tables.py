@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from mofe.metrics import METRICS
 from mofe.paper import LABEL_SEPARATOR
 from mofe.study.config import TableSpec
-from mofe.study.values import task_metric
+from mofe.study.values import TOKENS_UPDATED, task_metric
 from mofe.study.variants import Variant
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ class Cell:
     "floor", what the best constant answer scores on it; or one of SHOWS. files: for a task, one
     eval JSON per seed; for a floor, one; for what SHOWS of trainings, the train.json of every stage
     per seed, and none for an untuned row. task: None for what SHOWS, and where a row has no value.
-    metric: the metric of the task that is shown; None means its headline. read: a number that
-    replaces the files in a bare table; cells that are read from the same files have the same
-    number.
+    metric: the metric of the task that is shown; None means its headline. known: the value, where
+    it follows from the configuration. read: a number that replaces the files in a bare table; cells
+    that are read from the same files have the same number.
     """
 
     column: str
@@ -41,6 +41,7 @@ class Cell:
     files: tuple = ()
     task: str | None = None
     metric: str | None = None
+    known: float | None = None
     read: int | None = None
 
 
@@ -251,6 +252,7 @@ def _cell(plan: Plan, heading: str, shown: str, variant: Variant) -> Cell:
         heading,
         shown,
         tuple(tuple(plan.paths.train_json(v, s) for v in stages) for s in plan.seeds(variant)),
+        known=plan.share_to_updated(variant) if shown == TOKENS_UPDATED else None,
     )
 
 

@@ -190,6 +190,11 @@ def fit(
             objective = parallel.prepared_again(losses, accelerator)
 
     def save() -> None:
+        nonlocal progress
+        # the system keeps the most so far, so that no step need ask for it
+        most = max(progress.peak_memory_bytes, _peak_memory())
+        progress = progress.model_copy(update={"peak_memory_bytes": most})
+        checkpoint.reached(progress)
         checkpoint.save(trained, optimizer)
 
     progress = checkpoint.restore(trained, optimizer, steps)
@@ -243,7 +248,7 @@ def fit(
                 seconds=restored.seconds + passed,
                 device_seconds=restored.device_seconds + passed * parallel.processes(),
                 cpu_seconds=restored.cpu_seconds + computing,
-                peak_memory_bytes=max(progress.peak_memory_bytes, _peak_memory()),
+                peak_memory_bytes=progress.peak_memory_bytes,
                 resumed=progress.resumed,
             )
             checkpoint.reached(progress)

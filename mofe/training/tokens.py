@@ -154,17 +154,16 @@ def collate(
     """A right-padded batch: `input_ids`, `attention_mask` and `labels`, each int64 (rows, length),
     and where rows have domains `domains`, int64 (rows,). Labels are -100 outside the answer, and
     everywhere if the rows do not count."""
-    length = max(len(rows.ids[i]) for i in indices)
-    ids = torch.full((len(indices), length), pad)
-    mask = torch.zeros((len(indices), length), dtype=torch.int64)
-    labels = torch.full((len(indices), length), IGNORED)
-    for number, index in enumerate(indices):
-        row, start = torch.tensor(rows.ids[index]), rows.prompt[index]
-        ids[number, : len(row)] = row
-        mask[number, : len(row)] = 1
-        if counts:
-            labels[number, start : len(row)] = row[start:]
-    batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    lengths = np.array([[len(rows.ids[i])] for i in indices])
+    starts = np.array([[rows.prompt[i]] for i in indices])
+    ids = np.full((len(indices), lengths.max()), pad)
+    for row, index in zip(ids, indices, strict=True):
+        row[: len(rows.ids[index])] = rows.ids[index]
+    at = np.arange(ids.shape[1])
+    mask = at < lengths
+    labels = np.where(mask & (at >= starts) & counts, ids, IGNORED)
+    found = {"input_ids": ids, "attention_mask": mask.astype(np.int64), "labels": labels}
+    batch = {name: torch.from_numpy(values) for name, values in found.items()}
     if rows.domains is not None:
         of_rows = [rows.domains[rows.sets[index]] for index in indices]
         batch["domains"] = torch.tensor(of_rows)

@@ -1,6 +1,5 @@
 """Running a job in a fork of this process, which has imported what jobs need."""
 
-import importlib
 import json
 import os
 import runpy
@@ -42,8 +41,7 @@ def warm() -> None:
 
     job.prepare_environment(str(ROOT), "cpu")
     os.environ.update(job.settings("cpu"))
-    for name in warm.PRELOAD:
-        importlib.import_module(name)
+    warm.load(warm.PRELOAD)
     import torch
 
     torch.set_num_threads(1)

@@ -10,7 +10,7 @@ from mofe.study.config import Sizes, Study
 from mofe.study.formats import FORMATS
 from mofe.study.plan import Plan
 from mofe.study.values import TOKENS_UPDATED
-from mofe.study.variants import Stage
+from mofe.study.variants import Stage, Variant
 
 
 class Trained(NamedTuple):
@@ -154,7 +154,8 @@ def replayed(plan: Plan) -> Iterator[str]:
 
 
 def recorded(plan: Plan) -> Iterator[str]:
-    """Where tokens went is known of mixtures whose last training records its routers."""
+    """Where tokens went is known of mixtures whose last training updates none of the experts, or
+    all, or records its routers."""
     study = plan.study
     for name in plan.models:
         scratch = study.models[name].scratch
@@ -167,12 +168,19 @@ def recorded(plan: Plan) -> Iterator[str]:
         shown = {**table.columns, **(table.beside or {})}
         for heading in (h for h, kind in shown.items() if kind == TOKENS_UPDATED):
             for name, row in table.model_rows.items():
-                if row.mixture and row.train and not plan.params.record_router(plan.variant(row)):
+                if not _tells_tokens(plan, plan.variant(row)):
                     yield (
                         f"tables.{number}.rows.{name}: column {heading!r} shows "
                         f"'{TOKENS_UPDATED}', which this row's training does not record; set "
                         "training.record_router to a number of steps, or leave the column out"
                     )
+
+
+def _tells_tokens(plan: Plan, variant: Variant) -> bool:
+    """Whether a variant's training tells where tokens went, or has nothing to tell of it."""
+    if not variant.stages or not variant.origin.experts:
+        return True
+    return plan.share_to_updated(variant) is not None or bool(plan.params.record_router(variant))
 
 
 def set_by(study: Study, stage: Stage, key: str) -> str:
