@@ -47,7 +47,8 @@ def train(size: Size, rows, every: int | None) -> dict:
 
         def reached(self, progress) -> None:
             super().reached(progress)
-            at.append((progress.cpu_seconds, progress.seconds))
+            if progress.step == len(at):  # a step is noted again when its state is saved
+                at.append((progress.cpu_seconds, progress.seconds))
 
     at = [(0.0, 0.0)]
     model = build(size.shape.mixture(EXPERTS, 2), identical=False)
