@@ -87,6 +87,8 @@ def _versions(record: dict[str, Any]) -> str:
         if (locked := _locked().get(package, ran[package])) != ran[package]
     ]
     lock = f"; not the lock's {', '.join(other)}" if other else ""
+    if not shown:
+        return ""
     return "; " + ", ".join(f"{package} {ran[package]}" for package in shown) + lock
 
 

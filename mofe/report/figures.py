@@ -396,10 +396,12 @@ def power(found: ClaimsRecord, setting: Setting) -> Drawing:
 
 
 def rows(tables: Sequence[Table], setting: Setting) -> Drawing:
-    """The rows of one table from top to bottom, a panel per score."""
+    """The rows of one table from top to bottom, a panel per score. The constant answer is a line
+    through all of them."""
     from mofe.report import drawing
 
     (table,) = tables
+    table = replace(table, rows=tuple(row for row in table.rows if not row.is_constant))
     panels = drawing.by_cell(table, setting)
     names = [" · ".join(row.labels) for row in table.rows]
     letters = 0.07 * max(map(len, names))  # inches; they stand beside the first panel

@@ -64,6 +64,11 @@ class Row:
     per_seed: bool = False
     beside: tuple[Cell, ...] = ()
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether it is the row of the constant answer."""
+        return any(cell.kind == "floor" for cell in self.cells)
+
 
 @dataclass(frozen=True)
 class Table:
