@@ -81,14 +81,14 @@ def _versions(record: dict[str, Any]) -> str:
     ran = record.get("versions", {})
     beside = "trl" if "trl" in ran else "lm-eval"
     shown = [package for package in (beside, "transformers", "torch") if package in ran]
+    if not shown:
+        return ""
     other = [
         f"{package} {locked}"
         for package in shown
         if (locked := _locked().get(package, ran[package])) != ran[package]
     ]
     lock = f"; not the lock's {', '.join(other)}" if other else ""
-    if not shown:
-        return ""
     return "; " + ", ".join(f"{package} {ran[package]}" for package in shown) + lock
 
 

@@ -1141,6 +1141,27 @@ def test_a_dense_model_is_no_mixture_of_no_experts(results):
     assert "frozen_experts" not in figures.of(Plan(read_study(CONFIG, tables={7: untuned})))
 
 
+def test_a_question_without_scores_has_no_figure_and_the_constant_answer_no_row_in_one():
+    rows = {"a": {"mixture": "medium"}, "best guess": {"constant": True}}
+    asked = {"caption": "Ours.", "labels": ["Model"], "question": "Why?", "rows": rows}
+    plan = Plan(
+        read_study(
+            CONFIG,
+            tables={
+                "scores": {**asked, "columns": {"MedMCQA": "medmcqa", "Size": "trainable"}},
+                "words": {**asked, "columns": {"Words": "medmcqa.perplexity", "Size": "trainable"}},
+            },
+        )
+    )
+    assert [[row.is_constant for row in plan.tables[n].rows] for n in ("scores", "words")] == [
+        [False, True],
+        [False, True],
+    ]
+    assert "words" not in figures.of(plan)
+    (table,) = figures.of(plan)["scores"].source.spec(plan)
+    assert [row["labels"] for row in table["rows"]] == [["a"]]
+
+
 def test_a_figure_of_our_own_is_one_function(results, tmp_path):
     """Declared, drawn from what it names, and the report's like the others."""
     name, found = "a_figure_of_our_own", []

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mofe.records import ClaimsRecord
     from mofe.study.plan import Plan
     from mofe.study.setting import Setting
-    from mofe.study.tables import Table
+    from mofe.study.tables import Row, Table
 
 
 Source = FromTables | FromShares | FromTrainings | FromRouters | FromSearches | FromClaims
@@ -63,13 +63,21 @@ def figure(source: Source, caption: str):
 
 def of(plan: Plan) -> dict[str, Figure]:
     """The figures of a study, by name: those whose source it has, one of every table that answers
-    a question, under the table's key, and one of the shares in every table that a claim of such is
-    about, under its key and KEPT."""
+    a question by scores, under the table's key, and one of the shares in every table that a claim
+    of such is about, under its key and KEPT."""
     found = {name: figure for name, figure in FIGURES.items() if figure.source.spec(plan)}
-    asked = [number for number, spec in plan.specs.items() if spec.question]
-    found |= {str(n): replace(BY_ROW, source=FromTables((n,))) for n in asked}
+    asked = [n for n, spec in plan.specs.items() if spec.question and _has_scores(plan.tables[n])]
+    found |= {str(n): replace(BY_ROW, source=FromTables((n,), _has_a_model)) for n in asked}
     shared = {f"{n}{KEPT}": replace(OF_SHARES, source=FromShares(n)) for n in plan.tables}
     return found | {name: figure for name, figure in shared.items() if figure.source.spec(plan)}
+
+
+def _has_scores(table: Table) -> bool:
+    return any(cell.kind == "task" for row in table.rows for cell in row.cells)
+
+
+def _has_a_model(row: Row) -> bool:
+    return not row.is_constant
 
 
 def inputs(plan: Plan) -> dict[str, list[str]]:
@@ -396,12 +404,10 @@ def power(found: ClaimsRecord, setting: Setting) -> Drawing:
 
 
 def rows(tables: Sequence[Table], setting: Setting) -> Drawing:
-    """The rows of one table from top to bottom, a panel per score. The constant answer is a line
-    through all of them."""
+    """The rows of one table from top to bottom, a panel per score."""
     from mofe.report import drawing
 
     (table,) = tables
-    table = replace(table, rows=tuple(row for row in table.rows if not row.is_constant))
     panels = drawing.by_cell(table, setting)
     names = [" · ".join(row.labels) for row in table.rows]
     letters = 0.07 * max(map(len, names))  # inches; they stand beside the first panel

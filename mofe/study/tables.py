@@ -52,7 +52,7 @@ class Row:
     experts: (name, number of slots) of each; none for a dense model. stages: the number of its
     trainings; a row of the constant answer has neither. per_seed: whether each of the study's seeds
     gives another model; else there is one file per task. beside: the cells of columns that the
-    paper's table lacks.
+    paper's table lacks. is_constant: whether it is the row of the constant answer.
     """
 
     labels: tuple[str, ...]
@@ -63,11 +63,7 @@ class Row:
     stages: int = 0
     per_seed: bool = False
     beside: tuple[Cell, ...] = ()
-
-    @property
-    def is_constant(self) -> bool:
-        """Whether it is the row of the constant answer."""
-        return any(cell.kind == "floor" for cell in self.cells)
+    is_constant: bool = False
 
 
 @dataclass(frozen=True)
@@ -166,6 +162,7 @@ def _constant(name: str, like: Row) -> Row:
         experts=(),
         frozen=None,
         beside=tuple(map(floor, like.beside)),
+        is_constant=True,
     )
 
 

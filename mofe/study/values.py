@@ -37,7 +37,7 @@ SHOWS = {
     "flops": "its floating-point operations",
     "rate": "the learning rate of the last stage",
     TOKENS_UPDATED: "the share of tokens' choices that went to experts which the last stage "
-    "updates (`training.record_router`)",
+    "updates; where it updates some of them, as `training.record_router` records it",
     "drift_experts": "how far the last stage moved the updated experts' weights (relative change); "
     "0 where all are frozen",
     "drift_attention": "the same of attention",
