@@ -65,7 +65,10 @@ BENCH_PACKAGES ?= $(ENV)/bench
 QUICK ?=
 bench = PYTHONPATH=$(BENCH_PACKAGES) $(BIN)/python benchmarks
 
-.PHONY: help setup wheelhouse image look mini mini-extended world1 world2 test quick fuzz faults outage bench error-rates first-study reference findings docs lint format lock latex slurm clean
+# Other worlds than the miniature's own, by their files in profiles/mini.
+worlds = world1 world2
+
+.PHONY: help setup wheelhouse image look mini mini-extended $(worlds) test quick fuzz faults outage bench error-rates first-study reference findings docs lint format lock latex slurm clean
 
 help:
 	@echo "make look           a first look: the paper's tables in miniature, one seed, to results/mini/"
@@ -98,7 +101,6 @@ mini: $(ENV)/ready
 
 # What is said of the miniature rather than of one world is asked of three. A world begins with one
 # training that all others wait for, so the other two worlds run side by side, on a core each.
-worlds = world1 world2
 mini-extended: $(ENV)/ready
 	$(MAKE) --jobs 2 $(worlds)
 	$(BIN)/snakemake --profile profiles/mini --configfile $(extended) profiles/mini/extended.yaml $(seeds)

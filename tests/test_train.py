@@ -174,6 +174,38 @@ def test_a_folded_training_is_the_unfolded_one(tiny, data, tmp_path, merge, meth
     assert (flops[1] < 0.8 * flops[0]) == (merge == "moe4a"), "one expert in place of two"
 
 
+@given(
+    rows=st.lists(
+        st.lists(st.integers(0, 9), min_size=1, max_size=8).flatmap(
+            lambda ids: st.tuples(st.just(ids), st.integers(0, len(ids)))
+        ),
+        min_size=1,
+        max_size=5,
+    ),
+    counts=st.booleans(),
+)
+def test_a_batch_is_padded_as_torch_pads(rows, counts):
+    def padded(sequences: list[list[int]], value: int) -> torch.Tensor:
+        tensors = [torch.tensor(sequence) for sequence in sequences]
+        return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)
+
+    ids, prompts = zip(*rows, strict=True)
+    tokenised = tokens.Rows(list(ids), list(prompts), 0, [0] * len(ids))
+    batch = tokens.collate(tokenised, range(len(ids)), pad=7, counts=counts)
+    labels = [
+        [token if counts and at >= start else tokens.IGNORED for at, token in enumerate(row)]
+        for row, start in rows
+    ]
+    expected = {
+        "input_ids": padded(list(ids), 7),
+        "attention_mask": padded([[1] * len(row) for row in ids], 0),
+        "labels": padded(labels, tokens.IGNORED),
+    }
+    assert batch.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert batch[name].dtype == torch.int64 and torch.equal(batch[name], tensor), name
+
+
 def test_the_loss_is_transformers(tiny, data):
     model, tokenizer = load.checkpoint(tiny / "moe2a2b"), load.tokenizer(tiny / "a")
     rows = tokens.tokenize(tokens.read([data]), tokenizer, 64)

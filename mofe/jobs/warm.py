@@ -74,11 +74,10 @@ def start(
     """Start the warm parent, and put the folder of its socket into this process's environment.
 
     preload: the modules that it imports, and as "module:function" what it calls besides, so that a
-    fork need not. settings: what its environment has besides. in_turn: it
-    makes no forks, and does the jobs itself, one after the other. It serves until its standard
-    input closes, which happens when this process ends. Where it cannot be started, one line says
-    so, and jobs do their work themselves. They do so without a line where no process may fork, as
-    on macOS.
+    fork need not. settings: what its environment has besides. in_turn: it makes no forks, and does
+    the jobs itself, one after the other. It serves until its standard input closes, which happens
+    when this process ends. Where it cannot be started, one line says so, and jobs do their work
+    themselves. They do so without a line where no process may fork, as on macOS.
     """
     if not platforms.forks():
         return None

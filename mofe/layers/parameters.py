@@ -9,7 +9,7 @@ from mofe.layers import fp8
 def stepped(model: nn.Module) -> None:
     """Drop what modules have computed from trained parameters: the optimiser has changed these."""
     for module in model.modules():
-        if hasattr(type(module), "forget"):
+        if hasattr(type(module), "forget"):  # of a module itself, torch would ask all its dicts
             module.forget()
 
 
