@@ -155,6 +155,7 @@ def test_a_signal_ends_a_download_with_what_it_is_about_to_fetch(online, tmp_pat
     def stop():
         until(lambda: online.sending)
         os.kill(os.getpid(), signal.SIGTERM)
+        until(lambda: signal.getsignal(signal.SIGTERM) == signal.SIG_IGN)  # once it is heeded
         online.held.set()
 
     Thread(target=stop).start()
