@@ -496,7 +496,7 @@ def test_a_holder_on_another_machine_is_known_by_its_beats(tmp_path, holder, mon
     holder()
     elsewhere(tmp_path, slurm_job="17")
     assert lock.read(tmp_path).standing == "unknown"
-    monkeypatch.setattr(lock, "PATIENCE", 2.0)
+    monkeypatch.setattr(lock, "PATIENCE", 60.0)  # the first beat ends the watch
     with pytest.raises(lock.Locked, match=r"on node7, Slurm job 17, .* \(scancel 17\)"):
         lock.Lock(tmp_path).__enter__()
 
@@ -533,11 +533,74 @@ def test_a_dead_process_or_a_requeued_job_is_replaced_at_once(tmp_path, holder, 
             assert taken.held()
 
 
+def leave_a_stale_lock(folder: Path, name: str = "lock.json") -> None:
+    gone = lock._me().model_dump() | {"pid": 4194303, "started": 1}
+    (folder / name).write_text(json.dumps(gone))
+
+
+class Slow(lock.Lock):
+    """A process that others overtake between its look at a lock and its own: each of `meanwhile`
+    is called after one look."""
+
+    def __init__(self, folder: Path, *meanwhile: Callable[[], object]):
+        super().__init__(folder)
+        self.meanwhile = list(meanwhile)
+
+    def _is_free(self, file: Path) -> bool:
+        free = super()._is_free(file)
+        if self.meanwhile:
+            self.meanwhile.pop(0)()
+        return free
+
+
+def take_and_release(folder: Path) -> None:
+    with lock.Lock(folder):
+        pass
+
+
+@pytest.mark.parametrize("left", [["lock.json"], ["lock.json", "lock.2.json"]])
+def test_a_lock_that_was_judged_is_not_the_one_that_is_there_now(tmp_path, left):
+    """One process takes and releases it meanwhile, and another one takes it: under the name that
+    was free before."""
+    for name in left:
+        leave_a_stale_lock(tmp_path, name)
+    other = lock.Lock(tmp_path)
+
+    def meanwhile():
+        take_and_release(tmp_path)
+        other.__enter__()
+
+    with pytest.raises(lock.Locked, match=f"process {os.getpid()}"):
+        Slow(tmp_path, meanwhile).__enter__()
+    assert other.held() and not other.lost
+    other.__exit__()
+    assert lock.read(tmp_path) is None
+
+
+def test_who_gave_way_and_then_takes_a_lock_has_not_lost_it(tmp_path):
+    """A training asks that after each step, and would stop."""
+    leave_a_stale_lock(tmp_path)
+    other = lock.Lock(tmp_path)
+
+    def meanwhile():
+        take_and_release(tmp_path)
+        other.__enter__()
+
+    class Patient(Slow):
+        def _taken(self) -> bool:
+            try:
+                return super()._taken()
+            except lock.Locked:
+                other.__exit__()
+                return False
+
+    with Patient(tmp_path, meanwhile) as taken:
+        assert not other.lost and not taken.lost and taken.held()
+
+
 def test_of_many_that_find_a_stale_lock_one_gets_it(tmp_path):
     for _ in range(20):
-        (tmp_path / "lock.json").write_text(
-            json.dumps(lock._me().model_dump() | {"pid": 4194303, "started": 1})
-        )
+        leave_a_stale_lock(tmp_path)
         reader, writer = os.pipe()
         children = []
         for _ in range(6):

@@ -4,6 +4,8 @@ The lock is a file that says who holds it, and whose time of change moves on whi
 No two machines' clocks are compared: who waits watches whether that time changes. A lock whose
 holder is gone is taken over by creating the next one (`lock.2.json` after `lock.json`), which only
 one process can do, and which tells the former holder, should it live after all, that it lost it.
+While a process looks, others may take and release the lock, and numbers begin anew. So it takes it
+only where all locks that it judged are still there as they were.
 """
 
 from __future__ import annotations
@@ -135,8 +137,8 @@ class Lock:
 
     def _taken(self) -> bool:
         """Whether the lock could be taken. False means to look again."""
-        there = _generations(self.folder)
-        before = there[-1] if there else 0
+        there = self._there()
+        before = max(there, default=0)
         if before and not self._is_free(self.folder / _name(before)):
             return False
         self._generation = before + 1
@@ -151,14 +153,21 @@ class Lock:
             return False  # another process was faster
         os.write(self._open, (json.dumps(_me().model_dump()) + "\n").encode())
         os.fsync(self._open)
-        if set(_generations(self.folder)) - {*there, self._generation}:
-            self._file.unlink()
-            self._release()
+        others = self._there()
+        others.pop(self._generation, None)
+        if others != there:
+            self._file.unlink(missing_ok=True)
+            os.close(self._open)
+            self._open = None
             return False
         for former in there:
             (self.folder / _name(former)).unlink(missing_ok=True)
         files.sync(self.folder)
         return True
+
+    def _there(self) -> dict[int, tuple[int, int] | None]:
+        """The locks that are there by their numbers: each one's file and last sign of life."""
+        return {number: _state(self.folder / _name(number)) for number in _generations(self.folder)}
 
     def _is_free(self, file: Path) -> bool:
         """Whether this lock's holder is gone, after watching it where nothing else tells. False
@@ -190,21 +199,23 @@ class Lock:
 def _watch(file: Path, seconds: float) -> Literal["live", "stale", "changed"]:
     """Watch a lock's file until it shows a sign of life, for so many seconds at most. "changed"
     where it was released, or could not be read before and can be now."""
-    began, unread, before = time.monotonic(), _owner(file) is None, _beats(file)
+    began, unread, before = time.monotonic(), _owner(file) is None, _state(file)
     while time.monotonic() - began < seconds:
         time.sleep(seconds / 200)
-        if (now := _beats(file)) is None or (unread and _owner(file) is not None):
+        if (now := _state(file)) is None or (unread and _owner(file) is not None):
             return "changed"
         if now != before:
             return "live"
     return "stale"
 
 
-def _beats(file: Path) -> int | None:
-    """The time of a lock's last sign of life, by its file system's clock; None where it is gone."""
+def _state(file: Path) -> tuple[int, int] | None:
+    """Which file a lock is, by its inode, and the time of its last sign of life in nanoseconds, by
+    its file system's clock; None where it is gone."""
     try:
         with open(file, "rb") as opened:  # opening makes NFS ask the server
-            return os.fstat(opened.fileno()).st_mtime_ns
+            found = os.fstat(opened.fileno())
+            return found.st_ino, found.st_mtime_ns
     except FileNotFoundError:
         return None
 
