@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -130,6 +131,16 @@ def merge_params(root: Path, base: str, slots: str) -> dict:
             for slot, word in zip(slots, words, strict=False)
         ],
     }
+
+
+def copy_code(names: Iterable[str], folder: Path) -> None:
+    """Copy these files and folders of the checkout. Tests beside this one may write bytecode."""
+    for name in names:
+        source, copy = ROOT / name, folder / name
+        if source.is_dir():
+            shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, copy)
 
 
 def hold(checkpoint: Path, steps: int) -> None:

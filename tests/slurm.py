@@ -186,9 +186,11 @@ class Slurm:
                 time.sleep(0.2)
         for name in (*self.nodes, "slurmctld", "slurmdbd", "mariadbd", "munged"):
             self._end(name)
-        for pid in self._left():  # steps outlive their slurmd
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        while left := self._left():  # steps outlive their slurmd, and may start others meanwhile
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.1)
 
     def jobs(self) -> list[dict[str, str]]:
         """Slurm's records of all its jobs, oldest first, as `scontrol show job` has them."""
@@ -339,7 +341,7 @@ class Slurm:
 
     def _end(self, name: str) -> None:
         pid = self._pid(name)
-        for number, seconds in ((signal.SIGTERM, 10), (signal.SIGKILL, 5)):
+        for number, seconds in ((signal.SIGTERM, 60), (signal.SIGKILL, 60)):
             deadline = time.monotonic() + seconds
             while pid in self._left() and time.monotonic() < deadline:
                 with contextlib.suppress(ProcessLookupError):

@@ -2,14 +2,13 @@
 repository; with its study's files in the working directory."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import CONFIG, MINI, REDUCED, ROOT, snakemake
+from conftest import CONFIG, MINI, REDUCED, ROOT, copy_code, snakemake
 
 from mofe import provenance
 from mofe.jobs.called import MODULE, Called
@@ -203,9 +202,7 @@ def test_a_module_from_github_as_snakedeploy_writes_it(tmp_path):
     the package is and which commit it has is asked of the clone that the workflow makes."""
     hosted = tmp_path / "github" / "org" / "mofe"
     hosted.mkdir(parents=True)
-    for name in CODE:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, hosted / name)
+    copy_code(CODE, hosted)
 
     def git(*arguments: str) -> str:
         who = ["-c", "user.name=a", "-c", "user.email=a@b"]

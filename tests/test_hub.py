@@ -158,7 +158,7 @@ def test_a_signal_ends_a_download_with_what_it_is_about_to_fetch(online, tmp_pat
         until(lambda: signal.getsignal(signal.SIGTERM) == signal.SIG_IGN)  # once it is heeded
         online.held.set()
 
-    Thread(target=stop).start()
+    Thread(target=stop, daemon=True).start()
     with stops.heeded(), pytest.raises(stops.Stopped, match="SIGTERM"):
         hub.fetch(wanted(), tmp_path / "org/name.json")
     assert not here(tmp_path / "org/name") & {".parts/a.parquet", "a.parquet"}

@@ -201,7 +201,7 @@ def test_what_follows_an_end_depends_on_its_cause(cluster, run):
     # Slurm puts a job that is preempted back under its number: here the three have to end by memory
     run.wait(lambda: "ended" in (what for what, _ in run.runs("large")))
     urgent = ["sbatch", "--parsable", "--account=lab", "--partition=urgent", "--output=/dev/null"]
-    every_gpu = ["--nodes=2", "--gpus-per-node=3", "--wrap=sleep 1000"]
+    every_gpu = ["--nodes=2", "--gpus-per-node=3", "--wrap=sleep 3600"]
     taker = cluster.run(*urgent, *every_gpu).strip()
     run.started("cancelled", "memory", times=2)
     back = {first["lost"], first["preempted"]}
@@ -316,7 +316,7 @@ def test_snakemake_as_a_job_on_a_site_with_gres_modules_and_mail(cluster, run):
     assert record["Partition"] == "gpu" and run.records(a)["Partition"] == "cpu"
     loaded = (run.root / "loaded").read_text().splitlines()
     assert sorted(loaded) == sorted(f"load gcc for {number}" for number in (a, b))
-    jobs, until = (done.stdout.strip(), a, b), time.monotonic() + 60
+    jobs, until = (done.stdout.strip(), a, b), time.monotonic() + 600
     while not all(f"Job_id={number} " in cluster.mail() for number in jobs):
         assert time.monotonic() < until, cluster.mail()
         time.sleep(0.2)

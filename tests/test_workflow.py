@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from collections import Counter
+from contextlib import suppress
 from html import unescape
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import CONFIG, MINI, REDUCED, ROOT, snakemake
+from conftest import CONFIG, MINI, REDUCED, ROOT, copy_code, snakemake
 from PIL import Image
 from test_given import identities
 from transformers import AutoModelForCausalLM
@@ -614,11 +615,16 @@ def clone(reduced, tmp_path) -> Path:
     kept = ("Snakefile", "config.yaml", "docs", "envs", "mofe", "profiles", "rules", "scripts")
     kept += ("requirements.lock",)
     kept += ("tests/studies",)
-    for name in kept:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, tmp_path / name)
-    shutil.copytree(ROOT / ".snakemake" / "metadata", tmp_path / ".snakemake" / "metadata")
+    copy_code(kept, tmp_path)
+    known = Path(".snakemake", "metadata")
+    shutil.copytree(ROOT / known, tmp_path / known, copy_function=copy_if_there)
     return tmp_path
+
+
+def copy_if_there(source: str, copy: str) -> None:
+    """Runs of tests beside this one remove what Snakemake knows of their own files."""
+    with suppress(FileNotFoundError):
+        shutil.copy2(source, copy)
 
 
 def test_finished_results_are_due_in_no_other_clone(reduced, clone):

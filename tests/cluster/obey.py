@@ -22,6 +22,7 @@ def note(what: str) -> None:
 
 
 def stopped(number, frame) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it comes from the step and from srun
     note("stopped")
     sys.exit(1)
 
@@ -39,12 +40,13 @@ if told == "refuse":
     sys.exit(1)
 if told == "memory" and attempt == 0:
     taken = bytearray(os.urandom(1024) * 1024 * 900)
-    time.sleep(600)
+    time.sleep(3600)
 while not Path(root, f"{name}.go").exists():
     time.sleep(0.2)
 Path(output).write_text(name)
 log(ending.finished(name) + "\n")
-note("ended")
 if told == "linger":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    time.sleep(600)
+note("ended")
+if told == "linger":
+    time.sleep(3600)

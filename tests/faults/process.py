@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import runpy
 import signal
 import sys
@@ -32,6 +33,12 @@ class Ended:
     def end(self) -> str:
         """The end of what the terminal showed."""
         return self.text[-600:]
+
+
+def heeds(process: int, number: int) -> bool:
+    """Whether a process catches a signal."""
+    (caught,) = re.findall(r"SigCgt:\s*(\w+)", Path(f"/proc/{process}/status").read_text())
+    return bool(int(caught, 16) >> (number - 1) & 1)
 
 
 def warm() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from mofe.jobs import made, scratch
 from tests.faults import damage, judge
 from tests.faults.fault import Ending, Fault, NotReached, Outcome
-from tests.faults.process import Ended, Running, run
+from tests.faults.process import LIMIT, Ended, Running, run
 from tests.faults.study import RESULTS, Job, Study, forget
 from tests.faults.watch import ACTS, Event, Watch
 
@@ -531,7 +531,7 @@ def _together(fault: Fault, study: Study, at: Path) -> Outcome:
 
 
 def _await(file: Path) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + LIMIT
     while not file.exists():
         if time.monotonic() > until:
             raise NotReached(f"{file} does not come")

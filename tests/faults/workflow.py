@@ -7,10 +7,14 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from tests.faults import damage, judge
 from tests.faults.fault import Ending, Fault, NotReached, Outcome
+from tests.faults.process import heeds
 from tests.faults.study import RESULTS, Job, Study, command, forget
 
 RUN = "A run that is stopped goes on with the same command"
@@ -103,6 +107,8 @@ def _run(fault: Fault, study: Study, folder: Path, again: list[Job]) -> Outcome:
             started.wait()
             _wait_for_its_jobs(started.pid)
         else:
+            if fault.kind == "Ctrl-C":
+                _wait_until_scripts_heed(started)
             _tell(started.pid, STOPS[fault.kind])
     elif fault.kind == "the warm parent killed":
         _kill_parent(started, folder, 3 * fault.moment)
@@ -132,6 +138,23 @@ def _run(fault: Fault, study: Study, folder: Path, again: list[Job]) -> Outcome:
         if wrong := judge.differs(study, folder, job):
             return outcome(Ending.SILENT, wrong)
     return outcome(Ending.KEPT, "")
+
+
+def _wait_until_scripts_heed(snakemake: subprocess.Popen) -> None:
+    """Wait until jobs' scripts run and none has just been started. Ctrl-C in its first third of a
+    second, while Snakemake's own lines in it import, is answered by Python itself."""
+    while snakemake.poll() is None:
+        with suppress(psutil.NoSuchProcess, FileNotFoundError):
+            below = psutil.Process(snakemake.pid).children(recursive=True)
+            scripts = [p.pid for p in below if _is_script(p.cmdline())]
+            if scripts and all(heeds(pid, signal.SIGTERM) for pid in scripts):
+                return
+        time.sleep(0.01)
+
+
+def _is_script(command: list[str]) -> bool:
+    """Whether it is the Python of a job's script, and not its shell."""
+    return len(command) > 1 and "python" in command[0] and ".snakemake/scripts/" in command[1]
 
 
 def _wait_for_its_jobs(group: int) -> None:
