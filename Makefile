@@ -68,7 +68,7 @@ bench = PYTHONPATH=$(BENCH_PACKAGES) $(BIN)/python benchmarks
 # Other worlds than the miniature's own, by their files in profiles/mini.
 worlds = world1 world2
 
-.PHONY: help setup wheelhouse image look mini mini-extended $(worlds) test quick fuzz faults outage bench error-rates first-study reference findings docs lint format lock latex slurm clean
+.PHONY: help setup wheelhouse image look mini mini-extended $(worlds) test test-slurm test-others quick fuzz faults outage bench error-rates first-study reference findings docs lint format lock latex slurm clean
 
 help:
 	@echo "make look           a first look: the paper's tables in miniature, one seed, to results/mini/"
@@ -108,9 +108,15 @@ mini-extended: $(ENV)/ready
 $(worlds): $(ENV)/ready
 	$(BIN)/snakemake --profile profiles/mini --cores 1 --configfile $(extended) profiles/mini/$@.yaml $(seeds) -- replicated
 
+# Half of the time, the tests on Slurm wait for it, so the others run beside them.
 test: $(ENV)/ready latex slurm
+	$(MAKE) --no-print-directory --jobs 2 test-slurm test-others
+
+test-slurm:
+	$(BIN)/python -m pytest -v -m slurm
+
+test-others:
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slurm"
-	$(BIN)/python -m pytest -m slurm
 
 # What computes: kernels, layers, methods, training and evaluation.
 quick: $(ENV)/ready
