@@ -507,7 +507,7 @@ def test_a_column_shows_drift(tiny, data, tmp_path):
 def test_the_initial_values_are_gone_after_the_training(tiny, data, tmp_path):
     trained(tiny, data, tmp_path, SETTINGS["mofe"])
     left = [file.name for file in (tmp_path / "checkpoint").iterdir() if file.is_file()]
-    assert set(left) <= {"log.jsonl", "lock.json"}
+    assert set(left) <= {"log.jsonl", "lock.released"}
 
 
 # -------------------------------------------------------------------------------------- a router

@@ -4,8 +4,8 @@ The lock is a file that says who holds it, and whose time of change moves on whi
 No two machines' clocks are compared: who waits watches whether that time changes. A lock whose
 holder is gone is taken over by creating the next one (`lock.2.json` after `lock.json`), which only
 one process can do, and which tells the former holder, should it live after all, that it lost it.
-While a process looks, others may take and release the lock, and numbers begin anew. So it takes it
-only where all locks that it judged are still there as they were.
+Numbers never begin anew, or a process that was slow could take what others have taken and released
+meanwhile for the lock that it saw: a lock that is released keeps its number (`lock.2.released`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from mofe import files, processes, records
 BEAT = 20.0  # seconds between two signs of life
 PATIENCE = 3 * BEAT  # seconds without one after which a holder counts as gone
 
-_NAME = re.compile(r"lock(?:\.(\d+))?\.json")
+RELEASED = ".released"  # the ending of a lock's name once nobody holds it
+_NAME = re.compile(rf"lock(?:\.(\d+))?(?:\.json|{re.escape(RELEASED)})")
 
 Standing = Literal["live", "stale", "unknown"]
 
@@ -69,12 +70,11 @@ class Found:
 
 def read(folder: Path) -> Found | None:
     """The lock on a checkpoint's folder, or None. It only looks, and does not wait."""
-    there = _generations(folder)
-    if not there:
+    newest = next(reversed(_locks(folder)), None)
+    if newest is None or newest.suffix == RELEASED:
         return None
-    file = folder / _name(there[-1])
-    owner = _owner(file)
-    return Found(file, owner, standing(owner, _me()))
+    owner = _owner(newest)
+    return Found(newest, owner, standing(owner, _me()))
 
 
 def standing(owner: Owner | None, here: Owner) -> Standing:
@@ -120,7 +120,8 @@ class Lock:
     def _release(self) -> None:
         if self._open is not None:
             if self.held():
-                self._file.unlink()
+                with contextlib.suppress(FileNotFoundError):  # it was taken over just now
+                    self._file.rename(self._file.with_suffix(RELEASED))
             os.close(self._open)
             self._open = None
 
@@ -132,17 +133,17 @@ class Lock:
             self.lost = True
             return False
         ours = os.path.samestat(there, os.fstat(self._open))
-        self.lost = not ours or _generations(self.folder)[-1] != self._generation
+        newest = max(map(_number, _locks(self.folder)), default=0)
+        self.lost = not ours or newest != _number(self._file)
         return not self.lost
 
     def _taken(self) -> bool:
         """Whether the lock could be taken. False means to look again."""
-        there = self._there()
-        before = max(there, default=0)
-        if before and not self._is_free(self.folder / _name(before)):
+        there = _locks(self.folder)
+        newest = there[-1] if there else None
+        if newest and newest.suffix != RELEASED and not self._is_free(newest):
             return False
-        self._generation = before + 1
-        self._file = self.folder / _name(self._generation)
+        self._file = self.folder / _name(_number(newest) + 1 if newest else 1)
         try:
             self._open = os.open(self._file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         except FileExistsError:
@@ -153,21 +154,15 @@ class Lock:
             return False  # another process was faster
         os.write(self._open, (json.dumps(_me().model_dump()) + "\n").encode())
         os.fsync(self._open)
-        others = self._there()
-        others.pop(self._generation, None)
-        if others != there:
+        if set(_locks(self.folder)) != {*there, self._file}:
             self._file.unlink(missing_ok=True)
             os.close(self._open)
             self._open = None
             return False
         for former in there:
-            (self.folder / _name(former)).unlink(missing_ok=True)
+            former.unlink(missing_ok=True)
         files.sync(self.folder)
         return True
-
-    def _there(self) -> dict[int, tuple[int, int] | None]:
-        """The locks that are there by their numbers: each one's file and last sign of life."""
-        return {number: _state(self.folder / _name(number)) for number in _generations(self.folder)}
 
     def _is_free(self, file: Path) -> bool:
         """Whether this lock's holder is gone, after watching it where nothing else tells. False
@@ -199,23 +194,21 @@ class Lock:
 def _watch(file: Path, seconds: float) -> Literal["live", "stale", "changed"]:
     """Watch a lock's file until it shows a sign of life, for so many seconds at most. "changed"
     where it was released, or could not be read before and can be now."""
-    began, unread, before = time.monotonic(), _owner(file) is None, _state(file)
+    began, unread, before = time.monotonic(), _owner(file) is None, _beats(file)
     while time.monotonic() - began < seconds:
         time.sleep(seconds / 200)
-        if (now := _state(file)) is None or (unread and _owner(file) is not None):
+        if (now := _beats(file)) is None or (unread and _owner(file) is not None):
             return "changed"
         if now != before:
             return "live"
     return "stale"
 
 
-def _state(file: Path) -> tuple[int, int] | None:
-    """Which file a lock is, by its inode, and the time of its last sign of life in nanoseconds, by
-    its file system's clock; None where it is gone."""
+def _beats(file: Path) -> int | None:
+    """The time of a lock's last sign of life, by its file system's clock; None where it is gone."""
     try:
         with open(file, "rb") as opened:  # opening makes NFS ask the server
-            found = os.fstat(opened.fileno())
-            return found.st_ino, found.st_mtime_ns
+            return os.fstat(opened.fileno()).st_mtime_ns
     except FileNotFoundError:
         return None
 
@@ -228,17 +221,22 @@ def _owner(file: Path) -> Owner | None:
         return None
 
 
-def _name(generation: int) -> str:
-    return "lock.json" if generation == 1 else f"lock.{generation}.json"
+def _name(number: int) -> str:
+    return "lock.json" if number == 1 else f"lock.{number}.json"
 
 
-def _generations(folder: Path) -> list[int]:
-    """The numbers of the locks in a folder, in order. More than one is there only for moments."""
+def _number(file: Path) -> int:
+    return int(_NAME.fullmatch(file.name)[1] or 1)
+
+
+def _locks(folder: Path) -> list[Path]:
+    """The locks in a folder by their numbers, held or released. More than one is there only for
+    moments; of one number, the one that is held comes last."""
     if not folder.is_dir():
         return []
-    files = [entry.name for entry in os.scandir(folder) if not entry.is_dir()]
-    found = map(_NAME.fullmatch, files)
-    return sorted(int(match[1] or 1) for match in found if match)
+    names = [entry.name for entry in os.scandir(folder) if not entry.is_dir()]
+    found = [folder / name for name in names if _NAME.fullmatch(name)]
+    return sorted(found, key=lambda file: (_number(file), file.suffix != RELEASED))
 
 
 def _me() -> Owner:
