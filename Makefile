@@ -112,10 +112,10 @@ $(worlds): $(ENV)/ready
 test: $(ENV)/ready latex slurm
 	$(MAKE) --no-print-directory --jobs 2 test-slurm test-others
 
-test-slurm:
+test-slurm: $(ENV)/ready slurm
 	$(BIN)/python -m pytest -v -m slurm
 
-test-others:
+test-others: $(ENV)/ready latex
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slurm"
 
 # What computes: kernels, layers, methods, training and evaluation.
