@@ -4,8 +4,8 @@ The lock is a file that says who holds it, and whose time of change moves on whi
 No two machines' clocks are compared: who waits watches whether that time changes. A lock whose
 holder is gone is taken over by creating the next one (`lock.2.json` after `lock.json`), which only
 one process can do, and which tells the former holder, should it live after all, that it lost it.
-Numbers never begin anew, or a process that was slow could take what others have taken and released
-meanwhile for the lock that it saw: a lock that is released keeps its number (`lock.2.released`).
+Numbers never begin anew: a lock that is released keeps its number (`lock.2.released`). Otherwise a
+slow process could take a new lock for the old one of the same number that it has judged.
 """
 
 from __future__ import annotations
