@@ -1,4 +1,4 @@
-"""Several processes want the lock on one checkpoint, in any order of their file operations."""
+"""The lock on a checkpoint: who holds it, who takes it over, and several that want it at once."""
 
 import contextlib
 import json
@@ -13,8 +13,110 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from test_interrupted import job
 
+from mofe.stages import train
 from mofe.training import lock
+
+
+def held(folder: Path, ready: int) -> None:
+    """In a process of its own: hold the lock until it is killed."""
+    lock.BEAT = 0.05
+    with lock.Lock(folder):
+        os.write(ready, b".")
+        signal.pause()
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Starts processes that hold the lock of a folder, and ends them."""
+    started = []
+
+    def start(folder: Path = tmp_path) -> int:
+        reader, writer = os.pipe()
+        if (child := os.fork()) == 0:
+            try:
+                held(folder, writer)
+            finally:
+                os._exit(1)
+        started.append(child)
+        assert os.read(reader, 1) == b"."
+        return child
+
+    yield start
+    for child in started:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def elsewhere(folder: Path, **changes) -> None:
+    """Have the lock say that its holder is on another machine, without changing its beats."""
+    file = lock.read(folder).file
+    owner = json.loads(file.read_text()) | {"host": "node7", "boot": "other"} | changes
+    with open(file, "r+") as opened:
+        opened.truncate()
+        opened.write(json.dumps(owner))
+
+
+def test_a_training_that_another_process_computes_is_refused_by_name(tiny, data, tmp_path, holder):
+    asked = job(tiny, data, tmp_path, "mofe")
+    (tmp_path / "checkpoint").mkdir()
+    child = holder(tmp_path / "checkpoint")
+    with pytest.raises(lock.Locked, match=rf"by process {child} on .*or stop it \(kill {child}\)"):
+        train.train_variant(**asked.arguments)
+    assert lock.read(tmp_path / "checkpoint").standing == "live"
+    assert not list((tmp_path / "checkpoint").glob("step-*"))
+
+
+def test_a_folder_where_the_lock_belongs_is_named(tmp_path):
+    (tmp_path / "lock.json").mkdir()
+    with pytest.raises(lock.Locked, match=r"lock.json: a folder, where the lock .*; rename it"):
+        lock.Lock(tmp_path).__enter__()
+    assert lock.read(tmp_path) is None
+
+
+def test_a_holder_on_another_machine_is_known_by_its_beats(tmp_path, holder, monkeypatch):
+    holder()
+    elsewhere(tmp_path, slurm_job="17")
+    assert lock.read(tmp_path).standing == "unknown"
+    monkeypatch.setattr(lock, "PATIENCE", 60.0)  # the first beat ends the watch
+    with pytest.raises(lock.Locked, match=r"on node7, Slurm job 17, .* \(scancel 17\)"):
+        lock.Lock(tmp_path).__enter__()
+
+
+def test_a_holder_that_shows_no_life_is_replaced_and_notices_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "PATIENCE", 0.3)
+    with lock.Lock(tmp_path) as first:
+        elsewhere(tmp_path)
+        with lock.Lock(tmp_path) as second:
+            assert second.held() and not first.held() and first.lost
+            assert lock.read(tmp_path).owner.pid == os.getpid()
+    assert lock.read(tmp_path) is None, "and it is gone when its holder is"
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"host": 3}'])
+def test_a_lock_that_cannot_be_read_is_watched_like_any_other(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(lock, "PATIENCE", 0.3)
+    (tmp_path / "lock.json").write_text(content)
+    with lock.Lock(tmp_path) as taken:
+        assert taken.held()
+
+
+def test_a_dead_process_or_a_requeued_job_is_replaced_at_once(tmp_path, holder, monkeypatch):
+    monkeypatch.setattr(lock, "PATIENCE", 3600.0)  # watching would hang
+    child = holder()
+    os.kill(child, signal.SIGKILL)
+    while lock.read(tmp_path).standing == "live":
+        pass
+    with lock.Lock(tmp_path):
+        elsewhere(tmp_path, slurm_job="17", restarts=0)
+        monkeypatch.setenv("SLURM_JOB_ID", "17")
+        monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+        with lock.Lock(tmp_path) as taken:
+            assert taken.held()
+
+
+# ---------------------------------------------------------------------------- several at once
 
 HOW_MANY = 3
 
